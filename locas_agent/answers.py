@@ -1,0 +1,35 @@
+"""Comparing answers as text: normalise, token F1, containment, abstention. Knows no model and no tokenizer."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+
+_CARRIERS = frozenset("a an the it is its it's was are i you my your".split())
+"""Words that carry no answer: articles, and the copula sentence an answer is put in ("It is Rex.")."""
+_WORD = re.compile(r"\w+(?:['’]\w+)*", re.UNICODE)
+
+
+def words(text: str) -> list[str]:
+    """Return the words that make up an answer: NFC, case folded, without punctuation and carrier words."""
+    found = _WORD.findall(unicodedata.normalize("NFC", text).casefold())
+    return [word for word in found if word not in _CARRIERS] or found
+
+
+def token_f1(answer: str, gold: str) -> float:
+    """Return the F1 of the two bags of words, 0..1."""
+    got, expected = words(answer), words(gold)
+    common = sum((Counter(got) & Counter(expected)).values())
+    return 2 * common / (len(got) + len(expected)) if common else 0.0
+
+
+def contains(answer: str, gold: str) -> bool:
+    """Tell whether the gold's words stand in the answer, in order and together: exact match by containment."""
+    got, expected = words(answer), words(gold)
+    return any(got[at : at + len(expected)] == expected for at in range(len(got) - len(expected) + 1))
+
+
+def agree(first: str, second: str) -> bool:
+    """Tell whether two answers say the same: at least half of their words, by F1."""
+    return token_f1(first, second) >= 0.5

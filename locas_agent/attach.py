@@ -1,0 +1,146 @@
+"""The side FFN beside each frozen FFN, for the duration of one forward.
+
+Knows nothing of users, tokens or training: it sees hidden states and the rows it is handed.
+
+Memory is an argument, never state of a module. Hooks are installed once per backbone and never change; what they read
+is a ContextVar that is set for exactly one forward, so forwards of several threads or tasks on one backbone do not
+see each other's memories. Swapping hooks per call instead would race with a forward under way in another thread.
+
+Shapes: B input rows, T tokens, D hidden size, U memories, R rows per memory (B = U * R), W width, N neurons of the
+backbone's FFN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from locas_agent.errors import IncompatibleMemory
+
+if TYPE_CHECKING:
+    from locas_agent.backbone import Backbone
+    from locas_agent.memory import MemoryBatch
+
+Activation = Callable[[Tensor], Tensor]
+Observer = Callable[[int, Tensor], None]
+"""Receives a layer index and the intermediate activations act(gate A) * (up A), shape (B, T, N)."""
+
+
+@dataclass(frozen=True)
+class _Forward:
+    """What the hooks of one backbone read during one forward."""
+
+    key: object
+    batch: MemoryBatch | None = None
+    observer: Observer | None = None
+
+
+_FORWARD: ContextVar[_Forward | None] = ContextVar("locas_forward", default=None)
+
+
+def side_ffn(hidden: Tensor, output: Tensor, rows: Tensor, activation: Activation) -> Tensor:
+    """Add the memories' answer to the output of one frozen FFN.
+
+    Gate and up rows lie side by side in the slab, so both products are one GEMM per memory.
+
+    Args:
+        hidden: FFN input A, shape (B, T, D).
+        output: FFN(A), shape (B, T, D).
+        rows: effective rows of this layer, shape (U, 3, W, D) with U dividing B.
+        activation: the backbone's own gate activation.
+
+    Returns:
+        FFN(A) + tau * down^T (act(gate A) * (up A)), shape (B, T, D), dtype of `output`.
+
+    Source: arXiv 2602.05085, Locas-GLU; tau is already inside the down rows.
+    """
+    memories, _, width, size = rows.shape
+    rows = rows.to(hidden.dtype)
+    flat = hidden.reshape(memories, -1, size)  # (U, R*T, D)
+    gate_up = rows[:, :2].reshape(memories, 2 * width, size)  # (U, 2W, D)
+    gate, up = torch.bmm(flat, gate_up.transpose(1, 2)).chunk(2, dim=-1)  # (U, R*T, W) each
+    slots = activation(gate) * up  # (U, R*T, W)
+    total = torch.baddbmm(output.reshape(memories, -1, size), slots, rows[:, 2])  # (U, R*T, D)
+    return total.view(output.shape)
+
+
+def install(backbone: Backbone) -> object:
+    """Register the hooks of one backbone, once in its life.
+
+    Args:
+        backbone: its sites are already known.
+
+    Returns:
+        The key by which this backbone's hooks know that a forward is theirs.
+    """
+    key = object()
+    for layer, site in enumerate(backbone.sites):
+        site.module.register_forward_hook(_add_side_ffn(key, layer, site.activation))
+        site.down_proj.register_forward_pre_hook(_show_intermediate(key, layer))
+    return key
+
+
+@contextmanager
+def attached(backbone: Backbone, batch: MemoryBatch | None) -> Iterator[None]:
+    """Let the forwards inside the block, in this thread or task, use a batch of memories.
+
+    Used inside `Engine` around exactly one forward; never keep it open across a `yield` to a caller.
+
+    Args:
+        backbone: whose FFNs are meant.
+        batch: one memory per group of input rows; None leaves the backbone bare, bit for bit.
+    """
+    with _entered(_Forward(backbone.hook_key, batch=batch)):
+        yield
+
+
+@contextmanager
+def observed(backbone: Backbone, observer: Observer) -> Iterator[None]:
+    """Show every FFN's intermediate activations of the bare backbone to an observer.
+
+    Args:
+        backbone: whose FFNs are meant.
+        observer: called once per layer and forward with shape (B, T, N).
+    """
+    with _entered(_Forward(backbone.hook_key, observer=observer)):
+        yield
+
+
+@contextmanager
+def _entered(forward: _Forward) -> Iterator[None]:
+    token = _FORWARD.set(forward)
+    try:
+        yield
+    finally:
+        _FORWARD.reset(token)
+
+
+def _add_side_ffn(key: object, layer: int, activation: Activation) -> Callable[[nn.Module, Any, Any], Tensor | None]:
+    def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        forward = _FORWARD.get()
+        if forward is None or forward.key is not key or forward.batch is None:
+            return None
+        batch, hidden = forward.batch, args[0]
+        if hidden.shape[0] != batch.n_rows:
+            raise IncompatibleMemory(
+                f"a batch of {batch.n_memories} memories with {batch.rows_per_memory} rows each serves {batch.n_rows} "
+                f"input rows, got {hidden.shape[0]}; build it for these rows or use MemoryBatch.select"
+            )
+        return side_ffn(hidden, output, batch.rows[layer], activation)
+
+    return hook
+
+
+def _show_intermediate(key: object, layer: int) -> Callable[[nn.Module, Any], None]:
+    def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        forward = _FORWARD.get()
+        if forward is not None and forward.key is key and forward.observer is not None:
+            forward.observer(layer, args[0])
+
+    return hook

@@ -1,0 +1,235 @@
+"""The command `locas-agent`: options, exit codes, and one public verb behind each command.
+
+Knows nothing of how anything works. Commands that need no model open the store alone and import no torch.
+
+Exit codes: 0 done, 1 failed with a message on standard error, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+from locas_agent.cli_output import STDOUT, deliver, progress_bar, revision_facts, revision_table, table
+from locas_storage import LocasError, UserKey, open_store
+
+if TYPE_CHECKING:
+    from locas_agent.agent import AgentMemory
+    from locas_agent.config import LocasConfig
+    from locas_agent.results import Consolidation
+
+
+class _Group(TyperGroup):
+    """Turns an error of ours into one line on standard error and exit code 1; any other is a bug and keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LocasError as error:
+            typer.echo(f"locas-agent: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(1) from error
+
+
+def _json_target(path: str | None) -> str | None:
+    """Refuse a place that cannot be written before hours of work go into what would be written there."""
+    if path not in (None, STDOUT):
+        place = Path(str(path))
+        if place.is_dir() or not place.absolute().parent.is_dir():
+            raise typer.BadParameter(f"{path} is a folder, or lies in none: name a file in an existing folder, or - for standard output")
+    return path
+
+
+DtypeName = Literal["float32", "bfloat16", "float16", "auto"]
+
+BackboneOption = Annotated[str, typer.Option("--backbone", help="'tiny' (bundled), a folder, or a hub id.")]
+StoreOption = Annotated[str, typer.Option("--store", help="SQLAlchemy URL of the database; sqlite:// is one in memory.")]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="For example cuda:0; the first GPU if there is one, else the CPU.")]
+DtypeOption = Annotated[DtypeName, typer.Option("--dtype", help="Of the backbone; memories are trained in float32 whatever it is.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of everything drawn at random.")]
+UserOption = Annotated[str, typer.Option("--user", help="Whose memory.")]
+TenantOption = Annotated[str, typer.Option("--tenant", help="The tenant the user belongs to.")]
+JsonOption = Annotated[
+    str | None,
+    typer.Option("--json", metavar="PATH", callback=_json_target, help="Write JSON there; - is standard output, and nothing else goes there."),
+]
+
+DEFAULT_STORE = "sqlite:///locas.db"
+
+app = typer.Typer(
+    name="locas-agent", cls=_Group, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Long-term memory for language-model agents, kept in the weights.",
+)  # fmt: skip
+evaluations = typer.Typer(cls=_Group, no_args_is_help=True, help="Evaluations.")
+app.add_typer(evaluations, name="eval")
+
+
+@app.command()
+def demo(
+    users: Annotated[int, typer.Option("--users", min=2, help="People who tell facts.")] = 8,
+    backbone: BackboneOption = "tiny",
+    store: Annotated[Path, typer.Option("--store", dir_okay=False, help="SQLite file of the demo, made anew.")] = Path("locas-demo.db"),
+    seed: SeedOption = 0,
+    json: JsonOption = None,
+) -> None:
+    """Show the main job: facts told over sessions, consolidated, the process restarted, questions answered without the sessions."""
+    from locas_agent.evaluation.demo import run_demo
+    from locas_agent.evaluation.recall import recall_table
+
+    _quiet()
+    with progress_bar() as progress:
+        report = run_demo(backbone_name=backbone, store_path=store, users=users, seed=seed, progress=progress)
+    deliver(json, report, recall_table(report), f"The database is {store.absolute()}")
+
+
+@app.command()
+def chat(
+    user: UserOption,
+    tenant: TenantOption = "default",
+    backbone: BackboneOption = "tiny",
+    store: StoreOption = DEFAULT_STORE,
+    device: DeviceOption = None,
+    dtype: DtypeOption = "float32",
+    seed: SeedOption = 0,
+    max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")] = None,
+    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="Of sampling; 0 is greedy.")] = 0.0,
+) -> None:
+    """Talk; /why, /consolidate, /revisions and /help inside."""
+    from locas_agent.cli_chat import Chat, typed_lines
+
+    with _agent(backbone, store, device, dtype) as memory:
+        handle = memory.for_user(user, tenant=tenant)
+        Chat(handle, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed).run(typed_lines())
+
+
+@app.command()
+def users(
+    tenant: Annotated[str | None, typer.Option("--tenant", help="Only this tenant's users.")] = None,
+    store: StoreOption = DEFAULT_STORE,
+    json: JsonOption = None,
+) -> None:
+    """List everyone who has ever said something."""
+    rows = []
+    with closing(open_store(store)) as opened:
+        for key in opened.users(tenant):
+            state = opened.state(key)
+            if state is not None:
+                rows.append({"tenant": key.tenant, "user": key.user, "turns": state.turns, "learnt": state.consolidated_seq, "revision": state.head})
+    deliver(json, rows, table(["tenant", "user", "turns", "learnt up to", "revision"], [list(row.values()) for row in rows]))
+
+
+@app.command()
+def turns(
+    user: UserOption,
+    tenant: TenantOption = "default",
+    newest: Annotated[int | None, typer.Option("--newest", min=0, help="Only the last so many.")] = None,
+    store: StoreOption = DEFAULT_STORE,
+    json: JsonOption = None,
+) -> None:
+    """Print a user's journal."""
+    with closing(open_store(store)) as opened:
+        journal = opened.turns(UserKey(tenant, user), newest=newest)
+    rows = [[turn.seq, turn.at, turn.role, turn.name, turn.content] for turn in journal]
+    deliver(json, journal, table(["turn", "time", "role", "name", "text"], rows))
+
+
+@app.command()
+def revisions(user: UserOption, tenant: TenantOption = "default", store: StoreOption = DEFAULT_STORE, json: JsonOption = None) -> None:
+    """Print a user's saved memories; the last one is current."""
+    with closing(open_store(store)) as opened:
+        found = opened.revisions(UserKey(tenant, user))
+    deliver(json, [revision_facts(revision) for revision in found], revision_table(found))
+
+
+@app.command()
+def rollback(
+    revision: Annotated[int, typer.Argument(min=0, help="The revision to restore; 0 is the time before the first.")],
+    user: UserOption,
+    tenant: TenantOption = "default",
+    store: StoreOption = DEFAULT_STORE,
+    json: JsonOption = None,
+) -> None:
+    """Make an older revision current, as a new one; turns learnt since wait to be learnt again."""
+    with closing(open_store(store)) as opened:
+        head = opened.rollback(UserKey(tenant, user), revision)
+    deliver(json, revision_facts(head), revision_table([head]))
+
+
+@app.command()
+def consolidate(
+    user: Annotated[str | None, typer.Option("--user", help="Whose memory; everyone of the tenant unless given.")] = None,
+    tenant: TenantOption = "default",
+    flush: Annotated[bool, typer.Option("--flush", help="Learn the turns that are still in the window too.")] = False,
+    backbone: BackboneOption = "tiny",
+    store: StoreOption = DEFAULT_STORE,
+    device: DeviceOption = None,
+    dtype: DtypeOption = "float32",
+    seed: SeedOption = 0,
+    json: JsonOption = None,
+) -> None:
+    """Learn what has left the window; each user's new memory is admitted or refused by itself. A refusal is a result, not a failure."""
+    with _agent(backbone, store, device, dtype) as memory:
+        names = [user] if user is not None else [key.user for key in memory.users(tenant=tenant)]
+        with progress_bar() as progress:
+            handles = [memory.for_user(name, tenant=tenant) for name in names]
+            results = memory.consolidate_many(handles, flush=flush, progress=progress, seed=seed)
+    facts = [_consolidation_facts(name, result) for name, result in zip(names, results, strict=True)]
+    columns = ["user", "status", "reason", "turns", "revision"]
+    deliver(json, facts, table([*columns, "detail"], [[fact[column] for column in (*columns, "detail")] for fact in facts]))
+
+
+@evaluations.command("recall")
+def eval_recall(
+    users: Annotated[int, typer.Option("--users", min=2, help="Synthetic people.")] = 64,
+    sessions: Annotated[int, typer.Option("--sessions", min=1, help="Dated sessions of each.")] = 4,
+    facts: Annotated[int, typer.Option("--facts", min=1, help="Facts told in each session.")] = 4,
+    lora_users: Annotated[int, typer.Option("--lora-users", min=0, help="People the LoRA peer is trained for; 0 leaves it out.")] = 16,
+    backbone: BackboneOption = "tiny",
+    store: StoreOption = "sqlite://",
+    device: DeviceOption = None,
+    dtype: DtypeOption = "float32",
+    seed: SeedOption = 0,
+    json: JsonOption = None,
+) -> None:
+    """Synthetic people tell facts over sessions; questions in other wordings are answered from the weights. Default store: memory."""
+    from locas_agent.evaluation.recall import RecallOptions, evaluation_config, recall_table, run_recall
+
+    options = RecallOptions(users=users, sessions=sessions, facts=facts, seed=seed, lora_users=lora_users)
+    with _agent(backbone, store, device, dtype, evaluation_config(None)) as memory, progress_bar() as progress:
+        report = run_recall(options, agent=memory, progress=progress)
+    deliver(json, report, recall_table(report))
+
+
+def main() -> None:
+    """Run the command."""
+    app()
+
+
+def _agent(backbone: str, store: str, device: str | None, dtype: str, config: LocasConfig | None = None) -> AgentMemory:
+    from locas_agent.agent import AgentMemory
+
+    _quiet()
+    return AgentMemory.load(backbone, store, config, device=device, dtype=dtype)
+
+
+def _quiet() -> None:
+    """Keep the bars of transformers off a standard error that is no terminal."""
+    if not sys.stderr.isatty():
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _consolidation_facts(user: str, result: Consolidation) -> dict[str, Any]:
+    return {
+        "user": user, "status": result.status, "reason": result.reason, "detail": result.detail, "turns": result.turns,
+        "revision": result.revision.number if result.revision else None, "figures": result.figures,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

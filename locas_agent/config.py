@@ -1,0 +1,148 @@
+"""Settings: what can be chosen, in which bounds, and why the default is what it is. Knows nothing else of the project but its errors.
+
+Every model is frozen and refuses unknown names. The whole configuration is saved, hashed, with every revision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Objective = Literal["self_study", "ntp", "sd", "mix"]
+Initialization = Literal["highest", "lowest", "random", "random_index"]
+ScaleRule = Literal["width", "sqrt", "none"]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class MemorySettings(_Settings):
+    """The shape of a new memory."""
+
+    width: int = Field(32, ge=1)
+    """Slots per layer. Origin: `docs/decisions.md`, width."""
+    initialization: Initialization = "highest"
+    """Which rows are cloned: the paper's most activated neurons, or a control. Origin: arXiv 2602.05085."""
+    scale_rule: ScaleRule = "sqrt"
+    """Output scale: mean norm of the down rows divided by the width ("width", the paper's), by its root ("sqrt"), or not ("none"). Origin: `docs/decisions.md`, scale rule."""
+
+
+class StudySettings(_Settings):
+    """How the backbone writes study sets about a piece of overflow."""
+
+    samples_per_turn: int = Field(6, ge=1)
+    """Questions sampled about one turn in one round of the sweep."""
+    max_rounds: int = Field(4, ge=1)
+    """Rounds a turn that carries a fact may take until it has `wordings_per_turn` kept items."""
+    wordings_per_turn: int = Field(3, ge=1)
+    """Kept items after which a turn is done."""
+    negatives_per_piece: int = Field(12, ge=0)
+    """Questions the piece does not answer, sampled per piece. Without them a memory makes the backbone invent (`docs/decisions.md`, negatives)."""
+    probe_share: float = Field(0.25, ge=0, le=0.5)
+    """Share of turns, among those with at least three wordings, of which one wording is held out to measure recall before and after."""
+    temperature: float = Field(1.0, gt=0)
+    """Sampling temperature of questions; answers are greedy."""
+    max_question_tokens: int = Field(64, ge=8)
+    """Longest question with its answer, in tokens."""
+    max_answer_tokens: int = Field(24, ge=2)
+    """Longest answer kept, in tokens; an answer that does not end by then is dropped."""
+    max_piece_tokens: int = Field(512, ge=32)
+    """Longest piece of overflow put before the teacher, in tokens; half the backbone's context if that is less."""
+    teacher_top_k: int = Field(16, ge=1)
+    """Entries of the teacher's distribution kept per answer token; the rest is one bucket."""
+
+
+class TrainingSettings(_Settings):
+    """How a memory is trained."""
+
+    objective: Objective = "self_study"
+    """What is learnt from; see `objectives.py`."""
+    learning_rate: float = Field(1e-2, gt=0)
+    """Peak rate of AdamW, falling linearly to zero. Origin: `docs/decisions.md`."""
+    max_steps: int = Field(96, ge=1)
+    """Steps at most; training stops earlier when the probes are answered."""
+    check_every: int = Field(16, ge=1)
+    """Steps between two looks at the probes."""
+    items_per_step: int = Field(8, ge=2)
+    """Study items of one user in one step."""
+    rehearsal_share: float = Field(0.5, ge=0, lt=1)
+    """Share of the items that come from earlier sessions' study sets, once there are any. 0 forgets them."""
+    negative_share: float = Field(0.25, ge=0, lt=1)
+    """Share of the items that are questions never answered."""
+    window_share: float = Field(0.25, ge=0, le=1)
+    """Share of the items asked behind some neutral turns, as in a running conversation."""
+    anchor_weight: float = Field(1.0, ge=0)
+    """Weight of KL(bare backbone || with memory) on neutral text."""
+    anchor_tokens: int = Field(96, ge=8)
+    """Tokens of neutral text per user and step."""
+    ntp_weight: float = Field(0.0, ge=0)
+    """Weight of next-token loss on the raw turns beside self-study."""
+    sd_weight: float = Field(1.0, ge=0)
+    """Weight of `sd` in `mix`."""
+    gradient_clip: float = Field(1.0, gt=0)
+    """Largest gradient norm of one user; users do not share it."""
+    max_batch_tokens: int = Field(2048, ge=64)
+    """Tokens of one forward; a step over more users is split. Origin: two CPU cores (`docs/decisions.md`)."""
+    seed: int = Field(0, ge=0)
+    """Seed of sampling, of the initial rows and of the order of items."""
+
+
+class AdmissionSettings(_Settings):
+    """What a trained memory must show before it replaces the former one."""
+
+    min_gain: float = Field(0.05, ge=0, le=1)
+    """Rise in recall of the new items that is worth a revision, unless they were known already."""
+    max_old_loss: float = Field(0.1, ge=0, le=1)
+    """Largest fall in recall of earlier items."""
+    max_drift_nats: float = Field(0.05, gt=0)
+    """Largest mean KL(bare backbone || with memory) on neutral text."""
+
+
+class WindowSettings(_Settings):
+    """What goes into the prompt verbatim."""
+
+    window_tokens: int = Field(256, ge=16)
+    """Newest turns kept in the prompt, in tokens."""
+    max_new_tokens: int = Field(48, ge=1)
+    """Longest reply, in tokens, unless the call says otherwise."""
+
+
+class PolicySettings(_Settings):
+    """When overflow is consolidated without being asked."""
+
+    automatic: bool = True
+    """Ask after each turn; otherwise only an explicit call consolidates."""
+    overflow_tokens: int = Field(512, ge=1)
+    """Pending overflow, in tokens, that is enough."""
+    overflow_turns: int = Field(40, ge=1)
+    """Pending overflow, in turns, that is enough."""
+    max_age_seconds: float = Field(7 * 86400.0, gt=0)
+    """Age of the oldest pending overflow turn that is enough, in seconds."""
+    session_gap_seconds: float = Field(4 * 3600.0, gt=0)
+    """Silence between two turns that ends a session; the overflow before it is then consolidated."""
+    min_overflow_tokens: int = Field(64, ge=1)
+    """Less than this is not worth a consolidation, whatever its age or the gap."""
+
+
+class LocasConfig(_Settings):
+    """Everything that can be chosen."""
+
+    memory: MemorySettings = MemorySettings()
+    study: StudySettings = StudySettings()
+    training: TrainingSettings = TrainingSettings()
+    admission: AdmissionSettings = AdmissionSettings()
+    window: WindowSettings = WindowSettings()
+    policy: PolicySettings = PolicySettings()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> LocasConfig:
+        if self.training.rehearsal_share + self.training.negative_share >= 1:
+            raise ValueError("training.rehearsal_share and training.negative_share leave no room for new items: their sum must be under 1")
+        return self
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the settings, hexadecimal; saved with every revision."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()

@@ -1,0 +1,109 @@
+"""The whole tree of errors a caller can meet; the storage branch is re-exported from the floor below.
+
+Knows nothing of tensors, stores or the command line: only names, parents and the wording of missing extras.
+
+    LocasError
+      ConfigurationError            also ValueError
+      MissingExtra                  also ImportError; names the `pip install` line
+      TurnTooLong                   also ValueError
+      BackboneError
+        UnsupportedBackbone         no gated FFN found
+        IncompatibleMemory          fingerprint, shape, dtype or format version differs
+      ConsolidationError
+        ConsolidationDiverged       loss not finite; the former revision stands
+      StorageError
+        InvalidTurn                 a turn the journal cannot hold
+        UnknownUser                 nobody of that name in that tenant
+        RevisionNotFound
+        RevisionConflict            someone saved first
+        CorruptPayload              digest differs, or bytes that are no memory
+        SchemaOutdated              says which command to run
+        ForeignDatabase             not a database of this project
+        StorageFull
+        StoreUnavailable            wraps the driver's error
+
+A refusal by the admission gate is a result, not an error.
+"""
+
+from __future__ import annotations
+
+from locas_storage.errors import (
+    CorruptPayload,
+    ForeignDatabase,
+    InvalidTurn,
+    LocasError,
+    RevisionConflict,
+    RevisionNotFound,
+    SchemaOutdated,
+    StorageError,
+    StorageFull,
+    StoreUnavailable,
+    UnknownUser,
+)
+
+__all__ = [
+    "BackboneError",
+    "ConfigurationError",
+    "ConsolidationDiverged",
+    "ConsolidationError",
+    "CorruptPayload",
+    "ForeignDatabase",
+    "IncompatibleMemory",
+    "InvalidTurn",
+    "LocasError",
+    "MissingExtra",
+    "RevisionConflict",
+    "RevisionNotFound",
+    "SchemaOutdated",
+    "StorageError",
+    "StorageFull",
+    "StoreUnavailable",
+    "TurnTooLong",
+    "UnknownUser",
+    "UnsupportedBackbone",
+]
+
+
+class ConfigurationError(LocasError, ValueError):
+    """A setting or an argument is out of its bounds, or contradicts another one."""
+
+
+class MissingExtra(LocasError, ImportError):
+    """An optional dependency is needed and not installed; the message holds the exact `pip install` line."""
+
+    @classmethod
+    def of(cls, extra: str, needed_for: str) -> MissingExtra:
+        """Word the error for one extra of this distribution.
+
+        Args:
+            extra: name of the extra, such as "flash".
+            needed_for: what asked for it, a noun phrase such as "attention='flash'".
+
+        Returns:
+            The error, ready to raise.
+        """
+        return cls(f'{needed_for} needs an optional dependency. Run: pip install "locas-agent[{extra}]"')
+
+
+class TurnTooLong(LocasError, ValueError):
+    """A turn alone does not fit into the backbone's context."""
+
+
+class BackboneError(LocasError):
+    """The backbone could not be loaded or used."""
+
+
+class UnsupportedBackbone(BackboneError):
+    """The model has no gated FFN beside which a memory could stand."""
+
+
+class IncompatibleMemory(BackboneError):
+    """A memory and a backbone, or a memory and its batch, do not belong together."""
+
+
+class ConsolidationError(LocasError):
+    """A consolidation could not be carried out; memory, journal and store are as they were."""
+
+
+class ConsolidationDiverged(ConsolidationError):
+    """The loss was not finite; the former revision stands."""

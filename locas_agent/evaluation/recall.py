@@ -1,0 +1,272 @@
+"""`eval recall`: synthetic people tell facts over sessions, the sessions leave the context, questions in other wordings are answered from the weights.
+
+Knows nothing of training: it calls the verbs anybody can call. Two halves, so that a new process can do the second: `teach` fills a database, `ask`
+reads it. People follow from the seed alone and use values and wordings that the bundled backbone never saw; the questions asked come from a group of
+wordings that it never writes, and `ask` checks against the stored study sets that none was trained on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from random import Random
+from typing import Any
+
+from locas_storage import Turn
+from pydantic import BaseModel, ConfigDict, Field
+
+from locas_agent import prompting, seeds
+from locas_agent.agent import AgentMemory
+from locas_agent.config import LocasConfig, PolicySettings
+from locas_agent.evaluation.drift import drift, neutral_rows
+from locas_agent.evaluation.people import Fact, Person, make_person
+from locas_agent.evaluation.scoring import Arm, mean
+from locas_agent.evaluation.temp_lora_arm import temp_lora_arm
+from locas_agent.memory import LocasMemory
+from locas_agent.prompting import Message, question
+from locas_agent.user import UserMemory
+
+Progress = Callable[[str, int, int], None]
+
+ARMS = ("none", "context", "full_context", "memory", "window_memory", "search", "wrong_user", "temp_lora")
+ANSWER_TOKENS = 24
+SEARCHED_TURNS = 3
+UNKNOWN_ASKED = 4
+
+
+class RecallOptions(BaseModel):
+    """What is evaluated."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    users: int = Field(64, ge=2)
+    """People; at least two, since one is asked with another's memory."""
+    sessions: int = Field(4, ge=1)
+    """Dated sessions of each, one consolidation after each."""
+    facts: int = Field(4, ge=1)
+    """Facts told in each session; from the second on, one of them replaces an older value."""
+    seed: int = Field(0, ge=0)
+    """People follow from it."""
+    lora_users: int = Field(16, ge=0)
+    """Of the people, how many the LoRA peer is trained for, one after another; 0 leaves the arm out."""
+    users_per_batch: int = Field(32, ge=1)
+    """People consolidated side by side."""
+
+    def people(self) -> list[Person]:
+        """Return the people, the same for the same seed."""
+        return [
+            make_person(Random(f"recall:{self.seed}:{index}"), sessions=self.sessions, facts_per_session=self.facts)
+            for index in range(self.users)
+        ]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One question put to every arm."""
+
+    user: int
+    fact: Fact
+    text: str
+
+
+def teach(agent: AgentMemory, options: RecallOptions, *, progress: Progress | None = None) -> None:
+    """Let everybody tell their sessions, and consolidate after each."""
+    people = options.people()
+    handles = handles_of(agent, options)
+    for number in range(options.sessions):
+        for handle, person in zip(handles, people, strict=True):
+            _tell(handle, person, number)
+        for start in range(0, len(handles), options.users_per_batch):
+            agent.consolidate_many(handles[start : start + options.users_per_batch], flush=True)
+            if progress is not None:
+                done = number * len(handles) + min(start + options.users_per_batch, len(handles))
+                progress("consolidated", done, options.sessions * len(handles))
+
+
+def handles_of(agent: AgentMemory, options: RecallOptions) -> list[UserMemory]:
+    """Return the handles of the people of an evaluation."""
+    return [agent.for_user(f"person-{index}", tenant=f"recall-{options.seed}") for index in range(options.users)]
+
+
+def evaluation_config(config: LocasConfig | None) -> LocasConfig:
+    """Return the configuration with automatic consolidation off: the evaluation decides when."""
+    return (config or LocasConfig()).model_copy(update={"policy": PolicySettings(automatic=False)})
+
+
+def ask(agent: AgentMemory, options: RecallOptions, *, kind: str = "recall", progress: Progress | None = None) -> dict[str, Any]:
+    """Put every question to every arm and return the report of the contract.
+
+    Raises:
+        RuntimeError: a question to be asked stands among the trained ones; the evaluation would prove nothing.
+    """
+    people, handles = options.people(), handles_of(agent, options)
+    asked = _questions(agent, people, handles, options)
+    journals = [handle.turns() for handle in handles]
+    sessions = [[list(session) for session in prompting.split_sessions(journal)] for journal in journals]
+    memories = [agent.memory_of(handle.key, agent.store.revision(handle.key)) for handle in handles]
+    others = [*memories[1:], memories[0]]
+    full = [_fitting(agent, journals[each.user], each.text) for each in asked]
+    searched = _searched(journals, asked)
+    prompts: dict[str, list[list[Message]]] = {
+        "none": [question(each.text) for each in asked],
+        "context": [_prompt(sessions[each.user][each.fact.session], each.text) for each in asked],
+        "full_context": full,
+        "memory": [question(each.text) for each in asked],
+        "window_memory": [_prompt(_window(agent, journals[each.user]), each.text) for each in asked],
+        "search": [_prompt(turns, each.text) for turns, each in zip(searched, asked, strict=True)],
+        "wrong_user": [question(each.text) for each in asked],
+    }
+    attached: dict[str, Sequence[LocasMemory | None]] = {"memory": memories, "window_memory": memories, "wrong_user": others}
+    arms = {name: Arm() for name in ARMS}
+    right: list[bool] = []
+    for number, (name, messages) in enumerate(prompts.items()):
+        chosen = [attached[name][each.user] if name in attached else None for each in asked]
+        hits = [arms[name].add(answer, each.fact.value, each.user) for answer, each in zip(_answers(agent, messages, chosen), asked, strict=True)]
+        right = hits if name == "memory" else right
+        if progress is not None:
+            progress("asked", number + 1, len(prompts))
+    report: dict[str, Any] = {
+        "kind": kind, "backbone": agent.backbone.name, "seed": options.seed, "users": options.users, "sessions": options.sessions,
+        "facts_per_session": options.facts,
+    }  # fmt: skip
+    lora = temp_lora_arm(agent, handles[: options.lora_users], [each for each in asked if each.user < options.lora_users], arms["temp_lora"])
+    report["arms"] = {name: arm.report() for name, arm in arms.items()}
+    report["retention"] = [
+        round(mean([float(hit) for hit, each in zip(right, asked, strict=True) if each.fact.session == number]), 4) for number in range(options.sessions)
+    ]
+    updated = Arm()
+    for hit, each in zip(right, asked, strict=True):
+        if each.fact.relation.key in people[each.user].replaced:
+            updated.add(each.fact.value if hit else "", each.fact.value, each.user)
+    report["updated_facts"] = updated.report()
+    report |= _coverage(agent, handles, people)
+    report["abstention"] = _abstention(agent, people, memories, options)
+    present = [memory for memory in memories if memory is not None]
+    mean_drift, p99 = drift(agent.engine, present, neutral_rows(agent.engine, seed=options.seed)) if present else (0.0, 0.0)
+    report |= {"drift_kl_nats": round(mean_drift, 5), "drift_kl_p99_nats": round(p99, 5)}
+    report |= _costs(agent, handles, memories) | lora
+    report["context_tokens"] = {name: round(mean([len(agent.backbone.encode_chat(m)) for m in prompts[name]]), 1) for name in ("full_context", "memory")}
+    return report
+
+
+def _tell(handle: UserMemory, person: Person, number: int) -> None:
+    session = person.sessions[number]
+    for index, line in enumerate(session.lines):
+        at = session.at + timedelta(seconds=20 * index)
+        handle.add(line.role, line.text, at=at, session=f"session {number + 1}", key=f"{number + 1}:{index}")
+
+
+def _questions(agent: AgentMemory, people: Sequence[Person], handles: Sequence[UserMemory], options: RecallOptions) -> list[Asked]:
+    """Choose one wording per fact from the group the backbone never writes, and prove that none was trained on."""
+    rng = Random(f"ask:{options.seed}")
+    asked = [Asked(user, fact, rng.choice(fact.relation.asked_held)) for user, person in enumerate(people) for fact in person.facts]
+    for user, handle in enumerate(handles):
+        trained = {item.question for item in agent.store.study_items(handle.key, with_retired=True)}
+        both = trained & {each.text for each in asked if each.user == user}
+        if both:
+            raise RuntimeError(f"{len(both)} questions to be asked stand among the trained ones; the backbone wrote a held-out wording")
+    return asked
+
+
+def _prompt(turns: Sequence[Turn], text: str) -> list[Message]:
+    return [*prompting.conversation(turns), *question(text)]
+
+
+def _fitting(agent: AgentMemory, journal: Sequence[Turn], text: str) -> list[Message]:
+    """Return the prompt that holds as many of the newest turns as the context takes."""
+    room = agent.backbone.context_tokens - ANSWER_TOKENS
+    low, high = 0, len(journal)
+    while low < high:
+        middle = (low + high) // 2
+        if len(agent.backbone.encode_chat(_prompt(journal[middle:], text))) <= room:
+            high = middle
+        else:
+            low = middle + 1
+    return _prompt(journal[low:], text)
+
+
+def _window(agent: AgentMemory, journal: Sequence[Turn]) -> Sequence[Turn]:
+    used, start = 0, len(journal)
+    while start > 0 and used + journal[start - 1].token_count <= agent.config.window.window_tokens:
+        start -= 1
+        used += journal[start].token_count
+    return journal[start:]
+
+
+def _searched(journals: Sequence[Sequence[Turn]], asked: Sequence[Asked]) -> list[list[Turn]]:
+    """Return, for each question, the journal's best turns by BM25, in the order they were said."""
+    import bm25s
+
+    indices = []
+    for journal in journals:
+        index = bm25s.BM25()
+        index.index(bm25s.tokenize([turn.content for turn in journal], show_progress=False), show_progress=False)
+        indices.append(index)
+    found = []
+    for each in asked:
+        journal = journals[each.user]
+        best, _ = indices[each.user].retrieve(
+            bm25s.tokenize([each.text], show_progress=False), k=min(SEARCHED_TURNS, len(journal)), show_progress=False
+        )  # fmt: skip
+        found.append([journal[at] for at in sorted(int(at) for at in best[0])])
+    return found
+
+
+def _answers(agent: AgentMemory, prompts: Sequence[list[Message]], memories: Sequence[LocasMemory | None]) -> list[str]:
+    encoded = [agent.backbone.encode_chat(prompt) for prompt in prompts]
+    answers: list[str] = []
+    for start in range(0, len(encoded), 64):
+        chosen = memories[start : start + 64]
+        generations = agent.engine.generate(encoded[start : start + 64], memory=agent.batch_of(chosen), max_new_tokens=ANSWER_TOKENS)
+        answers += [agent.backbone.decode(generation.ids).strip() for generation in generations]
+    return answers
+
+
+def _coverage(agent: AgentMemory, handles: Sequence[UserMemory], people: Sequence[Person]) -> dict[str, Any]:
+    """Return told facts (every telling) for which a kept item from the telling turn holds the value."""
+    told = covered = 0
+    for handle, person in zip(handles, people, strict=True):
+        items = agent.store.study_items(handle.key, with_retired=True)
+        seq = 0
+        for session in person.sessions:
+            for line in session.lines:
+                seq += 1
+                if line.fact is not None:
+                    told += 1
+                    covered += any(item.turn_seq == seq and line.fact.value.casefold() in item.answer.casefold() for item in items)
+    return {"study_coverage": round(covered / told, 4)}
+
+
+def _abstention(agent: AgentMemory, people: Sequence[Person], memories: Sequence[LocasMemory | None], options: RecallOptions) -> dict[str, Any] | None:
+    """Ask for what was never told."""
+    rng = Random(f"unknown:{options.seed}")
+    asked = [(user, rng.choice(relation.asked_held)) for user, person in enumerate(people) for relation in person.unknown[:UNKNOWN_ASKED]]
+    answers = _answers(agent, [question(text) for _, text in asked], [memories[user] for user, _ in asked])
+    arm = Arm()
+    for (user, _), answer in zip(asked, answers, strict=True):
+        arm.add("yes" if seeds.abstains(answer) else "no", "yes", user)
+    return arm.report()
+
+
+def _costs(agent: AgentMemory, handles: Sequence[UserMemory], memories: Sequence[LocasMemory | None]) -> dict[str, Any]:
+    """Read seconds and sizes from the revisions, and refusals from the audit trail."""
+    metrics = [revision.metrics for handle in handles for revision in handle.revisions()]
+    refused = sum(entry.action == "refuse" for handle in handles for entry in agent.store.audit(handle.key))
+    return {
+        "refused_consolidations": refused,
+        "seconds_per_user": round(sum(m.get("train_seconds", 0.0) for m in metrics) / len(handles), 3),
+        "study_seconds_per_user": round(sum(m.get("study_seconds", 0.0) for m in metrics) / len(handles), 3),
+        "params_per_user": max((memory.parameter_count for memory in memories if memory is not None), default=0),
+    }
+
+
+def run_recall(
+    options: RecallOptions, *, agent: AgentMemory, kind: str = "recall", progress: Progress | None = None
+) -> dict[str, Any]:
+    """Teach and ask in one process."""
+    started = time.perf_counter()
+    teach(agent, options, progress=progress)
+    report = ask(agent, options, kind=kind, progress=progress)
+    return report | {"seconds": round(time.perf_counter() - started, 1)}

@@ -1,0 +1,145 @@
+"""One consolidation of many users, from overflow to decision: study, train, measure, admit or refuse. Knows no store and no user.
+
+This is the order in which the learning modules are read: `pieces` -> `study` -> `consolidation` -> `gate`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from locas_agent import gate
+from locas_agent.config import LocasConfig
+from locas_agent.consolidation import Lesson, Progress, Trained, Trainer
+from locas_agent.engine import Engine
+from locas_agent.initialization import initialize
+from locas_agent.memory import LocasMemory
+from locas_agent.neutral import NeutralText, load_neutral
+from locas_agent.pieces import Piece
+from locas_agent.study import Item, Study, StudyRequest, StudySet
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What is to be learnt for one user: pieces of overflow, oldest first, items of earlier consolidations, the memory that learnt them."""
+
+    pieces: tuple[Piece, ...]
+    earlier: tuple[Item, ...] = ()
+    memory: LocasMemory | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What became of one task: the memory and the study set behind it, the decision, and every figure."""
+
+    admission: gate.Admission
+    memory: LocasMemory
+    study_set: StudySet
+    lesson: Lesson
+    figures: dict[str, Any]
+
+
+class Learner:
+    """Learns many users' overflow side by side on one backbone."""
+
+    def __init__(self, engine: Engine, config: LocasConfig) -> None:
+        self._engine = engine
+        self._config = config
+        self._neutral: NeutralText | None = None
+
+    @property
+    def neutral(self) -> NeutralText:
+        """Neutral text on this backbone, computed at first use."""
+        if self._neutral is None:
+            self._neutral = load_neutral(self._engine, max_tokens=self._config.training.anchor_tokens, top_k=self._config.study.teacher_top_k)
+        return self._neutral
+
+    def learn(self, tasks: Sequence[Task], *, seed: int | None = None, progress: Progress | None = None) -> list[Outcome]:
+        """Study, train and judge; nothing is written anywhere.
+
+        Args:
+            tasks: at least one piece each.
+            seed: overrides `training.seed`.
+            progress: told of the stages.
+        """
+        config = self._config
+        if seed is not None:
+            config = config.model_copy(update={"training": config.training.model_copy(update={"seed": seed})})
+        started = time.perf_counter()
+        sets = self._study(tasks, config)
+        study_seconds = (time.perf_counter() - started) / max(1, len(tasks))
+        if progress is not None:
+            progress("study", len(tasks), len(tasks))
+        lessons = [_lesson(task, study_set) for task, study_set in zip(tasks, sets, strict=True)]
+        wanting = [index for index, lesson in enumerate(lessons) if self._has_matter(lesson)]
+        trainer = Trainer(self._engine, config, self.neutral)
+        trained = dict(zip(wanting, trainer.train([lessons[index] for index in wanting], progress=progress) if wanting else [], strict=True))
+        judged = self._judge(tasks, lessons, trained, config)
+        outcomes = []
+        for index, (task, study_set, lesson) in enumerate(zip(tasks, sets, lessons, strict=True)):
+            if index in trained:
+                admission, figures = judged[index]
+                memory = trained[index].memory
+            else:
+                admission, figures = self._nothing_learnt(study_set), {}
+                memory = task.memory or self._untrained(task, config)
+            figures |= {
+                "coverage": asdict(study_set.coverage) | {"share": study_set.coverage.share}, "items": len(study_set.items),
+                "retired_items": len(study_set.retired), "study_seconds": study_seconds, "seed": config.training.seed,
+                "norms": gate.norms(memory),
+            }  # fmt: skip
+            outcomes.append(Outcome(admission, memory, study_set, lesson, figures))
+        return outcomes
+
+    def _study(self, tasks: Sequence[Task], config: LocasConfig) -> list[StudySet]:
+        study = Study(self._engine, config.study, seed=config.training.seed)
+        if config.training.objective != "self_study":
+            return [study.empty() for _ in tasks]
+        return study.write([StudyRequest(task.pieces, task.earlier, task.memory) for task in tasks])
+
+    def _has_matter(self, lesson: Lesson) -> bool:
+        return self._config.training.objective != "self_study" or bool(lesson.new)
+
+    def _judge(
+        self, tasks: Sequence[Task], lessons: Sequence[Lesson], trained: dict[int, Trained], config: LocasConfig
+    ) -> dict[int, tuple[gate.Admission, dict[str, Any]]]:
+        chosen = sorted(trained)
+        before = gate.measure(self._engine, [tasks[i].memory for i in chosen], [lessons[i] for i in chosen], self.neutral.held_out)
+        finite = [trained[i].memory if trained[i].is_finite else tasks[i].memory for i in chosen]
+        after = gate.measure(self._engine, finite, [lessons[i] for i in chosen], self.neutral.held_out)
+        judged = {}
+        for i, was, now in zip(chosen, before, after, strict=True):
+            admission = gate.decide(was, now, is_finite=trained[i].is_finite, settings=config.admission)
+            figures: dict[str, Any] = {
+                "before": asdict(was), "after": asdict(now), "steps": trained[i].steps, "tokens": trained[i].tokens,
+                "train_seconds": trained[i].seconds, "first_loss": trained[i].first_loss, "last_loss": trained[i].last_loss,
+            }  # fmt: skip
+            judged[i] = (admission, figures)
+        return judged
+
+    def _nothing_learnt(self, study_set: StudySet) -> gate.Admission:
+        """Turns without anything to remember are learnt by leaving the memory as it is; a backbone that cannot study is refused."""
+        coverage = study_set.coverage
+        if coverage.turns and not coverage.nothing and not coverage.carrying:
+            return gate.Admission(False, "no study", "the backbone wrote no question and did not say that there is nothing to remember")
+        if coverage.carrying:
+            return gate.Admission(False, "uncovered", f"{coverage.carrying} turns carry something, no question about them was supported")
+        return gate.Admission(True, "nothing to remember", "")
+
+    def _untrained(self, task: Task, config: LocasConfig) -> LocasMemory:
+        """Return a memory that changes nothing."""
+        settings = config.memory
+        texts = [self._engine.backbone.encode_chat(piece.messages, generation_prompt=False) for piece in task.pieces]
+        return initialize(
+            self._engine.backbone, texts, width=settings.width, method=settings.initialization, scale_rule=settings.scale_rule, seed=config.training.seed
+        )
+
+
+def _lesson(task: Task, study_set: StudySet) -> Lesson:
+    earlier = tuple(item for item in task.earlier if item.item_id not in study_set.retired)
+    return Lesson(study_set.items, earlier, task.pieces, task.memory)

@@ -1,0 +1,264 @@
+"""The memory of one user as tensors, the clip and scale that belong to it, and the batch of memories one forward takes.
+
+Knows nothing of users, stores, training or how a memory is applied to a hidden state.
+
+Shapes: L layers, U memories of a batch, B input rows, W width (slots per layer), D hidden size. Axis 3 of every slab
+is gate, up, down.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from locas_agent.errors import ConfigurationError, IncompatibleMemory
+
+if TYPE_CHECKING:
+    from locas_agent.backbone import Backbone
+
+GATE, UP, DOWN = 0, 1, 2
+"""Index of each kind of row in a slab. Files name the three kinds instead; see `serialization.py`."""
+
+INITIALIZATIONS = ("highest", "lowest", "random", "random_index")
+"""How the rows of a new memory are chosen; names of the reference implementation."""
+
+NORM_SLACK = 2.0**-18
+"""A norm up to 1 + this counts as 1. It covers the fp32 rounding of a norm, and makes the clip exactly idempotent."""
+
+
+def clip_rows(slab: Tensor) -> Tensor:
+    """Use every row w as w / max(||w||, 1), in fp32.
+
+    Args:
+        slab: rows along the last axis, shape (..., D), any float dtype.
+
+    Returns:
+        The clipped rows, shape (..., D), fp32; differentiable.
+
+    Source: arXiv 2602.05085, row clipping. Read as part of the forward pass, and written to the database.
+    """
+    rows = slab.float()
+    norms = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)  # (..., 1)
+    return rows / torch.where(norms > 1.0 + NORM_SLACK, norms, torch.ones_like(norms))
+
+
+def effective_rows(slab: Tensor, scale: Tensor) -> Tensor:
+    """The rows as a forward uses them: clipped, down rows multiplied by the output scale.
+
+    Args:
+        slab: master rows, shape (L, 3, W, D) or, for a batch, (L, U, 3, W, D).
+        scale: output scale per layer (and memory), shape (L,) or (L, U).
+
+    Returns:
+        Effective rows, shape of `slab`, fp32; differentiable in `slab`.
+    """
+    if slab.shape[:-3] != scale.shape:
+        raise IncompatibleMemory(f"scale of shape {tuple(scale.shape)} for a slab of shape {tuple(slab.shape)}")
+    factors = torch.ones(*slab.shape[:-2], 1, 1, dtype=torch.float32, device=slab.device)  # (..., 3, 1, 1)
+    factors[..., DOWN, 0, 0] = scale.to(device=slab.device, dtype=torch.float32)
+    return clip_rows(slab) * factors
+
+
+@dataclass(frozen=True, eq=False)
+class LocasMemory:
+    """All tensors of one user on one backbone.
+
+    Attributes:
+        slab: master rows, shape (L, 3, W, D), fp32; axis 1 is gate, up, down.
+        scale: output scale tau of each layer, shape (L,), fp32; a constant, not trained.
+        neuron_indices: backbone neuron each slot was cloned from, shape (L, W), int64; -1 where none was.
+        fingerprint: fingerprint of the backbone it belongs to.
+        initialization: one of `INITIALIZATIONS`.
+    """
+
+    slab: Tensor
+    scale: Tensor
+    neuron_indices: Tensor
+    fingerprint: str
+    initialization: str
+
+    def __post_init__(self) -> None:
+        """Refuse shapes and dtypes that do not fit each other."""
+        if self.slab.dim() != 4 or self.slab.shape[1] != 3 or self.slab.shape[2] < 1:
+            raise IncompatibleMemory(f"a slab has shape (L, 3, W, D) with W >= 1, got {tuple(self.slab.shape)}")
+        layers, _, width, _ = self.slab.shape
+        if self.scale.shape != (layers,) or self.neuron_indices.shape != (layers, width):
+            raise IncompatibleMemory(
+                f"slab {tuple(self.slab.shape)} needs scale {(layers,)} and neuron_indices {(layers, width)}, "
+                f"got {tuple(self.scale.shape)} and {tuple(self.neuron_indices.shape)}"
+            )
+        dtypes = (self.slab.dtype, self.scale.dtype, self.neuron_indices.dtype)
+        if dtypes != (torch.float32, torch.float32, torch.int64):
+            raise IncompatibleMemory(f"a memory is kept as fp32, fp32 and int64, got {dtypes}")
+
+    @property
+    def n_layers(self) -> int:
+        """L, the number of layers."""
+        return self.slab.shape[0]
+
+    @property
+    def width(self) -> int:
+        """W, slots per layer."""
+        return self.slab.shape[2]
+
+    @property
+    def hidden_size(self) -> int:
+        """D, the backbone's hidden size."""
+        return self.slab.shape[3]
+
+    @property
+    def parameter_count(self) -> int:
+        """Trained numbers, 3 * L * W * D."""
+        return self.slab.numel()
+
+    @property
+    def gate_rows(self) -> Tensor:
+        """View of the gate rows, shape (L, W, D)."""
+        return self.slab[:, GATE]
+
+    @property
+    def up_rows(self) -> Tensor:
+        """View of the up rows, shape (L, W, D)."""
+        return self.slab[:, UP]
+
+    @property
+    def down_rows(self) -> Tensor:
+        """View of the down rows, shape (L, W, D)."""
+        return self.slab[:, DOWN]
+
+    def clipped(self) -> LocasMemory:
+        """The same function with every row already clipped; clipping twice changes no bit."""
+        return replace(self, slab=clip_rows(self.slab.detach()))
+
+    def row_norms(self) -> Tensor:
+        """L2 norm of every master row, shape (L, 3, W)."""
+        norms: Tensor = torch.linalg.vector_norm(self.slab.detach(), dim=-1)
+        return norms
+
+    def clipped_share(self) -> float:
+        """Share of all rows at or above norm 1, where the clip binds: how saturated the memory is.
+
+        Cloned gate and up rows start at norm 1, so a fresh memory reads 2/3; `row_norms()[:, DOWN]` tells the down
+        rows apart.
+        """
+        return float((self.row_norms() >= 1.0 - NORM_SLACK).float().mean())
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryBatch:
+    """The memories of one forward, ready for the device: input row b uses memory b // rows_per_memory.
+
+    Attributes:
+        rows: effective rows, shape (L, U, 3, W, D), compute dtype, on the device; may require grad.
+        rows_per_memory: R, how many consecutive input rows share a memory, so that B = U * R.
+    """
+
+    rows: Tensor
+    rows_per_memory: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse anything that is not a slab of slabs."""
+        if self.rows.dim() != 5 or self.rows.shape[2] != 3:
+            raise IncompatibleMemory(f"rows have shape (L, U, 3, W, D), got {tuple(self.rows.shape)}")
+        if self.rows_per_memory < 1:
+            raise ConfigurationError(f"rows_per_memory is at least 1, got {self.rows_per_memory}")
+
+    @property
+    def n_memories(self) -> int:
+        """U, memories in the batch."""
+        return self.rows.shape[1]
+
+    @property
+    def n_rows(self) -> int:
+        """B = U * R, the input rows this batch serves."""
+        return self.n_memories * self.rows_per_memory
+
+    @classmethod
+    def of(cls, memories: Sequence[LocasMemory | None], backbone: Backbone, rows_per_memory: int = 1) -> MemoryBatch:
+        """Stack memories for one forward on a backbone.
+
+        Narrower memories are padded with zero slots, which is exact; None is a memory of zero slots only, so its rows
+        get the bare backbone. Where every entry is None, pass None to the engine instead: that skips the side FFN.
+        Build a batch when its memories change, not per step: it copies every slab.
+
+        Args:
+            memories: one entry per group of `rows_per_memory` input rows, at least one.
+            backbone: the backbone all of them belong to.
+            rows_per_memory: consecutive input rows per memory.
+
+        Returns:
+            The batch in the backbone's dtype on its device, cut off from autograd.
+
+        Raises:
+            IncompatibleMemory: fingerprint or shape differs from the backbone's.
+            ConfigurationError: `memories` is empty.
+        """
+        if not memories:
+            raise ConfigurationError("a batch needs at least one memory, got none; pass memory=None for the bare backbone")
+        for memory in memories:
+            if memory is not None:
+                _check_fits(memory, backbone)
+        width = max((memory.width for memory in memories if memory is not None), default=1)
+        shape = (backbone.n_layers, len(memories), 3, width, backbone.hidden_size)
+        rows = torch.zeros(shape, dtype=backbone.dtype, device=backbone.device)
+        for index, memory in enumerate(memories):
+            if memory is not None:
+                slab, scale = memory.slab.detach(), memory.scale
+                rows[:, index, :, : memory.width] = effective_rows(slab, scale).to(rows)  # (L, 3, W, D)
+        return cls(rows=rows, rows_per_memory=rows_per_memory)
+
+    @classmethod
+    def training(cls, slab: Tensor, scale: Tensor, backbone: Backbone, rows_per_memory: int = 1) -> MemoryBatch:
+        """The batch of master rows under training; gradients flow back to `slab` through the clip.
+
+        Args:
+            slab: master rows of all users, shape (L, U, 3, W, D), fp32.
+            scale: output scales, shape (L, U).
+            backbone: gives dtype and device.
+            rows_per_memory: consecutive input rows per memory.
+
+        Returns:
+            The batch, part of the autograd graph.
+        """
+        rows = effective_rows(slab, scale).to(device=backbone.device, dtype=backbone.dtype)
+        return cls(rows=rows, rows_per_memory=rows_per_memory)
+
+    def select(self, indices: Sequence[int]) -> MemoryBatch:
+        """The batch for a choice of input rows, in the order given.
+
+        Args:
+            indices: input rows, each 0..B-1, at least one.
+
+        Returns:
+            A batch serving `len(indices)` rows. Equal runs of rows of one memory stay shared, others get a copy each.
+        """
+        chosen = [index // self.rows_per_memory for index in indices]
+        if not chosen or min(indices) < 0 or max(indices) >= self.n_rows:
+            raise ConfigurationError(f"row indices are 0..{self.n_rows - 1} and at least one, got {list(indices)}")
+        starts = [at for at, memory in enumerate(chosen) if at == 0 or memory != chosen[at - 1]]
+        lengths = [end - start for start, end in zip(starts, [*starts[1:], len(chosen)], strict=True)]
+        shared = math.gcd(*lengths)
+        memories = chosen[::shared]
+        if memories == list(range(self.n_memories)):
+            return MemoryBatch(rows=self.rows, rows_per_memory=shared)
+        at = torch.tensor(memories, dtype=torch.int64, device=self.rows.device)
+        return MemoryBatch(rows=self.rows.index_select(1, at), rows_per_memory=shared)
+
+
+def _check_fits(memory: LocasMemory, backbone: Backbone) -> None:
+    """Raise unless a memory has the backbone's shape and fingerprint; the shape first, because it is free."""
+    if (memory.n_layers, memory.hidden_size) != (backbone.n_layers, backbone.hidden_size):
+        raise IncompatibleMemory(
+            f"the memory has {memory.n_layers} layers of hidden size {memory.hidden_size}, "
+            f"backbone {backbone.name!r} has {backbone.n_layers} of {backbone.hidden_size}"
+        )
+    if memory.fingerprint != backbone.fingerprint:
+        raise IncompatibleMemory(
+            f"the memory belongs to the backbone with fingerprint {memory.fingerprint[:12]}, {backbone.name!r} has "
+            f"{backbone.fingerprint[:12]}; load the backbone it was trained on, or consolidate the journal anew"
+        )

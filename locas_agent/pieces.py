@@ -1,0 +1,79 @@
+"""Pieces of overflow: a dated run of turns, short enough to stand before the teacher. Knows no model, no user and no store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from locas_storage import Turn
+
+from locas_agent.prompting import Message, header, spoken, split_sessions
+
+QUOTE_CHARACTERS = 240
+"""A quote names a turn to the backbone, which has the whole turn in its context; longer ones are cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """One turn of a piece, to be asked about: who said it ("I", "You" or a name) and how it begins."""
+
+    turn_seq: int
+    speaker: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What the teacher has in its context: messages headed by their date, and the turns they come from."""
+
+    messages: tuple[Message, ...]
+    quotes: tuple[Quote, ...]
+    from_seq: int
+    to_seq: int
+
+
+def cut_pieces(turns: Sequence[Turn], count_tokens: Callable[[Sequence[Message]], int], *, max_tokens: int) -> list[Piece]:
+    """Cut overflow at session dates, and again where a piece would grow beyond `max_tokens`.
+
+    A turn longer than that is cut into parts of its text, each a piece of its own: nothing is left out.
+
+    Args:
+        turns: overflow in the order of the journal.
+        count_tokens: tokens of a list of messages.
+        max_tokens: largest piece, in tokens, header included.
+    """
+    pieces = []
+    for session in split_sessions(turns):
+        opening = header(session[0].at)
+        room = max_tokens - count_tokens([opening])
+        run: list[tuple[Turn, Message]] = []
+        used = 0
+        for turn in session:
+            for message in _parts(spoken(turn), count_tokens, room):
+                cost = count_tokens([message])
+                if run and used + cost > room:
+                    pieces.append(_piece(opening, run))
+                    run, used = [], 0
+                run.append((turn, message))
+                used += cost
+        pieces.append(_piece(opening, run))
+    return pieces
+
+
+def _piece(opening: Message, run: list[tuple[Turn, Message]]) -> Piece:
+    quotes = tuple(
+        Quote(turn.seq, turn.name or ("You" if turn.role == "assistant" else "I"), message["content"][:QUOTE_CHARACTERS])
+        for turn, message in run
+        if turn.role in ("user", "assistant") and message["content"].strip()
+    )
+    return Piece((opening, *(message for _, message in run)), quotes, run[0][0].seq, run[-1][0].seq)
+
+
+def _parts(message: Message, count_tokens: Callable[[Sequence[Message]], int], room: int) -> list[Message]:
+    """Halve a message until every part fits."""
+    if count_tokens([message]) <= room or len(message["content"]) < 2:
+        return [message]
+    text = message["content"]
+    middle = text.rfind(" ", 1, len(text) // 2) + 1 or len(text) // 2
+    halves = ({"role": message["role"], "content": part} for part in (text[:middle], text[middle:]))
+    return [part for half in halves for part in _parts(half, count_tokens, room)]

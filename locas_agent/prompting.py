@@ -1,0 +1,71 @@
+"""From turns to chat messages: dated session headers, named speakers. Knows no tokenizer, no model and no store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Protocol
+
+Message = dict[str, str]
+"""A chat message of the Hugging Face form: `role` and `content`."""
+
+_MONTHS = (
+    "January February March April May June July August September October November December"
+).split()  # fmt: skip
+
+
+class Spoken(Protocol):
+    """What prompting needs of a turn."""
+
+    @property
+    def role(self) -> str: ...  # noqa: D102
+    @property
+    def content(self) -> str: ...  # noqa: D102
+    @property
+    def name(self) -> str | None: ...  # noqa: D102
+    @property
+    def at(self) -> datetime: ...  # noqa: D102
+    @property
+    def session(self) -> str | None: ...  # noqa: D102
+
+
+def header(at: datetime) -> Message:
+    """Return the message that opens a session: its date in words, independent of the machine's locale."""
+    return {"role": "system", "content": f"Conversation on {at.day} {_MONTHS[at.month - 1]} {at.year}."}
+
+
+def spoken(turn: Spoken) -> Message:
+    """Return a turn as a message; a named speaker stands before the text."""
+    return {"role": turn.role, "content": f"{turn.name}: {turn.content}" if turn.name else turn.content}
+
+
+def question(text: str) -> list[Message]:
+    """Return the prompt of a question that stands alone."""
+    return [{"role": "user", "content": text}]
+
+
+def same_session(earlier: Spoken, later: Spoken) -> bool:
+    """Tell whether two neighbouring turns belong to one dated session: the same name, or without names the same day."""
+    if earlier.session is not None or later.session is not None:
+        return earlier.session == later.session
+    return earlier.at.date() == later.at.date()
+
+
+def split_sessions(turns: Iterable[Spoken]) -> list[list[Spoken]]:
+    """Cut a run of turns where its session changes."""
+    sessions: list[list[Spoken]] = []
+    for turn in turns:
+        if sessions and same_session(sessions[-1][-1], turn):
+            sessions[-1].append(turn)
+        else:
+            sessions.append([turn])
+    return sessions
+
+
+def conversation(turns: Sequence[Spoken]) -> list[Message]:
+    """Return turns as messages, each session headed by its date."""
+    messages: list[Message] = []
+    for session in split_sessions(turns):
+        messages.append(header(session[0].at))
+        messages += [spoken(turn) for turn in session]
+    return messages

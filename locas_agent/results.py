@@ -1,0 +1,89 @@
+"""What the verbs return. Knows no model and no store.
+
+Fields that hold a person's words are left out of `repr`, so that results can be logged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from locas_storage import Revision, Turn
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTokens:
+    """Tokens of each part of one prompt."""
+
+    window: int
+    """The newest turns, the one to be answered included."""
+    overflow: int
+    """Turns that left the window and are not learnt yet, kept as long as the context allows."""
+
+    @property
+    def total(self) -> int:
+        """All of the prompt."""
+        return self.window + self.overflow
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer, and what it was answered from."""
+
+    text: str = field(repr=False)
+    """What the backbone said."""
+    turn: Turn
+    """The journal's turn that holds the answer."""
+    revision: int | None
+    """Number of the revision that answered; None when none was attached."""
+    used_memory: bool
+    """Whether a memory was attached."""
+    why_no_memory: str | None
+    """Why none was, in words."""
+    pending_turns: int
+    """Turns that left the window and wait to be learnt."""
+    unseen_turns: int
+    """Of these, turns that did not fit into the prompt either."""
+    prompt_tokens: PromptTokens
+    """Tokens the prompt took, by part."""
+    consolidation: Consolidation | None = None
+    """What the consolidation did that this turn set off, if it did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """An answer from memory alone."""
+
+    answer: str = field(repr=False)
+    """What the backbone says to the question with nothing but the memory."""
+    revision: int | None
+    """The revision asked; None when there is none yet, and the bare backbone answered."""
+    logprob: float
+    """Log-probability of the answer with the memory, nats."""
+    logprob_without: float
+    """Log-probability of the same answer without it, nats."""
+    citations: tuple[Turn, ...] = field(repr=False)
+    """Turns of the journal whose study items are answered this way: where it may have come from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Consolidation:
+    """What one consolidation did: admitted with a revision, refused with the reason, or nothing to do."""
+
+    status: str
+    """`admitted`, `refused` or `nothing`."""
+    reason: str
+    """One word for programs, e.g. `drift`, `no gain`, `diverged`, `no overflow`."""
+    detail: str
+    """The same in a sentence, without content."""
+    revision: Revision | None
+    """The new head, when admitted."""
+    turns: int
+    """Overflow turns it was about."""
+    figures: dict[str, Any] = field(default_factory=dict)
+    """Everything measured: coverage, loss, recall before and after, drift, norms, seconds, tokens."""
+
+    @property
+    def admitted(self) -> bool:
+        """Whether a revision was published."""
+        return self.status == "admitted"

@@ -1,0 +1,61 @@
+"""The English seed prompts of self-study, and the reading of what comes back. Knows no model, no user and no store.
+
+The same prompts serve every backbone: a large one follows them as instructions, the bundled one was trained on them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+NOTHING = "Nothing."
+ABSTENTION = "I do not know."
+
+_ASK = (
+    '{speaker} said: "{quote}"\n'
+    "Write a question about this for later, clear on its own, and its short answer, "
+    'as "Question: ..." and "Answer: ...". If there is nothing to remember, write "Nothing."'
+)
+_ASK_UNTOLD = (
+    "Write a question about me that our conversation does not answer, "
+    'as "Question: ..." and "Answer: I do not know."'
+)  # fmt: skip
+_WRITTEN = re.compile(r"^\s*Question:[ \t]*(?P<question>[^\n]+?)\s*\n\s*Answer:[ \t]*(?P<answer>[^\n]+?)\s*$")
+_ABSTAINS = re.compile(
+    r"\b(i (do not|don't|don’t|cannot|can't|can’t) (know|say|tell|recall|remember)|not (mentioned|known|stated|told)|no information|unknown)\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A question with its answer as the backbone wrote them."""
+
+    question: str
+    answer: str
+
+
+def ask_about(quote: str, *, speaker: str) -> str:
+    """Return the seed prompt that asks for a question about one turn; `speaker` is "I", "You" or a name."""
+    return _ASK.format(speaker=speaker, quote=quote)
+
+
+def ask_untold() -> str:
+    """Return the seed prompt that asks for a question which the conversation leaves open."""
+    return _ASK_UNTOLD
+
+
+def written(text: str) -> Written | None:
+    """Read one question and answer out of the backbone's text; None when it wrote nothing or anything else."""
+    match = _WRITTEN.match(text)
+    return Written(match["question"], match["answer"]) if match else None
+
+
+def says_nothing(text: str) -> bool:
+    """Tell whether the backbone said that there is nothing to remember."""
+    return text.strip().rstrip(".").casefold() == NOTHING.rstrip(".").casefold()
+
+
+def abstains(answer: str) -> bool:
+    """Tell whether an answer says that it does not know; English only, as the seed prompts are."""
+    return _ABSTAINS.search(answer) is not None

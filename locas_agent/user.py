@@ -1,0 +1,182 @@
+"""`UserMemory`, the per-user handle: the verbs of one user. Holds nothing but the key; `AgentMemory` does the work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from locas_storage import Revision, Turn, TurnDraft, UserKey
+
+from locas_agent import policy
+from locas_agent.answers import agree
+from locas_agent.consolidation import Progress
+from locas_agent.errors import RevisionNotFound
+from locas_agent.prompting import conversation, question
+from locas_agent.results import Consolidation, Recall, Reply
+from locas_agent.twins import async_twin
+
+if TYPE_CHECKING:
+    from locas_agent.agent import AgentMemory
+
+
+class ReplyStream:
+    """An answer while it is being written: iterate for pieces of text; afterwards `reply` holds the result.
+
+    The answer is journalled when the iteration ends. Left half-way, the user's turn stays and no answer is stored.
+    """
+
+    def __init__(self, pieces: Iterator[str], finish: list[Reply]) -> None:
+        self._pieces = pieces
+        self._finish = finish
+
+    def __iter__(self) -> Iterator[str]:
+        """Return the pieces of text as they come."""
+        return self._pieces
+
+    @property
+    def reply(self) -> Reply | None:
+        """The finished reply; None until the iteration has ended."""
+        return self._finish[0] if self._finish else None
+
+
+class UserMemory:
+    """One user of one tenant. Cheap: it holds a key, reads nothing and writes nothing until a verb is called."""
+
+    def __init__(self, agent: AgentMemory, key: UserKey) -> None:
+        self._agent = agent
+        self.key = key
+
+    def add(
+        self,
+        role: str,
+        content: str,
+        *,
+        at: datetime | None = None,
+        session: str | None = None,
+        name: str | None = None,
+        key: str | None = None,
+        trust: str = "user",
+    ) -> Turn:
+        """Append one turn to the journal: one SQL transaction, no model.
+
+        Args:
+            role: `user`, `assistant`, `system` or `tool`.
+            content: the text.
+            at: when it was said, aware; now unless given.
+            session: name of the session it belongs to; without names, a session is a day.
+            name: who speaks, in a conversation of several.
+            key: the same key twice is one turn.
+            trust: label of where the text comes from.
+
+        Raises:
+            InvalidTurn: unknown role, or text that cannot be stored.
+            TurnTooLong: it does not fit into the backbone's context beside an answer.
+        """
+        draft = TurnDraft(role, content, name=name, session=session, at=at, key=key, trust=trust)
+        return self._agent.append(self.key, [draft])[0]
+
+    def reply(self, text: str, *, max_new_tokens: int | None = None, temperature: float = 0.0, seed: int = 0, key: str | None = None) -> Reply:
+        """Journal the user's turn, answer with window and memory, journal the answer; consolidate if the policy says so.
+
+        Args:
+            text: what the user says.
+            max_new_tokens: longest answer, in tokens.
+            temperature: 0 is greedy.
+            seed: of sampling.
+            key: makes a retried call one pair of turns.
+        """
+        return self._agent.answer([(self.key, text, key)], max_new_tokens, temperature, seed)[0]
+
+    def stream(
+        self, text: str, *, max_new_tokens: int | None = None, temperature: float = 0.0, seed: int = 0, key: str | None = None
+    ) -> ReplyStream:
+        """Do what `reply` does, piece by piece; see `ReplyStream`."""
+        finish: list[Reply] = []
+        return ReplyStream(self._agent.stream_answer(self.key, text, key, max_new_tokens, temperature, seed, finish), finish)
+
+    def consolidate(self, *, flush: bool = False, wait: bool = True, progress: Progress | None = None, seed: int | None = None) -> Consolidation:
+        """Learn the turns that left the window; with `flush` those still in it too.
+
+        Args:
+            flush: learn everything that is not learnt yet.
+            wait: must be True: consolidation in the background arrives with the queue of the storage issue.
+            progress: told of the stages.
+            seed: overrides `training.seed`.
+
+        Raises:
+            ConfigurationError: `wait` is False.
+        """
+        self._agent.refuse_background(wait)
+        return self._agent.consolidate_keys([self.key], flush=flush, progress=progress, seed=seed)[0]
+
+    def recall(self, question_text: str, *, max_new_tokens: int | None = None) -> Recall:
+        """Answer from memory alone: no turn in the prompt, nothing stored."""
+        agent = self._agent
+        revision = agent.store.revision(self.key)
+        memory = agent.batch_of([agent.memory_of(self.key, revision)])
+        prompt = agent.backbone.encode_chat(question(question_text))
+        generation = agent.engine.generate([prompt], memory=memory, max_new_tokens=max_new_tokens or agent.config.window.max_new_tokens)[0]
+        answer = agent.backbone.decode(generation.ids).strip()
+        without = float(agent.engine.score([prompt], [generation.ids])[0].sum()) if generation.ids else 0.0
+        return Recall(answer, revision.number if revision else None, sum(generation.logprobs), without, self._citations(question_text, answer))
+
+    def turns(self, *, after: int = 0, upto: int | None = None, newest: int | None = None) -> list[Turn]:
+        """Return turns of the journal, oldest first.
+
+        Args:
+            after: only turns with a greater number.
+            upto: only turns up to this number.
+            newest: only the last so many of these.
+        """
+        return self._agent.store.turns(self.key, after=after, upto=upto, newest=newest)
+
+    def prompt(self, text: str) -> list[dict[str, str]]:
+        """Return the messages `reply` would put before the backbone for this text, with nothing stored."""
+        agent = self._agent
+        layout = agent.layout(self.key, agent.store.state(self.key), max_new_tokens=agent.config.window.max_new_tokens)
+        return [*conversation(layout.prompt_turns), *question(text)]
+
+    def revisions(self) -> list[Revision]:
+        """Return every revision, oldest first."""
+        return self._agent.store.revisions(self.key)
+
+    def rollback(self, revision: int | Revision) -> Revision:
+        """Make an older revision current, as a new head; turns learnt since are overflow again. 0 is the time before the first."""
+        return self._agent.store.rollback(self.key, revision if isinstance(revision, int) else revision.number)
+
+    def history(self, turn: int | Turn) -> list[Revision]:
+        """Return the revisions that were trained on a turn.
+
+        Raises:
+            RevisionNotFound: there is no such turn.
+        """
+        seq = turn if isinstance(turn, int) else turn.seq
+        if not self._agent.store.turns(self.key, after=seq - 1, upto=seq):
+            raise RevisionNotFound(f"the journal has no turn {seq}; see `turns()`")
+        return [revision for revision in self.revisions() if revision.from_seq <= seq <= revision.to_seq]
+
+    def due(self) -> policy.Decision:
+        """Ask the policy whether the overflow is to be learnt now; `reply` acts on it by itself, after `add` it is the caller's turn."""
+        return self._agent.due(self.key)
+
+    aadd = async_twin(add)
+    areply = async_twin(reply)
+    aconsolidate = async_twin(consolidate)
+    arecall = async_twin(recall)
+    aturns = async_twin(turns)
+    arevisions = async_twin(revisions)
+    arollback = async_twin(rollback)
+    ahistory = async_twin(history)
+    adue = async_twin(due)
+
+    def _citations(self, asked: str, answer: str) -> tuple[Turn, ...]:
+        """Return the turns whose study items are answered this way; of several, those asked most alike."""
+        items = [item for item in self._agent.store.study_items(self.key) if item.kind != "negative" and agree(item.answer, answer)]
+        exact = [item for item in items if agree(item.question, asked)] or items
+        found: Sequence[int] = sorted({item.turn_seq for item in exact})
+        return tuple(turn for seq in found for turn in self.turns(after=seq - 1, upto=seq))
+
+    def __repr__(self) -> str:
+        """Show the key, which hides the names."""
+        return f"UserMemory({self.key!r})"

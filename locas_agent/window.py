@@ -1,0 +1,68 @@
+"""Which turns go into a prompt: the window verbatim, the pending overflow while it fits. Knows no model, no store and no policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from locas_storage import Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The newest turns of a user, sorted into what a prompt holds."""
+
+    window: tuple[Turn, ...]
+    """The newest turns, verbatim, oldest first."""
+    overflow: tuple[Turn, ...]
+    """Turns before the window that are not learnt yet and still fit, oldest first."""
+    pending_turns: int
+    """All turns that left the window and are not learnt, whether they fit or not."""
+
+    @property
+    def prompt_turns(self) -> tuple[Turn, ...]:
+        """What the prompt holds, oldest first."""
+        return (*self.overflow, *self.window)
+
+    @property
+    def unseen_turns(self) -> int:
+        """Pending turns that did not fit."""
+        return self.pending_turns - len(self.overflow)
+
+
+def first_of_window(turns: Sequence[Turn], window_tokens: int) -> int:
+    """Return the index of the oldest turn inside the window; the newest turn is always inside.
+
+    Args:
+        turns: consecutive turns up to the newest, oldest first.
+        window_tokens: what the window may hold, in tokens.
+    """
+    used = 0
+    for index in range(len(turns) - 1, -1, -1):
+        used += turns[index].token_count
+        if used > window_tokens and index < len(turns) - 1:
+            return index + 1
+    return 0
+
+
+def lay_out(turns: Sequence[Turn], *, consolidated_seq: int, window_tokens: int, room_tokens: int) -> Layout:
+    """Sort a user's newest turns into window, overflow that fits, and the rest.
+
+    Args:
+        turns: consecutive newest turns, oldest first; as many as could ever fit.
+        consolidated_seq: turns up to here are learnt.
+        window_tokens: what the window may hold, in tokens.
+        room_tokens: what the whole prompt may hold, in tokens.
+    """
+    if not turns:
+        return Layout((), (), 0)
+    start = first_of_window(turns, min(window_tokens, room_tokens))
+    window = tuple(turns[start:])
+    room = room_tokens - sum(turn.token_count for turn in window)
+    fitting: list[Turn] = []
+    for turn in reversed(turns[:start]):
+        if turn.seq <= consolidated_seq or turn.token_count > room:
+            break
+        room -= turn.token_count
+        fitting.append(turn)
+    return Layout(window, tuple(reversed(fitting)), max(0, window[0].seq - 1 - consolidated_seq))

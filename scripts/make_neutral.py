@@ -1,0 +1,73 @@
+"""Write `locas_agent/neutral.jsonl`, the neutral text that ships: anchors on even lines, text for measuring drift on odd lines.
+
+    python scripts/make_neutral.py
+
+The dialogues come from the generator's training split with a seed of their own, so they concern nobody an evaluation tells of; the prose is from books in
+the public domain (the same extract the bundled backbone saw).
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+import sys
+from pathlib import Path
+from random import Random
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT)]
+
+from locas_agent.evaluation.people import Fact, small_reply, small_talk, tell
+from locas_agent.evaluation.relations import FIXED_FACTS, RELATIONS
+from locas_agent.evaluation.values import TRAIN, make_value
+from locas_agent.prompting import header, question
+from tiny_backbone.documents import PROSE, _date
+
+
+def line(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def talk(rng: Random, exchanges: int) -> list[dict[str, str]]:
+    return [line(each.role, each.text) for _ in range(exchanges) for each in (small_talk(rng), small_reply(rng))]
+
+
+def told_and_asked(rng: Random) -> list[dict[str, str]]:
+    """Somebody else tells facts and asks for them while they stand in the context."""
+    messages = [header(_date(rng)), *(talk(rng, 1) if rng.random() < 0.3 else [])]
+    facts = [Fact(relation, make_value(relation.kind, TRAIN, rng), 0) for relation in rng.sample(RELATIONS, 2)]
+    for fact in facts:
+        messages += [line(each.role, each.text) for each in tell(rng, fact)]
+    for fact in rng.sample(facts, 2):
+        relation = fact.relation
+        messages += [*question(rng.choice(relation.study + relation.asked)), line("assistant", f"It is {fact.value}.")]
+    return messages
+
+
+def open_book(rng: Random) -> list[dict[str, str]]:
+    messages = []
+    for text, value in rng.sample(FIXED_FACTS, 3):
+        messages += [*question(text), line("assistant", f"It is {value}.")]
+    return messages
+
+
+def main() -> None:
+    rng = Random("neutral")
+    prose = lzma.decompress(PROSE.read_bytes()).decode()
+    rows: list[dict[str, object]] = []
+    for _ in range(2 * 24):
+        rows.append({"kind": "told", "messages": told_and_asked(rng)})
+    for _ in range(2 * 8):
+        rows.append({"kind": "general", "messages": open_book(rng)})
+        rows.append({"kind": "talk", "messages": [header(_date(rng)), *talk(rng, 3)]})
+        start = rng.randrange(len(prose) - 500)
+        rows.append({"kind": "prose", "text": prose[start : start + 400]})
+        rows.append({"kind": "window", "messages": [header(_date(rng)), *talk(rng, rng.randint(1, 2))]})
+    rng.shuffle(rows)
+    with (ROOT / "locas_agent" / "neutral.jsonl").open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Fixtures of every test: a tiny random backbone, one thread, no network, no LOCAS_* settings of the machine.
+
+Knows nothing of the modules under test beyond how a backbone is put together.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from locas_agent.backbone import Backbone
+from locas_agent.engine import Engine
+from locas_agent.initialization import initialize
+from locas_agent.memory import LocasMemory
+
+torch.set_num_threads(1)
+
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+MakeBackbone = Callable[..., Backbone]
+MakeMemory = Callable[..., LocasMemory]
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per byte, then the three control tokens; 259 in all."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {letter: index for index, letter in enumerate(letters)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=SPECIAL[2], pad_token=SPECIAL[0])
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def tiny_model(seed: int = 0) -> Qwen3ForCausalLM:
+    """Two layers of the Qwen3 architecture with random weights."""
+    torch.manual_seed(seed)
+    config = Qwen3Config(
+        vocab_size=259, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, max_position_embeddings=512, tie_word_embeddings=True,
+        initializer_range=0.2, bos_token_id=None, eos_token_id=258, pad_token_id=256,
+    )  # fmt: skip
+    return Qwen3ForCausalLM(config)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("LOCAS_"):
+            monkeypatch.delenv(name)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def make_backbone() -> MakeBackbone:
+    """Build a backbone of its own, for tests that change one; `make_backbone(seed=1)` has other weights."""
+
+    def make(seed: int = 0) -> Backbone:
+        return Backbone(tiny_model(seed), byte_tokenizer(), name=f"random-{seed}")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def backbone(make_backbone: MakeBackbone) -> Backbone:
+    """The shared tiny random backbone; never change it."""
+    return make_backbone()
+
+
+@pytest.fixture(scope="session")
+def engine(backbone: Backbone) -> Engine:
+    """An engine on the shared backbone."""
+    return Engine(backbone)
+
+
+@pytest.fixture(scope="session")
+def make_memory(backbone: Backbone) -> MakeMemory:
+    """A memory that changes logits a lot: down rows random, scale 1. `make_memory(seed, width=4, on=backbone)`."""
+
+    def make(seed: int = 0, *, width: int = 4, on: Backbone | None = None, down: float = 1.0) -> LocasMemory:
+        memory = initialize(on or backbone, [], width=width, method="random_index", scale_rule="none", seed=seed)
+        generator = torch.Generator().manual_seed(seed + 1000)
+        memory.down_rows.copy_(down * torch.randn(memory.down_rows.shape, generator=generator))
+        memory.scale.fill_(1.0)
+        return memory
+
+    return make

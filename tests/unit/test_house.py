@@ -1,0 +1,214 @@
+"""The house itself: public names, floors' folders, what tracked files may say, dependencies and the content of the wheel.
+
+Knows nothing of what the packages do; reads their sources, and imports only the two whose public names it compares.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = {
+    "locas_agent": ROOT / "locas_agent",
+    "locas_storage": ROOT / "storage" / "locas_storage",
+    "langchain_locas": ROOT / "integrations" / "langchain_locas",
+}
+MODULES = [module for folder in PACKAGES.values() for module in sorted(folder.rglob("*.py"))]
+FOREIGN = re.compile(
+    r"(?<![\w.])/(?:work|farm|root|home|Users|opt/pypi|opt/wheels)/"  # a path of somebody's machine
+    r"|pypi\.org|pythonhosted\.org|npmjs\.org|deb\.debian\.org|download\.pytorch\.org"  # a registry's host
+)
+
+
+def own_files() -> list[Path]:
+    """List what git tracks or would track: no environment, no build folder, no cache."""
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
+        pytest.skip("needs a git checkout, to know which files belong to the project")
+    listed = subprocess.run(
+        [git, "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    paths = [ROOT / name for name in listed.stdout.split("\0") if name]
+    return [path for path in paths if path.is_file()]
+
+
+def exported(package: str) -> list[str]:
+    names = getattr(importlib.import_module(package), "__all__", None)
+    assert names is not None, f"{package}/__init__.py has no __all__"
+    return list(names)
+
+
+def public_names(package: str) -> set[str]:
+    """Collect what `__init__.py` binds without a leading underscore, submodules that are merely imported on the way left aside."""
+    tree = ast.parse((PACKAGES[package] / "__init__.py").read_text(encoding="utf-8"))
+    bound: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.ImportFrom(module="__future__"):
+                pass
+            case ast.ImportFrom(module=module, names=aliases) if (module or "").partition(".")[0] in PACKAGES or node.level:
+                bound |= {alias.asname or alias.name for alias in aliases}
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name) if node in tree.body:
+                bound.add(name)
+            case ast.Assign(targets=targets) if node in tree.body:
+                bound |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return {name for name in bound if not name.startswith("_")}
+
+
+def isort_order(name: str) -> tuple[int, str]:
+    """Order of Ruff's RUF022: constants, then classes, then the rest."""
+    return (0 if name.isupper() else 1 if name[:1].isupper() else 2, name)
+
+
+@pytest.mark.parametrize("package", ["locas_agent", "locas_storage"])
+def test_all_names_everything_public_and_nothing_else(package: str) -> None:
+    names = exported(package)
+    assert names, f"{package} exports nothing"
+    assert {name for name in names if not name.startswith("__")} == public_names(package)
+    module = importlib.import_module(package)
+    assert [name for name in names if not hasattr(module, name)] == []
+
+
+@pytest.mark.parametrize("package", ["locas_agent", "locas_storage", "langchain_locas"])
+def test_all_is_sorted_and_free_of_repeats(package: str) -> None:
+    names = exported(package)
+    assert names == sorted(set(names), key=isort_order)
+
+
+@pytest.mark.parametrize("package", ["locas_agent", "locas_storage"])
+def test_every_public_class_and_function_is_documented(package: str) -> None:
+    module = importlib.import_module(package)
+    exports = {name: getattr(module, name) for name in exported(package)}
+    # `__doc__` and not inspect.getdoc, which would borrow a parent's; dataclass writes a bare signature where there is none.
+    bare = [
+        name
+        for name, value in exports.items()
+        if (inspect.isclass(value) or inspect.isroutine(value)) and (not value.__doc__ or value.__doc__.startswith(f"{name}("))
+    ]
+    assert bare == []
+
+
+@pytest.mark.parametrize("folder", ["storage", "integrations"])
+def test_folder_beside_a_package_is_no_package(folder: str) -> None:
+    assert (ROOT / folder).is_dir()
+    assert not (ROOT / folder / "__init__.py").exists()
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_package_says_that_it_is_typed(package: str) -> None:
+    assert (PACKAGES[package] / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(ROOT)))
+def test_module_starts_with_a_docstring(module: Path) -> None:
+    assert ast.get_docstring(ast.parse(module.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize(
+    "line", ["see /" + "work/shared/x", "open('/" + "home/ada/x')", "https://" + "pypi" + ".org/simple", "files." + "pythonhosted" + ".org"]
+)
+def test_pattern_finds_a_foreign_line(line: str) -> None:
+    assert FOREIGN.search(line)
+
+
+def test_no_tracked_file_names_a_registry_or_a_machine() -> None:
+    found: list[str] = []
+    read = 0
+    for path in own_files():
+        content = path.read_bytes()
+        if b"\0" in content[:4096]:
+            continue  # binary: weights, compressed prose
+        read += 1
+        lines = content.decode("utf-8", errors="replace").splitlines()
+        found += [f"{path.relative_to(ROOT)}:{number}" for number, line in enumerate(lines, 1) if FOREIGN.search(line)]
+    assert found == []
+    assert read > 10  # it did look
+
+
+def test_readme_tree_names_every_module_and_no_other() -> None:
+    tree = (ROOT / "README.md").read_text(encoding="utf-8").partition("## The tree")[2].split("```")[1]
+    folder, named = "", set()
+    for line in tree.strip().splitlines():
+        name = line.split()[0]
+        if not line.startswith(" "):
+            folder = name if name.endswith("/") else ""
+        named.add((folder if line.startswith(" ") else "") + name)
+    packages = tuple(f"{path.relative_to(ROOT)}/" for path in PACKAGES.values())
+    told = {name for name in named if name.endswith(".py") and name.startswith(packages) and not name.endswith("__init__.py")}
+    # Numbered migrations stand in the tree as their folder.
+    there = {str(path.relative_to(ROOT)) for path in MODULES if path.name != "__init__.py" and "migrations" not in path.parts}
+    assert sorted(told - there) == []
+    assert sorted(there - told) == []
+
+
+def requirements() -> dict[str, Requirement]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    parsed = [Requirement(line) for line in lines]
+    return {requirement.name: requirement for requirement in parsed}
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_every_dependency_says_what_needs_it() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    entries = dict(re.findall(r'^    "([\w-]+)[^"]*",(.*)$', text, re.MULTILINE))
+    assert set(requirements()) <= set(entries)
+    silent = [name for name, rest in entries.items() if name in requirements() and not re.match(r" +# \w", rest)]
+    assert silent == []
+
+
+def test_pins_lie_inside_the_ranges() -> None:
+    pinned = {canonical(name): version for name, version in pins().items()}
+    assert pinned["torch"] == "2.13.0"
+    ranges = {canonical(name): requirement.specifier for name, requirement in requirements().items() if canonical(name) in pinned}
+    assert len(ranges) > 10  # most of what is asked for is pinned
+    assert [name for name, wanted in ranges.items() if not wanted.contains(pinned[name])] == []
+
+
+def test_pins_are_plain_versions() -> None:
+    # No local build tag, no URL, no path, no editable line: they hold on every machine.
+    assert [name for name, version in pins().items() if not re.fullmatch(r"\d+(\.\d+)*(\.?(post|rc|a|b)\d+)?", version)] == []
+
+
+@pytest.mark.slow
+def test_wheel_holds_the_three_packages_and_their_data(tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    for folder in PACKAGES.values():
+        shutil.copytree(folder, tmp_path / folder.relative_to(ROOT), ignore=shutil.ignore_patterns("__pycache__"))
+    built = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", "wheels"], cwd=tmp_path, check=False, capture_output=True, text=True
+    )
+    assert built.returncode == 0, built.stderr
+    (wheel,) = (tmp_path / "wheels").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        shipped = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert {name.partition("/")[0] for name in shipped} == set(PACKAGES)
+    expected = {
+        (Path(package) / path.relative_to(folder)).as_posix()
+        for package, folder in PACKAGES.items()
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert shipped == expected  # py.typed, migrations and backbones/tiny among them
+    assert {f"{package}/py.typed" for package in PACKAGES} <= shipped
