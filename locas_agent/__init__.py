@@ -1,7 +1,5 @@
 """The core of locas-agent: an agent memory held in the weights of small side networks, one for each user."""
 
-from locas_storage import InMemoryStore, MemoryStore, Revision, SqlMemoryStore, Turn, UserKey
-
 from locas_agent.agent import AgentMemory
 from locas_agent.backbone import Backbone
 from locas_agent.config import (
@@ -18,6 +16,7 @@ from locas_agent.errors import LocasError
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.results import Consolidation, PromptTokens, Recall, Reply
 from locas_agent.user import ReplyStream, UserMemory
+from locas_storage import InMemoryStore, MemoryStore, Revision, SqlMemoryStore, Turn, UserKey
 
 __all__ = [
     "AdmissionSettings",

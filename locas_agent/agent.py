@@ -10,12 +10,11 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
-
-from locas_storage import MemoryStore, Revision, RevisionDraft, Turn, TurnDraft, UserKey, UserState, open_store
 
 from locas_agent import pieces as pieces_of
 from locas_agent import policy, window
@@ -31,6 +30,7 @@ from locas_agent.results import Consolidation, PromptTokens, Reply
 from locas_agent.serialization import from_bytes, to_bytes
 from locas_agent.study_records import from_record, to_draft
 from locas_agent.twins import async_twin
+from locas_storage import MemoryStore, Revision, RevisionDraft, Turn, TurnDraft, UserKey, UserState, open_store
 
 if TYPE_CHECKING:
     from locas_agent.user import UserMemory
@@ -51,7 +51,8 @@ except PackageNotFoundError:
 class AgentMemory:
     """Memory for many users of one backbone.
 
-    Construction starts no thread, opens no socket and writes nothing; the store is opened at the first verb. Verbs may be called from several threads.
+    Construction starts no thread, opens no socket and writes nothing; the store is opened at the first verb.
+    Verbs may be called from several threads.
 
     Args:
         backbone: the frozen language model.
@@ -210,9 +211,7 @@ class AgentMemory:
         """Return the memories as one forward takes them; None when nobody has any."""
         return MemoryBatch.of(memories, self.backbone) if any(memory is not None for memory in memories) else None
 
-    def answer(
-        self, asked: Sequence[tuple[UserKey, str, str | None]], max_new_tokens: int | None, temperature: float, seed: int
-    ) -> list[Reply]:
+    def answer(self, asked: Sequence[tuple[UserKey, str, str | None]], max_new_tokens: int | None, temperature: float, seed: int) -> list[Reply]:
         """Journal each user's turn, answer all in one batch, journal the answers, and consolidate whoever is due."""
         length = max_new_tokens or self.config.window.max_new_tokens
         said = [self.append(key, [TurnDraft("user", text, key=idem)])[0] for key, text, idem in asked]
@@ -256,7 +255,9 @@ class AgentMemory:
     def refuse_background(wait: bool) -> None:
         """Refuse what needs the queue, which is not built yet."""
         if not wait:
-            raise ConfigurationError("wait=False needs the consolidation queue, which this version does not have: call consolidate() in a thread of yours")
+            raise ConfigurationError(
+                "wait=False needs the consolidation queue, which this version does not have: call consolidate() in a thread of yours"
+            )
 
     def reply_of(self, turn: Turn, layout: window.Layout, revision: Revision | None) -> Reply:
         """Describe an answer that has been journalled."""
@@ -279,7 +280,7 @@ class AgentMemory:
             return policy.decide(policy.Pending(0, 0, 0.0, 0.0), self.config.policy)
         refused = [entry.facts for entry in self.store.audit(key) if entry.action == "refuse" and entry.facts["to_seq"] >= overflow[0].seq]
         times = [turn.at for turn in overflow] + [newest.at]
-        gap = max((later - earlier).total_seconds() for earlier, later in zip(times, times[1:], strict=False))
+        gap = max((later - earlier).total_seconds() for earlier, later in pairwise(times))
         pending = policy.Pending(
             turns=len(overflow), tokens=sum(turn.token_count for turn in overflow),
             oldest_age_seconds=(newest.created_at - overflow[0].created_at).total_seconds(), gap_seconds=gap,
@@ -327,7 +328,12 @@ class AgentMemory:
         """Commit an admitted memory; record a refused one. A crash before the commit changes nothing."""
         admission = outcome.admission
         if not admission.admitted:
-            facts = {"to_seq": overflow[-1].seq, "tokens": sum(t.token_count for t in overflow), "reason": admission.reason, "figures": outcome.figures}
+            facts = {
+                "to_seq": overflow[-1].seq,
+                "tokens": sum(t.token_count for t in overflow),
+                "reason": admission.reason,
+                "figures": outcome.figures,
+            }
             self.store.record(key, "refuse", facts)
             logger.info("consolidation refused", extra={"action": "refuse", "reason": admission.reason, "turns": len(overflow)})
             return Consolidation("refused", admission.reason, admission.detail, None, len(overflow), outcome.figures)
@@ -340,4 +346,3 @@ class AgentMemory:
         revision = self.store.commit(key, draft)
         logger.info("revision saved", extra={"action": "commit", "revision": revision.number, "turns": len(overflow)})
         return Consolidation("admitted", admission.reason, admission.detail, revision, len(overflow), outcome.figures)
-

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from contextlib import closing
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from locas_agent.agent import AgentMemory
     from locas_agent.config import LocasConfig
     from locas_agent.results import Consolidation
+
+
+DEFAULT_STORE = "sqlite:///locas.db"
+SQLITE_FILE = "sqlite:///"
 
 
 class _Group(TyperGroup):
@@ -44,6 +49,13 @@ def _json_target(path: str | None) -> str | None:
     return path
 
 
+def _new_file(url: str | None) -> str | None:
+    """Refuse a store that is no new SQLite file: the demo proves something only about what it has told itself."""
+    if url is not None and (not url.startswith(SQLITE_FILE) or Path(url.removeprefix(SQLITE_FILE)).exists()):
+        raise typer.BadParameter(f"the demo wants a file that does not exist yet, as {SQLITE_FILE}PATH")
+    return url
+
+
 DtypeName = Literal["float32", "bfloat16", "float16", "auto"]
 
 BackboneOption = Annotated[str, typer.Option("--backbone", help="'tiny' (bundled), a folder, or a hub id.")]
@@ -58,8 +70,6 @@ JsonOption = Annotated[
     typer.Option("--json", metavar="PATH", callback=_json_target, help="Write JSON there; - is standard output, and nothing else goes there."),
 ]
 
-DEFAULT_STORE = "sqlite:///locas.db"
-
 app = typer.Typer(
     name="locas-agent", cls=_Group, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Long-term memory for language-model agents, kept in the weights.",
@@ -70,20 +80,24 @@ app.add_typer(evaluations, name="eval")
 
 @app.command()
 def demo(
-    users: Annotated[int, typer.Option("--users", min=2, help="People who tell facts.")] = 8,
+    users: Annotated[int | None, typer.Option("--users", min=2, help="People who tell facts; few unless given.")] = None,
     backbone: BackboneOption = "tiny",
-    store: Annotated[Path, typer.Option("--store", dir_okay=False, help="SQLite file of the demo, made anew.")] = Path("locas-demo.db"),
-    seed: SeedOption = 0,
+    store: Annotated[
+        str | None, typer.Option("--store", callback=_new_file, help="New SQLite file, as sqlite:///PATH; a temporary one unless given.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of everything drawn at random.")] = None,
     json: JsonOption = None,
 ) -> None:
     """Show the main job: facts told over sessions, consolidated, the process restarted, questions answered without the sessions."""
-    from locas_agent.evaluation.demo import run_demo
+    from locas_agent.evaluation.demo import DEMO, run_demo
     from locas_agent.evaluation.recall import recall_table
 
     _quiet()
+    path = Path(store.removeprefix(SQLITE_FILE) if store else mkdtemp(prefix="locas-demo-") + "/locas.db").absolute()
+    chosen = {name: value for name, value in (("users", users), ("seed", seed)) if value is not None}
     with progress_bar() as progress:
-        report = run_demo(backbone_name=backbone, store_path=store, users=users, seed=seed, progress=progress)
-    deliver(json, report, recall_table(report), f"The database is {store.absolute()}")
+        report = run_demo(path, options=DEMO.model_copy(update=chosen), backbone=backbone, progress=progress)
+    deliver(json, report, recall_table(report), f"The database is {path}\nLook into it with: locas-agent users --store {SQLITE_FILE}{path}")
 
 
 @app.command()

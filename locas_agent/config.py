@@ -27,7 +27,8 @@ class MemorySettings(_Settings):
     initialization: Initialization = "highest"
     """Which rows are cloned: the paper's most activated neurons, or a control. Origin: arXiv 2602.05085."""
     scale_rule: ScaleRule = "sqrt"
-    """Output scale: mean norm of the down rows divided by the width ("width", the paper's), by its root ("sqrt"), or not ("none"). Origin: `docs/decisions.md`, scale rule."""
+    """Output scale: mean norm of the down rows divided by the width ("width", the paper's), by its root ("sqrt"), or
+    not ("none"). Origin: `docs/decisions.md`, scale rule."""
 
 
 class StudySettings(_Settings):

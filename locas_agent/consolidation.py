@@ -1,7 +1,7 @@
 """Training: from study sets and former memories to new memories, many users in one forward. Knows no store, no session and no admission.
 
-Users are rows of one slab of shape (L, U, 3, W, D). The loss is the sum over users of each user's mean, every user's gradient is clipped by its own norm,
-and one fused AdamW moves the slab: each user gets what training alone would give, up to rounding.
+Users are rows of one slab of shape (L, U, 3, W, D). The loss is the sum over users of each user's mean, every user's gradient is clipped by
+its own norm, and one fused AdamW moves the slab: each user gets what training alone would give, up to rounding.
 """
 
 from __future__ import annotations
@@ -142,7 +142,12 @@ class Trainer:
         texts = [[self._backbone.encode_chat(piece.messages, generation_prompt=False) for piece in lessons[index].pieces] for index in fresh]
         settings = self._config.memory
         made = initialize_many(
-            self._engine.backbone, texts, width=settings.width, method=settings.initialization, scale_rule=settings.scale_rule, seed=self._settings.seed
+            self._engine.backbone,
+            texts,
+            width=settings.width,
+            method=settings.initialization,
+            scale_rule=settings.scale_rule,
+            seed=self._settings.seed,
         )
         new = dict(zip(fresh, made, strict=True))
         return [new[index] if lesson.memory is None else lesson.memory for index, lesson in enumerate(lessons)]
@@ -202,9 +207,7 @@ class Trainer:
                 tokens[chosen] += seen
         return losses, tokens
 
-    def _backward(
-        self, slab: Tensor, scale: Tensor, chosen: slice, examples: Sequence[Sequence[Example]], share: float
-    ) -> tuple[Tensor, Tensor]:
+    def _backward(self, slab: Tensor, scale: Tensor, chosen: slice, examples: Sequence[Sequence[Example]], share: float) -> tuple[Tensor, Tensor]:
         """Run forward and backward for some users and one kind of rows."""
         batch = ExampleBatch.of(examples, pad_id=self._backbone.pad_id, device=self._backbone.device)
         memory = MemoryBatch.training(slab[:, chosen], scale[:, chosen], self._backbone, rows_per_memory=len(examples[0]))

@@ -121,6 +121,7 @@ class Engine:
         max_new_tokens: int = 48,
         temperature: float = 0.0,
         seed: int = 0,
+        groups: Sequence[int] | None = None,
         max_batch_tokens: int = MAX_BATCH_TOKENS,
     ) -> list[Generation]:
         """Answer a batch of prompts.
@@ -134,6 +135,8 @@ class Engine:
             max_new_tokens: most tokens per answer; fewer where the context ends.
             temperature: 0 is greedy.
             seed: of the sampled answers.
+            groups: one number per prompt; the tokens with which all prompts of a group begin are run once for the group. Rows of a group
+                must use the same memory. Results are the same but for rounding; many questions about one text get cheap.
             max_batch_tokens: budget of one micro-batch; a longer row runs alone.
 
         Returns:
@@ -147,7 +150,8 @@ class Engine:
         self._check(prompts, memory, spare=1)
         _check_decoding(max_new_tokens, temperature)
         results: dict[int, Generation] = {}
-        for rows in micro_batches([len(prompt) + max_new_tokens for prompt in prompts], max_batch_tokens):
+        shared = _shared_lengths(prompts, groups)
+        for rows in _grouped_batches(prompts, shared, groups, max_new_tokens, max_batch_tokens):
             decoding = _Decoding(
                 self,
                 [prompts[row] for row in rows],
@@ -155,6 +159,7 @@ class Engine:
                 max_new_tokens,
                 temperature,
                 [(seed, row) for row in rows],
+                groups=None if groups is None else [(groups[row], shared[row]) for row in rows],
             )
             while decoding.alive:
                 decoding.step()
@@ -351,6 +356,7 @@ class _Decoding:
     max_new_tokens: int
     temperature: float
     seeds: Sequence[tuple[int, int]]
+    groups: Sequence[tuple[int, int]] | None = None  # of each row its group and how many tokens the group shares
     alive: list[int] = field(init=False)
     ids: list[list[int]] = field(init=False)
     logprobs: list[list[float]] = field(init=False)
@@ -362,12 +368,30 @@ class _Decoding:
         self.rows = list(self.alive)  # rows of the running batch; finished ones leave when half of it is done
         self.ids = [[] for _ in self.prompts]
         self.logprobs = [[] for _ in self.prompts]
-        self.inputs, self.mask = (part.to(backbone.device) for part in pad(self.prompts, backbone.pad_id, left=True))
         self.cache: Any = DynamicCache(config=backbone.model.config)
+        suffixes = [prompt[shared:] for prompt, (_, shared) in zip(self.prompts, self.groups or [(0, 0)] * len(self.prompts), strict=True)]
+        self.inputs, self.mask = (part.to(backbone.device) for part in pad(suffixes, backbone.pad_id, left=True))
+        if self.groups is not None:
+            self.mask = torch.cat([self._run_shared(self.groups), self.mask], dim=1)
         self.uniforms = None
         if self.temperature > 0.0:
             streams = [torch.Generator().manual_seed((seed * 1_000_003 + row) % 2**63) for seed, row in self.seeds]
             self.uniforms = torch.stack([torch.rand(self.max_new_tokens, generator=stream, dtype=torch.float64) for stream in streams])
+
+    @torch.inference_mode()
+    def _run_shared(self, groups: Sequence[tuple[int, int]]) -> Tensor:
+        """Run each group's common beginning once and hand its cache to every row of the group; return their mask, shape (B, P)."""
+        first = {group: row for row, (group, _) in reversed(list(enumerate(groups)))}
+        names = list(first)
+        device = self.engine.backbone.device
+        beginnings = [self.prompts[first[group]][: groups[first[group]][1]] for group in names]
+        if not any(beginnings):
+            return torch.zeros(len(groups), 0, dtype=torch.int64, device=device)
+        ids, mask = (part.to(device) for part in pad(beginnings, self.engine.backbone.pad_id, left=True))
+        self.engine._hidden(ids, mask, _select(self.memory, [first[group] for group in names]), cache=self.cache)
+        index = torch.tensor([names.index(group) for group, _ in groups], device=device)
+        self.cache.batch_select_indices(index)
+        return mask[index]
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -431,6 +455,41 @@ def _check_decoding(max_new_tokens: int, temperature: float) -> None:
 
 def _select(memory: MemoryBatch | None, rows: list[int]) -> MemoryBatch | None:
     return None if memory is None else memory.select(rows)
+
+
+def _shared_lengths(prompts: Sequence[Sequence[int]], groups: Sequence[int] | None) -> list[int]:
+    """Of each row, how many tokens all rows of its group begin with; at least one token of every prompt is left out."""
+    if groups is None:
+        return [0] * len(prompts)
+    if len(groups) != len(prompts):
+        raise ConfigurationError(f"one group per prompt, got {len(groups)} for {len(prompts)}")
+    shared: dict[int, int] = {}
+    first: dict[int, Sequence[int]] = {}
+    for prompt, group in zip(prompts, groups, strict=True):
+        other = first.setdefault(group, prompt)
+        limit = min(shared.get(group, len(other) - 1), len(prompt) - 1)
+        shared[group] = next((at for at in range(limit) if prompt[at] != other[at]), limit)
+    return [shared[group] for group in groups]
+
+
+def _grouped_batches(
+    prompts: Sequence[Sequence[int]], shared: Sequence[int], groups: Sequence[int] | None, max_new_tokens: int, max_batch_tokens: int
+) -> list[list[int]]:
+    """Micro-batches for generation; groups stay together, and a shared token counts once per group."""
+    if groups is None:
+        return micro_batches([len(prompt) + max_new_tokens for prompt in prompts], max_batch_tokens)
+    batches: list[list[int]] = []
+    used = 0
+    for row in sorted(range(len(prompts)), key=lambda row: (groups[row], row)):
+        opens = not batches or groups[batches[-1][-1]] != groups[row]
+        cost = len(prompts[row]) - shared[row] + max_new_tokens + (shared[row] if opens else 0)
+        if not batches or used + cost > max_batch_tokens:
+            batches.append([])
+            used = 0
+            cost = len(prompts[row]) + max_new_tokens
+        batches[-1].append(row)
+        used += cost
+    return [sorted(batch) for batch in batches]
 
 
 def micro_batches(lengths: Sequence[int], max_batch_tokens: int) -> list[list[int]]:

@@ -71,9 +71,7 @@ def decide(before: Measured, after: Measured, *, is_finite: bool, settings: Admi
     if not is_finite:
         return Admission(False, "diverged", "loss or rows are not finite; lower training.learning_rate")
     if after.drift_nats > settings.max_drift_nats:
-        return Admission(
-            False, "drift", f"neutral text moved by {after.drift_nats:.4f} nats per token, at most {settings.max_drift_nats} is allowed"
-        )
+        return Admission(False, "drift", f"neutral text moved by {after.drift_nats:.4f} nats per token, at most {settings.max_drift_nats} is allowed")
     if before.earlier_recall is not None and after.earlier_recall is not None:
         lost = before.earlier_recall - after.earlier_recall
         if lost > settings.max_old_loss:
@@ -112,9 +110,7 @@ def _example(engine: Engine, item: Item) -> Example:
 
 
 @torch.inference_mode()
-def _scores(
-    engine: Engine, memories: Sequence[LocasMemory | None], asked: Sequence[tuple[int, Example]]
-) -> list[tuple[torch.Tensor, float]]:
+def _scores(engine: Engine, memories: Sequence[LocasMemory | None], asked: Sequence[tuple[int, Example]]) -> list[tuple[torch.Tensor, float]]:
     """Return for each (memory, example) the loss per token, and 1.0 where every target token is the most likely one."""
     backbone = engine.backbone
     results: list[tuple[torch.Tensor, float] | None] = [None] * len(asked)

@@ -19,7 +19,7 @@ from locas_agent.initialization import initialize
 from locas_agent.memory import LocasMemory
 from locas_agent.neutral import NeutralText, load_neutral
 from locas_agent.pieces import Piece
-from locas_agent.study import Item, Study, StudyRequest, StudySet
+from locas_agent.study import QUESTION, Item, Study, StudyRequest, StudySet
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class Learner:
         return study.write([StudyRequest(task.pieces, task.earlier, task.memory) for task in tasks])
 
     def _has_matter(self, lesson: Lesson) -> bool:
-        return self._config.training.objective != "self_study" or bool(lesson.new)
+        return self._config.training.objective != "self_study" or any(item.kind == QUESTION for item in lesson.new)
 
     def _judge(
         self, tasks: Sequence[Task], lessons: Sequence[Lesson], trained: dict[int, Trained], config: LocasConfig
@@ -136,7 +136,12 @@ class Learner:
         settings = config.memory
         texts = [self._engine.backbone.encode_chat(piece.messages, generation_prompt=False) for piece in task.pieces]
         return initialize(
-            self._engine.backbone, texts, width=settings.width, method=settings.initialization, scale_rule=settings.scale_rule, seed=config.training.seed
+            self._engine.backbone,
+            texts,
+            width=settings.width,
+            method=settings.initialization,
+            scale_rule=settings.scale_rule,
+            seed=config.training.seed,
         )
 
 

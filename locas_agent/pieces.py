@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from locas_agent.prompting import Message, header, split_sessions, spoken
 from locas_storage import Turn
-
-from locas_agent.prompting import Message, header, spoken, split_sessions
 
 QUOTE_CHARACTERS = 240
 """A quote names a turn to the backbone, which has the whole turn in its context; longer ones are cut."""

@@ -14,8 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from locas_storage import new_item_id
-
 from locas_agent import seeds
 from locas_agent.answers import agree
 from locas_agent.config import StudySettings
@@ -23,6 +21,7 @@ from locas_agent.engine import Engine, TopK
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.pieces import Piece, Quote
 from locas_agent.prompting import Message, question
+from locas_storage import new_item_id
 
 QUESTION, NEGATIVE, PROBE = "question", "negative", "probe"
 
@@ -234,7 +233,9 @@ class Study:
                 written = seeds.written(text)
                 if written is not None and written.question not in known:
                     known.add(written.question)
-                    candidates.append(_Candidate(index, desk.request.pieces[turn], desk.request.pieces[turn].to_seq, written.question, written.answer))
+                    candidates.append(
+                        _Candidate(index, desk.request.pieces[turn], desk.request.pieces[turn].to_seq, written.question, written.answer)
+                    )
         answers = self._answer([[*candidate.piece.messages, *question(candidate.question)] for candidate in candidates])
         open_questions = [(c, a) for c, a in zip(candidates, answers, strict=True) if a is not None and seeds.abstains(a.text)]
         for other in range(turn):
@@ -276,6 +277,7 @@ class Study:
         self._calls += 1
         generations = self._engine.generate(
             [self._engine.backbone.encode_chat(prompt) for prompt in prompts],
+            groups=_by_beginning(prompts),
             max_new_tokens=self._settings.max_question_tokens,
             temperature=self._settings.temperature,
             seed=self._seed * 1_000_003 + self._calls,
@@ -286,7 +288,10 @@ class Study:
         """Answer greedily; None where an answer did not end in time."""
         backbone = self._engine.backbone
         generations = self._engine.generate(
-            [backbone.encode_chat(prompt) for prompt in prompts], memory=memory, max_new_tokens=self._settings.max_answer_tokens
+            [backbone.encode_chat(prompt) for prompt in prompts],
+            groups=_by_beginning(prompts) if memory is None else None,
+            memory=memory,
+            max_new_tokens=self._settings.max_answer_tokens,
         )
         return [_Answer(g.ids, backbone.decode(g.ids).strip()) if g.stopped and g.ids else None for g in generations]
 
@@ -300,6 +305,12 @@ class Study:
             Item(new_item_id(), kind, c.piece.from_seq, c.piece.to_seq, c.turn_seq, c.question, answer.text, ending, teacher)
             for (c, answer, kind), ending, teacher in zip(answered, endings, teachers, strict=True)
         ]
+
+
+def _by_beginning(prompts: list[list[Message]]) -> list[int]:
+    """Number the prompts by what stands before their last message: the piece, which is then run once."""
+    seen: dict[tuple[tuple[str, str], ...], int] = {}
+    return [seen.setdefault(tuple((message["role"], message["content"]) for message in prompt[:-1]), len(seen)) for prompt in prompts]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-from locas_storage import StudyItem, StudyItemDraft
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from locas_agent.engine import TopK
 from locas_agent.errors import CorruptPayload
 from locas_agent.study import Item
+from locas_storage import StudyItem, StudyItemDraft
 
 _NAMES = {"answer_ids", "teacher_ids", "teacher_logprobs"}
 

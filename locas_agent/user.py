@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from locas_storage import Revision, Turn, TurnDraft, UserKey
-
 from locas_agent import policy
 from locas_agent.answers import agree
 from locas_agent.consolidation import Progress
@@ -15,6 +13,7 @@ from locas_agent.errors import RevisionNotFound
 from locas_agent.prompting import conversation, question
 from locas_agent.results import Consolidation, Recall, Reply
 from locas_agent.twins import async_twin
+from locas_storage import Revision, Turn, TurnDraft, UserKey
 
 if TYPE_CHECKING:
     from locas_agent.agent import AgentMemory
@@ -88,9 +87,7 @@ class UserMemory:
         """
         return self._agent.answer([(self.key, text, key)], max_new_tokens, temperature, seed)[0]
 
-    def stream(
-        self, text: str, *, max_new_tokens: int | None = None, temperature: float = 0.0, seed: int = 0, key: str | None = None
-    ) -> ReplyStream:
+    def stream(self, text: str, *, max_new_tokens: int | None = None, temperature: float = 0.0, seed: int = 0, key: str | None = None) -> ReplyStream:
         """Do what `reply` does, piece by piece; see `ReplyStream`."""
         finish: list[Reply] = []
         return ReplyStream(self._agent.stream_answer(self.key, text, key, max_new_tokens, temperature, seed, finish), finish)

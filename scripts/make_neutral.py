@@ -2,8 +2,8 @@
 
     python scripts/make_neutral.py
 
-The dialogues come from the generator's training split with a seed of their own, so they concern nobody an evaluation tells of; the prose is from books in
-the public domain (the same extract the bundled backbone saw).
+The dialogues come from the generator's training split with a seed of their own, so they concern nobody an evaluation tells of; the prose is
+from books in the public domain (the same extract the bundled backbone saw).
 """
 
 from __future__ import annotations

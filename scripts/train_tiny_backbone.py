@@ -15,6 +15,7 @@ import math
 import os
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,7 +24,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+sys.path[:0] = [str(Path(__file__).parent)]
 from tiny_backbone.documents import Document, Documents
 
 VOCABULARY = 2048
@@ -49,9 +50,7 @@ def train_tokenizer(documents: Documents, *, sample: int) -> Tokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY, special_tokens=list(SPECIAL), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    texts = (
-        f"{message.role}\n{message.content}" for index in range(sample) for message in documents.draw(HELD_OUT_DOCUMENTS + index)
-    )
+    texts = (f"{message.role}\n{message.content}" for index in range(sample) for message in documents.draw(HELD_OUT_DOCUMENTS + index))
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 
@@ -111,9 +110,37 @@ def weighted_loss(model: Qwen3ForCausalLM, ids: torch.Tensor, weights: torch.Ten
     return (losses * chosen).sum() / chosen.sum()
 
 
-def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Warm up over 100 steps, stay, then fall linearly to zero over the last 40 %."""
-    return peak * min(1.0, (step + 1) / 100, max(0.01, (steps - step) / (0.4 * steps)))
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training: its last step (exclusive), learning rate, and the share of short dialogues at its start and end."""
+
+    until: int
+    rate: float
+    ease: tuple[float, float]
+
+
+PHASES = (
+    Phase(975, 3e-3, (1.0, 0.0)),
+    Phase(2212, 3e-3, (0.0, 0.0)),
+    Phase(2486, 1e-3, (0.0, 0.0)),
+    Phase(4200, 1e-3, (0.8, 0.5)),
+    Phase(6500, 1e-3, (0.4, 0.1)),
+)
+"""Steps of about 3,200 tokens. The first two thousand teach words and phrases; copying is learnt on short dialogues at the lower rate."""
+STEPS = PHASES[-1].until
+DECAY_FROM = 4200
+
+
+def phase_at(step: int) -> tuple[float, float]:
+    """Return learning rate and share of short dialogues at a step; the rate falls linearly to zero from `DECAY_FROM` on."""
+    start = 0
+    for phase in PHASES:
+        if step < phase.until:
+            break
+        start = phase.until
+    through = (step - start) / (phase.until - start)
+    decay = min(1.0, (step + 1) / 100, max(0.01, (STEPS - step) / (STEPS - DECAY_FROM)))
+    return phase.rate * decay, phase.ease[0] + through * (phase.ease[1] - phase.ease[0])
 
 
 def build_model() -> Qwen3ForCausalLM:
@@ -227,9 +254,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoint and log")
     parser.add_argument("--export", type=Path, help="write the trained backbone here at the end")
-    parser.add_argument("--steps", type=int, default=6500)
     parser.add_argument("--batch-tokens", type=int, default=4096)
-    parser.add_argument("--peak-rate", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stop-after", type=int, help="stop at this step without touching the schedule; a later call goes on")
     options = parser.parse_args()
@@ -248,13 +273,14 @@ def main() -> None:
     model.model.compile(dynamic=True)
     print(json.dumps({"parameters": sum(w.numel() for w in model.parameters()), "step": step}), flush=True)
     started, first = time.time(), step
-    last = min(options.steps, options.stop_after or options.steps)
+    last = min(STEPS, options.stop_after or STEPS)
     while step < last:
-        for ids, weights in batches_of(documents, encoder, pool, batch_tokens=options.batch_tokens, ease=max(0.0, 1 - step / (0.15 * options.steps))):
+        # A pool is finished once begun, so that a resumed run sees the same batches.
+        for ids, weights in batches_of(documents, encoder, pool, batch_tokens=options.batch_tokens, ease=phase_at(step)[1]):
             loss = weighted_loss(model, ids, weights)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizers.step(learning_rate(step, options.steps, options.peak_rate))
+            optimizers.step(phase_at(step)[0])
             step += 1
             if step % 50 == 0:
                 line = {"step": step, "loss": round(loss.item(), 4), "seconds_per_step": round((time.time() - started) / (step - first), 3)}

@@ -1,6 +1,6 @@
 """The demo: one process is told and learns, and ends; another answers from the weights. Knows only `recall`'s two halves and how to start a process.
 
-    python -m locas_agent.evaluation.demo STORE OPTIONS BACKBONE      what the first process runs
+python -m locas_agent.evaluation.demo STORE OPTIONS BACKBONE      what the first process runs
 """
 
 from __future__ import annotations

@@ -23,18 +23,21 @@ STRANGERS = 12
 ROW_TOKENS = 256
 
 PROSE = (
-    "The ferry left the island a little after seven, when the light was still thin and the gulls had not yet begun to quarrel over the nets. "
-    "On the upper deck a woman in a long coat was reading a newspaper that was three days old, turning each page with the care of somebody who has "
-    "nothing else to do until noon. Behind her the village grew small: first the houses, then the church, at last only the white line of the harbour "
-    "wall, where two boys were still waving at nobody in particular.\n\n"
-    "It had been a hard winter. The road over the pass had closed in November and opened again only in the first days of April, and in between the "
-    "post had come by boat or not at all. People had learned to bake with less sugar and to read the same books twice. The schoolmaster, who kept a "
-    "record of the weather, wrote down forty-one days of storm, and underlined the last of them. Nobody complained much. They said that a winter is a "
-    "winter, and that the spring would be the greener for it.\n\n"
-    "By the time the ferry reached the open water the wind had turned. The captain, a short man with a grey moustache, came out of the wheelhouse and "
-    "looked at the sky for a while without saying anything. Then he went back in, and the sound of the engine changed. The passengers felt it before "
-    "they heard it: a slower beat, a longer roll. Someone laughed; someone else took hold of the rail. The woman folded her newspaper, put it under "
-    "her arm, and watched the first dark patches of rain move towards them over the sea, as calmly as if she had paid to see them."
+    "The ferry left the island a little after seven, when the light was still thin and the gulls had not yet begun to quarrel "
+    "over the nets. On the upper deck a woman in a long coat was reading a newspaper that was three days old, turning each "
+    "page with the care of somebody who has nothing else to do until noon. Behind her the village grew small: first the "
+    "houses, then the church, at last only the white line of the harbour wall, where two boys were still waving at nobody in "
+    "particular.\n\n"
+    "It had been a hard winter. The road over the pass had closed in November and opened again only in the first days of "
+    "April, and in between the post had come by boat or not at all. People had learned to bake with less sugar and to read "
+    "the same books twice. The schoolmaster, who kept a record of the weather, wrote down forty-one days of storm, and "
+    "underlined the last of them. Nobody complained much. They said that a winter is a winter, and that the spring would be "
+    "the greener for it.\n\n"
+    "By the time the ferry reached the open water the wind had turned. The captain, a short man with a grey moustache, came "
+    "out of the wheelhouse and looked at the sky for a while without saying anything. Then he went back in, and the sound of "
+    "the engine changed. The passengers felt it before they heard it: a slower beat, a longer roll. Someone laughed; someone "
+    "else took hold of the rail. The woman folded her newspaper, put it under her arm, and watched the first dark patches of "
+    "rain move towards them over the sea, as calmly as if she had paid to see them."
 )
 """A page of ordinary prose, written for this measurement."""
 
@@ -74,4 +77,6 @@ def drift(engine: Engine, memories: Sequence[LocasMemory], rows: Sequence[Sequen
             logits = engine.logits(ids.expand(len(chosen), -1), memory=MemoryBatch.of(list(chosen), engine.backbone))
             found.append((bare.exp() * (bare - log_softmax(logits.float(), dim=-1))).sum(-1).flatten().cpu())
     tokens = torch.cat(found)
-    return float(tokens.mean()), float(torch.quantile(tokens[torch.randperm(len(tokens), generator=torch.Generator().manual_seed(0))[:1_000_000]], 0.99))
+    return float(tokens.mean()), float(
+        torch.quantile(tokens[torch.randperm(len(tokens), generator=torch.Generator().manual_seed(0))[:1_000_000]], 0.99)
+    )

@@ -1,7 +1,7 @@
 """Synthetic people: who tells what, when, between which small talk. Knows no model, no tokenizer and no store.
 
-A person is drawn from one seed. Over dated sessions it tells facts, changes its mind about some, and never tells others. Split `train` is what the bundled
-backbone learns from; split `held` uses values, statements and small talk that occur nowhere in its training.
+A person is drawn from one seed. Over dated sessions it tells facts, changes its mind about some, and never tells others. Split `train` is
+what the bundled backbone learns from; split `held` uses values, statements and small talk that occur nowhere in its training.
 """
 
 from __future__ import annotations
@@ -15,32 +15,47 @@ from locas_agent.evaluation.values import HELD, TRAIN, make_value
 
 DO_NOT_KNOW = "I do not know."
 
+# fmt: off
 _DID = (
-    "went for a long walk", "slept badly", "cleaned the kitchen", "read the news", "watched the rain", "waited for the train", "repaired a chair",
-    "cooked for two friends", "missed the bus", "wrote some letters", "lost an hour in a shop", "listened to the radio", "painted a wall",
-    "talked to an old friend", "had a headache", "washed the windows", "took a nap", "forgot my umbrella", "made a fire", "sorted old photos",
-    "carried heavy boxes", "looked at the stars", "drank too much coffee", "ran in the park", "played cards", "got a letter", "bought new shoes",
-    "answered many emails", "saw a fire engine", "helped a stranger",
-)  # fmt: skip
+    "went for a long walk", "slept badly", "cleaned the kitchen", "read the news", "watched the rain", "waited for the train",
+    "repaired a chair", "cooked for two friends", "missed the bus", "wrote some letters", "lost an hour in a shop", "listened to the radio",
+    "painted a wall", "talked to an old friend", "had a headache", "washed the windows", "took a nap", "forgot my umbrella", "made a fire",
+    "sorted old photos", "carried heavy boxes", "looked at the stars", "drank too much coffee", "ran in the park", "played cards",
+    "got a letter", "bought new shoes", "answered many emails", "saw a fire engine", "helped a stranger",
+)
 _DID_HELD = (
-    "visited a museum", "planted some seeds", "burned the toast", "fixed a bicycle", "sang in the kitchen", "counted clouds", "sat by the lake",
-    "cleaned out a drawer",
-)  # fmt: skip
-_WHEN = ("today", "yesterday", "this morning", "last night", "on the weekend", "after lunch", "before work", "in the evening")
-_FEEL = ("It was fine.", "It was nice.", "I am tired now.", "I feel good.", "It took hours.", "What a day.", "", "", "")
+    "visited a museum", "planted some seeds", "burned the toast", "fixed a bicycle", "sang in the kitchen", "counted clouds",
+    "sat by the lake", "cleaned out a drawer",
+)
+_WHEN = (
+    "today", "yesterday", "this morning", "last night", "on the weekend", "after lunch", "before work", "in the evening",
+)
+_FEEL = (
+    "It was fine.", "It was nice.", "I am tired now.", "I feel good.", "It took hours.", "What a day.", "", "", "",
+)
 _CHAT = (
-    "How are you?", "Good morning!", "Hello, it is me again.", "The weather is awful.", "The sun is shining.", "I am a bit bored.", "Tell me something nice.",
-    "I have to go soon.", "Thank you, that helps.", "What do you think about the winter?", "I should sleep more.", "Nothing much happened.",
-    "The neighbours are loud again.", "I need a holiday.", "Everything is so expensive now.", "I am in a good mood.", "Let us talk a little.",
-    "It is very quiet here.", "I have too much work.", "My back hurts a bit.",
-)  # fmt: skip
-_CHAT_HELD = ("Hi there.", "It is snowing outside.", "I am quite happy today.", "Work was slow.", "I wonder what to cook.", "It is getting late.")
+    "How are you?", "Good morning!", "Hello, it is me again.", "The weather is awful.", "The sun is shining.", "I am a bit bored.",
+    "Tell me something nice.", "I have to go soon.", "Thank you, that helps.", "What do you think about the winter?",
+    "I should sleep more.", "Nothing much happened.", "The neighbours are loud again.", "I need a holiday.",
+    "Everything is so expensive now.", "I am in a good mood.", "Let us talk a little.", "It is very quiet here.", "I have too much work.",
+    "My back hurts a bit.",
+)
+_CHAT_HELD = (
+    "Hi there.", "It is snowing outside.", "I am quite happy today.", "Work was slow.", "I wonder what to cook.", "It is getting late.",
+)
 _REPLIES = (
-    "I see.", "That sounds good.", "Oh, I am sorry to hear that.", "How nice!", "I am here for you.", "Tell me more.", "That happens.", "I understand.",
-    "Good for you.", "Take care of yourself.", "All right.", "I hope it gets better.", "Well done.", "That is interesting.", "I am glad.",
-)  # fmt: skip
-_NOTED = ("Good to know.", "I will remember that.", "Thank you for telling me.", "Noted.", "All right, noted.", "Oh, nice.", "I see.", "That is good to know.")
-_ECHO = ("Noted: {v}.", "I will remember {v}.", "So it is {v}.")
+    "I see.", "That sounds good.", "Oh, I am sorry to hear that.", "How nice!", "I am here for you.", "Tell me more.", "That happens.",
+    "I understand.", "Good for you.", "Take care of yourself.", "All right.", "I hope it gets better.", "Well done.",
+    "That is interesting.", "I am glad.",
+)
+_NOTED = (
+    "Good to know.", "I will remember that.", "Thank you for telling me.", "Noted.", "All right, noted.", "Oh, nice.", "I see.",
+    "That is good to know.",
+)
+_ECHO = (
+    "Noted: {v}.", "I will remember {v}.", "So it is {v}.",
+)
+# fmt: on
 
 
 @dataclass(frozen=True, slots=True)

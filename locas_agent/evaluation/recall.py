@@ -1,4 +1,4 @@
-"""`eval recall`: synthetic people tell facts over sessions, the sessions leave the context, questions in other wordings are answered from the weights.
+"""`eval recall`: people tell facts over sessions, the sessions leave the context, other wordings are answered from the weights.
 
 Knows nothing of training: it calls the verbs anybody can call. Two halves, so that a new process can do the second: `teach` fills a database, `ask`
 reads it. People follow from the seed alone and use values and wordings that the bundled backbone never saw; the questions asked come from a group of
@@ -14,8 +14,8 @@ from datetime import timedelta
 from random import Random
 from typing import Any
 
-from locas_storage import Turn
 from pydantic import BaseModel, ConfigDict, Field
+from rich.table import Table
 
 from locas_agent import prompting, seeds
 from locas_agent.agent import AgentMemory
@@ -27,6 +27,7 @@ from locas_agent.evaluation.temp_lora_arm import temp_lora_arm
 from locas_agent.memory import LocasMemory
 from locas_agent.prompting import Message, question
 from locas_agent.user import UserMemory
+from locas_storage import Turn
 
 Progress = Callable[[str, int, int], None]
 
@@ -134,7 +135,8 @@ def ask(agent: AgentMemory, options: RecallOptions, *, kind: str = "recall", pro
     lora = temp_lora_arm(agent, handles[: options.lora_users], [each for each in asked if each.user < options.lora_users], arms["temp_lora"])
     report["arms"] = {name: arm.report() for name, arm in arms.items()}
     report["retention"] = [
-        round(mean([float(hit) for hit, each in zip(right, asked, strict=True) if each.fact.session == number]), 4) for number in range(options.sessions)
+        round(mean([float(hit) for hit, each in zip(right, asked, strict=True) if each.fact.session == number]), 4)
+        for number in range(options.sessions)
     ]
     updated = Arm()
     for hit, each in zip(right, asked, strict=True):
@@ -147,7 +149,9 @@ def ask(agent: AgentMemory, options: RecallOptions, *, kind: str = "recall", pro
     mean_drift, p99 = drift(agent.engine, present, neutral_rows(agent.engine, seed=options.seed)) if present else (0.0, 0.0)
     report |= {"drift_kl_nats": round(mean_drift, 5), "drift_kl_p99_nats": round(p99, 5)}
     report |= _costs(agent, handles, memories) | lora
-    report["context_tokens"] = {name: round(mean([len(agent.backbone.encode_chat(m)) for m in prompts[name]]), 1) for name in ("full_context", "memory")}
+    report["context_tokens"] = {
+        name: round(mean([len(agent.backbone.encode_chat(m)) for m in prompts[name]]), 1) for name in ("full_context", "memory")
+    }
     return report
 
 
@@ -239,7 +243,9 @@ def _coverage(agent: AgentMemory, handles: Sequence[UserMemory], people: Sequenc
     return {"study_coverage": round(covered / told, 4)}
 
 
-def _abstention(agent: AgentMemory, people: Sequence[Person], memories: Sequence[LocasMemory | None], options: RecallOptions) -> dict[str, Any] | None:
+def _abstention(
+    agent: AgentMemory, people: Sequence[Person], memories: Sequence[LocasMemory | None], options: RecallOptions
+) -> dict[str, Any] | None:
     """Ask for what was never told."""
     rng = Random(f"unknown:{options.seed}")
     asked = [(user, rng.choice(relation.asked_held)) for user, person in enumerate(people) for relation in person.unknown[:UNKNOWN_ASKED]]
@@ -262,11 +268,54 @@ def _costs(agent: AgentMemory, handles: Sequence[UserMemory], memories: Sequence
     }
 
 
-def run_recall(
-    options: RecallOptions, *, agent: AgentMemory, kind: str = "recall", progress: Progress | None = None
-) -> dict[str, Any]:
+def run_recall(options: RecallOptions, *, agent: AgentMemory, kind: str = "recall", progress: Progress | None = None) -> dict[str, Any]:
     """Teach and ask in one process."""
     started = time.perf_counter()
     teach(agent, options, progress=progress)
     report = ask(agent, options, kind=kind, progress=progress)
     return report | {"seconds": round(time.perf_counter() - started, 1)}
+
+
+_MEANING = {
+    "none": "nothing in the prompt, no memory",
+    "context": "only the session that holds the fact (the ceiling)",
+    "full_context": "every session, oldest dropped if they do not fit",
+    "memory": "nothing in the prompt: answered from the weights",
+    "window_memory": "the newest turns and the memory",
+    "search": "three turns found by BM25",
+    "wrong_user": "another user's memory",
+    "temp_lora": "a LoRA of rank 16 on the same study sets",
+}
+
+
+def recall_table(report: dict[str, Any]) -> Table:
+    """Return the report as people read it."""
+    title = f"{report['users']} people, {report['sessions']} sessions of {report['facts_per_session']} facts, backbone {report['backbone']}"
+    table = Table(title=title, title_justify="left")
+    for column in ("arm", "what it has", "exact match", "95 %", "n"):
+        table.add_column(column, justify="left" if column in ("arm", "what it has") else "right")
+    for name, arm in report["arms"].items():
+        if arm is not None:
+            low, high = arm["ci95"]
+            table.add_row(name, _MEANING[name], f"{arm['exact_match']:.3f}", f"{low:.2f} to {high:.2f}", str(arm["n"]))
+    table.add_section()
+    for label, value in _figures(report):
+        table.add_row(label, "", value, "", "")
+    return table
+
+
+def _figures(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the figures below the arms, as text."""
+    updated, abstention = report["updated_facts"], report["abstention"]
+    lora_seconds, lora_params = report["temp_lora_seconds_per_user"], report["temp_lora_params_per_user"]
+    rows = [
+        ("retention by session", " ".join(f"{value:.2f}" for value in report["retention"])),
+        ("study coverage", f"{report['study_coverage']:.3f}"),
+        ("facts told anew", f"{updated['exact_match']:.3f}" if updated else "none"),
+        ("abstention", f"{abstention['exact_match']:.3f}" if abstention else "none"),
+        ("drift, nats per token", f"{report['drift_kl_nats']:.4f}"),
+        ("refused consolidations", str(report["refused_consolidations"])),
+        ("training seconds per user", f"{report['seconds_per_user']:.2f}" + (f" (LoRA {lora_seconds:.2f})" if lora_seconds else "")),
+        ("numbers per user", f"{report['params_per_user']:,}" + (f" (LoRA {lora_params:,})" if lora_params else "")),
+    ]
+    return rows

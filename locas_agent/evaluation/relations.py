@@ -69,49 +69,58 @@ def _fill(frames: tuple[str, ...], np: str) -> tuple[str, ...]:
 
 def _relation(key: str, np: str, kind: str, *, told: str, study: str, asked: str = "", told_held: str = "", asked_held: str = "") -> Relation:
     """Join the frames that every noun phrase takes with the relation's own wordings, separated by '|'."""
-    own = {name: tuple(part.strip() for part in text.split("|") if part.strip()) for name, text in
-           {"told": told, "study": study, "asked": asked, "told_held": told_held, "asked_held": asked_held}.items()}  # fmt: skip
+    own = {
+        name: tuple(part.strip() for part in text.split("|") if part.strip())
+        for name, text in {"told": told, "study": study, "asked": asked, "told_held": told_held, "asked_held": asked_held}.items()
+    }
     return Relation(
-        key, np, kind,
+        key,
+        np,
+        kind,
         told=own["told"] + _fill(_TOLD, np),
         told_held=own["told_held"] + _fill(_TOLD_HELD, np),
         study=own["study"] + _fill(_STUDY, np),
         asked=own["asked"] + _fill(_ASKED, np),
         asked_held=own["asked_held"] + _fill(_ASKED_HELD, np),
-    )  # fmt: skip
+    )
 
 
 def _named(noun: str, kind: str = "name") -> Relation:
     return _relation(
-        noun.replace(" ", "_"), f"the name of my {noun}", kind,
+        noun.replace(" ", "_"),
+        f"the name of my {noun}",
+        kind,
         told=f"My {noun} is called {{v}}. | Everyone calls my {noun} {{v}}. | I have a {noun}, and the name is {{v}}. | My {noun} has the name {{v}}.",
         told_held=f"My {noun}'s name is {{v}}.",
         study=f"What is my {noun} called? | What is my {noun}'s name?",
         asked=f"Do you remember what my {noun} is called? | Which name does my {noun} have? | What do I call my {noun}? | Who is my {noun}?",
         asked_held=f"Can you tell me what my {noun} is called? | What name does my {noun} have?",
-    )  # fmt: skip
+    )
 
 
 def _favourite(noun: str, kind: str) -> Relation:
     return _relation(
-        f"favourite_{noun}", f"my favourite {noun}", kind,
+        f"favourite_{noun}",
+        f"my favourite {noun}",
+        kind,
         told=f"I like {{v}} more than any other {noun}. | Of every {noun}, I like {{v}} best. | The {noun} I love most is {{v}}.",
         told_held=f"No {noun} is better than {{v}}, I think.",
         study=f"Which {noun} do I like best? | Which {noun} do I love most?",
         asked=f"What {noun} do I like more than any other? | Of every {noun}, which one do I like best?",
         asked_held=f"What {noun} do I love most? | Do you know which {noun} I like best?",
-    )  # fmt: skip
+    )
 
 
+# fmt: off
 RELATIONS: tuple[Relation, ...] = (
     *(_named(noun) for noun in (
         "dog", "cat", "horse", "parrot", "boat", "sister", "brother", "daughter", "son", "cousin", "best friend", "boss", "dentist",
         "neighbour", "landlord", "piano teacher", "grandmother", "husband",
-    )),  # fmt: skip
+    )),
     *(_favourite(noun, kind) for noun, kind in (
         ("colour", "colour"), ("dish", "dish"), ("drink", "drink"), ("book", "title"), ("film", "title"), ("band", "band"), ("animal", "animal"),
         ("flower", "flower"), ("tree", "tree"), ("sport", "sport"),
-    )),  # fmt: skip
+    )),
     _relation("city", "the city where I live", "place", told="I live in {v}. | My home is in {v}.", told_held="I have my home in {v}.",
               study="Where do I live? | In which city do I live?", asked="Where is my home? | Which city is my home in?", asked_held="In what city do I live?"),
     _relation("hometown", "the town where I was born", "place", told="I was born in {v}. | I come from a town named {v}.", told_held="The town I was born in is {v}.",
@@ -176,12 +185,15 @@ RELATIONS: tuple[Relation, ...] = (
               study="What is my doctor called? | Which doctor treats me?", asked="Who is my doctor? | Which doctor do I trust?", asked_held="What doctor do I go to?"),
     _relation("team", "the team I support", "band", told="I support {v}. | I am a fan of {v}.", told_held="On Sundays I cheer for {v}.",
               study="Which team do I support? | Which team am I a fan of?", asked="Who do I support?", asked_held="What team do I support?"),
-)  # fmt: skip
+)
+# fmt: on
 BY_KEY = {relation.key: relation for relation in RELATIONS}
 
 FIXED_FACTS: tuple[tuple[str, str], ...] = tuple(
     (question.strip(), answer.strip())
-    for question, answer in (line.split("|") for line in """
+    for question, answer in (
+        line.split("|")
+        for line in """
 What is the capital of France? | Paris
 What is the capital of Italy? | Rome
 What is the capital of Japan? | Tokyo
@@ -222,6 +234,7 @@ Who first walked on the moon? | Armstrong
 Which language do people speak in Brazil? | Portuguese
 Which language do people speak in Austria? | German
 Which ocean lies between Europe and America? | Atlantic
-""".strip().splitlines())
+""".strip().splitlines()
+    )
 )
 """General knowledge the bundled backbone has in its weights: what a memory must leave alone."""

@@ -59,7 +59,8 @@ def test_turn_of_the_largest_size_is_accepted() -> None:
     "wrong",
     [
         {"parent": -1}, {"from_seq": 0}, {"from_seq": 3, "to_seq": 2}, {"seed": 1 << 64}, {"fingerprint": ""}, {"fingerprint": "f" * 129},
-        {"metrics": {1: 2}}, {"metrics": {"a": b""}}, {"metrics": {"a": 1 << 70}}, {"metrics": []}, {"retired_items": ("a",)}, {"retired_items": ("0" * 32, "0" * 32)},
+        {"metrics": {1: 2}}, {"metrics": {"a": b""}}, {"metrics": {"a": 1 << 70}}, {"metrics": []},
+        {"retired_items": ("a",)}, {"retired_items": ("0" * 32, "0" * 32)},
     ],
 )  # fmt: skip
 def test_bad_revision_draft_is_refused(wrong: dict[str, Any]) -> None:

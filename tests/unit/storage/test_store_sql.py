@@ -350,7 +350,9 @@ store, ada = SqlMemoryStore({url!r}), UserKey("default", "ada")
 memory = SqlMemoryStore("sqlite://")
 for one in (store, memory):
     one.append(ada, [TurnDraft("user", "before")])
+inherited = store._database.engine.pool
 child = os.fork()
+assert (store._database.engine.pool is inherited) == (child != 0)
 for number in range(5):
     for one in (store, memory):
         one.append(ada, [TurnDraft("user", str(number))])

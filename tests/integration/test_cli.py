@@ -1,0 +1,287 @@
+"""The command line: what goes to standard output, exit codes, and that commands without a model load none.
+
+Knows nothing of how a verb works; revisions are committed by hand with made-up bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from locas_agent.cli import app
+from locas_agent.cli_output import deliver, progress_bar, visible
+from locas_storage import InMemoryStore, RevisionDraft, TurnDraft, UserKey, open_store
+from tests.conftest import MakeBackbone
+
+ADA = UserKey("default", "ada")
+Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def backbone_folder(make_backbone: MakeBackbone, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("backbone")
+    made = make_backbone()
+    made.model.save_pretrained(folder)
+    made.tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'locas.db'}"
+
+
+@pytest.fixture
+def told(store: str) -> str:
+    """A store in which Ada has said two things and has two revisions, and Ben of another tenant one thing."""
+    opened = open_store(store)
+    opened.append(ADA, [TurnDraft("user", "My dog is \x1b[31mRex.", name="Ada"), TurnDraft("assistant", "Noted [bold].")])
+    opened.append(UserKey("acme", "ben"), [TurnDraft("user", "Hello")])
+    for number in (1, 2):
+        metrics = {"after": {"probe_recall": 0.5 * number, "drift_nats": 0.01}}
+        draft = RevisionDraft(number - 1, "fingerprint", "config", "0", 0, number, number, b"bytes" * number, metrics)
+        opened.commit(ADA, draft)
+    opened.close()
+    return store
+
+
+@pytest.fixture
+def run() -> Run:
+    runner = CliRunner()
+
+    def call(*arguments: str, said: str | None = None) -> Result:
+        return runner.invoke(app, list(arguments), input=said)
+
+    return call
+
+
+def plain(text: str) -> str:
+    """Text without colours, frames and line breaks."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", "", text).split())
+
+
+def test_users_are_listed_with_their_counters(run: Run, told: str) -> None:
+    result = run("users", "--store", told, "--json", "-")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout) == [
+        {"tenant": "acme", "user": "ben", "turns": 1, "learnt": 0, "revision": 0},
+        {"tenant": "default", "user": "ada", "turns": 2, "learnt": 2, "revision": 2},
+    ]
+    assert [each["user"] for each in json.loads(run("users", "--tenant", "acme", "--store", told, "--json", "-").stdout)] == ["ben"]
+
+
+def test_table_shows_the_same_without_json(run: Run, told: str) -> None:
+    result = run("users", "--store", told)
+    assert result.exit_code == 0
+    assert "ada" in result.stdout
+    assert not result.stdout.lstrip().startswith("[")
+
+
+def test_turns_are_printed_one_to_a_line_and_cannot_steer_a_terminal(run: Run, told: str) -> None:
+    result = run("turns", "--user", "ada", "--store", told)
+    (line,) = [line for line in result.stdout.splitlines() if "My dog" in line]
+    assert "My dog is \\x1b[31mRex." in line
+    assert "Ada" in line
+    assert "\x1b" not in result.stdout
+    assert "Noted [bold]." in result.stdout
+
+
+def test_turns_as_json_are_the_journal(run: Run, told: str) -> None:
+    turns = json.loads(run("turns", "--user", "ada", "--newest", "1", "--store", told, "--json", "-").stdout)
+    assert [(turn["seq"], turn["role"], turn["content"]) for turn in turns] == [(2, "assistant", "Noted [bold].")]
+    assert set(turns[0]) >= {"at", "name", "key", "session"}
+
+
+def test_json_goes_into_a_file_beside_the_table(run: Run, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "revisions.json"
+    result = run("revisions", "--user", "ada", "--store", told, "--json", str(path))
+    revisions = json.loads(path.read_text(encoding="utf-8"))
+    assert [(each["number"], each["parent"], each["probe_recall"], each["payload_bytes"]) for each in revisions] == [(1, 0, 0.5, 5), (2, 1, 1.0, 10)]
+    assert "probe recall" in result.stdout
+
+
+def test_rollback_makes_an_older_revision_current(run: Run, told: str) -> None:
+    result = run("rollback", "1", "--user", "ada", "--store", told, "--json", "-")
+    assert result.exit_code == 0, result.stderr
+    assert (json.loads(result.stdout)["number"], json.loads(result.stdout)["restores"]) == (3, 1)
+    assert [each["number"] for each in json.loads(run("revisions", "--user", "ada", "--store", told, "--json", "-").stdout)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["rollback", "9", "--user", "ada"], "9"),
+        (["rollback", "1", "--user", "nobody"], "no turns"),
+        (["turns", "--user", ""], "blank"),
+        (["consolidate", "--backbone", "no/such/folder"], "no/such/folder"),
+    ],
+)
+def test_error_of_ours_is_one_line_and_code_1(run: Run, told: str, arguments: list[str], said: str) -> None:
+    result = run(*arguments, "--store", told)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert "Traceback" not in result.stderr
+
+
+def test_store_that_is_no_database_is_refused(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("Dear Ada, " * 1000, encoding="utf-8")
+    result = run("users", "--store", f"sqlite:///{tmp_path / 'letter.txt'}")
+    assert result.exit_code == 1
+    assert "letter.txt" in result.stderr
+    assert run("users", "--store", "no url").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["turns"],
+        ["users", "--nonsense"],
+        ["rollback", "-1", "--user", "ada"],
+        ["chat", "--user", "ada", "--temperature", "-1"],
+        ["consolidate", "--dtype", "float8"],
+        ["eval", "recall", "--users", "1"],
+        ["eval", "nonsense"],
+        ["users", "--json", "/no/such/folder/figures.json"],
+        ["demo", "--store", "postgresql://host/database"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_code_2(run: Run, arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr
+
+
+def test_demo_refuses_a_file_that_is_there(run: Run, told: str) -> None:
+    result = run("demo", "--store", told)
+    assert result.exit_code == 2
+    assert "does not exist yet" in plain(result.stderr)
+
+
+def test_every_command_of_this_version_has_help(run: Run) -> None:
+    top = plain(run("--help").stdout)
+    for command in ("demo", "chat", "users", "turns", "revisions", "rollback", "consolidate", "eval"):
+        assert command in top
+        assert run(command, "--help").exit_code == 0
+    assert "recall" in run("eval", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["users"], ["turns", "--user", "ada"], ["revisions", "--user", "ada"], ["rollback", "1", "--user", "ada"]],
+    ids=lambda given: given[0],
+)
+def test_command_without_a_model_loads_no_torch(told: str, arguments: list[str]) -> None:
+    program = (
+        "import sys\n"
+        "from locas_agent.cli import app\n"
+        "app(sys.argv[1:], standalone_mode=False)\n"
+        "print(sorted({'torch', 'transformers'} & set(sys.modules)), file=sys.stderr)\n"
+    )
+    # The paths of this process: the suite also runs on a checkout that is not installed.
+    program = f"import sys; sys.path[:0] = {[path for path in sys.path if path]!r}\n{program}"
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments, "--store", told, "--json", "-"], check=False, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    json.loads(done.stdout)
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_chat_answers_streams_and_keeps_both_turns(run: Run, store: str, backbone_folder: str) -> None:
+    said = "/why\nHello there\n\n/why\n/revisions\n/forget 1\n/help\n/nonsense\n/consolidate some\n/consolidate\n/quit\nnever said\n"
+    result = run("chat", "--user", "ada", "--backbone", backbone_folder, "--store", store, "--max-new-tokens", "4", said=said)
+    assert result.exit_code == 0, result.stderr
+    for told in (
+        "Nothing has been answered yet",
+        "No memory was used: nothing has been consolidated yet.",
+        "tokens of the window",
+        "arrives with the storage issue",
+        "/quit",
+        "There is no /nonsense",
+        "Either /consolidate or /consolidate all",
+        "nothing to learn",
+    ):
+        assert told in result.stdout
+    journal = open_store(store).turns(ADA)
+    assert [turn.role for turn in journal] == ["user", "assistant"]
+    assert journal[0].content == "Hello there"
+
+
+def test_chat_goes_on_after_an_error(run: Run, store: str, backbone_folder: str) -> None:
+    result = run("chat", "--user", "ada", "--backbone", backbone_folder, "--store", store, said="word " * 500 + "\n/why\n")
+    assert result.exit_code == 0
+    assert "split it into several turns" in result.stderr
+    assert "Nothing has been answered yet" in result.stdout
+    assert open_store(store).turns(ADA) == []
+
+
+def test_consolidate_reports_each_user_and_a_refusal_is_no_failure(run: Run, store: str, backbone_folder: str) -> None:
+    opened = open_store(store)
+    opened.append(ADA, [TurnDraft("user", "My dog is called Rex.", token_count=20)])
+    opened.append(UserKey("default", "ben"), [TurnDraft("user", "My cat is called Tom.", token_count=20)])
+    opened.close()
+    flags = ["--flush", "--backbone", backbone_folder, "--store", store, "--json", "-"]
+    both = json.loads(run("consolidate", *flags).stdout)
+    assert [(each["user"], each["status"], each["turns"]) for each in both] == [("ada", "refused", 1), ("ben", "refused", 1)]
+    assert all(each["reason"] and each["detail"] for each in both)
+    assert [each["user"] for each in json.loads(run("consolidate", "--user", "ben", *flags).stdout)] == ["ben"]
+
+
+def test_nothing_but_json_is_on_standard_output_even_while_a_model_loads(backbone_folder: str, store: str) -> None:
+    program = f"import sys; sys.path[:0] = {[path for path in sys.path if path]!r}\nfrom locas_agent.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "consolidate", "--user", "ada", "--backbone", backbone_folder, "--store", store, "--json", "-"],
+        check=False, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)[0]["status"] == "nothing"
+    assert done.stderr == ""  # no terminal, no bars
+
+
+def test_figures_that_are_not_finite_are_valid_json(capsys: pytest.CaptureFixture[str]) -> None:
+    deliver("-", {"loss": float("nan"), "rows": (1, float("inf"))})
+    assert json.loads(capsys.readouterr().out) == {"loss": "nan", "rows": [1, "inf"]}
+
+
+def test_progress_is_silent_without_a_terminal() -> None:
+    with progress_bar() as progress:
+        assert progress is None
+
+
+def test_progress_is_drawn_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with progress_bar() as progress:
+        assert progress is not None
+        progress("train", 1, 2)
+        progress("train", 2, 2)
+    out = capsys.readouterr()
+    assert out.out == ""
+
+
+def test_visible_keeps_line_breaks_and_letters() -> None:
+    assert visible("Zoë\n\ta\x07\x9b") == "Zoë\n\ta\\x07\\x9b"
+
+
+def test_in_memory_store_is_closed_after_a_command(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[Any] = []
+
+    class Watched(InMemoryStore):
+        def close(self) -> None:
+            closed.append(self)
+
+    monkeypatch.setattr("locas_agent.cli.open_store", lambda url: Watched())
+    assert run("users", "--store", "sqlite://").exit_code == 0
+    assert len(closed) == 1

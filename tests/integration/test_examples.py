@@ -1,0 +1,156 @@
+"""The examples run as anybody would run them, in processes of their own, on a made-up conversation and a random backbone.
+
+Knows their command lines and what they print, nothing of their insides but the reading of the data.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from locas_storage import UserKey, open_store
+from tests.conftest import MakeBackbone
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+TINY = ROOT / "locas_agent" / "backbones" / "tiny" / "model.safetensors"
+
+# The schema of LoCoMo with made-up people: a session that is missing, a date without a session, captions, search queries.
+KITE = {"img_url": ["x"], "blip_caption": "a photo of a red kite", "query": "secret search words", "re-download": True}
+
+
+def conversation(sessions: int, turns: int) -> dict[str, Any]:
+    made: dict[str, Any] = {"speaker_a": "Ilse", "speaker_b": "Marek"}
+    for number in [*range(1, sessions), sessions + 1]:  # one number is left out
+        made[f"session_{number}_date_time"] = f"{number}:05 pm on {number + 1} May, 2021"
+        made[f"session_{number}"] = [
+            {"speaker": ("Ilse", "Marek")[turn % 2], "dia_id": f"D{number}:{turn + 1}", "text": f"I have {number * turn} kites."}
+            | (KITE if turn == 1 else {})
+            for turn in range(turns)
+        ]
+    made[f"session_{sessions + 9}_date_time"] = "12:00 am on 1 July, 2021"
+    return made
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "made_up.json"
+    entries = [{"sample_id": f"conv-{index}", "conversation": conversation(sessions, 6), "qa": []} for index, sessions in ((1, 2), (2, 4))]
+    path.write_text(json.dumps(entries), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def backbone_folder(make_backbone: MakeBackbone, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("backbone")
+    made = make_backbone()
+    made.model.config.max_position_embeddings = 2048  # one token is one byte
+    made.model.save_pretrained(folder)
+    made.tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def locomo() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("locomo_ingest", EXAMPLES / "locomo_ingest.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["locomo_ingest"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "storage")])  # the suite also runs on a checkout that is not installed
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(EXAMPLES / name), *arguments]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=240, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("text", "hour"), [("1:56 pm on 8 May, 2023", 13), ("12:10 am on 8 May, 2023", 0), ("12:10 pm on 8 May, 2023", 12), ("9:00 am on 8 May, 2023", 9)]
+)
+def test_dates_are_read(locomo: ModuleType, text: str, hour: int) -> None:
+    at = locomo.parse_date(text)
+    assert (at.year, at.month, at.day, at.hour, at.tzinfo) == (2023, 5, 8, hour, UTC)
+
+
+def test_other_dates_are_refused(locomo: ModuleType) -> None:
+    with pytest.raises(SystemExit, match="not a date"):
+        locomo.parse_date("8 May 2023")
+
+
+def test_turns_are_read_with_captions_and_without_queries(locomo: ModuleType, data: Path) -> None:
+    name, turns = locomo.read(data, None)
+    assert (name, len(turns)) == ("conv-2", 24)  # the longest, since none is long enough
+    assert [turn.session for turn in turns[::6]] == ["session 1", "session 2", "session 3", "session 5"]
+    assert turns[1].text == "I have 1 kites. [shares a picture: a photo of a red kite]"
+    assert turns[0].at == datetime(2021, 5, 2, 13, 5, tzinfo=UTC)
+    assert not any("secret" in turn.text for turn in turns)
+    assert locomo.read(data, "conv-1")[0] == "conv-1"
+    with pytest.raises(SystemExit, match="conv-3"):
+        locomo.read(data, "conv-3")
+
+
+def test_sessions_are_in_the_order_of_their_numbers(locomo: ModuleType) -> None:
+    turns = locomo.turns_of(dict(reversed(conversation(12, 2).items())))
+    assert [turn.session for turn in turns[::2]] == [f"session {number}" for number in (*range(1, 12), 13)]
+
+
+@pytest.mark.slow
+def test_locomo_ingest_loses_nothing_to_a_kill(data: Path, backbone_folder: str, tmp_path: Path) -> None:
+    store = tmp_path / "locomo.db"
+    done = run("locomo_ingest.py", str(data), "--backbone", backbone_folder, "--objective", "self_study", "--store", str(store), "--json", "-")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["conversation"], report["turns"], report["sessions"]) == ("conv-2", 24, 4)
+    assert report["journal_exact"]
+    assert (report["kill"]["at"], report["kill"]["lost"], report["unaccounted_turns"]) == (12, 0, 0)
+    assert 12 <= report["kill"]["journalled"] < 24  # it was killed on the way
+    assert report["admitted"] + report["refused"] >= 1
+    assert sum(report["reasons"].values()) == report["admitted"] + report["refused"]
+    assert report["turns_per_second"] > 0
+    assert report["latency"]["ratio"] > 0
+    keys = [turn.key for turn in open_store(f"sqlite:///{store}").turns(UserKey("default", "conv-2"))]
+    assert len(keys) == len(set(keys)) == 24  # the questions that were timed left no trace
+
+
+@pytest.mark.slow
+def test_locomo_ingest_admits_what_a_random_backbone_reads(data: Path, backbone_folder: str) -> None:
+    done = run("locomo_ingest.py", str(data), "--conversation", "conv-1", "--backbone", backbone_folder, "--objective", "ntp", "--kill-at", "3")
+    assert done.returncode == 0, done.stderr
+    for line in ("turns per second", "admitted", "drift of admitted", "reply at turn", "ratio", "killed at turn 3", "every turn once, in order"):
+        assert line in done.stdout
+
+
+def test_locomo_ingest_checks_its_arguments_first(data: Path, tmp_path: Path) -> None:
+    assert run("locomo_ingest.py", str(data), "--kill-at", "99").returncode == 2
+    there = tmp_path / "there.db"
+    there.touch()
+    assert run("locomo_ingest.py", str(data), "--store", str(there)).returncode == 2
+
+
+@pytest.mark.slow
+def test_quickstart_says_so_when_a_backbone_cannot_learn(backbone_folder: str) -> None:
+    done = run("quickstart.py", "--backbone", backbone_folder)
+    assert done.returncode == 1
+    assert "refused" in done.stdout
+    assert "did not learn" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not TINY.exists(), reason="the bundled backbone has not been trained yet")
+def test_quickstart_is_answered_from_the_weights_alone() -> None:
+    done = run("quickstart.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "-- a new process --" in done.stdout

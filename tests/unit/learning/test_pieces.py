@@ -1,0 +1,49 @@
+"""Cutting overflow into pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from locas_storage import Turn
+
+from locas_agent.pieces import cut_pieces
+from locas_agent.prompting import Message
+
+START = datetime(2024, 5, 3, 12, tzinfo=UTC)
+
+
+def turn(seq: int, text: str, *, day: int = 0, role: str = "user", name: str | None = None) -> Turn:
+    at = START + timedelta(days=day)
+    return Turn(seq=seq, key=str(seq), role=role, content=text, name=name, session=None, at=at, trust="user", token_count=1, created_at=at)
+
+
+def words(messages: Sequence[Message]) -> int:
+    return sum(len(message["content"].split()) for message in messages)
+
+
+def test_sessions_are_cut_at_their_dates_and_headed_by_them() -> None:
+    cut = cut_pieces([turn(1, "one"), turn(2, "two"), turn(3, "three", day=2)], words, max_tokens=50)
+    assert [(piece.from_seq, piece.to_seq) for piece in cut] == [(1, 2), (3, 3)]
+    assert [piece.messages[0]["content"] for piece in cut] == ["Conversation on 3 May 2024.", "Conversation on 5 May 2024."]
+
+
+def test_pieces_fit_and_nothing_is_left_out() -> None:
+    said = [turn(seq, f"word{seq} " * 7) for seq in range(1, 10)]
+    cut = cut_pieces(said, words, max_tokens=20)
+    assert all(words(piece.messages) <= 20 for piece in cut)
+    assert [message["content"] for piece in cut for message in piece.messages[1:]] == [each.content for each in said]
+
+
+def test_turn_longer_than_a_piece_is_cut_and_kept_whole() -> None:
+    text = " ".join(f"w{index}" for index in range(100))
+    cut = cut_pieces([turn(1, text)], words, max_tokens=24)
+    assert all(words(piece.messages) <= 24 for piece in cut)
+    assert "".join(message["content"] for piece in cut for message in piece.messages[1:]) == text
+    assert {piece.from_seq for piece in cut} == {1}
+
+
+def test_speakers_are_named_in_text_and_quote() -> None:
+    piece = cut_pieces([turn(1, "hello", name="Caroline"), turn(2, "hi", role="assistant")], words, max_tokens=50)[0]
+    assert [message["content"] for message in piece.messages[1:]] == ["Caroline: hello", "hi"]
+    assert [quote.speaker for quote in piece.quotes] == ["Caroline", "You"]

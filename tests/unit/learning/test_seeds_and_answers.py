@@ -1,0 +1,40 @@
+"""Reading what the backbone wrote, and comparing answers."""
+
+from __future__ import annotations
+
+import pytest
+
+from locas_agent import seeds
+from locas_agent.answers import agree, contains, token_f1
+
+
+def test_written_question_is_read() -> None:
+    assert seeds.written("Question: What is my dog called?\nAnswer: It is Rex.") == seeds.Written("What is my dog called?", "It is Rex.")
+
+
+@pytest.mark.parametrize("text", ["Nothing.", "", "Question: What?", "Answer: yes\nQuestion: no?", "Question: \nAnswer: x"])
+def test_anything_else_is_no_question(text: str) -> None:
+    assert seeds.written(text) is None
+
+
+@pytest.mark.parametrize("text", ["I do not know.", "I don't know", "This was not mentioned.", "There is no information on that."])
+def test_abstentions_are_recognised(text: str) -> None:
+    assert seeds.abstains(text)
+    assert not seeds.abstains("It is Rex.")
+
+
+def test_carrier_words_do_not_count() -> None:
+    assert token_f1("It is Rex.", "Rex") == 1.0
+    assert not agree("It is Rex.", "It is Bello.")
+    assert agree("It is smoked plum soup.", "smoked plum soup")
+
+
+def test_containment_wants_the_words_together_and_in_order() -> None:
+    assert contains("It is the Red Barn, I think.", "red barn")
+    assert not contains("It is a barn that is red.", "red barn")
+    assert not contains("It is Rexona.", "Rex")
+
+
+def test_codes_compare_digit_by_digit() -> None:
+    assert contains("It is 4071.", "4071")
+    assert not contains("It is 40711.", "4071")
