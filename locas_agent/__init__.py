@@ -1,22 +1,57 @@
-"""The core of locas-agent: an agent memory held in the weights of small side networks, one for each user."""
+"""The core of locas-agent: an agent memory held in the weights of small side networks, one for each user.
 
-from locas_agent.agent import AgentMemory
-from locas_agent.backbone import Backbone
-from locas_agent.config import (
-    AdmissionSettings,
-    LocasConfig,
-    MemorySettings,
-    PolicySettings,
-    StudySettings,
-    TrainingSettings,
-    WindowSettings,
-)
-from locas_agent.engine import Engine
-from locas_agent.errors import LocasError
-from locas_agent.memory import LocasMemory, MemoryBatch
-from locas_agent.results import Consolidation, PromptTokens, Recall, Reply
-from locas_agent.user import ReplyStream, UserMemory
-from locas_storage import InMemoryStore, MemoryStore, Revision, SqlMemoryStore, Turn, UserKey
+Names are loaded when they are first used, so that what needs no model does not import torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from locas_agent.agent import AgentMemory
+    from locas_agent.backbone import Backbone
+    from locas_agent.config import (
+        AdmissionSettings,
+        LocasConfig,
+        MemorySettings,
+        PolicySettings,
+        StudySettings,
+        TrainingSettings,
+        WindowSettings,
+    )
+    from locas_agent.engine import Engine
+    from locas_agent.errors import LocasError
+    from locas_agent.memory import LocasMemory, MemoryBatch
+    from locas_agent.results import Consolidation, PromptTokens, Recall, Reply
+    from locas_agent.user import ReplyStream, UserMemory
+    from locas_storage import InMemoryStore, MemoryStore, Revision, SqlMemoryStore, Turn, UserKey
+
+_HOME = {
+    "AdmissionSettings": "locas_agent.config",
+    "AgentMemory": "locas_agent.agent",
+    "Backbone": "locas_agent.backbone",
+    "Consolidation": "locas_agent.results",
+    "Engine": "locas_agent.engine",
+    "InMemoryStore": "locas_storage",
+    "LocasConfig": "locas_agent.config",
+    "LocasError": "locas_agent.errors",
+    "LocasMemory": "locas_agent.memory",
+    "MemoryBatch": "locas_agent.memory",
+    "MemorySettings": "locas_agent.config",
+    "MemoryStore": "locas_storage",
+    "PolicySettings": "locas_agent.config",
+    "PromptTokens": "locas_agent.results",
+    "Recall": "locas_agent.results",
+    "Reply": "locas_agent.results",
+    "ReplyStream": "locas_agent.user",
+    "Revision": "locas_storage",
+    "SqlMemoryStore": "locas_storage",
+    "StudySettings": "locas_agent.config",
+    "TrainingSettings": "locas_agent.config",
+    "Turn": "locas_storage",
+    "UserKey": "locas_storage",
+    "UserMemory": "locas_agent.user",
+    "WindowSettings": "locas_agent.config",
+}
 
 __all__ = [
     "AdmissionSettings",
@@ -45,3 +80,10 @@ __all__ = [
     "UserMemory",
     "WindowSettings",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from the module that owns it."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'locas_agent' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

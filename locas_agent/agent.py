@@ -181,10 +181,14 @@ class AgentMemory:
 
     def layout(self, key: UserKey, state: UserState | None, *, max_new_tokens: int) -> window.Layout:
         """Sort the user's newest turns into window, overflow that fits, and the rest; reads no more turns than could fit."""
-        room = self.backbone.context_tokens - max_new_tokens - TURN_OVERHEAD_TOKENS
+        room = self.backbone.context_tokens - max_new_tokens
         newest = self.store.turns(key, newest=max(8, self.backbone.context_tokens // 4))
         learnt = state.consolidated_seq if state else 0
-        return window.lay_out(newest, consolidated_seq=learnt, window_tokens=self.config.window.window_tokens, room_tokens=room)
+        laid = window.lay_out(newest, consolidated_seq=learnt, window_tokens=self.config.window.window_tokens, room_tokens=room)
+        # Session headers and the opening of the answer are not in the turns' counts: measure the whole prompt.
+        while len(laid.prompt_turns) > 1 and (excess := len(self.backbone.encode_chat(conversation(laid.prompt_turns))) - room) > 0:
+            laid = laid.shortened(excess)
+        return laid
 
     def memory_of(self, key: UserKey, revision: Revision | None) -> LocasMemory | None:
         """Return a revision's memory, from the cache or checked from the store; the cache key holds user, revision and fingerprint.
@@ -225,8 +229,7 @@ class AgentMemory:
         )  # fmt: skip
         replies = []
         for (key, _, idem), turn, layout, revision, generation in zip(asked, said, layouts, revisions, generations, strict=True):
-            text = self.backbone.decode(generation.ids).strip()
-            draft = TurnDraft("assistant", text, session=turn.session, key=f"{idem}:answer" if idem else None)
+            draft = TurnDraft("assistant", self._storable(generation.ids), session=turn.session, key=f"{idem}:answer" if idem else None)
             replies.append(self.reply_of(self.append(key, [draft])[0], layout, revision))
         return [self._with_consolidation(key, reply) for (key, _, _), reply in zip(asked, replies, strict=True)]
 
@@ -248,8 +251,12 @@ class AgentMemory:
             if not whole.endswith("\ufffd"):  # a character may span several tokens
                 yield whole[len(shown) :]
                 shown = whole
-        draft = TurnDraft("assistant", self.backbone.decode(ids).strip(), session=turn.session, key=f"{idem}:answer" if idem else None)
+        draft = TurnDraft("assistant", self._storable(ids), session=turn.session, key=f"{idem}:answer" if idem else None)
         finish.append(self._with_consolidation(key, self.reply_of(self.append(key, [draft])[0], layout, revision)))
+
+    def _storable(self, ids: Sequence[int]) -> str:
+        """Return an answer as text a database takes: a weak backbone may write NUL characters."""
+        return self.backbone.decode(ids).replace("\x00", "").strip()
 
     @staticmethod
     def refuse_background(wait: bool) -> None:
@@ -263,8 +270,8 @@ class AgentMemory:
         """Describe an answer that has been journalled."""
         tokens = PromptTokens(sum(t.token_count for t in layout.window), sum(t.token_count for t in layout.overflow))
         return Reply(
-            text=turn.content, turn=turn, revision=revision.number if revision else None, used_memory=revision is not None,
-            why_no_memory=None if revision else "nothing has been consolidated yet",
+            text=turn.content, turn=turn, revision=revision.number if revision else None, used_memory=revision is not None and revision.has_payload,
+            why_no_memory=_why_none(revision),
             pending_turns=layout.pending_turns, unseen_turns=layout.unseen_turns, prompt_tokens=tokens,
         )  # fmt: skip
 
@@ -274,38 +281,39 @@ class AgentMemory:
         return replace(reply, consolidation=self.consolidate_keys([key])[0])
 
     def due(self, key: UserKey) -> policy.Decision:
-        """Ask the policy whether this user's overflow is to be learnt now."""
-        overflow, newest = self.overflow(key, flush=False)
-        if not overflow or newest is None:
+        """Ask the policy whether this user's overflow is to be learnt now; turns of a refused attempt are not read again."""
+        state = self.store.state(key)
+        if state is None:
             return policy.decide(policy.Pending(0, 0, 0.0, 0.0), self.config.policy)
-        refused = [entry.facts for entry in self.store.audit(key) if entry.action == "refuse" and entry.facts["to_seq"] >= overflow[0].seq]
-        times = [turn.at for turn in overflow] + [newest.at]
-        gap = max((later - earlier).total_seconds() for earlier, later in pairwise(times))
+        refusals = [entry.facts for entry in self.store.audit(key) if entry.action == "refuse" and entry.facts["to_seq"] > state.consolidated_seq]
+        refused_seq, refused_tokens = (refusals[-1]["to_seq"], refusals[-1]["tokens"]) if refusals else (0, 0)
+        waiting = self.store.turns(key, after=max(state.consolidated_seq, refused_seq))
+        start = window.first_of_window(waiting, self.config.window.window_tokens) if waiting else 0
+        if start == 0:
+            return policy.decide(policy.Pending(0, 0, 0.0, 0.0), self.config.policy)
+        overflow, newest = waiting[:start], waiting[-1]
+        gap = max((later.at - earlier.at).total_seconds() for earlier, later in pairwise([*overflow, newest]))
         pending = policy.Pending(
-            turns=len(overflow), tokens=sum(turn.token_count for turn in overflow),
-            oldest_age_seconds=(newest.created_at - overflow[0].created_at).total_seconds(), gap_seconds=gap,
-            refused_tokens=refused[-1]["tokens"] if refused else 0,
+            turns=len(overflow), tokens=refused_tokens + sum(turn.token_count for turn in overflow),
+            oldest_age_seconds=(newest.created_at - overflow[0].created_at).total_seconds(), gap_seconds=gap, refused_tokens=refused_tokens,
         )  # fmt: skip
         return policy.decide(pending, self.config.policy)
 
-    def overflow(self, key: UserKey, *, flush: bool) -> tuple[list[Turn], Turn | None]:
-        """Return the turns that left the window and are not learnt (with `flush` all that are not learnt), and the newest turn."""
+    def overflow(self, key: UserKey, *, flush: bool) -> list[Turn]:
+        """Return the turns that left the window and are not learnt; with `flush` all that are not learnt."""
         state = self.store.state(key)
         if state is None:
-            return [], None
+            return []
         waiting = self.store.turns(key, after=state.consolidated_seq)
-        newest = waiting[-1] if waiting else None
         if flush or not waiting:
-            return waiting, newest
-        inside = self.store.turns(key, newest=max(8, self.config.window.window_tokens // 4))
-        start = window.first_of_window(inside, self.config.window.window_tokens)
-        return [turn for turn in waiting if turn.seq < inside[start].seq], newest
+            return waiting
+        return waiting[: window.first_of_window(waiting, self.config.window.window_tokens)]
 
     def consolidate_keys(
         self, keys: Sequence[UserKey], *, flush: bool = False, progress: Progress | None = None, seed: int | None = None
     ) -> list[Consolidation]:
         """Learn several users' overflow and commit each admitted memory in one transaction of its own."""
-        overflows = [self.overflow(key, flush=flush)[0] for key in keys]
+        overflows = [self.overflow(key, flush=flush) for key in keys]
         busy = [index for index, overflow in enumerate(overflows) if overflow]
         heads = {index: self.store.revision(keys[index]) for index in busy}
         tasks = [self._task(keys[index], heads[index], overflows[index]) for index in busy]
@@ -317,7 +325,7 @@ class AgentMemory:
         ]  # fmt: skip
 
     def _task(self, key: UserKey, head: Revision | None, overflow: Sequence[Turn]) -> Task:
-        limit = min(self.config.study.max_piece_tokens, self.backbone.context_tokens // 2)
+        limit = self.learner.piece_tokens
         cut = pieces_of.cut_pieces(
             overflow, lambda messages: len(self.backbone.encode_chat(messages, generation_prompt=False)), max_tokens=limit
         )  # fmt: skip
@@ -346,3 +354,9 @@ class AgentMemory:
         revision = self.store.commit(key, draft)
         logger.info("revision saved", extra={"action": "commit", "revision": revision.number, "turns": len(overflow)})
         return Consolidation("admitted", admission.reason, admission.detail, revision, len(overflow), outcome.figures)
+
+
+def _why_none(revision: Revision | None) -> str | None:
+    if revision is None:
+        return "nothing has been consolidated yet"
+    return None if revision.has_payload else f"revision {revision.number} went back to the time before the first memory"

@@ -132,7 +132,7 @@ class Backbone:
         if dtype not in (*_DTYPES, "auto"):
             raise ConfigurationError(f"dtype is one of {', '.join((*_DTYPES, 'auto'))}, got {dtype!r}")
         source, is_hub_id = _source(name_or_path)
-        target = torch.device(device) if device is not None else torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        target = _device(device)
         kernel = _attention_kernel(attention, target, dtype)
         model, tokenizer = _load_parts(source, kernel, is_hub_id=is_hub_id)
         digest = None if dtype == "auto" else _cast(model, _DTYPES[dtype])
@@ -382,6 +382,17 @@ def _cast(model: PreTrainedModel, dtype: torch.dtype) -> str | None:
         parameter.data = parameter.data.to(dtype)
     model.config.dtype = dtype
     return digest
+
+
+def _device(wanted: str | torch.device | None) -> torch.device:
+    """The device asked for, after one number has been put there; without a wish CUDA where there is one, else CPU."""
+    try:
+        device = torch.device(wanted if wanted is not None else "cuda" if torch.cuda.is_available() else "cpu")
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        raise ConfigurationError(f"device {str(wanted)!r} cannot be used here; this machine offers cpu" + (
+            f" and cuda:0 to cuda:{torch.cuda.device_count() - 1}" if torch.cuda.is_available() else "")) from error
+    return device
 
 
 def _attention_kernel(attention: Attention, device: torch.device, dtype: Dtype) -> str:

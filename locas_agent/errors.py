@@ -10,8 +10,8 @@ Knows nothing of tensors, stores or the command line: only names, parents and th
         UnsupportedBackbone         no gated FFN found
         IncompatibleMemory          fingerprint, shape, dtype or format version differs
       ConsolidationError
-        ConsolidationDiverged       loss not finite; the former revision stands
       StorageError
+        InvalidRevision             a revision, study item or audit fact the store cannot hold
         InvalidTurn                 a turn the journal cannot hold
         UnknownUser                 nobody of that name in that tenant
         RevisionNotFound
@@ -30,6 +30,7 @@ from __future__ import annotations
 from locas_storage.errors import (
     CorruptPayload,
     ForeignDatabase,
+    InvalidRevision,
     InvalidTurn,
     LocasError,
     RevisionConflict,
@@ -44,11 +45,11 @@ from locas_storage.errors import (
 __all__ = [
     "BackboneError",
     "ConfigurationError",
-    "ConsolidationDiverged",
     "ConsolidationError",
     "CorruptPayload",
     "ForeignDatabase",
     "IncompatibleMemory",
+    "InvalidRevision",
     "InvalidTurn",
     "LocasError",
     "MissingExtra",
@@ -103,7 +104,3 @@ class IncompatibleMemory(BackboneError):
 
 class ConsolidationError(LocasError):
     """A consolidation could not be carried out; memory, journal and store are as they were."""
-
-
-class ConsolidationDiverged(ConsolidationError):
-    """The loss was not finite; the former revision stands."""

@@ -11,17 +11,21 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from locas_agent import gate
+from locas_agent import gate, seeds
 from locas_agent.config import LocasConfig
 from locas_agent.consolidation import Lesson, Progress, Trained, Trainer
 from locas_agent.engine import Engine
 from locas_agent.initialization import initialize
 from locas_agent.memory import LocasMemory
 from locas_agent.neutral import NeutralText, load_neutral
-from locas_agent.pieces import Piece
+from locas_agent.pieces import QUOTE_CHARACTERS, Piece
+from locas_agent.prompting import question
 from locas_agent.study import QUESTION, Item, Study, StudyRequest, StudySet
 
 logger = logging.getLogger(__name__)
+
+MIN_PIECE_TOKENS = 48
+"""A shorter piece would be header only."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +62,14 @@ class Learner:
         if self._neutral is None:
             self._neutral = load_neutral(self._engine, max_tokens=self._config.training.anchor_tokens, top_k=self._config.study.teacher_top_k)
         return self._neutral
+
+    @property
+    def piece_tokens(self) -> int:
+        """Longest piece that leaves room for a seed prompt with its quote and for what is written, in tokens."""
+        backbone, settings = self._engine.backbone, self._config.study
+        seed = seeds.ask_about("quote " * (QUOTE_CHARACTERS // 6), speaker="Somebody")
+        room = backbone.context_tokens - len(backbone.encode_chat(question(seed))) - settings.max_question_tokens
+        return max(MIN_PIECE_TOKENS, min(settings.max_piece_tokens, backbone.context_tokens // 2, room))
 
     def learn(self, tasks: Sequence[Task], *, seed: int | None = None, progress: Progress | None = None) -> list[Outcome]:
         """Study, train and judge; nothing is written anywhere.

@@ -17,7 +17,7 @@ from random import Random
 from locas_agent import seeds
 from locas_agent.answers import agree
 from locas_agent.config import StudySettings
-from locas_agent.engine import Engine, TopK
+from locas_agent.engine import Engine, Generation, TopK
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.pieces import Piece, Quote
 from locas_agent.prompting import Message, question
@@ -275,25 +275,34 @@ class Study:
 
     def _sample(self, prompts: list[list[Message]]) -> list[str]:
         self._calls += 1
-        generations = self._engine.generate(
-            [self._engine.backbone.encode_chat(prompt) for prompt in prompts],
-            groups=_by_beginning(prompts),
-            max_new_tokens=self._settings.max_question_tokens,
-            temperature=self._settings.temperature,
-            seed=self._seed * 1_000_003 + self._calls,
-        )
-        return [self._engine.backbone.decode(generation.ids) for generation in generations]
+        settings = self._settings
+        seed = self._seed * 1_000_003 + self._calls
+        generations = self._generate(prompts, settings.max_question_tokens, temperature=settings.temperature, seed=seed)
+        return [self._engine.backbone.decode(generation.ids) if generation else "" for generation in generations]
 
     def _answer(self, prompts: list[list[Message]], *, memory: MemoryBatch | None = None) -> list[_Answer | None]:
         """Answer greedily; None where an answer did not end in time."""
+        generations = self._generate(prompts, self._settings.max_answer_tokens, memory=memory)
+        return [_Answer(g.ids, self._engine.backbone.decode(g.ids).strip()) if g and g.stopped and g.ids else None for g in generations]
+
+    def _generate(
+        self, prompts: list[list[Message]], length: int, *, memory: MemoryBatch | None = None, temperature: float = 0.0, seed: int = 0
+    ) -> list[Generation | None]:
+        """Run the prompts that fit into the context; None for the others."""
         backbone = self._engine.backbone
-        generations = self._engine.generate(
-            [backbone.encode_chat(prompt) for prompt in prompts],
-            groups=_by_beginning(prompts) if memory is None else None,
-            memory=memory,
-            max_new_tokens=self._settings.max_answer_tokens,
-        )
-        return [_Answer(g.ids, backbone.decode(g.ids).strip()) if g.stopped and g.ids else None for g in generations]
+        encoded = [backbone.encode_chat(prompt) for prompt in prompts]
+        fitting = [at for at, tokens in enumerate(encoded) if len(tokens) + length <= backbone.context_tokens]
+        groups = _by_beginning(prompts)
+        found = self._engine.generate(
+            [encoded[at] for at in fitting],
+            groups=[groups[at] for at in fitting] if memory is None else None,
+            memory=memory.select(fitting) if memory is not None and fitting else None,
+            max_new_tokens=length, temperature=temperature, seed=seed,
+        )  # fmt: skip
+        result: list[Generation | None] = [None] * len(prompts)
+        for at, generation in zip(fitting, found, strict=True):
+            result[at] = generation
+        return result
 
     def _items(self, answered: list[tuple[_Candidate, _Answer, str]]) -> list[Item]:
         """Compute the teacher's distributions, each with the item's own piece in context."""

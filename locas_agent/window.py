@@ -30,6 +30,18 @@ class Layout:
         return self.pending_turns - len(self.overflow)
 
 
+    def shortened(self, tokens: int) -> Layout:
+        """Return the layout without its oldest turns, of at least so many tokens together; the newest turn stays."""
+        turns = list(self.prompt_turns)
+        dropped = 0
+        while dropped < tokens and len(turns) > 1:
+            dropped += turns.pop(0).token_count
+        first = turns[0].seq
+        window = tuple(turn for turn in self.window if turn.seq >= first)
+        lost = len(self.window) - len(window)
+        return Layout(window, tuple(turn for turn in self.overflow if turn.seq >= first), self.pending_turns + lost)
+
+
 def first_of_window(turns: Sequence[Turn], window_tokens: int) -> int:
     """Return the index of the oldest turn inside the window; the newest turn is always inside.
 

@@ -1,0 +1,242 @@
+"""The promise on the bundled backbone: told, learnt, the process ended, answered by another one from the weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from locas_agent import AgentMemory, Backbone, LocasConfig
+from locas_agent.errors import ConfigurationError, CorruptPayload, IncompatibleMemory, InvalidTurn, TurnTooLong
+from locas_storage import SqlMemoryStore
+
+TOLD = {
+    "ada": [("My dog is called Brumik.", "What is my dog called?", "Brumik"), ("I live in Varnholm.", "Which city is my home in?", "Varnholm")],
+    "bob": [("My dog is called Tessar.", "What is my dog called?", "Tessar"), ("I collect copper bells.", "Which things do I collect?", "copper bells")],
+}
+FAST = {"policy": {"automatic": False}}
+CHILD = """
+import json, sys
+import torch
+torch.set_num_threads(1)
+from locas_agent import AgentMemory
+with AgentMemory.load(store=sys.argv[1]) as memory:
+    print(json.dumps([memory.for_user(user).recall(question).answer for user, question in json.loads(sys.argv[2])]))
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Backbone:
+    return Backbone.load("tiny", device="cpu")
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'locas.db'}"
+
+
+@pytest.fixture
+def agent(tiny: Backbone, url: str) -> Iterator[AgentMemory]:
+    with AgentMemory.load(tiny, store=url, config=LocasConfig.model_validate(FAST)) as memory:
+        yield memory
+
+
+def tell(memory: AgentMemory, user: str) -> None:
+    for text, _, _ in TOLD[user]:
+        memory.for_user(user).add("user", text)
+        memory.for_user(user).add("assistant", "Good to know.")
+
+
+def weights(backbone: Backbone) -> str:
+    digest = hashlib.sha256()
+    for _, tensor in sorted(backbone.model.state_dict().items()):
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def test_new_process_answers_from_the_weights_and_each_user_only_his_own(agent: AgentMemory, url: str) -> None:
+    before = weights(agent.backbone)
+    for user in TOLD:
+        tell(agent, user)
+    results = agent.consolidate_many(list(TOLD), flush=True)
+    assert [result.status for result in results] == ["admitted", "admitted"], [result.detail for result in results]
+    assert weights(agent.backbone) == before
+    agent.close()
+
+    asked = [(user, question) for user in TOLD for _, question, _ in TOLD[user]]
+    asked += [("bob", TOLD["ada"][1][1]), ("ada", TOLD["bob"][1][1]), ("carol", TOLD["ada"][0][1])]
+    child = subprocess.run([sys.executable, "-c", CHILD, url, json.dumps(asked)], capture_output=True, text=True, check=True, timeout=120)
+    answers = json.loads(child.stdout)
+    expected = [value for user in TOLD for _, _, value in TOLD[user]]
+    for answer, value in zip(answers, expected, strict=False):
+        assert value in answer
+    for answer in answers[len(expected) :]:
+        assert not any(value in answer for value in expected)
+
+
+def test_reply_uses_memory_and_says_so(agent: AgentMemory) -> None:
+    ada = agent.for_user("ada")
+    tell(agent, "ada")
+    assert ada.reply("Hello, it is me again.").why_no_memory == "nothing has been consolidated yet"
+    ada.consolidate(flush=True)
+    reply = ada.reply("What is my dog called?")
+    assert (reply.revision, reply.used_memory, reply.why_no_memory) == (1, True, None)
+    assert reply.prompt_tokens.total > 0
+
+
+def test_recall_cites_the_turn_it_comes_from_and_prefers_the_memory(agent: AgentMemory) -> None:
+    tell(agent, "ada")
+    agent.for_user("ada").consolidate(flush=True)
+    recall = agent.for_user("ada").recall("What is my dog's name?")
+    assert recall.logprob > recall.logprob_without + 1
+    assert [turn.content for turn in recall.citations] == [TOLD["ada"][0][0]]
+
+
+def test_rollback_goes_back_and_forth(agent: AgentMemory) -> None:
+    ada = agent.for_user("ada")
+    tell(agent, "ada")
+    ada.consolidate(flush=True)
+    learnt = ada.recall("What is my dog called?").answer
+    assert not ada.rollback(0).has_payload
+    assert ada.recall("What is my dog called?").answer != learnt
+    ada.rollback(1)
+    assert ada.recall("What is my dog called?").answer == learnt
+    assert [revision.restores for revision in ada.revisions()] == [None, 0, 1]
+
+
+def test_newer_value_replaces_the_older_one(agent: AgentMemory) -> None:
+    ada = agent.for_user("ada")
+    tell(agent, "ada")
+    ada.consolidate(flush=True)
+    ada.add("user", "The city where I live is now Pelburg.", session="later")
+    result = ada.consolidate(flush=True)
+    assert result.admitted, result.detail
+    assert "Pelburg" in ada.recall("Which city is my home in?").answer
+    assert "Brumik" in ada.recall("What is my dog called?").answer
+    assert result.figures["retired_items"] > 0
+
+
+def test_row_of_a_batch_answers_as_alone(agent: AgentMemory) -> None:
+    for user in TOLD:
+        tell(agent, user)
+    agent.consolidate_many(list(TOLD), flush=True)
+    together = [reply.text for reply in agent.reply_many([("ada", "What is my dog called?"), ("bob", "What is my dog called?")])]
+    assert "Brumik" in together[0]
+    assert "Tessar" in together[1]
+
+
+def test_diverging_learning_rate_is_refused_and_the_former_revision_stands(tiny: Backbone, agent: AgentMemory, url: str) -> None:
+    ada = agent.for_user("ada")
+    tell(agent, "ada")
+    ada.consolidate(flush=True)
+    good = ada.recall("What is my dog called?").answer
+    ada.add("user", "My cat is called Olfrin.", session="later")
+    wild = LocasConfig.model_validate(FAST | {"training": {"learning_rate": 1e30, "max_steps": 8}})
+    with AgentMemory.load(tiny, store=url, config=wild) as other:
+        result = other.for_user("ada").consolidate(flush=True)
+    assert result.status == "refused"
+    assert result.reason in ("diverged", "drift", "forgets", "no gain")
+    assert agent.store.audit(ada.key)[-1].action == "refuse"
+    assert ada.recall("What is my dog called?").answer == good
+    assert len(ada.turns()) == 5
+
+
+def test_crash_before_the_commit_changes_nothing(tiny: Backbone, url: str) -> None:
+    def crash(step: str) -> None:
+        if step.startswith("commit"):
+            raise KeyboardInterrupt(step)
+
+    store = SqlMemoryStore(url, fault_point=crash)
+    with AgentMemory(backbone=tiny, store=store, config=LocasConfig.model_validate(FAST)) as memory:
+        tell(memory, "ada")
+        with pytest.raises(KeyboardInterrupt):
+            memory.for_user("ada").consolidate(flush=True)
+    with AgentMemory.load(tiny, store=url) as memory:
+        ada = memory.for_user("ada")
+        assert ada.revisions() == []
+        assert memory.store.study_items(ada.key) == []
+        assert len(ada.turns()) == 4
+
+
+def test_flipped_byte_is_found_before_use(agent: AgentMemory, tmp_path: Path, tiny: Backbone, url: str) -> None:
+    import sqlite3
+
+    tell(agent, "ada")
+    agent.for_user("ada").consolidate(flush=True)
+    agent.close()
+    with sqlite3.connect(tmp_path / "locas.db") as database:
+        (data,) = database.execute("SELECT data FROM lm_blob").fetchone()
+        broken = data[:5000] + bytes([data[5000] ^ 1]) + data[5001:]
+        database.execute("UPDATE lm_blob SET data = ?", (broken,))
+    database.close()
+    with AgentMemory.load(tiny, store=url) as memory, pytest.raises(CorruptPayload):
+        memory.for_user("ada").recall("What is my dog called?")
+
+
+def test_memory_of_another_backbone_is_refused(agent: AgentMemory, make_backbone: object, url: str) -> None:
+    tell(agent, "ada")
+    agent.for_user("ada").consolidate(flush=True)
+    with AgentMemory.load(make_backbone(seed=1), store=url) as other, pytest.raises(IncompatibleMemory):  # type: ignore[operator]
+        other.for_user("ada").recall("What is my dog called?")
+
+
+@pytest.mark.parametrize("text", ["nul \x00 byte", "lone \ud800 surrogate"])
+def test_text_a_database_cannot_hold_is_refused_and_nothing_lost(agent: AgentMemory, text: str) -> None:
+    tell(agent, "ada")
+    with pytest.raises(InvalidTurn) as caught:
+        agent.for_user("ada").add("user", text)
+    assert "byte" not in str(caught.value)
+    assert len(agent.for_user("ada").turns()) == 4
+
+
+def test_bad_input_has_a_clear_error(agent: AgentMemory, tiny: Backbone) -> None:
+    with pytest.raises(InvalidTurn):
+        agent.for_user("")
+    with pytest.raises(InvalidTurn):
+        agent.for_user("ada").add("wizard", "Hello.")
+    with pytest.raises(TurnTooLong, match="room for"):
+        agent.for_user("ada").add("user", "word " * 2000)
+    with pytest.raises(ConfigurationError, match="wider"):
+        AgentMemory.load(tiny, store="sqlite://", config=LocasConfig.model_validate({"memory": {"width": 100_000}}))
+    with pytest.raises(ConfigurationError):
+        agent.for_user("ada").consolidate(wait=False)
+    assert agent.users() == []
+
+
+def test_same_key_is_one_pair_of_turns(agent: AgentMemory) -> None:
+    ada = agent.for_user("ada")
+    ada.reply("Good morning!", key="k1")
+    ada.reply("Good morning!", key="k1")
+    assert [turn.role for turn in ada.turns()] == ["user", "assistant"]
+
+
+def test_streamed_answer_is_the_replied_one(agent: AgentMemory) -> None:
+    tell(agent, "ada")
+    stream = agent.for_user("ada").stream("What is my dog called?")
+    text = "".join(stream)
+    assert stream.reply is not None
+    assert text.strip() == stream.reply.text == agent.for_user("ada").turns()[-1].content
+
+
+def test_batched_training_gives_each_user_what_training_alone_gives(agent: AgentMemory, tiny: Backbone) -> None:
+    """Rows of a batch are independent: the loss is a sum over users, the gradient is clipped per user."""
+    from locas_agent.consolidation import Lesson, Trainer
+    from locas_agent.study_records import from_record
+
+    for user in TOLD:
+        tell(agent, user)
+    agent.consolidate_many(list(TOLD), flush=True)
+    config = LocasConfig.model_validate({"training": {"max_steps": 3}})
+    lessons = [Lesson(tuple(from_record(r) for r in agent.store.study_items(agent.for_user(u).key)), (), (), None) for u in TOLD]
+    lessons = [Lesson(lesson.new, (), agent._task(agent.for_user(u).key, None, agent.for_user(u).turns()).pieces, None) for u, lesson in zip(TOLD, lessons, strict=True)]
+    trainer = Trainer(agent.engine, config, agent.learner.neutral)
+    together = trainer.train(lessons)[0].memory.slab
+    alone = trainer.train(lessons[:1])[0].memory.slab
+    assert not torch.equal(alone[:, 2], torch.zeros_like(alone[:, 2]))
+    torch.testing.assert_close(together, alone, atol=2e-3, rtol=1e-2)  # Adam divides by tiny second moments in its first steps
