@@ -133,6 +133,7 @@ DECAY_FROM = 4200
 
 def phase_at(step: int) -> tuple[float, float]:
     """Return learning rate and share of short dialogues at a step; the rate falls linearly to zero from `DECAY_FROM` on."""
+    step = min(step, STEPS - 1)  # the last pool is finished once begun
     start = 0
     for phase in PHASES:
         if step < phase.until:
