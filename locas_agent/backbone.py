@@ -390,8 +390,10 @@ def _device(wanted: str | torch.device | None) -> torch.device:
         device = torch.device(wanted if wanted is not None else "cuda" if torch.cuda.is_available() else "cpu")
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
-        raise ConfigurationError(f"device {str(wanted)!r} cannot be used here; this machine offers cpu" + (
-            f" and cuda:0 to cuda:{torch.cuda.device_count() - 1}" if torch.cuda.is_available() else "")) from error
+        raise ConfigurationError(
+            f"device {str(wanted)!r} cannot be used here; this machine offers cpu"
+            + (f" and cuda:0 to cuda:{torch.cuda.device_count() - 1}" if torch.cuda.is_available() else "")
+        ) from error
     return device
 
 

@@ -24,9 +24,9 @@ class MemorySettings(_Settings):
 
     width: int = Field(32, ge=1)
     """Slots per layer. Origin: `docs/decisions.md`, width."""
-    initialization: Initialization = "highest"
-    """Which rows are cloned: the paper's most activated neurons, or a control. Origin: arXiv 2602.05085."""
-    scale_rule: ScaleRule = "sqrt"
+    initialization: Initialization = "random"
+    """Rows a memory starts from: Gaussian, or cloned from the most or least activated neurons or any. Origin: `docs/decisions.md`, initial rows."""
+    scale_rule: ScaleRule = "none"
     """Output scale: mean norm of the down rows divided by the width ("width", the paper's), by its root ("sqrt"), or
     not ("none"). Origin: `docs/decisions.md`, scale rule."""
 
@@ -40,7 +40,7 @@ class StudySettings(_Settings):
     """Rounds a turn that carries a fact may take until it has `wordings_per_turn` kept items."""
     wordings_per_turn: int = Field(3, ge=1)
     """Kept items after which a turn is done."""
-    negatives_per_piece: int = Field(12, ge=0)
+    negatives_per_piece: int = Field(24, ge=0)
     """Questions the piece does not answer, sampled per piece. Without them a memory makes the backbone invent (`docs/decisions.md`, negatives)."""
     probe_share: float = Field(0.25, ge=0, le=0.5)
     """Share of turns, among those with at least three wordings, of which one wording is held out to measure recall before and after."""
@@ -52,6 +52,8 @@ class StudySettings(_Settings):
     """Longest answer kept, in tokens; an answer that does not end by then is dropped."""
     max_piece_tokens: int = Field(512, ge=32)
     """Longest piece of overflow put before the teacher, in tokens; half the backbone's context if that is less."""
+    min_confidence: float = Field(0.5, ge=0, lt=1)
+    """Least probability of the least likely token of an answer that is kept: what the teacher doubts is not learnt."""
     teacher_top_k: int = Field(16, ge=1)
     """Entries of the teacher's distribution kept per answer token; the rest is one bucket."""
 
@@ -61,21 +63,23 @@ class TrainingSettings(_Settings):
 
     objective: Objective = "self_study"
     """What is learnt from; see `objectives.py`."""
-    learning_rate: float = Field(1e-2, gt=0)
+    learning_rate: float = Field(1.5e-2, gt=0)
     """Peak rate of AdamW, falling linearly to zero. Origin: `docs/decisions.md`."""
     max_steps: int = Field(96, ge=1)
-    """Steps at most; training stops earlier when the probes are answered."""
+    """Steps of one consolidation."""
     check_every: int = Field(16, ge=1)
     """Steps between two looks at the probes."""
     items_per_step: int = Field(8, ge=2)
     """Study items of one user in one step."""
-    rehearsal_share: float = Field(0.5, ge=0, lt=1)
+    rehearsal_share: float = Field(0.3, ge=0, lt=1)
     """Share of the items that come from earlier sessions' study sets, once there are any. 0 forgets them."""
-    negative_share: float = Field(0.25, ge=0, lt=1)
+    negative_share: float = Field(0.3, ge=0, lt=1)
     """Share of the items that are questions never answered."""
+    question_noise: float = Field(0.15, ge=0, lt=1)
+    """Share of a question's tokens left out at random each time it is trained on, so that the wording is not learnt by heart."""
     window_share: float = Field(0.25, ge=0, le=1)
     """Share of the items asked behind some neutral turns, as in a running conversation."""
-    anchor_weight: float = Field(1.0, ge=0)
+    anchor_weight: float = Field(8.0, ge=0)
     """Weight of KL(bare backbone || with memory) on neutral text."""
     anchor_tokens: int = Field(96, ge=8)
     """Tokens of neutral text per user and step."""

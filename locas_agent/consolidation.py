@@ -29,6 +29,9 @@ from locas_agent.study import NEGATIVE, PROBE, Item
 
 logger = logging.getLogger(__name__)
 
+TEMPLATE_TOKENS = 5
+"""Tokens at both ends of a prompt that question noise leaves alone: the chat template's."""
+
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
 
@@ -169,7 +172,7 @@ class Trainer:
         rehearsed = [self._example(item) for item in lesson.earlier if item.kind not in (PROBE, NEGATIVE)]
         if not fresh and not rehearsed:
             raise ConfigurationError("a lesson needs something to learn from, got no study item and no text: study the overflow first")
-        return _Streams(*(_Cycle(examples, rng) for examples in (fresh, rehearsed, negative, self._neutral.anchors)), rng)
+        return _Streams(_Cycle(fresh, rng), _Cycle(rehearsed, rng), _Cycle(negative, rng), _Cycle(self._neutral.anchors, rng), rng)
 
     def _example(self, item: Item) -> Example:
         return Example(tuple(self._backbone.encode_chat(question(item.question))), item.answer_ids, item.teacher)
@@ -233,7 +236,16 @@ class Trainer:
             at = stream.rng.randrange(len(items))
             window = self._backbone.encode_chat(stream.rng.choice(self._neutral.windows), generation_prompt=False)
             items[at] = replace(items[at], prompt=(*window, *items[at].prompt))
+        items = [self._noisy(item, stream.rng) for item in items]
         return items, [stream.anchors.take()]
+
+    def _noisy(self, example: Example, rng: Random) -> Example:
+        """Leave out some tokens of the question; what the chat template puts around it stays."""
+        noise = self._settings.question_noise
+        if not noise or len(example.prompt) <= 2 * TEMPLATE_TOKENS:
+            return example
+        middle = [token for token in example.prompt[TEMPLATE_TOKENS:-TEMPLATE_TOKENS] if rng.random() >= noise]
+        return replace(example, prompt=(*example.prompt[:TEMPLATE_TOKENS], *middle, *example.prompt[-TEMPLATE_TOKENS:]))
 
 
 def _clip_each(slab: Tensor, limit: float) -> None:

@@ -60,10 +60,11 @@ def measure(engine: Engine, memories: Sequence[LocasMemory | None], lessons: Seq
     drifts: dict[int, list[torch.Tensor]] = {}
     for (index, _), (losses, _) in zip(texts, _scores(engine, memories, texts), strict=True):
         drifts.setdefault(index, []).append(losses)
-    return [
-        Measured(*(_mean(hits.get((index, group))) for group in ("new", "probe", "earlier")), *_drift(drifts.get(index)))
-        for index in range(len(lessons))
-    ]
+    measured = []
+    for index in range(len(lessons)):
+        new, probe, earlier = (_mean(hits.get((index, group))) for group in ("new", "probe", "earlier"))
+        measured.append(Measured(new, probe, earlier, *_drift(drifts.get(index))))
+    return measured
 
 
 def decide(before: Measured, after: Measured, *, is_finite: bool, settings: AdmissionSettings) -> Admission:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 Message = dict[str, str]
 """A chat message of the Hugging Face form: `role` and `content`."""
@@ -29,6 +29,9 @@ class Spoken(Protocol):
     def session(self) -> str | None: ...  # noqa: D102
 
 
+SpokenT = TypeVar("SpokenT", bound=Spoken)
+
+
 def header(at: datetime) -> Message:
     """Return the message that opens a session: its date in words, independent of the machine's locale."""
     return {"role": "system", "content": f"Conversation on {at.day} {_MONTHS[at.month - 1]} {at.year}."}
@@ -51,9 +54,9 @@ def same_session(earlier: Spoken, later: Spoken) -> bool:
     return earlier.at.date() == later.at.date()
 
 
-def split_sessions(turns: Iterable[Spoken]) -> list[list[Spoken]]:
+def split_sessions(turns: Iterable[SpokenT]) -> list[list[SpokenT]]:
     """Cut a run of turns where its session changes."""
-    sessions: list[list[Spoken]] = []
+    sessions: list[list[SpokenT]] = []
     for turn in turns:
         if sessions and same_session(sessions[-1][-1], turn):
             sessions[-1].append(turn)

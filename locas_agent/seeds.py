@@ -20,7 +20,7 @@ _ASK_UNTOLD = (
     "Write a question about me that our conversation does not answer, "
     'as "Question: ..." and "Answer: I do not know."'
 )  # fmt: skip
-_WRITTEN = re.compile(r"^\s*Question:[ \t]*(?P<question>[^\n]+?)\s*\n\s*Answer:[ \t]*(?P<answer>[^\n]+?)\s*$")
+_WRITTEN = re.compile(r"^\s*Question:[ \t]*(?P<question>\S[^\n]*?)\s*\n\s*Answer:[ \t]*(?P<answer>\S[^\n]*?)\s*$")
 _ABSTAINS = re.compile(
     r"\b(i (do not|don't|don’t|cannot|can't|can’t) (know|say|tell|recall|remember)|not (mentioned|known|stated|told)|no information|unknown)\b",
     re.IGNORECASE,

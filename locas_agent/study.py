@@ -10,6 +10,7 @@ answered differently are replaced, negatives that are now answered are retired. 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -186,6 +187,7 @@ class Study:
             at
             for at, candidate in enumerate(candidates)
             if with_piece[at] is not None
+            and with_piece[at].confidence >= self._settings.min_confidence  # type: ignore[union-attr]
             and not seeds.abstains(with_piece[at].text)  # type: ignore[union-attr]
             and agree(with_piece[at].text, candidate.written)  # type: ignore[union-attr]
             and not (without[at] is not None and agree(without[at].text, with_piece[at].text))  # type: ignore[union-attr]
@@ -208,7 +210,9 @@ class Study:
         replaced = []
         for (index, item), answer in zip(pairs, answers, strict=True):
             desk, piece = desks[index], desks[index].request.pieces[turn]
-            if answer is None or seeds.abstains(answer.text) or agree(answer.text, item.answer):
+            if answer is None or answer.confidence < self._settings.min_confidence:
+                continue
+            if seeds.abstains(answer.text) or agree(answer.text, item.answer):
                 continue
             sources = [new for new in desk.new if new.from_seq >= piece.from_seq and new.kind == QUESTION and agree(new.answer, answer.text)]
             if not sources:
@@ -283,7 +287,8 @@ class Study:
     def _answer(self, prompts: list[list[Message]], *, memory: MemoryBatch | None = None) -> list[_Answer | None]:
         """Answer greedily; None where an answer did not end in time."""
         generations = self._generate(prompts, self._settings.max_answer_tokens, memory=memory)
-        return [_Answer(g.ids, self._engine.backbone.decode(g.ids).strip()) if g and g.stopped and g.ids else None for g in generations]
+        decode = self._engine.backbone.decode
+        return [_Answer(g.ids, decode(g.ids).strip(), math.exp(min(g.logprobs))) if g and g.stopped and g.ids else None for g in generations]
 
     def _generate(
         self, prompts: list[list[Message]], length: int, *, memory: MemoryBatch | None = None, temperature: float = 0.0, seed: int = 0
@@ -324,5 +329,8 @@ def _by_beginning(prompts: list[list[Message]]) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
+    """An answer and the probability of its least likely token."""
+
     ids: tuple[int, ...]
     text: str
+    confidence: float

@@ -29,7 +29,6 @@ class Layout:
         """Pending turns that did not fit."""
         return self.pending_turns - len(self.overflow)
 
-
     def shortened(self, tokens: int) -> Layout:
         """Return the layout without its oldest turns, of at least so many tokens together; the newest turn stays."""
         turns = list(self.prompt_turns)

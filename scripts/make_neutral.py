@@ -33,14 +33,13 @@ def talk(rng: Random, exchanges: int) -> list[dict[str, str]]:
 
 
 def told_and_asked(rng: Random) -> list[dict[str, str]]:
-    """Somebody else tells facts and asks for them while they stand in the context."""
-    messages = [header(_date(rng)), *(talk(rng, 1) if rng.random() < 0.3 else [])]
-    facts = [Fact(relation, make_value(relation.kind, TRAIN, rng), 0) for relation in rng.sample(RELATIONS, 2)]
-    for fact in facts:
-        messages += [line(each.role, each.text) for each in tell(rng, fact)]
-    for fact in rng.sample(facts, 2):
-        relation = fact.relation
-        messages += [*question(rng.choice(relation.study + relation.asked)), line("assistant", f"It is {fact.value}.")]
+    """Somebody else tells a fact and asks for it while it stands in the context."""
+    messages = [header(_date(rng))] if rng.random() < 0.5 else []
+    relation = rng.choice(RELATIONS)
+    fact = Fact(relation, make_value(relation.kind, TRAIN, rng), 0)
+    messages += [line(each.role, each.text) for each in tell(rng, fact)]
+    for text in rng.sample(relation.study + relation.asked, 2):
+        messages += [*question(text), line("assistant", f"It is {fact.value}.")]
     return messages
 
 
@@ -55,7 +54,7 @@ def main() -> None:
     rng = Random("neutral")
     prose = lzma.decompress(PROSE.read_bytes()).decode()
     rows: list[dict[str, object]] = []
-    for _ in range(2 * 24):
+    for _ in range(2 * 32):
         rows.append({"kind": "told", "messages": told_and_asked(rng)})
     for _ in range(2 * 8):
         rows.append({"kind": "general", "messages": open_book(rng)})

@@ -1,14 +1,15 @@
-"""The LoRA arm of `eval recall`: the same study sets, the same steps, one adapter per person. Knows the store and the peer; teaches it nothing new.
+"""The LoRA arm of `eval recall`: the same study sets, the same steps, one adapter per person.
 
-Each consolidation of the memory is repeated for the adapter from what the store kept: the items that revision added, and the items in force before it.
+Knows the store and the peer; teaches it nothing new.
+
+Each consolidation of the memory is repeated for the adapter from what the store kept: the items that revision added, and the items in
+force before it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-
-from locas_storage import Revision, StudyItem
 
 from locas_agent.agent import AgentMemory
 from locas_agent.baselines.temp_lora import LoraState, TempLora
@@ -18,6 +19,7 @@ from locas_agent.prompting import question
 from locas_agent.study import QUESTION
 from locas_agent.study_records import from_record
 from locas_agent.user import UserMemory
+from locas_storage import Revision, StudyItem
 
 if TYPE_CHECKING:
     from locas_agent.evaluation.recall import Asked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,13 +13,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from locas_agent import AgentMemory, Backbone, LocasConfig
+from locas_agent import AgentMemory, Backbone, LocasConfig, UserMemory
+from locas_agent.consolidation import Lesson, Trainer
 from locas_agent.errors import ConfigurationError, CorruptPayload, IncompatibleMemory, InvalidTurn, TurnTooLong
-from locas_storage import SqlMemoryStore
+from locas_agent.pieces import Piece
+from locas_agent.prompting import question
+from locas_agent.study import QUESTION, Item
+from locas_storage import SqlMemoryStore, new_item_id
+from tests.conftest import MakeBackbone
 
 TOLD = {
     "ada": [("My dog is called Brumik.", "What is my dog called?", "Brumik"), ("I live in Varnholm.", "Which city is my home in?", "Varnholm")],
-    "bob": [("My dog is called Tessar.", "What is my dog called?", "Tessar"), ("I collect copper bells.", "Which things do I collect?", "copper bells")],
+    "bob": [
+        ("My dog is called Tessar.", "What is my dog called?", "Tessar"),
+        ("I collect copper bells.", "Which things do I collect?", "copper bells"),
+    ],
 }
 FAST = {"policy": {"automatic": False}}
 CHILD = """
@@ -45,6 +54,24 @@ def url(tmp_path: Path) -> str:
 def agent(tiny: Backbone, url: str) -> Iterator[AgentMemory]:
     with AgentMemory.load(tiny, store=url, config=LocasConfig.model_validate(FAST)) as memory:
         yield memory
+
+
+@pytest.fixture(scope="session")
+def learnt(tiny: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database in which Ada has been learnt, to be copied: most tests begin there, and a consolidation takes long."""
+    path = tmp_path_factory.mktemp("learnt") / "locas.db"
+    with AgentMemory.load(tiny, store=f"sqlite:///{path}", config=LocasConfig.model_validate(FAST)) as memory:
+        tell(memory, "ada")
+        result = memory.for_user("ada").consolidate(flush=True)
+    assert result.admitted, result.detail
+    return path
+
+
+@pytest.fixture
+def ada(learnt: Path, tmp_path: Path, agent: AgentMemory) -> UserMemory:
+    """Ada of a database of her own, learnt."""
+    shutil.copyfile(learnt, tmp_path / "locas.db")  # the agent opens it at its first verb
+    return agent.for_user("ada")
 
 
 def tell(memory: AgentMemory, user: str) -> None:
@@ -80,28 +107,20 @@ def test_new_process_answers_from_the_weights_and_each_user_only_his_own(agent: 
         assert not any(value in answer for value in expected)
 
 
-def test_reply_uses_memory_and_says_so(agent: AgentMemory) -> None:
-    ada = agent.for_user("ada")
-    tell(agent, "ada")
-    assert ada.reply("Hello, it is me again.").why_no_memory == "nothing has been consolidated yet"
-    ada.consolidate(flush=True)
+def test_reply_uses_memory_and_says_so(agent: AgentMemory, ada: UserMemory) -> None:
+    assert agent.for_user("bob").reply("Hello, it is me again.").why_no_memory == "nothing has been consolidated yet"
     reply = ada.reply("What is my dog called?")
     assert (reply.revision, reply.used_memory, reply.why_no_memory) == (1, True, None)
     assert reply.prompt_tokens.total > 0
 
 
-def test_recall_cites_the_turn_it_comes_from_and_prefers_the_memory(agent: AgentMemory) -> None:
-    tell(agent, "ada")
-    agent.for_user("ada").consolidate(flush=True)
-    recall = agent.for_user("ada").recall("What is my dog's name?")
+def test_recall_cites_the_turn_it_comes_from_and_prefers_the_memory(ada: UserMemory) -> None:
+    recall = ada.recall("What is my dog's name?")
     assert recall.logprob > recall.logprob_without + 1
     assert [turn.content for turn in recall.citations] == [TOLD["ada"][0][0]]
 
 
-def test_rollback_goes_back_and_forth(agent: AgentMemory) -> None:
-    ada = agent.for_user("ada")
-    tell(agent, "ada")
-    ada.consolidate(flush=True)
+def test_rollback_goes_back_and_forth(ada: UserMemory) -> None:
     learnt = ada.recall("What is my dog called?").answer
     assert not ada.rollback(0).has_payload
     assert ada.recall("What is my dog called?").answer != learnt
@@ -110,10 +129,7 @@ def test_rollback_goes_back_and_forth(agent: AgentMemory) -> None:
     assert [revision.restores for revision in ada.revisions()] == [None, 0, 1]
 
 
-def test_newer_value_replaces_the_older_one(agent: AgentMemory) -> None:
-    ada = agent.for_user("ada")
-    tell(agent, "ada")
-    ada.consolidate(flush=True)
+def test_newer_value_replaces_the_older_one(ada: UserMemory) -> None:
     ada.add("user", "The city where I live is now Pelburg.", session="later")
     result = ada.consolidate(flush=True)
     assert result.admitted, result.detail
@@ -131,12 +147,9 @@ def test_row_of_a_batch_answers_as_alone(agent: AgentMemory) -> None:
     assert "Tessar" in together[1]
 
 
-def test_diverging_learning_rate_is_refused_and_the_former_revision_stands(tiny: Backbone, agent: AgentMemory, url: str) -> None:
-    ada = agent.for_user("ada")
-    tell(agent, "ada")
-    ada.consolidate(flush=True)
+def test_diverging_learning_rate_is_refused_and_the_former_revision_stands(tiny: Backbone, agent: AgentMemory, ada: UserMemory, url: str) -> None:
     good = ada.recall("What is my dog called?").answer
-    ada.add("user", "My cat is called Olfrin.", session="later")
+    ada.add("user", "My parents live in Pelburg.", session="later")
     wild = LocasConfig.model_validate(FAST | {"training": {"learning_rate": 1e30, "max_steps": 8}})
     with AgentMemory.load(tiny, store=url, config=wild) as other:
         result = other.for_user("ada").consolidate(flush=True)
@@ -164,12 +177,9 @@ def test_crash_before_the_commit_changes_nothing(tiny: Backbone, url: str) -> No
         assert len(ada.turns()) == 4
 
 
-def test_flipped_byte_is_found_before_use(agent: AgentMemory, tmp_path: Path, tiny: Backbone, url: str) -> None:
+def test_flipped_byte_is_found_before_use(ada: UserMemory, tmp_path: Path, tiny: Backbone, url: str) -> None:
     import sqlite3
 
-    tell(agent, "ada")
-    agent.for_user("ada").consolidate(flush=True)
-    agent.close()
     with sqlite3.connect(tmp_path / "locas.db") as database:
         (data,) = database.execute("SELECT data FROM lm_blob").fetchone()
         broken = data[:5000] + bytes([data[5000] ^ 1]) + data[5001:]
@@ -179,10 +189,8 @@ def test_flipped_byte_is_found_before_use(agent: AgentMemory, tmp_path: Path, ti
         memory.for_user("ada").recall("What is my dog called?")
 
 
-def test_memory_of_another_backbone_is_refused(agent: AgentMemory, make_backbone: object, url: str) -> None:
-    tell(agent, "ada")
-    agent.for_user("ada").consolidate(flush=True)
-    with AgentMemory.load(make_backbone(seed=1), store=url) as other, pytest.raises(IncompatibleMemory):  # type: ignore[operator]
+def test_memory_of_another_backbone_is_refused(ada: UserMemory, make_backbone: MakeBackbone, url: str) -> None:
+    with AgentMemory.load(make_backbone(seed=1), store=url) as other, pytest.raises(IncompatibleMemory):
         other.for_user("ada").recall("What is my dog called?")
 
 
@@ -224,19 +232,23 @@ def test_streamed_answer_is_the_replied_one(agent: AgentMemory) -> None:
     assert text.strip() == stream.reply.text == agent.for_user("ada").turns()[-1].content
 
 
-def test_batched_training_gives_each_user_what_training_alone_gives(agent: AgentMemory, tiny: Backbone) -> None:
+def test_batched_training_gives_each_user_what_training_alone_gives(agent: AgentMemory) -> None:
     """Rows of a batch are independent: the loss is a sum over users, the gradient is clipped per user."""
-    from locas_agent.consolidation import Lesson, Trainer
-    from locas_agent.study_records import from_record
-
-    for user in TOLD:
+    lessons = []
+    for user, facts in TOLD.items():
         tell(agent, user)
-    agent.consolidate_many(list(TOLD), flush=True)
-    config = LocasConfig.model_validate({"training": {"max_steps": 3}})
-    lessons = [Lesson(tuple(from_record(r) for r in agent.store.study_items(agent.for_user(u).key)), (), (), None) for u in TOLD]
-    lessons = [Lesson(lesson.new, (), agent._task(agent.for_user(u).key, None, agent.for_user(u).turns()).pieces, None) for u, lesson in zip(TOLD, lessons, strict=True)]
-    trainer = Trainer(agent.engine, config, agent.learner.neutral)
+        (piece,) = agent._task(agent.for_user(user).key, None, agent.for_user(user).turns()).pieces
+        lessons.append(Lesson(tuple(item_of(agent, piece, asked, value) for _, asked, value in facts), (), (piece,), None))
+    trainer = Trainer(agent.engine, LocasConfig.model_validate({"training": {"max_steps": 3}}), agent.learner.neutral)
     together = trainer.train(lessons)[0].memory.slab
     alone = trainer.train(lessons[:1])[0].memory.slab
     assert not torch.equal(alone[:, 2], torch.zeros_like(alone[:, 2]))
     torch.testing.assert_close(together, alone, atol=2e-3, rtol=1e-2)  # Adam divides by tiny second moments in its first steps
+
+
+def item_of(agent: AgentMemory, piece: Piece, asked: str, value: str) -> Item:
+    """An item as study would write it, whatever the backbone makes of the piece."""
+    answer_ids = (*agent.backbone.encode(f"It is {value}."), agent.backbone.end_id)
+    prompt = agent.backbone.encode_chat([*piece.messages, *question(asked)])
+    (teacher,) = agent.engine.distributions([prompt], [answer_ids], top_k=16)
+    return Item(new_item_id(), QUESTION, piece.from_seq, piece.to_seq, piece.to_seq, asked, f"It is {value}.", answer_ids, teacher)

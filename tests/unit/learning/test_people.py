@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from random import Random
@@ -10,7 +11,7 @@ import pytest
 
 from locas_agent.evaluation.people import make_person
 from locas_agent.evaluation.relations import RELATIONS
-from locas_agent.evaluation.values import HELD, KINDS, TRAIN, make_value, split_of
+from locas_agent.evaluation.values import _CITIES, _FIRST_NAMES, HELD, KINDS, TRAIN, make_value, split_of
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 
@@ -64,6 +65,15 @@ def test_held_out_wordings_and_values_never_occur_in_training(training_text: str
     for relation in RELATIONS:
         assert not lines & set(relation.asked_held)
     rng = Random("values")
-    names = {make_value("name", HELD, rng) for _ in range(200)} | {make_value("place", HELD, rng) for _ in range(200)}
-    words = set(training_text.replace(".", " ").replace(",", " ").split())
-    assert len(names & words) <= len(names) // 20  # a made-up word of two letters may occur as part of another value
+    values = {kind: {make_value(kind, HELD, rng) for _ in range(200)} for kind in ("name", "place")}
+    for kind, drawn in values.items():
+        frames = [frame for relation in RELATIONS if relation.kind == kind for frame in (*relation.told, *relation.changed)]
+        for value in drawn:
+            naming = [line for line in lines if value in line]
+            assert not [frame for frame in frames for line in naming if frame.format(v=value) in line]
+    # A first name, a city or a made-up word of few letters may occur as part of another value, a longer made-up word may not.
+    words = set(re.findall(r"\w+", training_text))
+    made_up = {value for drawn in values.values() for value in drawn} - set(_FIRST_NAMES) - set(_CITIES)
+    assert len(made_up) > 200
+    assert len(made_up & words) <= len(made_up) // 20
+    assert not {word for word in made_up & words if len(word) > 5}

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from locas_storage import Turn
-
 from locas_agent.pieces import cut_pieces
 from locas_agent.prompting import Message
+from locas_storage import Turn
 
 START = datetime(2024, 5, 3, 12, tzinfo=UTC)
 
