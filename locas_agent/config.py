@@ -67,8 +67,6 @@ class TrainingSettings(_Settings):
     """Peak rate of AdamW, falling linearly to zero. Origin: `docs/decisions.md`."""
     max_steps: int = Field(96, ge=1)
     """Steps of one consolidation."""
-    check_every: int = Field(16, ge=1)
-    """Steps between two looks at the probes."""
     items_per_step: int = Field(8, ge=2)
     """Study items of one user in one step."""
     rehearsal_share: float = Field(0.3, ge=0, lt=1)

@@ -232,11 +232,11 @@ class Trainer:
                 items.append(stream.rehearsed.take())
             else:
                 items.append(stream.fresh.take())
+        items = [self._noisy(item, stream.rng) for item in items]
         if self._neutral.windows and stream.rng.random() < settings.window_share * settings.items_per_step:
             at = stream.rng.randrange(len(items))
             window = self._backbone.encode_chat(stream.rng.choice(self._neutral.windows), generation_prompt=False)
             items[at] = replace(items[at], prompt=(*window, *items[at].prompt))
-        items = [self._noisy(item, stream.rng) for item in items]
         return items, [stream.anchors.take()]
 
     def _noisy(self, example: Example, rng: Random) -> Example:

@@ -23,10 +23,10 @@ from locas_storage import SqlMemoryStore, new_item_id
 from tests.conftest import MakeBackbone
 
 TOLD = {
-    "ada": [("My dog is called Brumik.", "What is my dog called?", "Brumik"), ("I live in Varnholm.", "Which city is my home in?", "Varnholm")],
+    "ada": [("My dog is called Kolin.", "What is my dog called?", "Kolin"), ("I live in Varnholm.", "Which city is my home in?", "Varnholm")],
     "bob": [
-        ("My dog is called Tessar.", "What is my dog called?", "Tessar"),
-        ("I collect copper bells.", "Which things do I collect?", "copper bells"),
+        ("My dog is called Dranik.", "What is my dog called?", "Dranik"),
+        ("I collect leather maps.", "Which things do I collect?", "leather maps"),
     ],
 }
 FAST = {"policy": {"automatic": False}}
@@ -134,7 +134,7 @@ def test_newer_value_replaces_the_older_one(ada: UserMemory) -> None:
     result = ada.consolidate(flush=True)
     assert result.admitted, result.detail
     assert "Pelburg" in ada.recall("Which city is my home in?").answer
-    assert "Brumik" in ada.recall("What is my dog called?").answer
+    assert "Kolin" in ada.recall("What is my dog called?").answer
     assert result.figures["retired_items"] > 0
 
 
@@ -142,9 +142,15 @@ def test_row_of_a_batch_answers_as_alone(agent: AgentMemory) -> None:
     for user in TOLD:
         tell(agent, user)
     agent.consolidate_many(list(TOLD), flush=True)
-    together = [reply.text for reply in agent.reply_many([("ada", "What is my dog called?"), ("bob", "What is my dog called?")])]
-    assert "Brumik" in together[0]
-    assert "Tessar" in together[1]
+    prompt = agent.backbone.encode_chat([{"role": "user", "content": "What is my dog called?"}])
+    handles = [agent.for_user(user) for user in TOLD]
+    memories = [agent.memory_of(handle.key, handle.revisions()[-1]) for handle in handles]
+    together = agent.engine.generate([prompt] * 3, memory=agent.batch_of([*memories, None]), max_new_tokens=12)
+    answers = [agent.backbone.decode(generation.ids).strip() for generation in together]
+    assert answers[:2] == [handle.recall("What is my dog called?").answer for handle in handles]
+    assert TOLD["ada"][0][2] in answers[0]
+    assert TOLD["bob"][0][2] in answers[1]
+    assert not any(value in answers[2] for _, _, value in [*TOLD["ada"], *TOLD["bob"]])
 
 
 def test_diverging_learning_rate_is_refused_and_the_former_revision_stands(tiny: Backbone, agent: AgentMemory, ada: UserMemory, url: str) -> None:
