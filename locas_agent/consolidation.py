@@ -15,6 +15,7 @@ from random import Random
 import torch
 from torch import Tensor
 
+from locas_agent.backbone import Backbone
 from locas_agent.config import LocasConfig, TrainingSettings
 from locas_agent.engine import Engine
 from locas_agent.errors import ConfigurationError
@@ -108,7 +109,7 @@ class Trainer:
             ConfigurationError: a lesson holds nothing to learn from.
         """
         started = time.perf_counter()
-        memories = self._starting_memories(lessons)
+        memories = self.starting_memories(lessons)
         streams = [self._streams(lesson, index) for index, lesson in enumerate(lessons)]
         slab = torch.stack([memory.slab for memory in memories], dim=1).to(self._backbone.device).requires_grad_(True)  # (L, U, 3, W, D)
         scale = torch.stack([memory.scale for memory in memories], dim=1)  # (L, U)
@@ -139,7 +140,7 @@ class Trainer:
             for index, memory in enumerate(memories)
         ]  # fmt: skip
 
-    def _starting_memories(self, lessons: Sequence[Lesson]) -> list[LocasMemory]:
+    def starting_memories(self, lessons: Sequence[Lesson]) -> list[LocasMemory]:
         """Return each lesson's former memory, or a new one cloned from the neurons its own text activates."""
         fresh = [index for index, lesson in enumerate(lessons) if lesson.memory is None]
         texts = [[self._backbone.encode_chat(piece.messages, generation_prompt=False) for piece in lessons[index].pieces] for index in fresh]
@@ -159,8 +160,8 @@ class Trainer:
         """Turn a lesson into streams of examples."""
         rng = Random(f"{self._settings.seed}:{index}:order")
         if self._settings.objective == "self_study":
-            fresh = [self._example(item) for item in lesson.new if item.kind not in (PROBE, NEGATIVE)]
-            negative = [self._example(item) for item in (*lesson.new, *lesson.earlier) if item.kind == NEGATIVE]
+            fresh = [question_example(self._backbone, item) for item in lesson.new if item.kind not in (PROBE, NEGATIVE)]
+            negative = [question_example(self._backbone, item) for item in (*lesson.new, *lesson.earlier) if item.kind == NEGATIVE]
             if self._settings.ntp_weight:
                 fresh += self._text_examples(lesson.pieces, "ntp", self._settings.ntp_weight)
         else:
@@ -169,13 +170,10 @@ class Trainer:
                 fresh += self._text_examples(lesson.pieces, "ntp", 1.0)
             if self._settings.objective in ("sd", "mix"):
                 fresh += self._text_examples(lesson.pieces, "sd", self._settings.sd_weight if self._settings.objective == "mix" else 1.0)
-        rehearsed = [self._example(item) for item in lesson.earlier if item.kind not in (PROBE, NEGATIVE)]
+        rehearsed = [question_example(self._backbone, item) for item in lesson.earlier if item.kind not in (PROBE, NEGATIVE)]
         if not fresh and not rehearsed:
             raise ConfigurationError("a lesson needs something to learn from, got no study item and no text: study the overflow first")
         return _Streams(_Cycle(fresh, rng), _Cycle(rehearsed, rng), _Cycle(negative, rng), _Cycle(self._neutral.anchors, rng), rng)
-
-    def _example(self, item: Item) -> Example:
-        return Example(tuple(self._backbone.encode_chat(question(item.question))), item.answer_ids, item.teacher)
 
     def _text_examples(self, pieces: Sequence[Piece], objective: str, weight: float) -> list[Example]:
         """Return the turns of the pieces as examples: `ntp` without a teacher, `sd` with the whole piece before the teacher."""
@@ -246,6 +244,11 @@ class Trainer:
             return example
         middle = [token for token in example.prompt[TEMPLATE_TOKENS:-TEMPLATE_TOKENS] if rng.random() >= noise]
         return replace(example, prompt=(*example.prompt[:TEMPLATE_TOKENS], *middle, *example.prompt[-TEMPLATE_TOKENS:]))
+
+
+def question_example(backbone: Backbone, item: Item) -> Example:
+    """Return a study item as it is trained and measured: the question alone in front, the teacher's answer to be given."""
+    return Example(tuple(backbone.encode_chat(question(item.question))), item.answer_ids, item.teacher)
 
 
 def _clip_each(slab: Tensor, limit: float) -> None:

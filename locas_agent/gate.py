@@ -6,17 +6,16 @@ Recall here is strict: every answer token must be the most likely one, so it equ
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 
 from locas_agent.config import AdmissionSettings
-from locas_agent.consolidation import Lesson
+from locas_agent.consolidation import Lesson, question_example
 from locas_agent.engine import Engine
 from locas_agent.examples import Example, ExampleBatch
 from locas_agent.memory import DOWN, LocasMemory, MemoryBatch
-from locas_agent.prompting import question
-from locas_agent.study import PROBE, Item
+from locas_agent.study import PROBE
 
 MEASURE_BATCH_TOKENS = 8192
 
@@ -52,7 +51,7 @@ def measure(engine: Engine, memories: Sequence[LocasMemory | None], lessons: Seq
     for index, lesson in enumerate(lessons):
         groups = {"new": lesson.new, "earlier": lesson.earlier}
         for group, items in groups.items():
-            asked += [(index, _example(engine, item), "probe" if item.kind == PROBE and group == "new" else group) for item in items]
+            asked += [(index, question_example(engine.backbone, item), "probe" if item.kind == PROBE and group == "new" else group) for item in items]
     hits: dict[tuple[int, str], list[float]] = {}
     for (index, _, group), (_, hit) in zip(asked, _scores(engine, memories, [(i, e) for i, e, _ in asked]), strict=True):
         hits.setdefault((index, group), []).append(hit)
@@ -95,19 +94,10 @@ def norms(memory: LocasMemory) -> dict[str, float]:
     }
 
 
-def as_figures(before: Measured, after: Measured) -> dict[str, object]:
-    """Return both measurements as plain figures."""
-    return {"before": asdict(before), "after": asdict(after)}
-
-
 def _of_new(measured: Measured) -> float:
     """Recall of what is new: held-out wordings where there are some, else the trained ones."""
     values = [value for value in (measured.probe_recall, measured.new_recall) if value is not None]
     return sum(values) / len(values) if values else 1.0
-
-
-def _example(engine: Engine, item: Item) -> Example:
-    return Example(tuple(engine.backbone.encode_chat(question(item.question))), item.answer_ids, item.teacher)
 
 
 @torch.inference_mode()

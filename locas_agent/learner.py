@@ -15,7 +15,6 @@ from locas_agent import gate, seeds
 from locas_agent.config import LocasConfig
 from locas_agent.consolidation import Lesson, Progress, Trained, Trainer
 from locas_agent.engine import Engine
-from locas_agent.initialization import initialize
 from locas_agent.memory import LocasMemory
 from locas_agent.neutral import NeutralText, load_neutral
 from locas_agent.pieces import QUOTE_CHARACTERS, Piece
@@ -93,13 +92,13 @@ class Learner:
         trained = dict(zip(wanting, trainer.train([lessons[index] for index in wanting], progress=progress) if wanting else [], strict=True))
         judged = self._judge(tasks, lessons, trained, config)
         outcomes = []
-        for index, (task, study_set, lesson) in enumerate(zip(tasks, sets, lessons, strict=True)):
+        for index, (study_set, lesson) in enumerate(zip(sets, lessons, strict=True)):
             if index in trained:
                 admission, figures = judged[index]
                 memory = trained[index].memory
             else:
                 admission, figures = self._nothing_learnt(study_set), {}
-                memory = task.memory or self._untrained(task, config)
+                memory = trainer.starting_memories([lesson])[0]  # as it was, or one that changes nothing
             figures |= {
                 "coverage": asdict(study_set.coverage) | {"share": study_set.coverage.share}, "items": len(study_set.items),
                 "retired_items": len(study_set.retired), "study_seconds": study_seconds, "seed": config.training.seed,
@@ -142,19 +141,6 @@ class Learner:
         if coverage.carrying:
             return gate.Admission(False, "uncovered", f"{coverage.carrying} turns carry something, no question about them was supported")
         return gate.Admission(True, "nothing to remember", "")
-
-    def _untrained(self, task: Task, config: LocasConfig) -> LocasMemory:
-        """Return a memory that changes nothing."""
-        settings = config.memory
-        texts = [self._engine.backbone.encode_chat(piece.messages, generation_prompt=False) for piece in task.pieces]
-        return initialize(
-            self._engine.backbone,
-            texts,
-            width=settings.width,
-            method=settings.initialization,
-            scale_rule=settings.scale_rule,
-            seed=config.training.seed,
-        )
 
 
 def _lesson(task: Task, study_set: StudySet) -> Lesson:

@@ -23,16 +23,16 @@ from locas_agent.config import LocasConfig, PolicySettings
 from locas_agent.evaluation.drift import drift, neutral_rows
 from locas_agent.evaluation.people import Fact, Person, make_person
 from locas_agent.evaluation.scoring import Arm, mean
-from locas_agent.evaluation.temp_lora_arm import temp_lora_arm
+from locas_agent.evaluation.temp_lora_arm import ANSWER_TOKENS, temp_lora_arm
 from locas_agent.memory import LocasMemory
 from locas_agent.prompting import Message, question
 from locas_agent.user import UserMemory
+from locas_agent.window import first_of_window
 from locas_storage import Turn
 
 Progress = Callable[[str, int, int], None]
 
 ARMS = ("none", "context", "full_context", "memory", "window_memory", "search", "wrong_user", "temp_lora")
-ANSWER_TOKENS = 24
 SEARCHED_TURNS = 3
 UNKNOWN_ASKED = 4
 
@@ -192,11 +192,7 @@ def _fitting(agent: AgentMemory, journal: Sequence[Turn], text: str) -> list[Mes
 
 
 def _window(agent: AgentMemory, journal: Sequence[Turn]) -> Sequence[Turn]:
-    used, start = 0, len(journal)
-    while start > 0 and used + journal[start - 1].token_count <= agent.config.window.window_tokens:
-        start -= 1
-        used += journal[start].token_count
-    return journal[start:]
+    return journal[first_of_window(journal, agent.config.window.window_tokens) :]
 
 
 def _searched(journals: Sequence[Sequence[Turn]], asked: Sequence[Asked]) -> list[list[Turn]]:
