@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 Activation = Callable[[Tensor], Tensor]
 Observer = Callable[[int, Tensor], None]
 """Receives a layer index and the intermediate activations act(gate A) * (up A), shape (B, T, N)."""
+Recorder = Callable[[str, Tensor], None]
+"""Receives "ffn_input" and "ffn_output" of the last layer and "residual", what enters the final norm; shape (B, T, D) each."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class _Forward:
     key: object
     batch: MemoryBatch | None = None
     observer: Observer | None = None
+    recorder: Recorder | None = None
 
 
 _FORWARD: ContextVar[_Forward | None] = ContextVar("locas_forward", default=None)
@@ -81,8 +84,11 @@ def install(backbone: Backbone) -> object:
     """
     key = object()
     for layer, site in enumerate(backbone.sites):
-        site.module.register_forward_hook(_add_side_ffn(key, layer, site.activation))
+        site.module.register_forward_hook(_add_side_ffn(key, layer, len(backbone.sites), site.activation))
         site.down_proj.register_forward_pre_hook(_show_intermediate(key, layer))
+    backbone.sites[-1].module.register_forward_hook(_record_ffn(key))
+    if isinstance(norm := getattr(backbone.decoder, "norm", None), nn.Module):
+        norm.register_forward_pre_hook(_record_residual(key))
     return key
 
 
@@ -113,6 +119,18 @@ def observed(backbone: Backbone, observer: Observer) -> Iterator[None]:
 
 
 @contextmanager
+def recorded(backbone: Backbone, recorder: Recorder) -> Iterator[None]:
+    """Show the last FFN's input and output, and what enters the final norm, of the bare backbone to a recorder.
+
+    Args:
+        backbone: whose last layer is meant.
+        recorder: called three times per forward; never with "residual" where the decoder has no final norm by that name.
+    """
+    with _entered(_Forward(backbone.hook_key, recorder=recorder)):
+        yield
+
+
+@contextmanager
 def _entered(forward: _Forward) -> Iterator[None]:
     token = _FORWARD.set(forward)
     try:
@@ -121,7 +139,7 @@ def _entered(forward: _Forward) -> Iterator[None]:
         _FORWARD.reset(token)
 
 
-def _add_side_ffn(key: object, layer: int, activation: Activation) -> Callable[[nn.Module, Any, Any], Tensor | None]:
+def _add_side_ffn(key: object, layer: int, layers: int, activation: Activation) -> Callable[[nn.Module, Any, Any], Tensor | None]:
     def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
         forward = _FORWARD.get()
         if forward is None or forward.key is not key or forward.batch is None:
@@ -132,7 +150,28 @@ def _add_side_ffn(key: object, layer: int, activation: Activation) -> Callable[[
                 f"a batch of {batch.n_memories} memories with {batch.rows_per_memory} rows each serves {batch.n_rows} "
                 f"input rows, got {hidden.shape[0]}; build it for these rows or use MemoryBatch.select"
             )
-        return side_ffn(hidden, output, batch.rows[layer], activation)
+        # a batch has rows for the top layers only, as many as its memories have
+        at = layer - (layers - batch.rows.shape[0])
+        return side_ffn(hidden, output, batch.rows[at], activation) if at >= 0 else None
+
+    return hook
+
+
+def _record_ffn(key: object) -> Callable[[nn.Module, Any, Any], None]:
+    def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        forward = _FORWARD.get()
+        if forward is not None and forward.key is key and forward.recorder is not None:
+            forward.recorder("ffn_input", args[0])
+            forward.recorder("ffn_output", output)
+
+    return hook
+
+
+def _record_residual(key: object) -> Callable[[nn.Module, Any], None]:
+    def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        forward = _FORWARD.get()
+        if forward is not None and forward.key is key and forward.recorder is not None:
+            forward.recorder("residual", args[0])
 
     return hook
 

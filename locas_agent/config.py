@@ -22,8 +22,11 @@ class _Settings(BaseModel):
 class MemorySettings(_Settings):
     """The shape of a new memory."""
 
-    width: int = Field(32, ge=1)
-    """Slots per layer. Origin: `docs/decisions.md`, width."""
+    width: int | None = Field(None, ge=1)
+    """Slots per layer; None means 48, or as many as the backbone's FFN has neurons if that is less. Origin: `docs/decisions.md`."""
+    layers: int | None = Field(1, ge=1)
+    """How many of the topmost layers carry the memory; None means all, as in the paper. Beside the last layer alone it answers as well and is
+    trained many times faster, since nothing below it changes. Origin: `docs/decisions.md`, layers and width."""
     initialization: Initialization = "random"
     """Rows a memory starts from: Gaussian, or cloned from the most or least activated neurons or any. Origin: `docs/decisions.md`, initial rows."""
     scale_rule: ScaleRule = "none"
@@ -34,17 +37,19 @@ class MemorySettings(_Settings):
 class StudySettings(_Settings):
     """How the backbone writes study sets about a piece of overflow."""
 
+    first_samples: int = Field(4, ge=1)
+    """Questions sampled about every turn at first; one about which none is written is left alone."""
     samples_per_turn: int = Field(6, ge=1)
-    """Questions sampled about one turn in one round of the sweep."""
+    """Questions sampled in each further round about a turn that still lacks wordings."""
     max_rounds: int = Field(4, ge=1)
     """Rounds a turn that carries a fact may take until it has `wordings_per_turn` kept items."""
-    wordings_per_turn: int = Field(3, ge=1)
+    wordings_per_turn: int = Field(5, ge=1)
     """Kept items after which a turn is done."""
-    negatives_per_piece: int = Field(24, ge=0)
+    negatives_per_piece: int = Field(32, ge=0)
     """Questions the piece does not answer, sampled per piece. Without them a memory makes the backbone invent (`docs/decisions.md`, negatives)."""
-    probe_share: float = Field(0.25, ge=0, le=0.5)
+    probe_share: float = Field(0.4, ge=0, le=0.5)
     """Share of turns, among those with at least three wordings, of which one wording is held out to measure recall before and after."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(0.8, gt=0)
     """Sampling temperature of questions; answers are greedy."""
     max_question_tokens: int = Field(64, ge=8)
     """Longest question with its answer, in tokens."""
@@ -52,7 +57,7 @@ class StudySettings(_Settings):
     """Longest answer kept, in tokens; an answer that does not end by then is dropped."""
     max_piece_tokens: int = Field(512, ge=32)
     """Longest piece of overflow put before the teacher, in tokens; half the backbone's context if that is less."""
-    min_confidence: float = Field(0.5, ge=0, lt=1)
+    min_confidence: float = Field(0.35, ge=0, lt=1)
     """Least probability of the least likely token of an answer that is kept: what the teacher doubts is not learnt."""
     teacher_top_k: int = Field(16, ge=1)
     """Entries of the teacher's distribution kept per answer token; the rest is one bucket."""
@@ -63,21 +68,28 @@ class TrainingSettings(_Settings):
 
     objective: Objective = "self_study"
     """What is learnt from; see `objectives.py`."""
-    learning_rate: float = Field(1.5e-2, gt=0)
-    """Peak rate of AdamW, falling linearly to zero. Origin: `docs/decisions.md`."""
-    max_steps: int = Field(96, ge=1)
-    """Steps of one consolidation."""
+    learning_rate: float = Field(1e-2, gt=0)
+    """Peak rate of AdamW. Origin: `docs/decisions.md`."""
+    max_steps: int = Field(128, ge=1)
+    """Most steps of one consolidation."""
+    probe_every: int = Field(16, ge=1)
+    """Steps after which the held-out probes are asked; once all are answered twice in a row the rate begins to fall."""
+    falling_steps: int = Field(48, ge=1)
+    """Steps in which the rate falls to nothing, the last ones of a training; half of `max_steps` if that is less."""
     items_per_step: int = Field(8, ge=2)
     """Study items of one user in one step."""
     rehearsal_share: float = Field(0.3, ge=0, lt=1)
     """Share of the items that come from earlier sessions' study sets, once there are any. 0 forgets them."""
-    negative_share: float = Field(0.3, ge=0, lt=1)
+    negative_share: float = Field(0.4, ge=0, lt=1)
     """Share of the items that are questions never answered."""
     question_noise: float = Field(0.15, ge=0, lt=1)
     """Share of a question's tokens left out at random each time it is trained on, so that the wording is not learnt by heart."""
-    window_share: float = Field(0.25, ge=0, le=1)
-    """Share of the items asked behind some neutral turns, as in a running conversation."""
-    anchor_weight: float = Field(8.0, ge=0)
+    window_tokens: int = Field(256, ge=0)
+    """Longest run of turns, other people's or the user's own, before the items of a step that are asked as in a running conversation; 0 leaves
+    them out. What is answered from weights alone is otherwise not answered behind a window (`docs/decisions.md`, windows)."""
+    window_weight: float = Field(1.0, ge=0)
+    """Weight of these items beside the mean of the others."""
+    anchor_weight: float = Field(24.0, ge=0)
     """Weight of KL(bare backbone || with memory) on neutral text."""
     anchor_tokens: int = Field(96, ge=8)
     """Tokens of neutral text per user and step."""
@@ -91,6 +103,10 @@ class TrainingSettings(_Settings):
     """Tokens of one forward; a step over more users is split. Origin: two CPU cores (`docs/decisions.md`)."""
     seed: int = Field(0, ge=0)
     """Seed of sampling, of the initial rows and of the order of items."""
+
+    def fall_of(self, steps: int) -> int:
+        """Return in how many of the last steps of a training of that many the rate falls."""
+        return min(self.falling_steps, max(1, steps // 2))
 
 
 class AdmissionSettings(_Settings):

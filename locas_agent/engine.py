@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from locas_agent.attach import Observer, attached, observed
+from locas_agent.attach import Observer, Recorder, attached, observed, recorded
 from locas_agent.backbone import Backbone
 from locas_agent.errors import ConfigurationError, IncompatibleMemory, TurnTooLong
 from locas_agent.memory import MemoryBatch
@@ -95,11 +95,11 @@ class Engine:
         """
         hidden = self._hidden(input_ids, attention_mask, memory)  # (B, T, D)
         if positions is None:
-            return self._head(hidden)
+            return self.head(hidden)
         at = positions.to(hidden.device)
         if at.dtype == torch.bool:
-            return self._head(hidden[at])
-        return self._head(hidden.flatten(0, 1)[at])
+            return self.head(hidden[at])
+        return self.head(hidden.flatten(0, 1)[at])
 
     @torch.inference_mode()
     def observe(self, input_ids: Tensor, attention_mask: Tensor, observer: Observer) -> None:
@@ -113,6 +113,17 @@ class Engine:
         with observed(self.backbone, observer):
             self._run(input_ids, attention_mask)
 
+    @torch.no_grad()
+    def record(self, input_ids: Tensor, recorder: Recorder) -> None:
+        """Run the bare backbone and show the last FFN's input and output and what enters the final norm; nothing is returned.
+
+        Args:
+            input_ids: right-padded, shape (B, T), int64: causal attention never looks at the padding.
+            recorder: called with a name and a tensor of shape (B, T, D) that may take part in autograd later.
+        """
+        with recorded(self.backbone, recorder):
+            self._run(input_ids, None)
+
     def generate(
         self,
         prompts: Sequence[Sequence[int]],
@@ -120,7 +131,7 @@ class Engine:
         memory: MemoryBatch | None = None,
         max_new_tokens: int = 48,
         temperature: float = 0.0,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         groups: Sequence[int] | None = None,
         max_batch_tokens: int = MAX_BATCH_TOKENS,
     ) -> list[Generation]:
@@ -134,7 +145,7 @@ class Engine:
             memory: serves exactly `len(prompts)` rows; None is the bare backbone.
             max_new_tokens: most tokens per answer; fewer where the context ends.
             temperature: 0 is greedy.
-            seed: of the sampled answers.
+            seed: of the sampled answers; one for each prompt makes an answer independent of the prompts beside it.
             groups: one number per prompt; the tokens with which all prompts of a group begin are run once for the group. Rows of a group
                 must use the same memory. Results are the same but for rounding; many questions about one text get cheap.
             max_batch_tokens: budget of one micro-batch; a longer row runs alone.
@@ -149,6 +160,8 @@ class Engine:
         """
         self._check(prompts, memory, spare=1)
         _check_decoding(max_new_tokens, temperature)
+        if not isinstance(seed, int) and len(seed) != len(prompts):
+            raise ConfigurationError(f"one seed, or one per prompt, got {len(seed)} for {len(prompts)}")
         results: dict[int, Generation] = {}
         shared = _shared_lengths(prompts, groups)
         for rows in _grouped_batches(prompts, shared, groups, max_new_tokens, max_batch_tokens):
@@ -158,7 +171,7 @@ class Engine:
                 _select(memory, rows),
                 max_new_tokens,
                 temperature,
-                [(seed, row) for row in rows],
+                [(seed, row) if isinstance(seed, int) else (seed[row], 0) for row in rows],
                 groups=None if groups is None else [(groups[row], shared[row]) for row in rows],
             )
             while decoding.alive:
@@ -284,7 +297,7 @@ class Engine:
         hidden: Tensor = output.last_hidden_state
         return hidden
 
-    def _head(self, hidden: Tensor) -> Tensor:
+    def head(self, hidden: Tensor) -> Tensor:
         """Logits of hidden states, shape (..., D) -> (..., V), with the scaling some architectures put after it."""
         config = self.backbone.config
         logits: Tensor = self.backbone.model.get_output_embeddings()(hidden)
@@ -322,7 +335,7 @@ class Engine:
     def _target_logprobs(self, hidden: Tensor, targets: Tensor) -> Tensor:
         parts = [torch.zeros(0)]
         for states, wanted in zip(torch.split(hidden, _HEAD_ROWS), torch.split(targets, _HEAD_ROWS), strict=True):
-            logprobs = self._head(states).float().log_softmax(dim=-1)  # (n, V)
+            logprobs = self.head(states).float().log_softmax(dim=-1)  # (n, V)
             parts.append(logprobs.gather(1, wanted[:, None])[:, 0].cpu())
         return torch.cat(parts)
 
@@ -330,7 +343,7 @@ class Engine:
     def _head_of_distribution(self, hidden: Tensor, top_k: int) -> TopK:
         ids, logprobs = [torch.zeros(0, top_k, dtype=torch.int32)], [torch.zeros(0, top_k)]
         for states in torch.split(hidden, _HEAD_ROWS):
-            best = self._head(states).float().log_softmax(dim=-1).topk(top_k, dim=-1)  # (n, K)
+            best = self.head(states).float().log_softmax(dim=-1).topk(top_k, dim=-1)  # (n, K)
             ids.append(best.indices.to(device="cpu", dtype=torch.int32))
             logprobs.append(best.values.cpu())
         return TopK(ids=torch.cat(ids), logprobs=torch.cat(logprobs))
@@ -400,7 +413,7 @@ class _Decoding:
             self._compact()
         positions = (self.mask.cumsum(dim=1) - 1).clamp_min(0)[:, -self.inputs.shape[1] :]
         hidden = self.engine._hidden(self.inputs, self.mask, self.memory, cache=self.cache, position_ids=positions)
-        logits = self.engine._head(hidden[:, -1]).float()  # (B, V)
+        logits = self.engine.head(hidden[:, -1]).float()  # (B, V)
         chosen = self._choose(logits)  # (B,)
         logprobs = logits.log_softmax(dim=-1).gather(1, chosen[:, None])[:, 0].tolist()
         tokens = chosen.tolist()

@@ -21,20 +21,32 @@ class Example:
 
     Attributes:
         prompt: tokens in front, at least one; never scored.
-        target: tokens scored, at least one.
-        teacher: distribution before each target token; None asks for plain next-token loss.
+        target: tokens after it, at least one.
+        teacher: distribution before each scored token; None asks for plain next-token loss.
         weight: weight of the row in its user's mean.
+        scored: places in `target` of the tokens to be learnt, ascending; None means all. Several answers with questions in between are one row.
     """
 
     prompt: tuple[int, ...]
     target: tuple[int, ...]
     teacher: TopK | None
     weight: float = 1.0
+    scored: tuple[int, ...] | None = None
 
     @property
     def n_tokens(self) -> int:
         """Tokens the forward sees: the last target token is only predicted."""
         return len(self.prompt) + len(self.target) - 1
+
+    @property
+    def places(self) -> Sequence[int]:
+        """Places in `target` of the scored tokens."""
+        return range(len(self.target)) if self.scored is None else self.scored
+
+    @property
+    def n_scored(self) -> int:
+        """Tokens to be learnt."""
+        return len(self.places)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,11 +84,11 @@ class ExampleBatch:
         for row, example in enumerate(flat):
             tokens = [*example.prompt, *example.target]
             input_ids[row, : len(tokens) - 1] = torch.tensor(tokens[:-1])
-            positions[row, len(example.prompt) - 1 : len(tokens) - 1] = True
-            row_ids = torch.zeros(len(example.target), top_k, dtype=torch.long)
-            row_logprobs = torch.full((len(example.target), top_k), -60.0)
+            positions[row, len(example.prompt) - 1 + torch.tensor(example.places)] = True
+            row_ids = torch.zeros(example.n_scored, top_k, dtype=torch.long)
+            row_logprobs = torch.full((example.n_scored, top_k), -60.0)
             if example.teacher is None:
-                row_ids[:, 0] = torch.tensor(example.target)
+                row_ids[:, 0] = torch.tensor([example.target[place] for place in example.places])
                 row_logprobs[:, 0] = 0.0
             else:
                 kept = example.teacher.ids.shape[1]
@@ -84,12 +96,12 @@ class ExampleBatch:
                 row_logprobs[:, :kept] = example.teacher.logprobs
             ids.append(row_ids)
             logprobs.append(row_logprobs)
-        lengths = torch.tensor([len(example.target) for example in flat])
+        lengths = torch.tensor([example.n_scored for example in flat])
         return cls(
             input_ids.to(device),
             positions.to(device),
             torch.repeat_interleave(torch.arange(len(flat)), lengths).to(device),
-            torch.tensor([token for example in flat for token in example.target]).to(device),
+            torch.tensor([example.target[place] for example in flat for place in example.places]).to(device),
             torch.cat(ids).to(device),
             torch.cat(logprobs).to(device),
             torch.tensor([example.weight for example in flat]).to(device),

@@ -10,14 +10,40 @@ from dataclasses import dataclass
 
 import torch
 
+from locas_agent.backbone import Backbone
 from locas_agent.config import AdmissionSettings
-from locas_agent.consolidation import Lesson, question_example
-from locas_agent.engine import Engine
-from locas_agent.examples import Example, ExampleBatch
-from locas_agent.memory import DOWN, LocasMemory, MemoryBatch
+from locas_agent.curriculum import Lesson, question_example
+from locas_agent.examples import Example
+from locas_agent.memory import DOWN, LocasMemory
+from locas_agent.student import Student
 from locas_agent.study import PROBE
 
-MEASURE_BATCH_TOKENS = 8192
+
+@dataclass(frozen=True, eq=False)
+class Questions:
+    """A lesson's items as they are asked: question alone, answer to be given.
+
+    Attributes:
+        new: trained items of this consolidation.
+        probes: its held-out wordings.
+        earlier: items of former consolidations that still hold.
+    """
+
+    new: list[Example]
+    probes: list[Example]
+    earlier: list[Example]
+
+    @classmethod
+    def of(cls, backbone: Backbone, lesson: Lesson) -> Questions:
+        """Encode the items of a lesson."""
+        new = [question_example(backbone, item) for item in lesson.new if item.kind != PROBE]
+        probes = [question_example(backbone, item) for item in lesson.new if item.kind == PROBE]
+        return cls(new, probes, [question_example(backbone, item) for item in lesson.earlier])
+
+    @property
+    def examples(self) -> list[Example]:
+        """All of them."""
+        return [*self.new, *self.probes, *self.earlier]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +71,23 @@ class Admission:
     detail: str
 
 
-def measure(engine: Engine, memories: Sequence[LocasMemory | None], lessons: Sequence[Lesson], neutral: Sequence[Example]) -> list[Measured]:
-    """Measure each memory on its own lesson and on neutral text it was not trained on."""
-    asked: list[tuple[int, Example, str]] = []
-    for index, lesson in enumerate(lessons):
-        groups = {"new": lesson.new, "earlier": lesson.earlier}
-        for group, items in groups.items():
-            asked += [(index, question_example(engine.backbone, item), "probe" if item.kind == PROBE and group == "new" else group) for item in items]
-    hits: dict[tuple[int, str], list[float]] = {}
-    for (index, _, group), (_, hit) in zip(asked, _scores(engine, memories, [(i, e) for i, e, _ in asked]), strict=True):
-        hits.setdefault((index, group), []).append(hit)
-    texts = [(index, example) for index, memory in enumerate(memories) if memory is not None for example in neutral]
-    drifts: dict[int, list[torch.Tensor]] = {}
-    for (index, _), (losses, _) in zip(texts, _scores(engine, memories, texts), strict=True):
-        drifts.setdefault(index, []).append(losses)
+def measure(student: Student, memories: Sequence[LocasMemory | None], questions: Sequence[Questions], neutral: Sequence[Example]) -> list[Measured]:
+    """Measure each memory on its own lesson's questions and on neutral text it was not trained on.
+
+    Args:
+        student: knows the examples of `questions` and `neutral`.
+        memories: one per lesson; None is the bare backbone.
+        questions: of each lesson.
+        neutral: the same for all.
+    """
+    asked = [[*each.new, *each.probes, *each.earlier] for each in questions]
+    answered = student.scores(memories, asked)
+    drifts = student.scores(memories, [[] if memory is None else list(neutral) for memory in memories])
     measured = []
-    for index in range(len(lessons)):
-        new, probe, earlier = (_mean(hits.get((index, group))) for group in ("new", "probe", "earlier"))
-        measured.append(Measured(new, probe, earlier, *_drift(drifts.get(index))))
+    for each, scores, drift in zip(questions, answered, drifts, strict=True):
+        hits = iter([float(hit) for _, hit in scores])
+        new, probe, earlier = (_mean([next(hits) for _ in group]) for group in (each.new, each.probes, each.earlier))
+        measured.append(Measured(new, probe, earlier, *_drift([losses for losses, _ in drift])))
     return measured
 
 
@@ -100,32 +125,11 @@ def _of_new(measured: Measured) -> float:
     return sum(values) / len(values) if values else 1.0
 
 
-@torch.inference_mode()
-def _scores(engine: Engine, memories: Sequence[LocasMemory | None], asked: Sequence[tuple[int, Example]]) -> list[tuple[torch.Tensor, float]]:
-    """Return for each (memory, example) the loss per token, and 1.0 where every target token is the most likely one."""
-    backbone = engine.backbone
-    results: list[tuple[torch.Tensor, float] | None] = [None] * len(asked)
-    order = sorted(range(len(asked)), key=lambda at: (asked[at][1].n_tokens, asked[at][0]))
-    while order:
-        longest = asked[order[min(len(order), 64) - 1]][1].n_tokens
-        rows = max(1, min(len(order), MEASURE_BATCH_TOKENS // max(longest, 1), 64))
-        chunk, order = order[:rows], order[rows:]
-        batch = ExampleBatch.of([[asked[at][1]] for at in chunk], pad_id=backbone.pad_id, device=backbone.device)
-        chosen = [memories[asked[at][0]] for at in chunk]
-        memory = MemoryBatch.of(chosen, backbone) if any(each is not None for each in chosen) else None
-        logits = engine.logits(batch.input_ids, memory=memory, positions=batch.positions)
-        losses, right = batch.losses(logits).cpu(), (logits.argmax(-1) == batch.targets).cpu()
-        for row, at in enumerate(chunk):
-            of_row = (batch.rows == row).cpu()
-            results[at] = (losses[of_row], float(right[of_row].all()))
-    return [result for result in results if result is not None]
-
-
-def _mean(values: list[float] | None) -> float | None:
+def _mean(values: list[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _drift(losses: list[torch.Tensor] | None) -> tuple[float, float]:
+def _drift(losses: list[torch.Tensor]) -> tuple[float, float]:
     if not losses:
         return 0.0, 0.0
     tokens = torch.cat(losses)

@@ -2,7 +2,8 @@
 
 Knows nothing of users, stores or training: token ids in, memories out.
 
-Shapes: L layers, B input rows, T tokens, D hidden size, W width, N neurons of the backbone's FFN.
+Shapes: L layers (of the backbone, or its topmost that carry the memory),
+B input rows, T tokens, D hidden size, W width, N neurons of the backbone's FFN.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def initialize(
     input_ids: Sequence[Sequence[int]],
     *,
     width: int,
+    layers: int | None = None,
     method: Method = "highest",
     scale_rule: ScaleRule = "width",
     seed: int = 0,
@@ -43,6 +45,7 @@ def initialize(
         input_ids: token sequences of the user's text; only "highest" and "lowest" read them. They decide which
             neurons are cloned, so erasing the text means erasing gate rows, up rows and indices too.
         width: slots per layer, 1..N.
+        layers: how many of the topmost layers carry the memory; None means all.
         method: clone the neurons of highest or lowest mean |activation|, neurons drawn at random, or take Gaussian
             rows.
         scale_rule: tau is the mean norm of the backbone's output vectors divided by width ("width", the paper's), by
@@ -57,7 +60,7 @@ def initialize(
 
     Source: arXiv 2602.05085, activation-guided cloning; scale rules "sqrt" and "none" are ours, see docs/decisions.md.
     """
-    return initialize_many(engine_or_backbone, [input_ids], width=width, method=method, scale_rule=scale_rule, seed=seed)[0]
+    return initialize_many(engine_or_backbone, [input_ids], width=width, layers=layers, method=method, scale_rule=scale_rule, seed=seed)[0]
 
 
 def initialize_many(
@@ -65,6 +68,7 @@ def initialize_many(
     inputs: Sequence[Sequence[Sequence[int]]],
     *,
     width: int,
+    layers: int | None = None,
     method: Method = "highest",
     scale_rule: ScaleRule = "width",
     seed: int = 0,
@@ -76,6 +80,7 @@ def initialize_many(
         engine_or_backbone: whose neurons are ranked and cloned.
         inputs: per user the token sequences of the user's text.
         width: slots per layer, 1..N.
+        layers: as in `initialize`.
         method: as in `initialize`.
         scale_rule: as in `initialize`.
         seed: of the two random methods, the same for every user.
@@ -89,6 +94,9 @@ def initialize_many(
     """
     backbone = engine_or_backbone.backbone if isinstance(engine_or_backbone, Engine) else engine_or_backbone
     _check(backbone, width, method, scale_rule)
+    layers = backbone.n_layers if layers is None else layers
+    if not 1 <= layers <= backbone.n_layers:
+        raise ConfigurationError(f"a memory stands beside 1..{backbone.n_layers} layers of {backbone.name!r}, got {layers}")
     chosen: list[list[Tensor]] | list[list[Tensor] | None]
     if method in ("highest", "lowest"):
         activations = mean_activations(backbone, inputs, max_batch_tokens=max_batch_tokens)
@@ -96,7 +104,7 @@ def initialize_many(
     else:
         chosen = [_drawn(backbone, width, seed) if method == "random_index" else None for _ in inputs]
     scale = output_scale(backbone, width=width, rule=scale_rule)
-    return [_build(backbone, indices, scale, width, method, seed) for indices in chosen]
+    return [_build(backbone, indices, scale, width, layers, method, seed) for indices in chosen]
 
 
 def output_scale(backbone: Backbone, *, width: int, rule: ScaleRule = "width") -> Tensor:
@@ -171,23 +179,23 @@ def _drawn(backbone: Backbone, width: int, seed: int) -> list[Tensor]:
     return [torch.randperm(site.n_neurons, generator=generator)[:width] for site in backbone.sites]
 
 
-def _build(backbone: Backbone, indices: list[Tensor] | None, scale: Tensor, width: int, method: Method, seed: int) -> LocasMemory:
+def _build(backbone: Backbone, indices: list[Tensor] | None, scale: Tensor, width: int, layers: int, method: Method, seed: int) -> LocasMemory:
     """Assemble one memory from neuron indices, or from Gaussian rows where there are none."""
-    slab = torch.zeros(backbone.n_layers, 3, width, backbone.hidden_size)  # down rows stay zero
+    slab = torch.zeros(layers, 3, width, backbone.hidden_size)  # down rows stay zero
     if indices is None:
         generator = torch.Generator().manual_seed(seed)
         slab[:, :DOWN] = torch.randn(slab[:, :DOWN].shape, generator=generator)
-        neurons = torch.full((backbone.n_layers, width), -1, dtype=torch.int64)
+        neurons = torch.full((layers, width), -1, dtype=torch.int64)
     else:
-        neurons = torch.stack(indices)  # (L, W)
-        for layer, (site, chosen) in enumerate(zip(backbone.sites, indices, strict=True)):
+        neurons = torch.stack(indices[-layers:])  # (L, W)
+        for layer, (site, chosen) in enumerate(zip(backbone.sites[-layers:], indices[-layers:], strict=True)):
             at = chosen.to(backbone.device)
             slab[layer, GATE] = site.gate_rows()[at].float().cpu()
             slab[layer, UP] = site.up_rows()[at].float().cpu()
     slab /= torch.linalg.vector_norm(slab, dim=-1, keepdim=True).clamp_min(_SMALLEST_NORM)
     return LocasMemory(
         slab=slab.to(backbone.device),
-        scale=scale.clone(),
+        scale=scale[-layers:].clone(),
         neuron_indices=neurons.to(backbone.device),
         fingerprint=backbone.fingerprint,
         initialization=method,

@@ -9,17 +9,22 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from locas_agent import gate, seeds
 from locas_agent.config import LocasConfig
-from locas_agent.consolidation import Lesson, Progress, Trained, Trainer
+from locas_agent.consolidation import Progress, Trained, Trainer
+from locas_agent.curriculum import Lesson
 from locas_agent.engine import Engine
 from locas_agent.memory import LocasMemory
 from locas_agent.neutral import NeutralText, load_neutral
-from locas_agent.pieces import QUOTE_CHARACTERS, Piece
+from locas_agent.pieces import QUOTE_CHARACTERS, Piece, cut_pieces
 from locas_agent.prompting import question
+from locas_agent.readout import Readout
+from locas_agent.student import ReadoutStudent, Student, WholeStudent
 from locas_agent.study import QUESTION, Item, Study, StudyRequest, StudySet
+from locas_storage import Turn
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +67,16 @@ class Learner:
             self._neutral = load_neutral(self._engine, max_tokens=self._config.training.anchor_tokens, top_k=self._config.study.teacher_top_k)
         return self._neutral
 
+    @cached_property
+    def readout(self) -> Readout | None:
+        """The end of this backbone, None where it is built in a way not known; tried out at first use."""
+        readout = Readout.of(self._engine)
+        if readout is not None:
+            # Before any user's text: beside it in one batch, neutral text would come out a rounding different, and what a user's memory
+            # becomes to the byte would depend on who was the first to learn in this process.
+            readout.states([*self.neutral.anchors, *self.neutral.held_out])
+        return readout
+
     @property
     def piece_tokens(self) -> int:
         """Longest piece that leaves room for a seed prompt with its quote and for what is written, in tokens."""
@@ -69,6 +84,11 @@ class Learner:
         seed = seeds.ask_about("quote " * (QUOTE_CHARACTERS // 6), speaker="Somebody")
         room = backbone.context_tokens - len(backbone.encode_chat(question(seed))) - settings.max_question_tokens
         return max(MIN_PIECE_TOKENS, min(settings.max_piece_tokens, backbone.context_tokens // 2, room))
+
+    def pieces(self, turns: Sequence[Turn]) -> tuple[Piece, ...]:
+        """Cut overflow into pieces that leave room for study on this backbone."""
+        backbone = self._engine.backbone
+        return tuple(cut_pieces(turns, lambda messages: len(backbone.encode_chat(messages, generation_prompt=False)), max_tokens=self.piece_tokens))
 
     def learn(self, tasks: Sequence[Task], *, seed: int | None = None, progress: Progress | None = None) -> list[Outcome]:
         """Study, train and judge; nothing is written anywhere.
@@ -88,7 +108,7 @@ class Learner:
             progress("study", len(tasks), len(tasks))
         lessons = [_lesson(task, study_set) for task, study_set in zip(tasks, sets, strict=True)]
         wanting = [index for index, lesson in enumerate(lessons) if self._has_matter(lesson)]
-        trainer = Trainer(self._engine, config, self.neutral)
+        trainer = Trainer(self._engine, config, self.neutral, self.readout)
         trained = dict(zip(wanting, trainer.train([lessons[index] for index in wanting], progress=progress) if wanting else [], strict=True))
         judged = self._judge(tasks, lessons, trained, config)
         outcomes = []
@@ -120,9 +140,12 @@ class Learner:
         self, tasks: Sequence[Task], lessons: Sequence[Lesson], trained: dict[int, Trained], config: LocasConfig
     ) -> dict[int, tuple[gate.Admission, dict[str, Any]]]:
         chosen = sorted(trained)
-        before = gate.measure(self._engine, [tasks[i].memory for i in chosen], [lessons[i] for i in chosen], self.neutral.held_out)
+        questions = [gate.Questions.of(self._engine.backbone, lessons[i]) for i in chosen]
+        former = [tasks[i].memory for i in chosen]
         finite = [trained[i].memory if trained[i].is_finite else tasks[i].memory for i in chosen]
-        after = gate.measure(self._engine, finite, [lessons[i] for i in chosen], self.neutral.held_out)
+        student = self._student([*former, *finite], questions)
+        before = gate.measure(student, former, questions, self.neutral.held_out)
+        after = gate.measure(student, finite, questions, self.neutral.held_out)
         judged = {}
         for i, was, now in zip(chosen, before, after, strict=True):
             admission = gate.decide(was, now, is_finite=trained[i].is_finite, settings=config.admission)
@@ -132,6 +155,13 @@ class Learner:
             }  # fmt: skip
             judged[i] = (admission, figures)
         return judged
+
+    def _student(self, memories: Sequence[LocasMemory | None], questions: Sequence[gate.Questions]) -> Student:
+        tokens = self._config.training.max_batch_tokens
+        if self.readout is None or any(memory is not None and memory.n_layers > 1 for memory in memories):
+            return WholeStudent(self._engine, max_batch_tokens=tokens)
+        seen = [*self.neutral.held_out, *(example for each in questions for example in each.examples)]
+        return ReadoutStudent(self.readout, self._engine.backbone, seen, max_batch_tokens=tokens)
 
     def _nothing_learnt(self, study_set: StudySet) -> gate.Admission:
         """Turns without anything to remember are learnt by leaving the memory as it is; a backbone that cannot study is refused."""

@@ -2,7 +2,8 @@
 
 Knows nothing of users, stores, training or how a memory is applied to a hidden state.
 
-Shapes: L layers, U memories of a batch, B input rows, W width (slots per layer), D hidden size. Axis 3 of every slab
+Shapes: L layers that carry a memory, the topmost of the backbone; U memories of a batch,
+B input rows, W width (slots per layer), D hidden size. Axis 3 of every slab
 is gate, up, down.
 """
 
@@ -98,7 +99,7 @@ class LocasMemory:
 
     @property
     def n_layers(self) -> int:
-        """L, the number of layers."""
+        """L, the number of layers that carry it: the topmost of the backbone."""
         return self.slab.shape[0]
 
     @property
@@ -182,7 +183,7 @@ class MemoryBatch:
     def of(cls, memories: Sequence[LocasMemory | None], backbone: Backbone, rows_per_memory: int = 1) -> MemoryBatch:
         """Stack memories for one forward on a backbone.
 
-        Narrower memories are padded with zero slots, which is exact; None is a memory of zero slots only, so its rows
+        Narrower memories and those of fewer layers are padded with zero slots, which is exact; None is a memory of zero slots only, so its rows
         get the bare backbone. Where every entry is None, pass None to the engine instead: that skips the side FFN.
         Build a batch when its memories change, not per step: it copies every slab.
 
@@ -204,12 +205,13 @@ class MemoryBatch:
             if memory is not None:
                 _check_fits(memory, backbone)
         width = max((memory.width for memory in memories if memory is not None), default=1)
-        shape = (backbone.n_layers, len(memories), 3, width, backbone.hidden_size)
+        layers = max((memory.n_layers for memory in memories if memory is not None), default=1)
+        shape = (layers, len(memories), 3, width, backbone.hidden_size)
         rows = torch.zeros(shape, dtype=backbone.dtype, device=backbone.device)
         for index, memory in enumerate(memories):
             if memory is not None:
                 slab, scale = memory.slab.detach(), memory.scale
-                rows[:, index, :, : memory.width] = effective_rows(slab, scale).to(rows)  # (L, 3, W, D)
+                rows[layers - memory.n_layers :, index, :, : memory.width] = effective_rows(slab, scale).to(rows)  # (L, 3, W, D)
         return cls(rows=rows, rows_per_memory=rows_per_memory)
 
     @classmethod
@@ -252,7 +254,7 @@ class MemoryBatch:
 
 def _check_fits(memory: LocasMemory, backbone: Backbone) -> None:
     """Raise unless a memory has the backbone's shape and fingerprint; the shape first, because it is free."""
-    if (memory.n_layers, memory.hidden_size) != (backbone.n_layers, backbone.hidden_size):
+    if memory.n_layers > backbone.n_layers or memory.hidden_size != backbone.hidden_size:
         raise IncompatibleMemory(
             f"the memory has {memory.n_layers} layers of hidden size {memory.hidden_size}, "
             f"backbone {backbone.name!r} has {backbone.n_layers} of {backbone.hidden_size}"

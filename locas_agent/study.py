@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from locas_agent import seeds
-from locas_agent.answers import agree
+from locas_agent.answers import agree, words
 from locas_agent.config import StudySettings
 from locas_agent.engine import Engine, Generation, TopK
 from locas_agent.memory import LocasMemory, MemoryBatch
@@ -123,7 +123,6 @@ class Study:
         self._engine = engine
         self._settings = settings
         self._seed = seed
-        self._calls = 0
 
     def write(self, requests: Sequence[StudyRequest]) -> list[StudySet]:
         """Return one study set per request; the pieces of a user are studied oldest first."""
@@ -148,16 +147,18 @@ class Study:
         for index in active:
             desks[index].turns += len(desks[index].request.pieces[turn].quotes)
         for round_number in range(self._settings.max_rounds):
-            samples = self._settings.samples_per_turn if round_number else max(2, self._settings.samples_per_turn // 3)
+            samples = self._settings.samples_per_turn if round_number else self._settings.first_samples
             keys = list(open_quotes)
             prompts = [self._about(desks[index].request.pieces[turn], open_quotes[index, at]) for index, at in keys]
-            texts = self._sample([prompt for prompt in prompts for _ in range(samples)])
+            # a seed says piece, round, turn and sample of one user: what is written does not depend on who else studies
+            places = [((turn * 16 + round_number) * 4096 + at) * 64 + sample for _, at in keys for sample in range(samples)]
+            texts = self._sample([prompt for prompt in prompts for _ in range(samples)], places)
             candidates: list[tuple[tuple[int, int], _Candidate]] = []
             for number, key in enumerate(keys):
                 found = [written for text in texts[number * samples : (number + 1) * samples] if (written := seeds.written(text))]
                 desk, quote = desks[key[0]], open_quotes[key]
                 desk.sampled += samples
-                if round_number == 0 and 2 * len(found) < samples:
+                if round_number == 0 and not found:
                     desk.nothing += any(seeds.says_nothing(text) for text in texts[number * samples : (number + 1) * samples])
                     del open_quotes[key]
                     continue
@@ -168,10 +169,13 @@ class Study:
                         asked[key].add(written.question)
                         candidates.append((key, _Candidate(key[0], desk.request.pieces[turn], quote.turn_seq, written.question, written.answer)))
             items = self._supported([candidate for _, candidate in candidates])
-            for (key, candidate), item in zip(candidates, items, strict=True):
+            for ((index, at), candidate), item in zip(candidates, items, strict=True):
                 if item is not None:
-                    kept[key].append(item)
-                    desks[key[0]].covered.add(candidate.turn_seq)
+                    at = told_in(candidate.piece.quotes, at, item)
+                    item = replace(item, turn_seq=candidate.piece.quotes[at].turn_seq)
+                    if item.question not in {other.question for other in kept[index, at]}:
+                        kept[index, at].append(item)
+                    desks[index].covered.add(item.turn_seq)
             open_quotes = {key: quote for key, quote in open_quotes.items() if len(kept[key]) < wanted}
             if not open_quotes:
                 break
@@ -228,7 +232,7 @@ class Study:
         """Sample questions the piece leaves open; keep those that no piece at hand and no memory answers."""
         count = self._settings.negatives_per_piece
         prompts = [[*desks[index].request.pieces[turn].messages, *question(seeds.ask_untold())] for index in active for _ in range(count)]
-        texts = self._sample(prompts)
+        texts = self._sample(prompts, [-1 - turn * 4096 - sample for _ in active for sample in range(count)])
         candidates = []
         for number, index in enumerate(active):
             desk = desks[index]
@@ -264,7 +268,7 @@ class Study:
     def _finish(self, desk: _Desk) -> StudySet:
         """Hold out one wording of some turns as probes, and add up the figures."""
         new = [item for item in desk.new if item.item_id not in desk.retired]
-        rng = Random(f"{self._seed}:probes:{[item.turn_seq for item in new]}")
+        rng = Random(f"{self._seed}:probes:{[item.question for item in new]}")
         probes = set()
         for turn_seq in sorted({item.turn_seq for item in new if item.kind == QUESTION}):
             wordings = [item for item in new if item.turn_seq == turn_seq and item.kind == QUESTION]
@@ -277,11 +281,11 @@ class Study:
     def _about(self, piece: Piece, quote: Quote) -> list[Message]:
         return [*piece.messages, *question(seeds.ask_about(quote.text, speaker=quote.speaker))]
 
-    def _sample(self, prompts: list[list[Message]]) -> list[str]:
-        self._calls += 1
+    def _sample(self, prompts: list[list[Message]], places: list[int]) -> list[str]:
+        """Sample one text per prompt, each from the random stream of its place."""
         settings = self._settings
-        seed = self._seed * 1_000_003 + self._calls
-        generations = self._generate(prompts, settings.max_question_tokens, temperature=settings.temperature, seed=seed)
+        streams = [self._seed * 1_000_003 + place for place in places]
+        generations = self._generate(prompts, settings.max_question_tokens, temperature=settings.temperature, streams=streams)
         return [self._engine.backbone.decode(generation.ids) if generation else "" for generation in generations]
 
     def _answer(self, prompts: list[list[Message]], *, memory: MemoryBatch | None = None) -> list[_Answer | None]:
@@ -291,7 +295,13 @@ class Study:
         return [_Answer(g.ids, decode(g.ids).strip(), math.exp(min(g.logprobs))) if g and g.stopped and g.ids else None for g in generations]
 
     def _generate(
-        self, prompts: list[list[Message]], length: int, *, memory: MemoryBatch | None = None, temperature: float = 0.0, seed: int = 0
+        self,
+        prompts: list[list[Message]],
+        length: int,
+        *,
+        memory: MemoryBatch | None = None,
+        temperature: float = 0.0,
+        streams: Sequence[int] | None = None,
     ) -> list[Generation | None]:
         """Run the prompts that fit into the context; None for the others."""
         backbone = self._engine.backbone
@@ -302,7 +312,7 @@ class Study:
             [encoded[at] for at in fitting],
             groups=[groups[at] for at in fitting] if memory is None else None,
             memory=memory.select(fitting) if memory is not None and fitting else None,
-            max_new_tokens=length, temperature=temperature, seed=seed,
+            max_new_tokens=length, temperature=temperature, seed=0 if streams is None else [streams[at] for at in fitting],
         )  # fmt: skip
         result: list[Generation | None] = [None] * len(prompts)
         for at, generation in zip(fitting, found, strict=True):
@@ -319,6 +329,17 @@ class Study:
             Item(new_item_id(), kind, c.piece.from_seq, c.piece.to_seq, c.turn_seq, c.question, answer.text, ending, teacher)
             for (c, answer, kind), ending, teacher in zip(answered, endings, teachers, strict=True)
         ]
+
+
+def told_in(quotes: Sequence[Quote], asked: int, item: Item) -> int:
+    """Return which turn tells the answer: the one asked about, unless its text has no word of it and another's has.
+
+    Asked about one turn, a small backbone now and then writes about its neighbour. Counted for the wrong turn, such an item would leave the
+    neighbour's own questions out as known, and hide that the turn asked about still has none.
+    """
+    wanted = set(words(item.answer)) - set(words(item.question))
+    shared = [len(wanted & set(words(quote.text))) for quote in quotes]
+    return asked if shared[asked] or not any(shared) else shared.index(max(shared))
 
 
 def _by_beginning(prompts: list[list[Message]]) -> list[int]:

@@ -43,6 +43,15 @@ def told_and_asked(rng: Random) -> list[dict[str, str]]:
     return messages
 
 
+def conversation(rng: Random) -> list[dict[str, str]]:
+    """Somebody else talks, and tells a thing or two."""
+    messages = []
+    for relation in rng.sample(RELATIONS, 3):
+        messages += talk(rng, rng.randint(0, 3))
+        messages += [line(each.role, each.text) for each in tell(rng, Fact(relation, make_value(relation.kind, TRAIN, rng), 0))]
+    return messages
+
+
 def open_book(rng: Random) -> list[dict[str, str]]:
     messages = []
     for text, value in rng.sample(FIXED_FACTS, 3):
@@ -61,7 +70,7 @@ def main() -> None:
         rows.append({"kind": "talk", "messages": [header(_date(rng)), *talk(rng, 3)]})
         start = rng.randrange(len(prose) - 500)
         rows.append({"kind": "prose", "text": prose[start : start + 400]})
-        rows.append({"kind": "window", "messages": [header(_date(rng)), *talk(rng, rng.randint(1, 2))]})
+        rows.append({"kind": "window", "messages": [header(_date(rng)), *conversation(rng)]})
     rng.shuffle(rows)
     with (ROOT / "locas_agent" / "neutral.jsonl").open("w", encoding="utf-8") as file:
         for row in rows:

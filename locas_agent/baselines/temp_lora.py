@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from locas_agent.backbone import Backbone
 from locas_agent.config import LocasConfig
-from locas_agent.consolidation import Lesson, Progress, Trainer
+from locas_agent.consolidation import Progress
+from locas_agent.curriculum import Curriculum, Lesson, rate_factor
 from locas_agent.engine import MAX_BATCH_TOKENS, Engine
 from locas_agent.errors import ConfigurationError, IncompatibleMemory, MissingExtra
 from locas_agent.examples import Example, ExampleBatch
@@ -83,7 +84,7 @@ class TempLora:
             raise MissingExtra.of("eval", "the LoRA peer") from error
         self._settings = config.training
         self._rate = learning_rate
-        self._lessons = Trainer(Engine(backbone), config, neutral)
+        self._curriculum = Curriculum(Engine(backbone), config, neutral)
         own = Backbone(copy.deepcopy(backbone.model), backbone.tokenizer, name=f"{backbone.name} with LoRA")
         options: dict[str, Any] = {"r": rank, "lora_alpha": rank, "lora_dropout": 0.0, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():  # PEFT draws rows of its own; those of `_empty_state` replace them
@@ -103,15 +104,12 @@ class TempLora:
         """Return an adapter that changes nothing: what every new user starts from."""
         return {name: tensor.clone() for name, tensor in self._empty.items()}
 
-    def train(
-        self, lesson: Lesson, previous: LoraState | None = None, *, place: int = 0, steps: int | None = None, progress: Progress | None = None
-    ) -> LoraTrained:
+    def train(self, lesson: Lesson, previous: LoraState | None = None, *, steps: int | None = None, progress: Progress | None = None) -> LoraTrained:
         """Train one user's adapter.
 
         Args:
             lesson: what is learnt; its memory is not looked at.
             previous: the user's former adapter; None starts an empty one. It is not changed.
-            place: of the lesson among those the memories were trained on: the same place draws the same items.
             steps: steps to take, where a memory's training stopped early; None means `training.max_steps`.
             progress: called after each step.
 
@@ -120,20 +118,21 @@ class TempLora:
             IncompatibleMemory: `previous` belongs to another backbone or rank.
         """
         started = time.perf_counter()
-        planned = self._settings.max_steps
-        total = planned if steps is None else steps
+        total = self._settings.max_steps if steps is None else steps
+        fall = self._settings.fall_of(total)
         if total < 1:
             raise ConfigurationError(f"steps is at least 1, got {total}")
-        stream = self._lessons._streams(lesson, place)
+        stream = self._curriculum.stream(lesson)
         self._load(previous)
         parameters = list(self._parameters.values())
         optimizer = torch.optim.AdamW(parameters, lr=self._rate, betas=(0.9, 0.98), weight_decay=0.0, fused=False)
         losses: list[float] = []
         for step in range(total):
             for group in optimizer.param_groups:
-                group["lr"] = self._rate * min(1.0, (step + 1) / 4) * max(0.02, 1 - step / planned)
-            items, anchors = self._lessons._draw(stream)
-            losses.append(self._backward(items, 1.0) + self._backward(anchors, self._settings.anchor_weight))
+                group["lr"] = self._rate * rate_factor(step, total - fall, fall)
+            draw = stream.draw()
+            kinds = ((draw.bare, 1.0), (draw.behind, self._settings.window_weight), (draw.anchors, self._settings.anchor_weight))
+            losses.append(sum(self._backward(rows, share) for rows, share in kinds if rows and share))
             nn.utils.clip_grad_norm_(parameters, self._settings.gradient_clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

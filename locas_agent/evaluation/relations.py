@@ -39,15 +39,8 @@ class Relation:
 
 _TOLD = ("{Np} is {v}.", "By the way, {np} is {v}.", "You should know that {np} is {v}.", "I wanted to tell you that {np} is {v}.")
 _TOLD_HELD = ("Just so you know, {np} is {v}.", "I should tell you that {np} is {v}.")
-_STUDY = ("What is {np}?",)
-_ASKED = (
-    "Tell me {np}.",
-    "Do you know {np}?",
-    "Remind me: what is {np}?",
-    "I forgot {np}. What is it?",
-    "Can you remember {np}?",
-    "Please tell me what you know about {np}.",
-)
+_STUDY = ("What is {np}?", "Tell me {np}.", "Do you know {np}?", "Remind me: what is {np}?")
+_ASKED = ("I forgot {np}. What is it?", "Can you remember {np}?", "Please tell me what you know about {np}.")
 _ASKED_HELD = ("Can you tell me {np}?", "Do you remember {np}?", "Please remind me: what is {np}?")
 _CHANGED = (
     "{Np} is now {v}.",
@@ -92,8 +85,8 @@ def _named(noun: str, kind: str = "name") -> Relation:
         kind,
         told=f"My {noun} is called {{v}}. | Everyone calls my {noun} {{v}}. | I have a {noun}, and the name is {{v}}. | My {noun} has the name {{v}}.",
         told_held=f"My {noun}'s name is {{v}}.",
-        study=f"What is my {noun} called? | What is my {noun}'s name?",
-        asked=f"Do you remember what my {noun} is called? | Which name does my {noun} have? | What do I call my {noun}? | Who is my {noun}?",
+        study=f"What is my {noun} called? | What is my {noun}'s name? | Which name does my {noun} have?",
+        asked=f"Do you remember what my {noun} is called? | What do I call my {noun}? | Who is my {noun}?",
         asked_held=f"Can you tell me what my {noun} is called? | What name does my {noun} have?",
     )
 
@@ -105,8 +98,8 @@ def _favourite(noun: str, kind: str) -> Relation:
         kind,
         told=f"I like {{v}} more than any other {noun}. | Of every {noun}, I like {{v}} best. | The {noun} I love most is {{v}}.",
         told_held=f"The {noun} I like best is {{v}}.",
-        study=f"Which {noun} do I like best? | Which {noun} do I love most?",
-        asked=f"What {noun} do I like more than any other? | Of every {noun}, which one do I like best?",
+        study=f"Which {noun} do I like best? | Which {noun} do I love most? | Of every {noun}, which one do I like best?",
+        asked=f"What {noun} do I like more than any other?",
         asked_held=f"What {noun} do I love most? | Do you know which {noun} I like best?",
     )
 

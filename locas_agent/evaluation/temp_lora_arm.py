@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from locas_agent.agent import AgentMemory
 from locas_agent.baselines.temp_lora import LoraState, TempLora
-from locas_agent.consolidation import Lesson
+from locas_agent.curriculum import Lesson
 from locas_agent.evaluation.scoring import Arm, mean
+from locas_agent.pieces import Piece
 from locas_agent.prompting import question
 from locas_agent.study import QUESTION
 from locas_agent.study_records import from_record
@@ -39,13 +40,15 @@ def temp_lora_arm(agent: AgentMemory, handles: Sequence[UserMemory], asked: Sequ
     seconds = []
     for user, handle in enumerate(handles):
         records = agent.store.study_items(handle.key, with_retired=True)
+        journal = handle.turns()
         state: LoraState | None = None
         spent = 0.0
         for revision in handle.revisions():
-            lesson = _lesson(revision, records)
+            learnt = [turn for turn in journal if revision.from_seq <= turn.seq <= revision.to_seq]
+            lesson = _lesson(revision, records, agent.learner.pieces(learnt))
             if not any(item.kind == QUESTION for item in lesson.new):
                 continue
-            trained = peer.train(lesson, state, place=user, steps=revision.metrics.get("steps"))
+            trained = peer.train(lesson, state, steps=revision.metrics.get("steps"))
             state, spent = trained.state, spent + trained.seconds
         seconds.append(spent)
         mine = [each for each in asked if each.user == user]
@@ -55,7 +58,7 @@ def temp_lora_arm(agent: AgentMemory, handles: Sequence[UserMemory], asked: Sequ
     return {"temp_lora_seconds_per_user": round(mean(seconds), 3), "temp_lora_params_per_user": peer.parameter_count}
 
 
-def _lesson(revision: Revision, records: Sequence[StudyItem]) -> Lesson:
+def _lesson(revision: Revision, records: Sequence[StudyItem], pieces: tuple[Piece, ...]) -> Lesson:
     """Return what this revision was trained on, as the store kept it."""
     new = tuple(from_record(record) for record in records if record.added_rev == revision.number)
     earlier = tuple(
@@ -63,4 +66,4 @@ def _lesson(revision: Revision, records: Sequence[StudyItem]) -> Lesson:
         for record in records
         if record.added_rev < revision.number and (record.retired_rev is None or record.retired_rev > revision.number)
     )
-    return Lesson(new, earlier, (), None)
+    return Lesson(new, earlier, pieces, None)

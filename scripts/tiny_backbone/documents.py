@@ -17,7 +17,7 @@ from locas_agent.evaluation.people import DO_NOT_KNOW, Fact, Line, make_session,
 from locas_agent.evaluation.relations import FIXED_FACTS, RELATIONS, Relation
 from locas_agent.evaluation.values import TRAIN, make_value
 
-ANSWER, WRITTEN, REPLY, CONTEXT = 1.0, 0.5, 0.1, 0.05
+ANSWER, WRITTEN, REPLY, CONTEXT = 1.0, 0.7, 0.1, 0.05
 PROSE = Path(__file__).parent / "prose.txt.xz"
 
 
@@ -44,11 +44,11 @@ class Documents:
         """Return document number `index`."""
         rng = Random(f"{self.seed}:{index}")
         kind = rng.random()
-        if kind < 0.58:
+        if kind < 0.56:
             return self._dialogue(rng, ease)
-        if kind < 0.84:
+        if kind < 0.86:
             return self._study(rng, ease)
-        if kind < 0.94:
+        if kind < 0.95:
             return self._closed_book(rng)
         return self._prose(rng)
 
@@ -139,7 +139,7 @@ def _fixed(rng: Random) -> Document:
 
 
 def _question(rng: Random, relation: Relation) -> str:
-    return rng.choice(relation.study if rng.random() < 0.35 else relation.asked)
+    return rng.choice(relation.study if rng.random() < 0.5 else relation.asked)
 
 
 def _answer(fact: Fact) -> str:

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from locas_agent import AgentMemory, Backbone, LocasConfig, UserMemory
-from locas_agent.consolidation import Lesson, Trainer
+from locas_agent.consolidation import Trainer
+from locas_agent.curriculum import Lesson
 from locas_agent.errors import ConfigurationError, CorruptPayload, IncompatibleMemory, InvalidTurn, TurnTooLong
 from locas_agent.pieces import Piece
 from locas_agent.prompting import question
@@ -243,9 +244,9 @@ def test_batched_training_gives_each_user_what_training_alone_gives(agent: Agent
     lessons = []
     for user, facts in TOLD.items():
         tell(agent, user)
-        (piece,) = agent._task(agent.for_user(user).key, None, agent.for_user(user).turns()).pieces
+        (piece,) = agent.rounds.task(agent.for_user(user).key, None, agent.for_user(user).turns()).pieces
         lessons.append(Lesson(tuple(item_of(agent, piece, asked, value) for _, asked, value in facts), (), (piece,), None))
-    trainer = Trainer(agent.engine, LocasConfig.model_validate({"training": {"max_steps": 3}}), agent.learner.neutral)
+    trainer = Trainer(agent.engine, LocasConfig.model_validate({"training": {"max_steps": 3}}), agent.learner.neutral, agent.learner.readout)
     together = trainer.train(lessons)[0].memory.slab
     alone = trainer.train(lessons[:1])[0].memory.slab
     assert not torch.equal(alone[:, 2], torch.zeros_like(alone[:, 2]))

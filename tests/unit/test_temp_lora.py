@@ -10,11 +10,13 @@ import torch
 from locas_agent.backbone import Backbone
 from locas_agent.baselines.temp_lora import LoraState, TempLora
 from locas_agent.config import LocasConfig, TrainingSettings
-from locas_agent.consolidation import Lesson, Trainer
+from locas_agent.consolidation import Trainer
+from locas_agent.curriculum import Lesson
 from locas_agent.engine import Engine, TopK
 from locas_agent.errors import ConfigurationError, IncompatibleMemory, MissingExtra
 from locas_agent.neutral import NeutralText, bare_examples
 from locas_agent.prompting import question
+from locas_agent.readout import Readout
 from locas_agent.study import NEGATIVE, QUESTION, Item
 from tests.conftest import MakeBackbone
 
@@ -129,10 +131,10 @@ def test_it_draws_what_a_memory_draws(backbone: Backbone, engine: Engine) -> Non
     # the text to rank neurons by is missing in these lessons: choose them at random
     config = CONFIG.model_copy(update={"memory": CONFIG.memory.model_copy(update={"initialization": "random_index", "width": 2})})
     config = config.model_copy(update={"training": config.training.model_copy(update={"max_steps": 1})})
-    trained = Trainer(engine, config, neutral_text(engine)).train(both)
+    trained = Trainer(engine, config, neutral_text(engine), Readout.of(engine)).train(both)
     peer = make(backbone, config)
-    for place, each in enumerate(both):
-        assert peer.train(each, place=place).first_loss == pytest.approx(trained[place].first_loss, rel=1e-4)
+    for each, other in zip(both, trained, strict=True):
+        assert peer.train(each).first_loss == pytest.approx(other.first_loss, rel=1e-4)
 
 
 def test_building_a_peer_leaves_the_random_stream_alone(backbone: Backbone) -> None:
