@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from locas_agent.engine import Engine
     from locas_agent.errors import LocasError
     from locas_agent.memory import LocasMemory, MemoryBatch
-    from locas_agent.results import Consolidation, PromptTokens, Recall, Reply
+    from locas_agent.results import Consolidation, PromptTokens, Recall, Reply, Work
     from locas_agent.user import ReplyStream, UserMemory
-    from locas_storage import InMemoryStore, MemoryStore, Revision, SqlMemoryStore, Turn, UserKey
+    from locas_storage import FoundTurn, InMemoryStore, MemoryStore, Receipt, Revision, SqlMemoryStore, Turn, UserKey
 
 _HOME = {
     "AdmissionSettings": "locas_agent.config",
@@ -31,6 +31,7 @@ _HOME = {
     "Backbone": "locas_agent.backbone",
     "Consolidation": "locas_agent.results",
     "Engine": "locas_agent.engine",
+    "FoundTurn": "locas_storage",
     "InMemoryStore": "locas_storage",
     "LocasConfig": "locas_agent.config",
     "LocasError": "locas_agent.errors",
@@ -41,6 +42,7 @@ _HOME = {
     "PolicySettings": "locas_agent.config",
     "PromptTokens": "locas_agent.results",
     "Recall": "locas_agent.results",
+    "Receipt": "locas_storage",
     "Reply": "locas_agent.results",
     "ReplyStream": "locas_agent.user",
     "Revision": "locas_storage",
@@ -51,6 +53,7 @@ _HOME = {
     "UserKey": "locas_storage",
     "UserMemory": "locas_agent.user",
     "WindowSettings": "locas_agent.config",
+    "Work": "locas_agent.results",
 }
 
 __all__ = [
@@ -59,6 +62,7 @@ __all__ = [
     "Backbone",
     "Consolidation",
     "Engine",
+    "FoundTurn",
     "InMemoryStore",
     "LocasConfig",
     "LocasError",
@@ -69,6 +73,7 @@ __all__ = [
     "PolicySettings",
     "PromptTokens",
     "Recall",
+    "Receipt",
     "Reply",
     "ReplyStream",
     "Revision",
@@ -79,6 +84,7 @@ __all__ = [
     "UserKey",
     "UserMemory",
     "WindowSettings",
+    "Work",
 ]
 
 

@@ -9,15 +9,30 @@ from __future__ import annotations
 
 import sys
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperGroup
 
-from locas_agent.cli_output import STDOUT, deliver, progress_bar, revision_facts, revision_table, table
-from locas_storage import LocasError, UserKey, open_store
+from locas_agent.cli_db import databases
+from locas_agent.cli_keys import keys
+from locas_agent.cli_options import (
+    DEFAULT_STORE,
+    CommandGroup,
+    JsonOption,
+    KeyFileOption,
+    StoreOption,
+    TenantOption,
+    UserOption,
+    key_provider,
+)
+from locas_agent.cli_output import deliver, progress_bar, revision_facts, revision_table, table
+from locas_agent.cli_removal import erase, forget, jobs
+from locas_agent.cli_signals import stop_on_signals
+from locas_agent.cli_verify import verify
+from locas_storage import UserKey, open_store
 
 if TYPE_CHECKING:
     from locas_agent.agent import AgentMemory
@@ -25,28 +40,7 @@ if TYPE_CHECKING:
     from locas_agent.results import Consolidation
 
 
-DEFAULT_STORE = "sqlite:///locas.db"
 SQLITE_FILE = "sqlite:///"
-
-
-class _Group(TyperGroup):
-    """Turns an error of ours into one line on standard error and exit code 1; any other is a bug and keeps its traceback."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except LocasError as error:
-            typer.echo(f"locas-agent: {' '.join(str(error).split())}", err=True)
-            raise typer.Exit(1) from error
-
-
-def _json_target(path: str | None) -> str | None:
-    """Refuse a place that cannot be written before hours of work go into what would be written there."""
-    if path not in (None, STDOUT):
-        place = Path(str(path))
-        if place.is_dir() or not place.absolute().parent.is_dir():
-            raise typer.BadParameter(f"{path} is a folder, or lies in none: name a file in an existing folder, or - for standard output")
-    return path
 
 
 def _new_file(url: str | None) -> str | None:
@@ -59,23 +53,18 @@ def _new_file(url: str | None) -> str | None:
 DtypeName = Literal["float32", "bfloat16", "float16", "auto"]
 
 BackboneOption = Annotated[str, typer.Option("--backbone", help="'tiny' (bundled), a folder, or a hub id.")]
-StoreOption = Annotated[str, typer.Option("--store", help="SQLAlchemy URL of the database; sqlite:// is one in memory.")]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="For example cuda:0; the first GPU if there is one, else the CPU.")]
 DtypeOption = Annotated[DtypeName, typer.Option("--dtype", help="Of the backbone; memories are trained in float32 whatever it is.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of everything drawn at random.")]
-UserOption = Annotated[str, typer.Option("--user", help="Whose memory.")]
-TenantOption = Annotated[str, typer.Option("--tenant", help="The tenant the user belongs to.")]
-JsonOption = Annotated[
-    str | None,
-    typer.Option("--json", metavar="PATH", callback=_json_target, help="Write JSON there; - is standard output, and nothing else goes there."),
-]
 
 app = typer.Typer(
-    name="locas-agent", cls=_Group, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    name="locas-agent", cls=CommandGroup, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Long-term memory for language-model agents, kept in the weights.",
 )  # fmt: skip
-evaluations = typer.Typer(cls=_Group, no_args_is_help=True, help="Evaluations.")
+evaluations = typer.Typer(cls=CommandGroup, no_args_is_help=True, help="Evaluations.")
 app.add_typer(evaluations, name="eval")
+app.add_typer(databases, name="db")
+app.add_typer(keys, name="keys")
 
 
 @app.command()
@@ -111,11 +100,12 @@ def chat(
     seed: SeedOption = 0,
     max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")] = None,
     temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="Of sampling; 0 is greedy.")] = 0.0,
+    key_file: KeyFileOption = None,
 ) -> None:
     """Talk; /why, /consolidate, /revisions and /help inside."""
     from locas_agent.cli_chat import Chat, typed_lines
 
-    with _agent(backbone, store, device, dtype) as memory:
+    with _agent(backbone, store, device, dtype, key_file=key_file) as memory:
         handle = memory.for_user(user, tenant=tenant)
         Chat(handle, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed).run(typed_lines())
 
@@ -142,13 +132,31 @@ def turns(
     tenant: TenantOption = "default",
     newest: Annotated[int | None, typer.Option("--newest", min=0, help="Only the last so many.")] = None,
     store: StoreOption = DEFAULT_STORE,
+    key_file: KeyFileOption = None,
     json: JsonOption = None,
 ) -> None:
     """Print a user's journal."""
-    with closing(open_store(store)) as opened:
+    with closing(open_store(store, key_provider=key_provider(key_file))) as opened:
         journal = opened.turns(UserKey(tenant, user), newest=newest)
     rows = [[turn.seq, turn.at, turn.role, turn.name, turn.content] for turn in journal]
     deliver(json, journal, table(["turn", "time", "role", "name", "text"], rows))
+
+
+@app.command()
+def search(
+    text: Annotated[str, typer.Argument(help="Words to look for; there is no query syntax.")],
+    user: UserOption,
+    tenant: TenantOption = "default",
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Turns to print at most.")] = 10,
+    store: StoreOption = DEFAULT_STORE,
+    key_file: KeyFileOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Print the turns of a user's journal that share a word with a text, best first."""
+    with closing(open_store(store, key_provider=key_provider(key_file))) as opened:
+        found = opened.search(UserKey(tenant, user), text, limit=limit)
+    rows = [[turn.seq, turn.score, turn.at, turn.role, turn.name, turn.content] for turn in found]
+    deliver(json, found, table(["turn", "score", "time", "role", "name", "text"], rows))
 
 
 @app.command()
@@ -183,10 +191,11 @@ def consolidate(
     device: DeviceOption = None,
     dtype: DtypeOption = "float32",
     seed: SeedOption = 0,
+    key_file: KeyFileOption = None,
     json: JsonOption = None,
 ) -> None:
     """Learn what has left the window; each user's new memory is admitted or refused by itself. A refusal is a result, not a failure."""
-    with _agent(backbone, store, device, dtype) as memory:
+    with _agent(backbone, store, device, dtype, key_file=key_file) as memory:
         names = [user] if user is not None else [key.user for key in memory.users(tenant=tenant)]
         with progress_bar() as progress:
             handles = [memory.for_user(name, tenant=tenant) for name in names]
@@ -194,6 +203,32 @@ def consolidate(
     facts = [_consolidation_facts(name, result) for name, result in zip(names, results, strict=True)]
     columns = ["user", "status", "reason", "turns", "revision"]
     deliver(json, facts, table([*columns, "detail"], [[fact[column] for column in (*columns, "detail")] for fact in facts]))
+
+
+@app.command()
+def work(
+    once: Annotated[bool, typer.Option("--once", help="End as soon as nothing is due.")] = False,
+    jobs_at_once: Annotated[int, typer.Option("--jobs-at-once", min=1, help="Users learnt side by side.")] = 8,
+    lease_seconds: Annotated[float, typer.Option("--lease-seconds", min=1.0, help="After this silence another worker takes over.")] = 300.0,
+    poll_seconds: Annotated[float, typer.Option("--poll-seconds", min=0.1, help="Between two looks at an empty queue.")] = 2.0,
+    backbone: BackboneOption = "tiny",
+    store: StoreOption = DEFAULT_STORE,
+    device: DeviceOption = None,
+    dtype: DtypeOption = "float32",
+    key_file: KeyFileOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Drain the queue of consolidations and rebuilds until stopped; any number of workers may run. SIGTERM gives back what is in progress."""
+    with stop_on_signals() as stop, _agent(backbone, store, device, dtype, key_file=key_file) as memory, progress_bar() as progress:
+        done = memory.work(stop=stop, once=once, jobs_at_once=jobs_at_once, lease_seconds=lease_seconds, poll_seconds=poll_seconds, progress=progress)
+    counts = asdict(done)
+    deliver(json, counts, table(list(counts), [list(counts.values())]))
+
+
+app.command()(forget)
+app.command()(erase)
+app.command()(jobs)
+app.command()(verify)
 
 
 @evaluations.command("recall")
@@ -223,11 +258,13 @@ def main() -> None:
     app()
 
 
-def _agent(backbone: str, store: str, device: str | None, dtype: str, config: LocasConfig | None = None) -> AgentMemory:
+def _agent(
+    backbone: str, store: str, device: str | None, dtype: str, config: LocasConfig | None = None, *, key_file: str | None = None
+) -> AgentMemory:
     from locas_agent.agent import AgentMemory
 
     _quiet()
-    return AgentMemory.load(backbone, store, config, device=device, dtype=dtype)
+    return AgentMemory.load(backbone, store, config, device=device, dtype=dtype, key_provider=key_provider(key_file))
 
 
 def _quiet() -> None:

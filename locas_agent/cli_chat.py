@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from locas_agent.cli_output import deliver, progress_bar, revision_table, visible
+from locas_agent.cli_removal import describe
 from locas_storage import LocasError
 
 if TYPE_CHECKING:
@@ -22,9 +23,8 @@ HELP = """\
 /why                which revision answered, what the prompt held, what waits to be learnt
 /consolidate        learn the turns that left the window; /consolidate all learns those in it too
 /revisions          every saved memory
-/forget N           forget turn N (not in this version)
+/forget N           forget turn N as if it had never been said; several numbers may follow
 /quit               leave; everything said is in the database"""
-FORGET = "Forgetting a turn is not in this version: it arrives with the storage issue. Nothing was changed."
 
 
 class Chat:
@@ -48,7 +48,7 @@ class Chat:
             "/why": lambda _: self._why(),
             "/consolidate": self._consolidate,
             "/revisions": lambda _: deliver(None, None, revision_table(self._user.revisions())),
-            "/forget": lambda _: typer.echo(FORGET),
+            "/forget": self._forget,
         }
 
     def run(self, lines: Iterable[str]) -> None:
@@ -89,6 +89,18 @@ class Chat:
         with progress_bar() as progress:
             result = self._user.consolidate(flush=what == "all", progress=progress, seed=self._seed)
         typer.echo(outcome(result))
+
+    def _forget(self, what: str) -> None:
+        numbers = what.split()
+        if not numbers or not all(number.isdecimal() for number in numbers):
+            typer.echo("/forget N, with the number of a turn as `locas-agent turns` prints it.")
+            return
+        with progress_bar() as progress:
+            receipt = self._user.forget([int(number) for number in numbers], progress=progress)
+        typer.echo(describe(receipt))
+        revisions = self._user.revisions()
+        if receipt.rebuild_to_seq and revisions and revisions[-1].to_seq >= receipt.rebuild_to_seq:
+            typer.echo(f"and learnt: revision {revisions[-1].number}")
 
     def _why(self) -> None:
         reply = self._last

@@ -109,14 +109,14 @@ def revision_table(revisions: Sequence[Revision]) -> Table:
     rows = []
     for revision in revisions:
         facts = revision_facts(revision)
-        span = "-" if not revision.has_payload else f"{revision.from_seq}-{revision.to_seq}"
+        span = "-" if revision.to_seq < revision.from_seq else f"{revision.from_seq}-{revision.to_seq}"
         rows.append([facts[name] if name != "span" else span for name in _REVISION_COLUMNS])
     return table(list(_REVISION_COLUMNS.values()), rows)
 
 
 _REVISION_COLUMNS = {
     "number": "revision", "parent": "parent", "restores": "restores", "span": "turns", "created_at": "created",
-    "probe_recall": "probe recall", "drift_nats": "drift (nats)", "payload_bytes": "bytes",
+    "probe_recall": "probe recall", "drift_nats": "drift (nats)", "payload_bytes": "bytes", "state": "state",
 }  # fmt: skip
 
 

@@ -14,9 +14,14 @@ Knows nothing of tensors, stores or the command line: only names, parents and th
         InvalidRevision             a revision, study item or audit fact the store cannot hold
         InvalidTurn                 a turn the journal cannot hold
         UnknownUser                 nobody of that name in that tenant
+        UserErased                  erased; `begin_again` comes before anything new
+        TurnNotFound                no such turn
         RevisionNotFound
         RevisionConflict            someone saved first
+        LeaseLost                   a worker that does not hold its job any more
         CorruptPayload              digest differs, or bytes that are no memory
+        EncryptionMismatch          encrypted without keys at hand, or clear where all has to be encrypted
+        KeyUnavailable              no such key, or another one
         SchemaOutdated              says which command to run
         ForeignDatabase             not a database of this project
         StorageFull
@@ -29,9 +34,12 @@ from __future__ import annotations
 
 from locas_storage.errors import (
     CorruptPayload,
+    EncryptionMismatch,
     ForeignDatabase,
     InvalidRevision,
     InvalidTurn,
+    KeyUnavailable,
+    LeaseLost,
     LocasError,
     RevisionConflict,
     RevisionNotFound,
@@ -39,7 +47,9 @@ from locas_storage.errors import (
     StorageError,
     StorageFull,
     StoreUnavailable,
+    TurnNotFound,
     UnknownUser,
+    UserErased,
 )
 
 __all__ = [
@@ -47,10 +57,13 @@ __all__ = [
     "ConfigurationError",
     "ConsolidationError",
     "CorruptPayload",
+    "EncryptionMismatch",
     "ForeignDatabase",
     "IncompatibleMemory",
     "InvalidRevision",
     "InvalidTurn",
+    "KeyUnavailable",
+    "LeaseLost",
     "LocasError",
     "MissingExtra",
     "RevisionConflict",
@@ -59,9 +72,11 @@ __all__ = [
     "StorageError",
     "StorageFull",
     "StoreUnavailable",
+    "TurnNotFound",
     "TurnTooLong",
     "UnknownUser",
     "UnsupportedBackbone",
+    "UserErased",
 ]
 
 

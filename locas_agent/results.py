@@ -71,7 +71,7 @@ class Consolidation:
     """What one consolidation did: admitted with a revision, refused with the reason, or nothing to do."""
 
     status: str
-    """`admitted`, `refused` or `nothing`."""
+    """`admitted`, `refused`, `nothing`, or `queued` when it was left to a worker."""
     reason: str
     """One word for programs, e.g. `drift`, `no gain`, `diverged`, `no overflow`."""
     detail: str
@@ -87,3 +87,21 @@ class Consolidation:
     def admitted(self) -> bool:
         """Whether a revision was published."""
         return self.status == "admitted"
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a worker did, in jobs unless said otherwise; a rebuild counts once for each consolidation it repeats."""
+
+    admitted: int = 0
+    """Memories that became revisions."""
+    refused: int = 0
+    """Memories that the admission gate refused."""
+    nothing: int = 0
+    """Jobs whose turns were learnt or forgotten already."""
+    failed: int = 0
+    """Attempts that ended in an error; they are repeated later, or dead letters by now."""
+    lost: int = 0
+    """Jobs that another worker took over, or whose turns were forgotten or erased meanwhile."""
+    expired_turns: int = 0
+    """Turns forgotten because their time was over."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -11,9 +11,10 @@ from locas_agent.answers import agree
 from locas_agent.consolidation import Progress
 from locas_agent.errors import RevisionNotFound
 from locas_agent.prompting import conversation, question
+from locas_agent.replies import Asked, Sampling
 from locas_agent.results import Consolidation, Recall, Reply
 from locas_agent.twins import async_twin
-from locas_storage import Revision, Turn, TurnDraft, UserKey
+from locas_storage import FoundTurn, Receipt, Revision, Turn, TurnDraft, UserKey
 
 if TYPE_CHECKING:
     from locas_agent.agent import AgentMemory
@@ -56,6 +57,7 @@ class UserMemory:
         name: str | None = None,
         key: str | None = None,
         trust: str = "user",
+        expires_at: datetime | None = None,
     ) -> Turn:
         """Append one turn to the journal: one SQL transaction, no model.
 
@@ -67,12 +69,13 @@ class UserMemory:
             name: who speaks, in a conversation of several.
             key: the same key twice is one turn.
             trust: label of where the text comes from.
+            expires_at: when it is to be forgotten by itself, aware; never unless given.
 
         Raises:
             InvalidTurn: unknown role, or text that cannot be stored.
             TurnTooLong: it does not fit into the backbone's context beside an answer.
         """
-        draft = TurnDraft(role, content, name=name, session=session, at=at, key=key, trust=trust)
+        draft = TurnDraft(role, content, name=name, session=session, at=at, key=key, trust=trust, expires_at=expires_at)
         return self._agent.append(self.key, [draft])[0]
 
     def reply(self, text: str, *, max_new_tokens: int | None = None, temperature: float = 0.0, seed: int = 0, key: str | None = None) -> Reply:
@@ -85,33 +88,36 @@ class UserMemory:
             seed: of sampling.
             key: makes a retried call one pair of turns.
         """
-        return self._agent.answer([(self.key, text, key)], max_new_tokens, temperature, seed)[0]
+        return self._agent.answer([Asked(self.key, text, key)], Sampling(max_new_tokens, temperature, seed))[0]
 
     def stream(self, text: str, *, max_new_tokens: int | None = None, temperature: float = 0.0, seed: int = 0, key: str | None = None) -> ReplyStream:
         """Do what `reply` does, piece by piece; see `ReplyStream`."""
         finish: list[Reply] = []
-        return ReplyStream(self._agent.stream_answer(self.key, text, key, max_new_tokens, temperature, seed, finish), finish)
+        asked = Asked(self.key, text, key)
+        return ReplyStream(self._agent.stream_answer(asked, Sampling(max_new_tokens, temperature, seed), finish), finish)
 
     def consolidate(self, *, flush: bool = False, wait: bool = True, progress: Progress | None = None, seed: int | None = None) -> Consolidation:
         """Learn the turns that left the window; with `flush` those still in it too.
 
         Args:
             flush: learn everything that is not learnt yet.
-            wait: must be True: consolidation in the background arrives with the queue of the storage issue.
+            wait: False leaves it to a worker; see `AgentMemory(consolidation="background")`.
             progress: told of the stages.
             seed: overrides `training.seed`.
 
         Raises:
-            ConfigurationError: `wait` is False.
+            ConfigurationError: `wait` is False and consolidation is not in the background.
+            RevisionConflict: the memory moved meanwhile, or a worker took it over; nothing was written.
         """
-        self._agent.refuse_background(wait)
+        if not wait:
+            return self._agent.queue(self.key, flush=flush)
         return self._agent.consolidate_keys([self.key], flush=flush, progress=progress, seed=seed)[0]
 
     def recall(self, question_text: str, *, max_new_tokens: int | None = None) -> Recall:
         """Answer from memory alone: no turn in the prompt, nothing stored."""
         agent = self._agent
-        revision = agent.store.revision(self.key)
-        memory = agent.batch_of([agent.memory_of(self.key, revision)])
+        revision, current = agent.current(self.key)
+        memory = agent.batch_of([current])
         prompt = agent.backbone.encode_chat(question(question_text))
         generation = agent.engine.generate([prompt], memory=memory, max_new_tokens=max_new_tokens or agent.config.window.max_new_tokens)[0]
         answer = agent.backbone.decode(generation.ids).strip()
@@ -128,11 +134,19 @@ class UserMemory:
         """
         return self._agent.store.turns(self.key, after=after, upto=upto, newest=newest)
 
+    def search(self, text: str, *, limit: int = 10) -> list[FoundTurn]:
+        """Return turns of the journal that share a word with a text, best first; no model.
+
+        Args:
+            text: any text; case, accents and punctuation do not count.
+            limit: how many turns at most.
+        """
+        return self._agent.store.search(self.key, text, limit=limit)
+
     def prompt(self, text: str) -> list[dict[str, str]]:
         """Return the messages `reply` would put before the backbone for this text, with nothing stored."""
         agent = self._agent
-        layout = agent.layout(self.key, agent.store.state(self.key), max_new_tokens=agent.config.window.max_new_tokens)
-        return [*conversation(layout.prompt_turns), *question(text)]
+        return [*conversation(agent.replies.layout(self.key).prompt_turns), *question(text)]
 
     def revisions(self) -> list[Revision]:
         """Return every revision, oldest first."""
@@ -153,6 +167,46 @@ class UserMemory:
             raise RevisionNotFound(f"the journal has no turn {seq}; see `turns()`")
         return [revision for revision in self.revisions() if revision.from_seq <= seq <= revision.to_seq]
 
+    def forget(self, turns: int | Turn | Iterable[int | Turn], *, wait: bool | None = None, progress: Progress | None = None) -> Receipt:
+        """Make turns as if they had never been said.
+
+        At once, in one transaction: no prompt shows them, no answer uses a memory that saw them, their text, the study items
+        and the revisions that saw them are gone. Then the memory is rebuilt from the remaining turns. An answer that was
+        being written when the call began may still have been made with them.
+
+        Args:
+            turns: one or several, as turns or their numbers.
+            wait: True rebuilds in this call, False leaves it to a worker; unless given, as consolidation is done.
+            progress: told of the stages of the rebuild.
+
+        Returns:
+            What was removed, and up to which turn the memory is learnt again.
+
+        Raises:
+            TurnNotFound: the journal has no such turn; nothing was removed.
+            UnknownUser: the user has no turns.
+        """
+        wanted = [turns] if isinstance(turns, int | Turn) else list(turns)
+        return self._agent.forget(self.key, [one if isinstance(one, int) else one.seq for one in wanted], wait=wait, progress=progress)
+
+    def erase(self) -> Receipt:
+        """Remove everything of this user: turns, memories, study items, jobs, keys. What comes late is refused with `UserErased`.
+
+        A tombstone stays, and the audit trail, which holds no content. Exported files and backups are not reached.
+
+        Raises:
+            UnknownUser: there never was such a user.
+        """
+        return self._agent.erase(self.key)
+
+    def begin_again(self) -> None:
+        """Take turns of an erased user again, into an empty journal; nothing comes back.
+
+        Raises:
+            UnknownUser: there never was such a user.
+        """
+        self._agent.store.begin_again(self.key)
+
     def due(self) -> policy.Decision:
         """Ask the policy whether the overflow is to be learnt now; `reply` acts on it by itself, after `add` it is the caller's turn."""
         return self._agent.due(self.key)
@@ -162,9 +216,13 @@ class UserMemory:
     aconsolidate = async_twin(consolidate)
     arecall = async_twin(recall)
     aturns = async_twin(turns)
+    asearch = async_twin(search)
     arevisions = async_twin(revisions)
     arollback = async_twin(rollback)
     ahistory = async_twin(history)
+    aforget = async_twin(forget)
+    aerase = async_twin(erase)
+    abegin_again = async_twin(begin_again)
     adue = async_twin(due)
 
     def _citations(self, asked: str, answer: str) -> tuple[Turn, ...]:

@@ -45,7 +45,7 @@ def first_of_window(turns: Sequence[Turn], window_tokens: int) -> int:
     """Return the index of the oldest turn inside the window; the newest turn is always inside.
 
     Args:
-        turns: consecutive turns up to the newest, oldest first.
+        turns: turns up to the newest, oldest first.
         window_tokens: what the window may hold, in tokens.
     """
     used = 0
@@ -60,7 +60,7 @@ def lay_out(turns: Sequence[Turn], *, consolidated_seq: int, window_tokens: int,
     """Sort a user's newest turns into window, overflow that fits, and the rest.
 
     Args:
-        turns: consecutive newest turns, oldest first; as many as could ever fit.
+        turns: the newest turns without those that were forgotten, oldest first; as many as could ever fit.
         consolidated_seq: turns up to here are learnt.
         window_tokens: what the window may hold, in tokens.
         room_tokens: what the whole prompt may hold, in tokens.
@@ -76,4 +76,6 @@ def lay_out(turns: Sequence[Turn], *, consolidated_seq: int, window_tokens: int,
             break
         room -= turn.token_count
         fitting.append(turn)
-    return Layout(window, tuple(reversed(fitting)), max(0, window[0].seq - 1 - consolidated_seq))
+    # Numbers of forgotten turns are missing among those given; before these only the numbers are known.
+    before = max(0, turns[0].seq - 1 - consolidated_seq)
+    return Layout(window, tuple(reversed(fitting)), before + sum(turn.seq > consolidated_seq for turn in turns[:start]))

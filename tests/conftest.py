@@ -20,6 +20,7 @@ from locas_agent.backbone import Backbone
 from locas_agent.engine import Engine
 from locas_agent.initialization import initialize
 from locas_agent.memory import LocasMemory
+from tests.postgres_server import postgres_server, postgres_url  # noqa: F401  fixtures for every test
 
 torch.set_num_threads(1)
 
@@ -73,6 +74,15 @@ def make_backbone() -> MakeBackbone:
         return Backbone(tiny_model(seed), byte_tokenizer(), name=f"random-{seed}")
 
     return make
+
+
+@pytest.fixture(scope="session")
+def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with the tiny random backbone, for whoever names one by its path."""
+    folder = tmp_path_factory.mktemp("backbone")
+    tiny_model().save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return str(folder)
 
 
 @pytest.fixture(scope="session")

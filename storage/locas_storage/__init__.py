@@ -3,12 +3,15 @@
 Knows nothing of tensors, tokens or language models: an operator can read or migrate a store without torch.
 """
 
-from locas_storage.base import MemoryStore
+from locas_storage.base import JobQueue, MemoryStore
 from locas_storage.errors import (
     CorruptPayload,
+    EncryptionMismatch,
     ForeignDatabase,
     InvalidRevision,
     InvalidTurn,
+    KeyUnavailable,
+    LeaseLost,
     LocasError,
     RevisionConflict,
     RevisionNotFound,
@@ -16,12 +19,18 @@ from locas_storage.errors import (
     StorageError,
     StorageFull,
     StoreUnavailable,
+    TurnNotFound,
     UnknownUser,
+    UserErased,
 )
 from locas_storage.in_memory import InMemoryStore
-from locas_storage.opening import SchemaVersion, schema_version, upgrade_schema
+from locas_storage.keys import EnvironmentKeyProvider, FileKeyProvider, KeyProvider, add_key, new_key_file, retire_keys
+from locas_storage.leases import Job, Lease
+from locas_storage.opening import SchemaVersion, check_schema, schema_version, upgrade_schema
+from locas_storage.receipts import Receipt
 from locas_storage.records import (
     AuditEntry,
+    FoundTurn,
     Revision,
     RevisionDraft,
     StudyItem,
@@ -33,16 +42,29 @@ from locas_storage.records import (
     new_item_id,
 )
 from locas_storage.sql import SqlMemoryStore, open_store
+from locas_storage.verify import Fault, Verification
 
 __all__ = [
     "AuditEntry",
     "CorruptPayload",
+    "EncryptionMismatch",
+    "EnvironmentKeyProvider",
+    "Fault",
+    "FileKeyProvider",
     "ForeignDatabase",
+    "FoundTurn",
     "InMemoryStore",
     "InvalidRevision",
     "InvalidTurn",
+    "Job",
+    "JobQueue",
+    "KeyProvider",
+    "KeyUnavailable",
+    "Lease",
+    "LeaseLost",
     "LocasError",
     "MemoryStore",
+    "Receipt",
     "Revision",
     "RevisionConflict",
     "RevisionDraft",
@@ -57,11 +79,18 @@ __all__ = [
     "StudyItemDraft",
     "Turn",
     "TurnDraft",
+    "TurnNotFound",
     "UnknownUser",
+    "UserErased",
     "UserKey",
     "UserState",
+    "Verification",
+    "add_key",
+    "check_schema",
     "new_item_id",
+    "new_key_file",
     "open_store",
+    "retire_keys",
     "schema_version",
     "upgrade_schema",
 ]

@@ -1,12 +1,96 @@
-"""Owns `MemoryStore`, the contract that every store keeps.
+"""Owns `MemoryStore` and its `JobQueue`, the contract that every store keeps.
 
 Knows nothing of how a store keeps it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from locas_storage.records import AuditEntry, Revision, RevisionDraft, StudyItem, Turn, TurnDraft, UserKey, UserState
+from locas_storage.leases import Job, Lease
+from locas_storage.receipts import Receipt
+from locas_storage.records import AuditEntry, FoundTurn, Revision, RevisionDraft, StudyItem, Turn, TurnDraft, UserKey, UserState
+
+
+@runtime_checkable
+class JobQueue(Protocol):
+    """Consolidations that wait for a worker, one open job for each user. Each method is one transaction.
+
+    A job is *ready* until a worker claims it, then *leased* until the worker ends it or the lease runs out, which makes it
+    claimable again. After too many claims, or failures, it is *dead*: kept for the operator with its reason, and a line
+    'refuse' in the audit trail, so that the policy waits for more turns before it asks again. All times are the database's.
+    """
+
+    def ask(self, key: UserKey, to_seq: int) -> None:
+        """Ask for the turns up to a number to be learnt; an open job is asked for more, learnt turns are not asked for.
+
+        Raises:
+            UnknownUser: the user has no turns.
+            UserErased: the user was erased.
+        """
+        ...
+
+    def claim(self, owner: str, *, limit: int = 1, lease_seconds: float = 300.0, key: UserKey | None = None) -> list[Lease]:
+        """Claim jobs that are due, oldest first, and with them others of similar length. A rebuild is claimed alone.
+
+        A claim raises the user's fence: whoever held the job before is refused from then on, however late it wakes.
+
+        Args:
+            owner: name of the worker, at most 64 characters.
+            limit: how many jobs at most.
+            lease_seconds: time after which another may claim them, unless a heartbeat comes first.
+            key: only this user's job.
+
+        Returns:
+            The leases; none if nothing is due.
+        """
+        ...
+
+    def heartbeat(self, lease: Lease, *, lease_seconds: float = 300.0) -> None:
+        """Prolong a lease.
+
+        Raises:
+            LeaseLost: it is not held any more; stop training.
+        """
+        ...
+
+    def settle(self, lease: Lease, to_seq: int, *, refusal: Mapping[str, Any] | None = None) -> None:
+        """Say that turns up to a number need nothing more, since there is nothing to learn or the admission gate refused.
+
+        Args:
+            lease: under which that was found.
+            to_seq: the last of these turns; the job ends if it is the last one claimed.
+            refusal: facts for a line 'refuse' of the audit trail, in the same transaction.
+
+        Raises:
+            LeaseLost: the lease is not held any more.
+        """
+        ...
+
+    def fail(self, lease: Lease, reason: str, *, retry_seconds: float = 60.0) -> None:
+        """Give a job back to be tried again later; after too many attempts it is dead.
+
+        Args:
+            lease: the lease it was tried under.
+            reason: a code without content, such as the name of an error.
+            retry_seconds: time until it is due again.
+
+        Raises:
+            LeaseLost: the lease is not held any more.
+            InvalidRevision: the reason may hold more than a code.
+        """
+        ...
+
+    def release(self, lease: Lease) -> None:
+        """Give a job back as if it had not been claimed: a worker that is told to stop.
+
+        Raises:
+            LeaseLost: the lease is not held any more.
+        """
+        ...
+
+    def jobs(self, tenant: str | None = None) -> list[Job]:
+        """Return the jobs that are ready, leased or dead, of all tenants or one, in the order of their turn."""
+        ...
 
 
 @runtime_checkable
@@ -14,14 +98,28 @@ class MemoryStore(Protocol):
     """Rows and bytes of every user's memory. Each method is one transaction; all may be called from several threads.
 
     Reading an unknown user gives an empty answer, changing one raises `UnknownUser`; `append` alone creates a user.
-    Every method may raise `StoreUnavailable`, `SchemaOutdated` or `ForeignDatabase`, every change also `StorageFull`.
+    Every method may raise `StoreUnavailable`, `SchemaOutdated` or `ForeignDatabase`, every change also `StorageFull`, and of a
+    store that encrypts whatever touches content also `EncryptionMismatch` or `KeyUnavailable`.
     """
 
-    def append(self, key: UserKey, drafts: Sequence[TurnDraft]) -> list[Turn]:
+    @property
+    def queue(self) -> JobQueue:
+        """The queue of consolidations, in the same transactions."""
+        ...
+
+    def append(self, key: UserKey, drafts: Sequence[TurnDraft], *, enqueue: int | None = None) -> list[Turn]:
         """Add turns to the journal, all or none, and return them.
 
         A draft whose key the user has used before, in this call or an earlier one, adds nothing: the first turn with
         that key is returned in its place, as it is.
+
+        Args:
+            key: whose.
+            drafts: the turns.
+            enqueue: in the same transaction, ask for the turns up to this number to be learnt; see `JobQueue.ask`.
+
+        Raises:
+            UserErased: the user was erased; `begin_again` comes first.
         """
         ...
 
@@ -40,6 +138,24 @@ class MemoryStore(Protocol):
         """
         ...
 
+    def search(self, key: UserKey, text: str, *, limit: int = 10) -> list[FoundTurn]:
+        """Return the user's turns that share a word with a text, best first; of equally good ones the newer first.
+
+        Words are compared without case, accents and punctuation, and are not stemmed. Any text is taken as plain words:
+        there is no query syntax. Nothing of another user enters a result or a score. Without a word in the text nothing
+        is found.
+
+        Args:
+            key: whose journal.
+            text: what to look for; its first 64 words count.
+            limit: how many turns at most.
+
+        Raises:
+            InvalidTurn: the text holds a NUL or a lone surrogate, or the limit is negative.
+            CorruptPayload: a turn's text differs from its digest.
+        """
+        ...
+
     def state(self, key: UserKey) -> UserState | None:
         """Return the user's counters, None for an unknown user."""
         ...
@@ -52,12 +168,23 @@ class MemoryStore(Protocol):
         """Return the study items in force, and if asked the retired ones too, in the order they were added."""
         ...
 
-    def commit(self, key: UserKey, draft: RevisionDraft) -> Revision:
+    def commit(self, key: UserKey, draft: RevisionDraft, *, lease: Lease | None = None) -> Revision:
         """Make a trained memory the user's current revision, all or nothing.
+
+        A store keeps the newest payloads only, as many different ones as it was told. Older revisions become 'pruned' in
+        the same step: row and digest stay, the bytes are gone.
+
+        Args:
+            key: whose.
+            draft: the memory and what it was made from.
+            lease: the lease it was trained under; it must still be held, and its job ends in the same transaction once all
+                that it claimed is learnt.
 
         Raises:
             UnknownUser: the user has no turns.
-            RevisionConflict: the draft's parent is no longer the current revision, its span does not begin right
+            UserErased: the user was erased.
+            LeaseLost: the lease is not held any more.
+            RevisionConflict: the draft's fence or parent is no longer the current revision, its span does not begin right
                 after the last turn learnt or ends beyond the last turn, or its study items do not fit the kept ones.
         """
         ...
@@ -78,7 +205,7 @@ class MemoryStore(Protocol):
         """Return a revision's bytes after checking their size and digest.
 
         Raises:
-            RevisionNotFound: no such revision, or it stands for "no memory" (see `Revision.has_payload`).
+            RevisionNotFound: no such revision, or one without bytes (see `Revision.has_payload`).
             CorruptPayload: the bytes are not the ones that were saved.
         """
         ...
@@ -95,7 +222,51 @@ class MemoryStore(Protocol):
 
         Raises:
             UnknownUser: the user has no turns.
-            RevisionNotFound: the user has no such revision, or 0 was given and there is no revision at all.
+            RevisionNotFound: the user has no such revision, or its payload is no longer kept, or 0 was given and there is no
+                revision at all.
+        """
+        ...
+
+    def forget(self, key: UserKey, turns: Iterable[int]) -> Receipt:
+        """Remove turns and all that was learnt from them, in one transaction.
+
+        From then on no read shows the turns or a study item made of them, and the current revision is one that never saw
+        them: the newest such revision comes back, as a new one. Revisions that saw them are purged with their payloads;
+        their numbers stay, as those of the turns do. A consolidation that began before is refused. The remaining turns
+        wait to be learnt again, and a rebuild is queued that stops where the purged consolidations stopped.
+
+        Turns that are forgotten already are left out of the receipt.
+
+        Raises:
+            UnknownUser: the user has no turns.
+            UserErased: the user was erased.
+            TurnNotFound: the journal has no such turn; nothing was removed.
+        """
+        ...
+
+    def erase(self, key: UserKey) -> Receipt:
+        """Remove everything of a user but the audit trail, which holds no content, and refuse whatever comes late.
+
+        Reads answer as for an unknown user. Erasing again is allowed and overwrites what the first call could not.
+
+        Raises:
+            UnknownUser: there never was such a user.
+        """
+        ...
+
+    def begin_again(self, key: UserKey) -> None:
+        """Take turns of an erased user again, into an empty journal. Nothing comes back, and late writers stay refused.
+
+        Raises:
+            UnknownUser: there never was such a user.
+        """
+        ...
+
+    def expire(self, key: UserKey | None = None) -> dict[UserKey, Receipt]:
+        """Forget the turns whose time is over, of one user or of all; reads leave them out even before.
+
+        Returns:
+            A receipt for each user of whom something was removed.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Owns the connection to a database: engine settings, how a transaction begins, and the names of a driver's errors.
+"""Owns the connection to a database, SQLite or PostgreSQL: engine settings, and how a transaction begins.
 
 Knows nothing of tables.
 """
@@ -10,43 +10,68 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, Pool, StaticPool, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy import URL, Connection, Engine, Pool, StaticPool, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from locas_storage.errors import ForeignDatabase, StorageError, StorageFull, StoreUnavailable
+from locas_storage.driver_errors import WAIT_SECONDS, named, without_values
+from locas_storage.errors import StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
-BUSY_TIMEOUT_SECONDS = 30
 _BEGIN = "locas_begin"
 """Execution option: what SQLite gets at the start of a transaction."""
 _PRAGMAS = (
     "synchronous=FULL",
     "foreign_keys=ON",
-    f"busy_timeout={BUSY_TIMEOUT_SECONDS * 1000}",
+    f"busy_timeout={WAIT_SECONDS * 1000}",
     "trusted_schema=OFF",
     "secure_delete=ON",
 )
-_POSTGRESQL_DISK_FULL = "53100"
+_CHECKPOINT_SECONDS = 2
+"""How long emptying the write-ahead log waits for readers; writers of this process wait as long."""
+SQLITE_VERSION = sqlite3.sqlite_version_info
+_WAL_RESET_BUG = ((3, 7, 0), (3, 51, 2))
+"""First and last version of SQLite in which two connections that write the same file in WAL mode can damage it."""
+_POSTGRESQL_SETTINGS = {
+    # A statement that hangs ends; the largest payload takes seconds. Values are milliseconds.
+    "options": f"-c statement_timeout=120000 -c lock_timeout={WAIT_SECONDS * 1000} -c idle_in_transaction_session_timeout=120000",
+    "connect_timeout": "10",
+    # A connection whose other end is gone without a word is noticed after about a minute.
+    "keepalives": "1",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "client_encoding": "utf8",
+    "application_name": "locas-agent",
+}
+"""Parameters of a connection; those that the URL names are left as they are."""
+_SCHEMA_LOCK = int.from_bytes(b"locas db", "big")
+"""Key of the advisory lock under which the tables are made and changed."""
+
+_has_warned_of_wal_reset = False
 
 _left_to_parent: list[Pool] = []
 """Pools inherited over a fork. SQLite forbids even closing such connections in the child, so they are kept for ever."""
 
 
 class Database:
-    """One database and the two ways to talk to it: `read` and `write`. Constructing it opens nothing.
+    """One database and the ways to talk to it: `read`, `write` and `migrate`. Constructing it opens nothing.
 
     On SQLite a write takes the write lock when it begins, since a transaction that reads first and then upgrades fails
     at once when another has written. Writers of this process queue at a lock of ours, which is fair and faster than
     SQLite's own waiting. A database in memory is one connection, so there reads queue too.
 
+    On PostgreSQL a write is READ COMMITTED, and what must not change under it is locked row by row; a read is REPEATABLE
+    READ, so that all of its statements see one state.
+
     Args:
-        url: any SQLAlchemy URL; `sqlite://` is a database in memory.
+        url: an SQLAlchemy URL of SQLite or PostgreSQL; `sqlite://` is a database in memory.
 
     Raises:
-        StoreUnavailable: not a URL, or its driver is not installed.
+        StoreUnavailable: not such a URL, or its driver is not installed.
     """
 
     def __init__(self, url: str) -> None:
@@ -54,14 +79,12 @@ class Database:
             self.url: URL = make_url(url)
             self.is_sqlite = self.url.get_backend_name() == "sqlite"
             self.is_in_memory = self.is_sqlite and _names_memory(self.url)
-            options: dict[str, Any] = {"hide_parameters": True}
-            if self.is_in_memory:
-                options |= {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
-            elif not self.is_sqlite:
-                options |= {"pool_pre_ping": True}
-            self.engine: Engine = create_engine(self.url, **options)
+            self.engine: Engine = create_engine(self.url, hide_parameters=True, **self._options())
         except (ArgumentError, ImportError) as error:
-            raise StoreUnavailable("store: not a database URL, or its driver is not installed; expected something like sqlite:///locas.db") from error
+            raise StoreUnavailable(
+                "store: not the URL of an SQLite or PostgreSQL database, or its driver is not installed (extra `postgres`); "
+                "expected something like sqlite:///locas.db or postgresql+psycopg://user@host/database"
+            ) from error
         self._lock = threading.RLock()
         self.opening = threading.Lock()
         """Held by whoever takes the first look at the database, or closes it."""
@@ -69,16 +92,29 @@ class Database:
             _tune_sqlite(self.engine)
         _forget_at_fork(self)
 
+    def _options(self) -> dict[str, Any]:
+        if self.is_in_memory:
+            return {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
+        if self.is_sqlite:
+            return {}
+        if self.url.get_backend_name() != "postgresql":
+            raise ArgumentError("neither SQLite nor PostgreSQL")
+        settings = {name: value for name, value in _POSTGRESQL_SETTINGS.items() if name not in self.url.query}
+        return {"pool_pre_ping": True, "isolation_level": "READ COMMITTED", "connect_args": settings}
+
     @property
     def name(self) -> str:
         """What messages call this database: its URL without a password."""
-        return self.url.render_as_string(hide_password=True)
+        return self.url.difference_update_query(["password", "sslpassword"]).render_as_string(hide_password=True)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Begin a transaction that sees one state of the database and takes no write lock."""
         with self._queue(self.is_in_memory), self._named_errors(), self.engine.connect() as connection:
-            connection = connection.execution_options(**{_BEGIN: "BEGIN"})
+            if self.is_sqlite:
+                connection = connection.execution_options(**{_BEGIN: "BEGIN"})
+            else:
+                connection = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             with connection.begin():
                 yield connection
 
@@ -86,6 +122,29 @@ class Database:
     def write(self) -> Iterator[Connection]:
         """Begin a transaction that writes; it is committed at the end of the block, undone by any exception."""
         with self._queue(self.is_sqlite), self._named_errors(), self.engine.begin() as connection:
+            yield connection
+
+    def is_missing(self) -> bool:
+        """Tell whether it is an SQLite file that does not exist; opening it would make it."""
+        path = str(self.url.database)
+        return self.is_sqlite and not self.is_in_memory and not path.startswith("file:") and not Path(path).exists()
+
+    def warn_of_other_writers(self) -> None:
+        """Warn, once per process, when somebody else has the file open and SQLite has its WAL-reset bug.
+
+        To be called before the first connection: the log beside the file is there while anybody has the file open.
+        """
+        if self.is_sqlite and not self.is_in_memory and Path(f"{self.url.database}-wal").exists():
+            _warn_of_wal_reset_bug()
+
+    @contextmanager
+    def migrate(self) -> Iterator[Connection]:
+        """Begin a transaction that makes or changes tables, one at a time over all processes, however long it takes."""
+        with self.write() as connection:
+            if not self.is_sqlite:
+                connection.execute(text("SET LOCAL statement_timeout = 0"))
+                connection.execute(text("SET LOCAL lock_timeout = 0"))
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
             yield connection
 
     def use_write_ahead_log(self) -> None:
@@ -97,6 +156,20 @@ class Database:
             connection = connection.execution_options(**{_BEGIN: None})
             if connection.exec_driver_sql("PRAGMA journal_mode").scalar() != "wal":
                 connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+
+    def overwrite_log(self) -> bool:
+        """Move SQLite's write-ahead log into its file and empty it; tell whether what was deleted is overwritten everywhere.
+
+        False while another connection still reads an older state, and on PostgreSQL, whose dead rows stay until it vacuums.
+        """
+        if not self.is_sqlite or self.is_in_memory:
+            return self.is_in_memory
+        with self._queue(True), self._named_errors(), self.engine.connect() as connection:
+            connection = connection.execution_options(**{_BEGIN: None})
+            connection.exec_driver_sql(f"PRAGMA busy_timeout={_CHECKPOINT_SECONDS * 1000}")
+            busy = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]
+            connection.exec_driver_sql(f"PRAGMA busy_timeout={WAIT_SECONDS * 1000}")
+            return bool(busy == 0)
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -118,7 +191,7 @@ class Database:
         try:
             yield
         except SQLAlchemyError as error:
-            raise _named(error, self.name) from error
+            raise named(error, self.name) from without_values(error)
 
 
 def _names_memory(url: URL) -> bool:
@@ -126,24 +199,17 @@ def _names_memory(url: URL) -> bool:
     return database in ("", ":memory:") or database.startswith("file::memory:") or url.query.get("mode") == "memory" or "mode=memory" in database
 
 
-def _named(error: SQLAlchemyError, name: str) -> StorageError:
-    """Translate an error of the driver. Its text is left out, since some drivers quote values in it."""
-    cause = error.orig if isinstance(error, DBAPIError) else None
-    code = getattr(cause, "sqlite_errorcode", None)
-    sqlstate = getattr(cause, "sqlstate", None)
-    primary = code & 0xFF if isinstance(code, int) else None
-    if primary == sqlite3.SQLITE_FULL or sqlstate == _POSTGRESQL_DISK_FULL:
-        return StorageFull(f"{name}: no room left, nothing of this call was kept; free some space and call again")
-    if primary == sqlite3.SQLITE_NOTADB:
-        return ForeignDatabase(f"{name}: the file is not an SQLite database; name another path")
-    what = getattr(cause, "sqlite_errorname", None) or sqlstate or type(cause or error).__name__
-    hint = {
-        sqlite3.SQLITE_BUSY: f"another process held it for {BUSY_TIMEOUT_SECONDS} s; close that or try again",
-        sqlite3.SQLITE_CANTOPEN: "check that the folder exists and may be written to",
-        sqlite3.SQLITE_READONLY: "it may not be written to; check the file's permissions",
-        sqlite3.SQLITE_CORRUPT: "the file is damaged; restore it from a backup",
-    }.get(primary or 0, "the driver's error is attached as the cause")
-    return StoreUnavailable(f"{name}: {what}; {hint}")
+def _warn_of_wal_reset_bug() -> None:
+    global _has_warned_of_wal_reset
+    first, last = _WAL_RESET_BUG
+    if _has_warned_of_wal_reset or not first <= SQLITE_VERSION <= last:
+        return
+    _has_warned_of_wal_reset = True
+    logger.warning(
+        "SQLite %s can damage a file that two connections write at once (the WAL-reset bug, fixed in 3.51.3), and another has this one open: "
+        "let one store of one process write each file, run a Python with a newer SQLite, or use PostgreSQL",
+        ".".join(map(str, SQLITE_VERSION)),
+    )
 
 
 def _tune_sqlite(engine: Engine) -> None:

@@ -7,9 +7,14 @@ LocasError
     InvalidTurn             also ValueError: a key, turn or filter that cannot be stored
     InvalidRevision         also ValueError: a revision draft, study item or audit fact that cannot be stored
     UnknownUser             nothing was ever said by this user
+    UserErased              the user was erased; starting anew is a call of its own
+    TurnNotFound            no such turn
     RevisionNotFound        no such revision, or one that stands for "no memory"
     RevisionConflict        someone saved first
+    LeaseLost               a job is not held any more
     CorruptPayload          digest or size differs from what was saved
+    EncryptionMismatch      content is encrypted and there are no keys, or clear and it should be encrypted
+    KeyUnavailable          the key that wraps a user's data key is not there, or is another
     SchemaOutdated          the tables are older or newer than this package
     ForeignDatabase         not a database, or somebody else's
     StorageFull             the disk is full
@@ -39,6 +44,14 @@ class UnknownUser(StorageError):
     """The user has no turns: nothing can be committed, rolled back or recorded for them."""
 
 
+class UserErased(StorageError):
+    """The user was erased: nothing is taken any more until a caller starts anew with `begin_again`."""
+
+
+class TurnNotFound(StorageError):
+    """The user's journal has no turn of that number."""
+
+
 class RevisionNotFound(StorageError):
     """The user has no revision of that number, or it has no payload."""
 
@@ -47,8 +60,20 @@ class RevisionConflict(StorageError):
     """The user's memory moved since the draft was made: someone saved first. Nothing was written."""
 
 
+class LeaseLost(StorageError):
+    """A worker does not hold its job any more: another claimed it, it is done, or it was withdrawn. Nothing was written."""
+
+
 class CorruptPayload(StorageError):
     """Stored bytes differ from the digest or the size that was recorded when they were saved."""
+
+
+class EncryptionMismatch(StorageError):
+    """Content is encrypted and the store was opened without keys, or it is clear where everything has to be encrypted."""
+
+
+class KeyUnavailable(StorageError):
+    """The key that a user's data key is wrapped under cannot be had, or does not fit: a wrong key file, say."""
 
 
 class SchemaOutdated(StorageError):

@@ -3,16 +3,20 @@
 Knows nothing of SQL; nothing outlives the process.
 """
 
-import datetime as dt
 import hashlib
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from locas_storage import rules
+from locas_storage import leases, lineage, rules, words
+from locas_storage.in_memory_queue import InMemoryQueue
+from locas_storage.in_memory_shelf import Shelf, utc_now
+from locas_storage.leases import Lease
+from locas_storage.receipts import Receipt
 from locas_storage.records import (
     AuditEntry,
+    FoundTurn,
     Revision,
     RevisionDraft,
     StudyItem,
@@ -20,60 +24,37 @@ from locas_storage.records import (
     TurnDraft,
     UserKey,
     UserState,
+    check_query,
     new_item_id,
     plain_json,
 )
 
 
-@dataclass(slots=True)
-class _Shelf:
-    """What belongs to one user."""
-
-    state: UserState
-    turns: list[Turn] = field(default_factory=list)
-    by_key: dict[str, Turn] = field(default_factory=dict)
-    revisions: list[Revision] = field(default_factory=list)
-    payloads: dict[str, bytes] = field(default_factory=dict)
-    items: dict[str, StudyItem] = field(default_factory=dict)
-    in_force: dict[int, frozenset[str]] = field(default_factory=lambda: {0: frozenset()})
-    """Per revision, the study items in force at it."""
-    audit: list[tuple[AuditEntry, str]] = field(default_factory=list)
-
-    def revision(self, number: int) -> Revision:
-        if not 0 < number <= len(self.revisions):
-            raise rules.not_found(self.state.key, number)
-        return self.revisions[number - 1]
-
-    def make_current(self, revision: Revision, in_force: frozenset[str]) -> None:
-        before = self.in_force[self.state.head]
-        for item_id in before - in_force:
-            self.items[item_id] = replace(self.items[item_id], retired_rev=revision.number)
-        for item_id in in_force - before:
-            self.items[item_id] = replace(self.items[item_id], retired_rev=None)
-        self.in_force[revision.number] = in_force
-        self.revisions.append(revision)
-        self.state = replace(self.state, head=revision.number, consolidated_seq=revision.to_seq, fence=self.state.fence + 1)
-
-    def record(self, action: str, facts: Mapping[str, Any]) -> None:
-        entry = AuditEntry(len(self.audit) + 1, action, facts, _now())
-        previous = self.audit[-1][1] if self.audit else rules.FIRST_PREVIOUS
-        self.audit.append((entry, rules.audit_digest(self.state.key, previous, entry)))
-
-
 class InMemoryStore:
-    """A `MemoryStore` in this process's memory."""
+    """A `MemoryStore` in this process's memory.
 
-    def __init__(self) -> None:
-        self._shelves: dict[UserKey, _Shelf] = {}
+    Args:
+        keep_payloads: how many different payloads of a user are kept, the newest; revisions beyond them are pruned.
+
+    Raises:
+        InvalidRevision: `keep_payloads` is less than 1.
+    """
+
+    def __init__(self, *, keep_payloads: int = rules.KEEP_PAYLOADS) -> None:
+        rules.check_keep(keep_payloads)
+        self._keep_payloads = keep_payloads
+        self._shelves: dict[UserKey, Shelf] = {}
         self._lock = threading.RLock()
+        self.queue = InMemoryQueue(self._shelves, self._of, self._lock)
 
-    def append(self, key: UserKey, drafts: Sequence[TurnDraft]) -> list[Turn]:
+    def append(self, key: UserKey, drafts: Sequence[TurnDraft], *, enqueue: int | None = None) -> list[Turn]:
         """See `MemoryStore.append`."""
         if not drafts:
             return []
         with self._lock:
-            now = _now()
-            shelf = self._shelves.setdefault(key, _Shelf(UserState(key, 1, 0, 0, 0, 0, now)))
+            now = utc_now()
+            self._shelves.setdefault(key, Shelf(UserState(key, 1, 0, 0, 0, 0, now)))
+            shelf = self._of(key)
             answered = []
             for draft in drafts:
                 idem_key = draft.key or new_item_id()
@@ -83,6 +64,8 @@ class InMemoryStore:
                     shelf.turns.append(added)
                     shelf.state = replace(shelf.state, next_seq=added.seq + 1)
                 answered.append(shelf.by_key[idem_key])
+            if enqueue is not None:
+                shelf.ask(enqueue)
             return answered
 
     def turns(self, key: UserKey, *, after: int = 0, upto: int | None = None, newest: int | None = None) -> list[Turn]:
@@ -90,20 +73,28 @@ class InMemoryStore:
         rules.check_newest(newest)
         with self._lock:
             shelf = self._shelves.get(key)
-            found = [turn for turn in shelf.turns if turn.seq > after and (upto is None or turn.seq <= upto)] if shelf else []
+            found = [turn for turn in shelf.shown_turns() if turn.seq > after and (upto is None or turn.seq <= upto)] if shelf else []
             return found if newest is None else found[max(0, len(found) - newest) :]
+
+    def search(self, key: UserKey, text: str, *, limit: int = 10) -> list[FoundTurn]:
+        """See `MemoryStore.search`."""
+        check_query(text, limit)
+        wanted = words.query_words(text)
+        with self._lock:
+            state, found = self.state(key), words.sharing(self.turns(key), wanted)
+        return words.rank(wanted, found, turns=state.turns, limit=limit) if state else []
 
     def state(self, key: UserKey) -> UserState | None:
         """See `MemoryStore.state`."""
         with self._lock:
             shelf = self._shelves.get(key)
-            return shelf.state if shelf else None
+            return shelf.state if shelf and not shelf.is_erased else None
 
     def users(self, tenant: str | None = None) -> list[UserKey]:
         """See `MemoryStore.users`."""
         rules.check_tenant(tenant)
         with self._lock:
-            found = [key for key in self._shelves if tenant is None or key.tenant == tenant]
+            found = [key for key, shelf in self._shelves.items() if not shelf.is_erased and tenant in (None, key.tenant)]
         return sorted(found, key=lambda key: (key.tenant, key.user))
 
     def study_items(self, key: UserKey, *, with_retired: bool = False) -> list[StudyItem]:
@@ -112,10 +103,12 @@ class InMemoryStore:
             shelf = self._shelves.get(key)
             return [item for item in shelf.items.values() if with_retired or item.retired_rev is None] if shelf else []
 
-    def commit(self, key: UserKey, draft: RevisionDraft) -> Revision:
+    def commit(self, key: UserKey, draft: RevisionDraft, *, lease: Lease | None = None) -> Revision:
         """See `MemoryStore.commit`."""
         with self._lock:
             shelf = self._of(key)
+            if lease is not None and not shelf.holds(lease):
+                raise leases.lost(lease)
             rules.check_follows(draft, shelf.state)
             in_force = shelf.in_force[shelf.state.head]
             taken = sum(item.item_id in shelf.items for item in draft.new_items)
@@ -142,13 +135,16 @@ class InMemoryStore:
                 payload_bytes=len(draft.payload),
                 metrics=draft.metrics,
                 state="live",
-                created_at=_now(),
+                created_at=utc_now(),
             )
             shelf.payloads[digest] = draft.payload
             for item in draft.new_items:
                 shelf.items[item.item_id] = rules.kept_item(item, number)
             added = {item.item_id for item in draft.new_items}
             shelf.make_current(saved, (in_force | added) - set(draft.retired_items))
+            shelf.prune(self._keep_payloads)
+            if lease is not None:
+                shelf.settle(lease, draft.to_seq)
             return saved
 
     def revisions(self, key: UserKey) -> list[Revision]:
@@ -172,7 +168,7 @@ class InMemoryStore:
         with self._lock:
             saved = self.revision(key, number)
             assert saved is not None
-            if saved.payload_sha256 is None:
+            if saved.payload_sha256 is None or not saved.is_kept:
                 raise rules.no_payload(key, number)
             data = self._shelves[key].payloads[saved.payload_sha256]
             return rules.checked(f"payload of revision {number}", data, size=saved.payload_bytes, sha256=saved.payload_sha256)
@@ -185,11 +181,35 @@ class InMemoryStore:
             restored = None if number == 0 and head else shelf.revision(number)
             if restored is not None and number == head:
                 return restored
-            made = rules.restoring(restored, number=len(shelf.revisions) + 1, parent=head, created_at=_now())
+            if restored is not None:
+                rules.require_kept(restored, key)
+            made = rules.restoring(restored, number=len(shelf.revisions) + 1, parent=head, created_at=utc_now())
             facts = rules.revert_facts(shelf.state, number, made.number)
             shelf.make_current(made, shelf.in_force[number])
             shelf.record("revert", facts)
             return made
+
+    def forget(self, key: UserKey, turns: Iterable[int]) -> Receipt:
+        """See `MemoryStore.forget`."""
+        with self._lock:
+            shelf = self._of(key)
+            return shelf.forget(lineage.check_forgettable(key, turns, shelf.state), "asked")
+
+    def erase(self, key: UserKey) -> Receipt:
+        """See `MemoryStore.erase`."""
+        with self._lock:
+            return self._shelf(key).erase()
+
+    def begin_again(self, key: UserKey) -> None:
+        """See `MemoryStore.begin_again`."""
+        with self._lock:
+            self._shelf(key).is_erased = False
+
+    def expire(self, key: UserKey | None = None) -> dict[UserKey, Receipt]:
+        """See `MemoryStore.expire`."""
+        with self._lock:
+            due = {whose: shelf.expired() for whose, shelf in self._shelves.items() if key in (None, whose)}
+            return {whose: self._shelves[whose].forget(seqs, "expired") for whose, seqs in due.items() if seqs}
 
     def record(self, key: UserKey, action: str, facts: Mapping[str, Any]) -> None:
         """See `MemoryStore.record`."""
@@ -209,12 +229,15 @@ class InMemoryStore:
     def close(self) -> None:
         """Do nothing: there is no connection to let go of."""
 
-    def _of(self, key: UserKey) -> _Shelf:
+    def _of(self, key: UserKey) -> Shelf:
+        shelf = self._shelf(key)
+        if shelf.is_erased:
+            raise rules.erased(key)
+        return shelf
+
+    def _shelf(self, key: UserKey) -> Shelf:
+        """Return what belongs to a user, a tombstone included."""
         shelf = self._shelves.get(key)
         rules.require_user(shelf.state if shelf else None, key)
         assert shelf is not None
         return shelf
-
-
-def _now() -> dt.datetime:
-    return dt.datetime.now(dt.UTC)

@@ -43,11 +43,26 @@ def schema_version(url: str) -> SchemaVersion:
         ForeignDatabase: not a database, or tables with our names that we did not make.
     """
     database = Database(url)
+    if database.is_missing():  # a look would make the file
+        return SchemaVersion(None, migrations.newest())
     try:
         with database.read() as connection:
             return _look(connection, database)[0]
     finally:
         database.close()
+
+
+def check_schema(url: str) -> SchemaVersion:
+    """Tell which version a database is at if it can be used as it is, changing nothing in it.
+
+    Raises:
+        SchemaOutdated: it is at another version, or holds no tables yet; the message names the command to run.
+        ForeignDatabase: not a database, or tables with our names that we did not make.
+    """
+    version = schema_version(url)
+    if not version.is_current:
+        raise _outdated(version, Database(url))
+    return version
 
 
 def upgrade_schema(url: str) -> SchemaVersion:
@@ -73,6 +88,7 @@ def prepare(database: Database) -> None:
         SchemaOutdated: ours, at another version.
         ForeignDatabase: not a database, or somebody else's. It is left as it is.
     """
+    database.warn_of_other_writers()
     with database.read() as connection:
         version, has_others = _look(connection, database)
     if version.current is None:
@@ -91,8 +107,8 @@ def _upgrade(database: Database) -> SchemaVersion:
     with database.read() as connection:
         _look(connection, database)
     database.use_write_ahead_log()
-    with database.write() as connection:
-        # Looked at again under the write lock: another process may have done the work meanwhile.
+    with database.migrate() as connection:
+        # Looked at again under the lock: another process may have done the work meanwhile.
         version, _ = _look(connection, database)
         if version.is_current:
             return version
@@ -116,6 +132,8 @@ def _look(connection: Connection, database: Database) -> tuple[SchemaVersion, bo
 
 
 def _outdated(version: SchemaVersion, database: Database) -> SchemaOutdated:
+    if version.current is None:
+        return SchemaOutdated(f"{database.name}: holds no tables of this package yet; run `{UPGRADE_COMMAND}` to make them")
     found = f"{database.name}: tables are at version {version.current}, this package expects {version.expected}"
     if version.current in migrations.known():
         return SchemaOutdated(f"{found}; make a backup and run `{UPGRADE_COMMAND}`")

@@ -52,8 +52,13 @@ class UserKey:
     @property
     def short_hash(self) -> str:
         """Twelve hexadecimal digits that stand for this user in logs and messages."""
+        return self.digest[:12]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of both names, hexadecimal, which stands for this user where a name must not."""
         tenant, user = self.tenant.encode(), self.user.encode()
-        return hashlib.sha256(len(tenant).to_bytes(4, "big") + tenant + user).hexdigest()[:12]
+        return hashlib.sha256(len(tenant).to_bytes(4, "big") + tenant + user).hexdigest()
 
     def __repr__(self) -> str:
         return f"UserKey(#{self.short_hash})"
@@ -72,6 +77,7 @@ class TurnDraft:
         key: the same key twice is one turn; None means a fresh key.
         trust: where the text comes from, for policies that learn from some sources only.
         token_count: tokens of the content, 0 if not counted.
+        expires_at: when it is to be forgotten by itself, aware; None means never.
 
     Raises:
         InvalidTurn: a value is outside these bounds.
@@ -85,6 +91,7 @@ class TurnDraft:
     key: str | None = field(default=None, repr=False)
     trust: str = "user"
     token_count: int = 0
+    expires_at: dt.datetime | None = None
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
@@ -100,8 +107,9 @@ class TurnDraft:
             _check_text("key", self.key, max_chars=MAX_LABEL_CHARS, may_be_blank=False)
         _check_text("trust", self.trust, max_chars=16, may_be_blank=False)
         _check_integer("token_count", self.token_count, least=0, most=(1 << 31) - 1)
-        if self.at is not None:
-            _check_time("at", self.at)
+        for label, time_of in (("at", self.at), ("expires_at", self.expires_at)):
+            if time_of is not None:
+                _check_time(label, time_of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +127,9 @@ class Turn:
         trust: where the text comes from.
         token_count: tokens of the content, 0 if not counted.
         created_at: when it was stored, aware UTC, by the database's clock.
+        expires_at: when it is to be forgotten by itself, aware UTC; None means never.
+        is_forgotten: True for what is left of a turn that was forgotten: a number without content. Reads leave it out; an
+            append that repeats its key answers with it.
     """
 
     seq: int
@@ -131,6 +142,19 @@ class Turn:
     trust: str
     token_count: int
     created_at: dt.datetime
+    expires_at: dt.datetime | None = None
+    is_forgotten: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FoundTurn(Turn):
+    """A turn that a search found.
+
+    Attributes:
+        score: how well it fits, above 0, higher is better; comparable within one search only.
+    """
+
+    score: float = field(kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +243,8 @@ class RevisionDraft:
         metrics: figures about it, plain JSON; a number that is not finite is kept as its name.
         new_items: study items added with it.
         retired_items: ids of study items that it retires.
+        fence: the user's fence when the turns were read, so that what was forgotten meanwhile is not learnt after all;
+            None leaves that check to the parent, for a draft that was made from no turns of this store.
 
     Raises:
         InvalidRevision: a value is outside these bounds.
@@ -235,6 +261,7 @@ class RevisionDraft:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     new_items: tuple[StudyItemDraft, ...] = ()
     retired_items: tuple[str, ...] = ()
+    fence: int | None = None
 
     def __post_init__(self) -> None:
         _check_integer("parent", self.parent, least=0, error=InvalidRevision)
@@ -275,7 +302,7 @@ class Revision:
         payload_sha256: digest of the payload, None if this revision stands for no memory.
         payload_bytes: size of the payload.
         metrics: figures about it.
-        state: 'live' unless a later step sets it aside.
+        state: 'live'; 'pruned' once its payload is no longer kept, which leaves the digest.
         created_at: when it was saved, aware UTC, by the database's clock.
     """
 
@@ -297,8 +324,13 @@ class Revision:
 
     @property
     def has_payload(self) -> bool:
-        """False for a revision that stands for "no memory": there are no bytes to load."""
-        return self.payload_sha256 is not None
+        """False where there are no bytes to load: it stands for "no memory", or its payload is no longer kept."""
+        return self.payload_sha256 is not None and self.is_kept
+
+    @property
+    def is_kept(self) -> bool:
+        """False for a revision whose payload is gone: it can neither be loaded nor restored."""
+        return self.state not in ("pruned", "erased")
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +345,7 @@ class UserState:
         fence: rises with every change of the current revision.
         epoch: rises when the user is erased.
         created_at: when the user's first turn was stored, aware UTC.
+        is_encrypted: whether content is kept under a data key of this user's; digests are then keyed ones.
     """
 
     key: UserKey
@@ -322,10 +355,11 @@ class UserState:
     fence: int
     epoch: int
     created_at: dt.datetime
+    is_encrypted: bool = False
 
     @property
     def turns(self) -> int:
-        """Number of turns in the journal."""
+        """Number of the last turn; forgotten ones are counted."""
         return self.next_seq - 1
 
 
@@ -393,6 +427,16 @@ def _plain(label: str, value: object) -> object:
     if isinstance(value, list | tuple):
         return [_plain(label, inner) for inner in value]
     raise InvalidRevision(f"{label}: got a {type(value).__name__}, expected plain JSON; convert it to int, float or str")
+
+
+def check_query(text: str, limit: int) -> None:
+    """Refuse a search that cannot be one.
+
+    Raises:
+        InvalidTurn: the text is no text or too long, or the limit is negative.
+    """
+    _check_text("search text", text, max_chars=MAX_TURN_BYTES)
+    _check_integer("limit", limit, least=0)
 
 
 def _check_text(

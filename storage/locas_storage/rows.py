@@ -6,13 +6,17 @@ Knows nothing of transactions.
 import hashlib
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, Table, and_, select
+from sqlalchemy import ColumnElement, Row, Table, and_, or_
 
-from locas_storage import schema
+from locas_storage import crypto, schema
+from locas_storage.crypto import Seal
 from locas_storage.errors import CorruptPayload
 from locas_storage.records import AuditEntry, Revision, RevisionDraft, StudyItem, StudyItemDraft, Turn, UserKey, UserState
 
 Values = dict[str, Any]
+
+NOTHING_SHA256 = hashlib.sha256(b"").digest()
+"""Digest of what is left of a forgotten turn."""
 
 
 def of(table: Table, key: UserKey) -> ColumnElement[bool]:
@@ -20,48 +24,63 @@ def of(table: Table, key: UserKey) -> ColumnElement[bool]:
     return and_(table.c.tenant_id == key.tenant, table.c.subject_id == key.user)
 
 
+def shown() -> ColumnElement[bool]:
+    """Return the condition that a turn may be read: neither forgotten nor due to be."""
+    turn = schema.turn
+    return and_(turn.c.forgotten_at.is_(None), or_(turn.c.expires_at.is_(None), turn.c.expires_at > schema.DbNow()))
+
+
 def owner(key: UserKey) -> Values:
     """Return the columns that say whose a new row is."""
     return {"tenant_id": key.tenant, "subject_id": key.user}
 
 
-def turn_values(key: UserKey, turn: Turn) -> Values:
+def turn_values(key: UserKey, turn: Turn, seal: Seal) -> Values:
     """Return a turn as a row."""
-    content = turn.content.encode()
+    content, place = turn.content.encode(), crypto.turn_place(turn.seq)
     return owner(key) | {
         "seq": turn.seq,
         "idem_key": turn.key,
         "role": turn.role,
-        "content": content,
-        "content_sha256": hashlib.sha256(content).digest(),
+        "content": seal.close(place, content),
+        "content_sha256": seal.digest(place, content),
         "name": turn.name,
         "session_id": turn.session,
         "said_at": turn.at,
         "token_count": turn.token_count,
         "trust": turn.trust,
         "created_at": turn.created_at,
+        "expires_at": turn.expires_at,
     }
 
 
-def turn(row: Row[Any]) -> Turn:
+def turn(row: Row[Any], seal: Seal) -> Turn:
     """Return a row as a turn.
 
     Raises:
-        CorruptPayload: the text differs from its digest.
+        CorruptPayload: the text differs from its digest, or was encrypted as another turn's.
+        EncryptionMismatch: it is clear and should be encrypted, or the other way round.
     """
-    if hashlib.sha256(row.content).digest() != row.content_sha256:
+    place = crypto.turn_place(row.seq)
+    is_forgotten = row.forgotten_at is not None
+    # Of a forgotten turn nothing is left to open; its row says the same in every store.
+    content = bytes(row.content) if is_forgotten else seal.open(place, bytes(row.content))
+    digest = NOTHING_SHA256 if is_forgotten else seal.digest(place, content)
+    if digest != row.content_sha256 or (is_forgotten and content):
         raise CorruptPayload(f"turn {row.seq}: text differs from the digest saved with it; restore the database from a backup")
     return Turn(
         seq=row.seq,
         key=row.idem_key,
         role=row.role,
-        content=bytes(row.content).decode(),
+        content=content.decode(),
         name=row.name,
         session=row.session_id,
         at=row.said_at,
         trust=row.trust,
         token_count=row.token_count,
         created_at=row.created_at,
+        expires_at=row.expires_at,
+        is_forgotten=is_forgotten,
     )
 
 
@@ -75,10 +94,11 @@ def state(row: Row[Any]) -> UserState:
         fence=row.fence,
         epoch=row.epoch,
         created_at=row.created_at,
+        is_encrypted=row.wrapped_dek is not None,
     )
 
 
-def revision_values(key: UserKey, draft: RevisionDraft, *, number: int, turns_sha256: str, blob_sha256: str) -> Values:
+def revision_values(key: UserKey, draft: RevisionDraft, *, number: int, turns_sha256: str, blob_sha256: str, payload_sha256: str) -> Values:
     """Return a draft as a row."""
     return owner(key) | {
         "rev": number,
@@ -92,11 +112,13 @@ def revision_values(key: UserKey, draft: RevisionDraft, *, number: int, turns_sh
         "to_seq": draft.to_seq,
         "turns_sha256": turns_sha256,
         "blob_sha256": blob_sha256,
+        "payload_sha256": payload_sha256,
+        "payload_bytes": len(draft.payload),
         "metrics": dict(draft.metrics),
     }
 
 
-def restored_values(key: UserKey, made: Revision) -> Values:
+def restored_values(key: UserKey, made: Revision, *, blob_sha256: str | None) -> Values:
     """Return a revision that brings an older one back as a row."""
     return owner(key) | {
         "rev": made.number,
@@ -109,21 +131,16 @@ def restored_values(key: UserKey, made: Revision) -> Values:
         "from_seq": made.from_seq,
         "to_seq": made.to_seq,
         "turns_sha256": made.turns_sha256,
-        "blob_sha256": made.payload_sha256,
+        "blob_sha256": blob_sha256,
+        "payload_sha256": made.payload_sha256,
+        "payload_bytes": made.payload_bytes or None,
         "metrics": dict(made.metrics),
         "created_at": made.created_at,
     }
 
 
-def select_revisions(key: UserKey) -> Select[Any]:
-    """Return the query of a user's revisions with the sizes of their payloads, which leaves the payloads where they are."""
-    revision, blob = schema.revision, schema.blob
-    same = and_(of(blob, key), blob.c.sha256 == revision.c.blob_sha256)
-    return select(revision, blob.c.size).select_from(revision.outerjoin(blob, same)).where(of(revision, key)).order_by(revision.c.rev)
-
-
 def revision(row: Row[Any]) -> Revision:
-    """Return a row of `select_revisions` as a revision."""
+    """Return a row as a revision."""
     return Revision(
         number=row.rev,
         parent=row.parent_rev,
@@ -135,15 +152,15 @@ def revision(row: Row[Any]) -> Revision:
         from_seq=row.from_seq,
         to_seq=row.to_seq,
         turns_sha256=row.turns_sha256,
-        payload_sha256=row.blob_sha256,
-        payload_bytes=row.size or 0,
+        payload_sha256=row.payload_sha256,
+        payload_bytes=row.payload_bytes or 0,
         metrics=row.metrics,
         state=row.state,
         created_at=row.created_at,
     )
 
 
-def item_values(key: UserKey, draft: StudyItemDraft, *, number: int, position: int) -> Values:
+def item_values(key: UserKey, draft: StudyItemDraft, seal: Seal, *, number: int, position: int) -> Values:
     """Return a study item as a row."""
     return owner(key) | {
         "item_id": draft.item_id,
@@ -151,25 +168,30 @@ def item_values(key: UserKey, draft: StudyItemDraft, *, number: int, position: i
         "from_seq": draft.from_seq,
         "to_seq": draft.to_seq,
         "turn_seq": draft.turn_seq,
-        "question": draft.question.encode(),
-        "answer": draft.answer.encode(),
-        "teacher": draft.teacher,
+        "question": seal.close(crypto.item_place(draft.item_id, "question"), draft.question.encode()),
+        "answer": seal.close(crypto.item_place(draft.item_id, "answer"), draft.answer.encode()),
+        "teacher": seal.close(crypto.item_place(draft.item_id, "teacher"), draft.teacher),
         "added_rev": number,
         "position": position,
     }
 
 
-def item(row: Row[Any]) -> StudyItem:
-    """Return a row as a study item."""
+def item(row: Row[Any], seal: Seal) -> StudyItem:
+    """Return a row as a study item.
+
+    Raises:
+        CorruptPayload: a field was altered, or encrypted as another's.
+        EncryptionMismatch: it is clear and should be encrypted, or the other way round.
+    """
     return StudyItem(
         item_id=row.item_id,
         kind=row.kind,
         from_seq=row.from_seq,
         to_seq=row.to_seq,
         turn_seq=row.turn_seq,
-        question=bytes(row.question).decode(),
-        answer=bytes(row.answer).decode(),
-        teacher=bytes(row.teacher),
+        question=seal.open(crypto.item_place(row.item_id, "question"), bytes(row.question)).decode(),
+        answer=seal.open(crypto.item_place(row.item_id, "answer"), bytes(row.answer)).decode(),
+        teacher=seal.open(crypto.item_place(row.item_id, "teacher"), bytes(row.teacher)),
         added_rev=row.added_rev,
         retired_rev=row.retired_rev,
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from locas_storage.errors import CorruptPayload, InvalidRevision, InvalidTurn, RevisionConflict, RevisionNotFound, UnknownUser
+from locas_storage.errors import CorruptPayload, InvalidRevision, InvalidTurn, RevisionConflict, RevisionNotFound, UnknownUser, UserErased
 from locas_storage.records import (
     AUDIT_ACTIONS,
     AuditEntry,
@@ -25,6 +25,8 @@ from locas_storage.records import (
 )
 from locas_storage.schema import micros
 
+KEEP_PAYLOADS = 3
+"""How many different payloads of a user a store keeps unless told otherwise; each is a whole memory."""
 FIRST_PREVIOUS = "0" * 64
 """What stands before the first line of an audit trail."""
 
@@ -34,6 +36,11 @@ def require_user(state: UserState | None, key: UserKey) -> UserState:
     if state is None:
         raise UnknownUser(f"user #{key.short_hash} has no turns in this store; append one first")
     return state
+
+
+def erased(key: UserKey) -> UserErased:
+    """Return the error for a user who was erased."""
+    return UserErased(f"user #{key.short_hash} was erased, nothing is taken any more; begin_again() starts anew with an empty journal")
 
 
 def check_follows(draft: RevisionDraft, state: UserState) -> None:
@@ -49,6 +56,11 @@ def check_follows(draft: RevisionDraft, state: UserState) -> None:
     if draft.from_seq != state.consolidated_seq + 1:
         raise RevisionConflict(
             f"draft begins at turn {draft.from_seq}, expected {state.consolidated_seq + 1}, the first one not learnt; consolidate again"
+        )
+    if draft.fence is not None and draft.fence != state.fence:
+        raise RevisionConflict(
+            f"draft was trained under fence {draft.fence}, the user's is {state.fence}: turns were forgotten or the memory moved meanwhile; "
+            "consolidate again"
         )
     last = max([draft.to_seq, *(max(item.to_seq, item.turn_seq) for item in draft.new_items)])
     if last >= state.next_seq:
@@ -67,7 +79,31 @@ def not_found(key: UserKey, number: int) -> RevisionNotFound:
 
 def no_payload(key: UserKey, number: int) -> RevisionNotFound:
     """Return the error for the bytes of a revision that has none."""
-    return RevisionNotFound(f"revision {number} of user #{key.short_hash} stands for no memory and has no payload")
+    return RevisionNotFound(f"revision {number} of user #{key.short_hash} stands for no memory, or its payload is no longer kept")
+
+
+def require_kept(restored: Revision, key: UserKey) -> None:
+    """Refuse to restore a revision whose payload is gone."""
+    if not restored.is_kept:
+        raise RevisionNotFound(
+            f"revision {restored.number} of user #{key.short_hash} is {restored.state}, its payload is gone; choose one that is live"
+        )
+
+
+def check_keep(keep_payloads: int) -> None:
+    """Refuse to keep no payload: the current one is needed."""
+    if keep_payloads < 1:
+        raise InvalidRevision(f"keep_payloads: got {keep_payloads}, expected 1 or more")
+
+
+def beyond_kept(payloads: Iterable[str], keep: int) -> set[str]:
+    """Return the payloads that retention gives up.
+
+    Args:
+        payloads: digests of the user's revisions, newest revision first; one that was restored stands in it again.
+        keep: how many different ones to keep.
+    """
+    return set(list(dict.fromkeys(payloads))[keep:])
 
 
 def check_newest(newest: int | None) -> None:
@@ -119,11 +155,19 @@ def check_audit(key: UserKey, entries: Sequence[tuple[AuditEntry, str]]) -> None
     Raises:
         CorruptPayload: a line was altered, removed or put in.
     """
+    broken = first_broken(key, entries)
+    if broken is not None:
+        raise CorruptPayload(f"audit trail of user #{key.short_hash} is broken at line {broken}; compare it with a backup")
+
+
+def first_broken(key: UserKey, entries: Sequence[tuple[AuditEntry, str]]) -> int | None:
+    """Return the number of the first line of an audit trail that does not follow from the one before it, None if all do."""
     previous = FIRST_PREVIOUS
     for expected_seq, (entry, sha256) in enumerate(entries, start=1):
         if entry.seq != expected_seq or audit_digest(key, previous, entry) != sha256:
-            raise CorruptPayload(f"audit trail of user #{key.short_hash} is broken at line {expected_seq}; compare it with a backup")
+            return expected_seq
         previous = sha256
+    return None
 
 
 def revert_facts(state: UserState, restored: int, number: int) -> Mapping[str, Any]:
@@ -144,6 +188,7 @@ def new_turn(draft: TurnDraft, *, seq: int, key: str, created_at: dt.datetime) -
         trust=draft.trust,
         token_count=draft.token_count,
         created_at=created_at,
+        expires_at=None if draft.expires_at is None else draft.expires_at.astimezone(dt.UTC),
     )
 
 

@@ -15,6 +15,7 @@ import datetime as dt
 from typing import Any
 
 from sqlalchemy import (
+    DDL,
     JSON,
     BigInteger,
     CheckConstraint,
@@ -28,12 +29,14 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     String,
     Table,
+    Text,
     TypeDecorator,
     UniqueConstraint,
     Uuid,
+    event,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -157,6 +160,8 @@ turn = Table(
     Column("session_id", String(200)),
     Column("said_at", UtcMicros, nullable=False),
     Column("expires_at", UtcMicros),
+    # Of a forgotten turn the number stays, so that there is no gap, and the key, so that a late retry does not bring it back.
+    Column("forgotten_at", UtcMicros),
     Column("token_count", Integer, nullable=False),
     Column("trust", String(16), nullable=False, server_default="user"),
     _created(),
@@ -166,7 +171,31 @@ turn = Table(
     _one_of("role", ROLES, "role"),
     # Room for what an encryption may add to a turn of the largest size.
     CheckConstraint(f"length(content) <= {MAX_TURN_BYTES + 1024}", name="size"),
+    Index("ix_lm_turn_expiry", "expires_at", sqlite_where=text("expires_at IS NOT NULL"), postgresql_where=text("expires_at IS NOT NULL")),
 )
+
+# The words by which a turn is found; none for a turn whose text is kept encrypted. No cascade: who deletes a turn takes
+# it out of the index first, or is refused.
+search = Table(
+    "lm_search",
+    metadata,
+    Column("id", BigInt, nullable=False, autoincrement=True),
+    *_owner(),
+    Column("seq", BigInt, nullable=False, autoincrement=False),
+    Column("words", Text().with_variant(TSVECTOR, "postgresql"), nullable=False),
+    PrimaryKeyConstraint("id"),
+    UniqueConstraint("tenant_id", "subject_id", "seq", name="uq_lm_search_turn"),
+    ForeignKeyConstraint(
+        ["tenant_id", "subject_id", "seq"],
+        ["lm_turn.tenant_id", "lm_turn.subject_id", "lm_turn.seq"],
+        name="fk_lm_search_turn",
+    ),
+)
+
+FTS_TABLE = "lm_search_fts"
+"""SQLite's index over `lm_search`; see `index.py`. Words arrive cut and folded: only spaces part them."""
+_FTS = DDL(f"CREATE VIRTUAL TABLE {FTS_TABLE} USING fts5(words, content='lm_search', content_rowid='id', detail='none', tokenize='ascii')")  # type: ignore[no-untyped-call]
+event.listen(search, "after_create", _FTS.execute_if(dialect="sqlite"))
 
 # The bytes of one saved memory, named by their own digest within one user.
 blob = Table(
@@ -205,6 +234,9 @@ revision = Table(
     Column("metrics", Json, nullable=False),
     Column("state", String(12), nullable=False, server_default="live"),
     _created(),
+    # Of the payload, and kept when it is pruned; NULL for "no memory".
+    Column("payload_sha256", String(64)),
+    Column("payload_bytes", BigInt),
     _key("rev"),
     _to_subject(),
     ForeignKeyConstraint(
@@ -274,7 +306,8 @@ study_event = Table(
 
 _OPEN_JOB = text("state IN ('ready','leased')")
 
-# A request to consolidate up to `to_seq`, with the lease of the worker that holds it.
+# A request to consolidate up to `to_seq`, with the lease of the worker that holds it. One that is done is deleted.
+# `stops`: where the consolidations ended that a rebuild repeats; NULL for an ordinary job.
 job = Table(
     "lm_job",
     metadata,
@@ -291,6 +324,7 @@ job = Table(
     Column("lease_fence", BigInt),
     Column("lease_until", UtcMicros),
     Column("last_error", String(500)),
+    Column("stops", Json),
     PrimaryKeyConstraint("id"),
     _to_subject(),
     _one_of("state", ("ready", "leased", "done", "dead"), "state"),

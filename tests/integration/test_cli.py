@@ -19,19 +19,9 @@ from typer.testing import CliRunner, Result
 from locas_agent.cli import app
 from locas_agent.cli_output import deliver, progress_bar, visible
 from locas_storage import InMemoryStore, RevisionDraft, TurnDraft, UserKey, open_store
-from tests.conftest import MakeBackbone
 
 ADA = UserKey("default", "ada")
 Run = Callable[..., Result]
-
-
-@pytest.fixture(scope="module")
-def backbone_folder(make_backbone: MakeBackbone, tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("backbone")
-    made = make_backbone()
-    made.model.save_pretrained(folder)
-    made.tokenizer.save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture
@@ -172,7 +162,7 @@ def test_demo_refuses_a_file_that_is_there(run: Run, told: str) -> None:
 
 def test_every_command_of_this_version_has_help(run: Run) -> None:
     top = plain(run("--help").stdout)
-    for command in ("demo", "chat", "users", "turns", "revisions", "rollback", "consolidate", "eval"):
+    for command in ("demo", "chat", "users", "turns", "revisions", "rollback", "consolidate", "forget", "erase", "jobs", "work", "eval"):
         assert command in top
         assert run(command, "--help").exit_code == 0
     assert "recall" in run("eval", "--help").stdout
@@ -180,7 +170,15 @@ def test_every_command_of_this_version_has_help(run: Run) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["users"], ["turns", "--user", "ada"], ["revisions", "--user", "ada"], ["rollback", "1", "--user", "ada"]],
+    [
+        ["users"],
+        ["turns", "--user", "ada"],
+        ["revisions", "--user", "ada"],
+        ["rollback", "1", "--user", "ada"],
+        ["forget", "1", "--user", "ada"],
+        ["erase", "--user", "ada"],
+        ["jobs"],
+    ],
     ids=lambda given: given[0],
 )
 def test_command_without_a_model_loads_no_torch(told: str, arguments: list[str]) -> None:
@@ -201,23 +199,22 @@ def test_command_without_a_model_loads_no_torch(told: str, arguments: list[str])
 
 
 def test_chat_answers_streams_and_keeps_both_turns(run: Run, store: str, backbone_folder: str) -> None:
-    said = "/why\nHello there\n\n/why\n/revisions\n/forget 1\n/help\n/nonsense\n/consolidate some\n/consolidate\n/quit\nnever said\n"
+    said = "/why\nHello there\n\n/why\n/revisions\n/forget 1\n/forget it\n/help\n/nonsense\n/consolidate some\n/consolidate\n/quit\nnever said\n"
     result = run("chat", "--user", "ada", "--backbone", backbone_folder, "--store", store, "--max-new-tokens", "4", said=said)
     assert result.exit_code == 0, result.stderr
     for told in (
         "Nothing has been answered yet",
         "No memory was used: nothing has been consolidated yet.",
         "tokens of the window",
-        "arrives with the storage issue",
+        "removed: 1 turns",
+        "/forget N, with the number of a turn",
         "/quit",
         "There is no /nonsense",
         "Either /consolidate or /consolidate all",
         "nothing to learn",
     ):
         assert told in result.stdout
-    journal = open_store(store).turns(ADA)
-    assert [turn.role for turn in journal] == ["user", "assistant"]
-    assert journal[0].content == "Hello there"
+    assert [turn.role for turn in open_store(store).turns(ADA)] == ["assistant"]  # what was said is forgotten
 
 
 def test_chat_goes_on_after_an_error(run: Run, store: str, backbone_folder: str) -> None:

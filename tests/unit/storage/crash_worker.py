@@ -26,6 +26,7 @@ def live(folder: Path, point: str) -> None:
         store = SqlMemoryStore(url)
         say(store, 3)
         store.commit(ADA, draft(0, 1, 2, b"acknowledged", new_items=(OLD_ITEM,)))
+        store.queue.ask(ADA, 3)
 
     def die_here(reached: str) -> None:
         if reached == point:
@@ -36,6 +37,9 @@ def live(folder: Path, point: str) -> None:
         "append": lambda: fragile.append(ADA, LATE),
         "commit": lambda: fragile.commit(ADA, draft(1, 3, 3, b"late", new_items=(NEW_ITEM,), retired_items=(OLD_ITEM.item_id,))),
         "rollback": lambda: fragile.rollback(ADA, 0),
+        "claim": lambda: fragile.queue.claim("victim", lease_seconds=0),
+        "forget": lambda: fragile.forget(ADA, [2]),
+        "erase": lambda: fragile.erase(ADA),
     }
     changes[point.partition(".")[0]]()
 

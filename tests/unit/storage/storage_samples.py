@@ -10,23 +10,9 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from locas_storage import MemoryStore, RevisionDraft, StudyItemDraft, TurnDraft, UserKey, new_item_id
+from locas_storage.conformance.samples import ADA, BEN, draft, item, say
 
-ADA = UserKey("default", "ada")
-
-
-def say(store: MemoryStore, count: int, key: UserKey = ADA) -> None:
-    """Append turns that say something different each."""
-    store.append(key, [TurnDraft("user", f"text {number}") for number in range(count)])
-
-
-def item(from_seq: int = 1, to_seq: int = 1, question: str = "q", answer: str = "a") -> StudyItemDraft:
-    return StudyItemDraft(new_item_id(), "question", from_seq, to_seq, from_seq, question, answer, b"\x00\xff")
-
-
-def draft(parent: int, from_seq: int, to_seq: int, payload: bytes = b"", **more: object) -> RevisionDraft:
-    known = {"fingerprint": "f" * 64, "config_hash": "c" * 64, "code_version": "test", "seed": 7, "metrics": {"loss": 0.5}}
-    return RevisionDraft(parent=parent, from_seq=from_seq, to_seq=to_seq, payload=payload or f"payload after {parent}".encode(), **(known | more))  # type: ignore[arg-type]
+__all__ = ["ADA", "BEN", "broken_invariants", "draft", "item", "say"]
 
 
 def broken_invariants(path: Path) -> list[str]:
@@ -34,7 +20,8 @@ def broken_invariants(path: Path) -> list[str]:
 
     I1 turns are numbered 1..n without a gap; I2 revisions form one chain; I3 each begins where its parent ended, or repeats what it restores;
     I4 payloads match digest and size, none is left over; I5 digests of turns recompute; I6 head and watermark are the last revision's;
-    I7 the fence rises along the chain; I10 study items in force agree with their events.
+    I7 the fence rises along the chain; I10 study items in force agree with their events; I11 of what was forgotten only numbers are left;
+    I12 open jobs ask for turns that are there, under a fence that was given out.
     """
     with closing(sqlite3.connect(path)) as connection:
         connection.row_factory = sqlite3.Row
@@ -64,17 +51,30 @@ def broken_invariants(path: Path) -> list[str]:
                     broken.append(f"I2 revision {row['rev']}")
                 if row["restores"] is None and row["from_seq"] != end + 1:
                     broken.append(f"I3 revision {row['rev']}")
-                if row["restores"] and (row["from_seq"], row["to_seq"], row["blob_sha256"]) != tuple(
-                    revisions[row["restores"] - 1][column] for column in ("from_seq", "to_seq", "blob_sha256")
+                if row["restores"] and (row["from_seq"], row["to_seq"], row["payload_sha256"]) != tuple(
+                    revisions[row["restores"] - 1][column] for column in ("from_seq", "to_seq", "payload_sha256")
                 ):
                     broken.append(f"I3 restored revision {row['rev']}")
-                if hashlib.sha256(b"".join(span)).hexdigest() != row["turns_sha256"]:
+                is_erased = row["state"] == "erased"
+                if is_erased and (row["blob_sha256"], row["payload_sha256"], row["metrics"], row["turns_sha256"]) != (None, None, "{}", ""):
+                    broken.append(f"I11 revision {row['rev']}")
+                if not is_erased and hashlib.sha256(b"".join(span)).hexdigest() != row["turns_sha256"]:
                     broken.append(f"I5 revision {row['rev']}")
                 if row["fence"] <= fence:
                     broken.append(f"I7 revision {row['rev']}")
                 number, end, fence = row["rev"], row["to_seq"], row["fence"]
-            if (user["head_rev"], user["next_rev"], user["consolidated_seq"], user["fence"]) != (number, number + 1, end, fence):
+            if (user["head_rev"], user["next_rev"], user["consolidated_seq"]) != (number, number + 1, end):
                 broken.append("I6")
+            if user["fence"] < fence or (number and revisions[-1]["state"] == "erased"):
+                broken.append("I6")
+            if any(turn["forgotten_at"] and (turn["content"] or turn["name"] or turn["session_id"]) for turn in turns):
+                broken.append("I11")
+            findable = {row["seq"] for row in read("SELECT seq FROM lm_search WHERE tenant_id = ? AND subject_id = ?", *whose)}
+            if findable != {turn["seq"] for turn in turns if not turn["forgotten_at"]}:
+                broken.append("I11 search")
+            for job in read("SELECT * FROM lm_job WHERE tenant_id = ? AND subject_id = ? AND state <> 'dead'", *whose):
+                if not 0 < job["to_seq"] < user["next_seq"] or (job["lease_fence"] or 0) > user["fence"]:
+                    broken.append("I12")
             for item in read("SELECT * FROM lm_study_item WHERE tenant_id = ? AND subject_id = ?", *whose):
                 events = read(
                     "SELECT * FROM lm_study_event WHERE tenant_id = ? AND subject_id = ? AND item_id = ? ORDER BY rev", *whose, item["item_id"]

@@ -15,9 +15,12 @@ import pytest
 from crash_worker import LATE
 from storage_samples import ADA, broken_invariants, draft, item
 
-from locas_storage import SqlMemoryStore, UserState, sql
+from locas_storage import SqlMemoryStore, UserErased, UserState, sql, sql_forgetting, sql_queue
 
-POINTS = sorted(set(re.findall(r'_fault_point\("([a-z_.]+)"\)', Path(sql.__file__).read_text(encoding="utf-8"))))
+CHANGES = {sql: ["append", "commit", "rollback"], sql_queue: ["claim"], sql_forgetting: ["forget", "erase"]}
+POINTS = sorted(
+    {point for module in CHANGES for point in re.findall(r'_fault_point\("([a-z_.]+)"\)', Path(module.__file__).read_text(encoding="utf-8"))}
+)
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -36,11 +39,12 @@ def wrecks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_change_has_points_before_and_after_its_commit() -> None:
-    assert {point.partition(".")[0] for point in POINTS} == {"append", "commit", "rollback"}
-    assert all(f"{change}.{when}_commit" in POINTS for change in ("append", "commit", "rollback") for when in ("before", "after"))
+    changes = {change for named in CHANGES.values() for change in named}
+    assert {point.partition(".")[0] for point in POINTS} == changes
+    assert all(f"{change}.{when}_commit" in POINTS for change in changes for when in ("before", "after"))
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", [point for point in POINTS if point.partition(".")[0] in CHANGES[sql]])
 def test_killed_process_leaves_all_or_nothing(wrecks: Path, point: str) -> None:
     path = wrecks / f"{point}.db"
     change, _, step = point.partition(".")
@@ -71,6 +75,63 @@ def test_killed_process_leaves_all_or_nothing(wrecks: Path, point: str) -> None:
     store.rollback(ADA, 1)
     store.close()
     assert broken_invariants(path) == []
+
+
+@pytest.mark.parametrize("point", [point for point in POINTS if point.startswith("claim.")])
+def test_job_of_a_killed_worker_is_claimed_again(wrecks: Path, point: str) -> None:
+    path = wrecks / f"{point}.db"
+    assert broken_invariants(path) == []
+    store = SqlMemoryStore(f"sqlite:///{path}")
+    (lease,) = store.queue.claim("other")
+    assert (lease.to_seq, lease.attempt) == (3, 2 if point == "claim.after_commit" else 1)
+    assert store.queue.claim("third") == []
+    store.commit(ADA, draft(1, 3, 3, fence=lease.fence), lease=lease)
+    assert store.queue.jobs() == []
+    store.close()
+    assert broken_invariants(path) == []
+
+
+@pytest.mark.parametrize("point", [point for point in POINTS if point.startswith("forget.")])
+def test_forgetting_cut_short_forgets_all_or_nothing(wrecks: Path, point: str) -> None:
+    path = wrecks / f"{point}.db"
+    assert broken_invariants(path) == []
+    store = SqlMemoryStore(f"sqlite:///{path}")
+    is_done = point == "forget.after_commit"
+    assert [turn.seq for turn in store.turns(ADA)] == ([1, 3] if is_done else [1, 2, 3])
+    assert (counters(store).head, counters(store).consolidated_seq) == ((2, 0) if is_done else (1, 2))
+    assert [kept.question for kept in store.study_items(ADA)] == ([] if is_done else ["old"])
+    if not is_done:
+        assert store.payload(ADA, 1) == b"acknowledged"
+    assert [(job.to_seq, job.is_rebuild) for job in store.queue.jobs()] == [(3, is_done)]
+    again = store.forget(ADA, [2])  # the retry ends it
+    assert again.turns == (() if is_done else (2,))
+    assert again.is_overwritten
+    assert [job.is_rebuild for job in store.queue.jobs()] == [True]
+    store.close()
+    assert broken_invariants(path) == []
+    assert_nowhere(path, b"acknowledged", b"text 1")
+
+
+@pytest.mark.parametrize("point", [point for point in POINTS if point.startswith("erase.")])
+def test_erasure_cut_short_erases_all_or_nothing(wrecks: Path, point: str) -> None:
+    path = wrecks / f"{point}.db"
+    assert broken_invariants(path) == []
+    store = SqlMemoryStore(f"sqlite:///{path}")
+    is_done = point == "erase.after_commit"
+    assert len(store.turns(ADA)) == (0 if is_done else 3)
+    assert (store.state(ADA) is None) is is_done
+    assert store.erase(ADA).is_overwritten  # the retry ends it
+    with pytest.raises(UserErased):
+        store.append(ADA, LATE)
+    store.close()
+    assert broken_invariants(path) == []
+    assert_nowhere(path, b"acknowledged", b"text 0", b"text 1", b"text 2")
+
+
+def assert_nowhere(path: Path, *canaries: bytes) -> None:
+    files = [file for file in path.parent.iterdir() if file.name.startswith(path.name)]
+    assert files
+    assert [(file.name, canary) for file in files for canary in canaries if canary in file.read_bytes()] == []
 
 
 def counters(store: SqlMemoryStore) -> UserState:

@@ -1,0 +1,144 @@
+"""Answers: journal the turn, lay out the prompt, generate with the memory attached, journal the answer.
+
+Knows no training: whoever calls it asks afterwards whether something is due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from locas_agent import window
+from locas_agent.backbone import Backbone
+from locas_agent.config import WindowSettings
+from locas_agent.engine import Engine
+from locas_agent.errors import TurnNotFound
+from locas_agent.loaded import LoadedMemories
+from locas_agent.memory import LocasMemory
+from locas_agent.prompting import conversation
+from locas_agent.results import PromptTokens, Reply
+from locas_storage import MemoryStore, Revision, Turn, TurnDraft, UserKey
+
+Append = Callable[[UserKey, Sequence[TurnDraft]], list[Turn]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How an answer is drawn."""
+
+    max_new_tokens: int | None = None
+    """Longest answer, in tokens; None leaves it to the configuration."""
+    temperature: float = 0.0
+    """0 is greedy."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What one user says, and the key that makes a retried call one pair of turns."""
+
+    user: UserKey
+    text: str
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """What one answer is made from."""
+
+    turn: Turn
+    layout: window.Layout
+    revision: Revision | None
+    memory: LocasMemory | None
+    ids: list[int]
+
+
+class Replies:
+    """Answers users of one backbone.
+
+    Args:
+        backbone: the frozen language model.
+        store: where journals are.
+        engine: runs the backbone.
+        memories: of the users.
+        settings: window and longest answer.
+        append: journals turns.
+    """
+
+    def __init__(
+        self, *, backbone: Backbone, store: MemoryStore, engine: Engine, memories: LoadedMemories, settings: WindowSettings, append: Append
+    ) -> None:
+        self._backbone = backbone
+        self._store = store
+        self._engine = engine
+        self._memories = memories
+        self._settings = settings
+        self._append = append
+
+    def answer(self, asked: Sequence[Asked], sampling: Sampling) -> list[Reply]:
+        """Answer several users in one batch, each row with its own memory."""
+        length = sampling.max_new_tokens or self._settings.max_new_tokens
+        said = [self._say(one) for one in asked]
+        prompts = [self._prompt(one, turn, length) for one, turn in zip(asked, said, strict=True)]
+        generations = self._engine.generate(
+            [prompt.ids for prompt in prompts], memory=self._memories.batch([prompt.memory for prompt in prompts]), max_new_tokens=length,
+            temperature=sampling.temperature, seed=sampling.seed,
+        )  # fmt: skip
+        return [self._answered(one, prompt, generation.ids) for one, prompt, generation in zip(asked, prompts, generations, strict=True)]
+
+    def stream(self, asked: Asked, sampling: Sampling, finish: Callable[[Reply], None]) -> Iterator[str]:
+        """Answer one user piece by piece; the answer is journalled and handed to `finish` when the last piece has been taken."""
+        length = sampling.max_new_tokens or self._settings.max_new_tokens
+        prompt = self._prompt(asked, self._say(asked), length)
+        memory = self._memories.batch([prompt.memory])
+        ids: list[int] = []
+        shown = ""
+        for token in self._engine.stream(prompt.ids, memory=memory, max_new_tokens=length, temperature=sampling.temperature, seed=sampling.seed):
+            ids.append(token)
+            whole = self._backbone.decode(ids)
+            if not whole.endswith("\ufffd"):  # a character may span several tokens
+                yield whole[len(shown) :]
+                shown = whole
+        finish(self._answered(asked, prompt, ids))
+
+    def layout(self, key: UserKey, *, max_new_tokens: int | None = None) -> window.Layout:
+        """Sort the user's newest turns into window, overflow that fits, and the rest; reads no more turns than could fit."""
+        state = self._store.state(key)
+        room = self._backbone.context_tokens - (max_new_tokens or self._settings.max_new_tokens)
+        newest = self._store.turns(key, newest=max(8, self._backbone.context_tokens // 4))
+        learnt = state.consolidated_seq if state else 0
+        laid = window.lay_out(newest, consolidated_seq=learnt, window_tokens=self._settings.window_tokens, room_tokens=room)
+        # Session headers and the opening of the answer are not in the turns' counts: measure the whole prompt.
+        while len(laid.prompt_turns) > 1 and (excess := len(self._backbone.encode_chat(conversation(laid.prompt_turns))) - room) > 0:
+            laid = laid.shortened(excess)
+        return laid
+
+    def _say(self, asked: Asked) -> Turn:
+        turn = self._append(asked.user, [TurnDraft("user", asked.text, key=asked.key)])[0]
+        if turn.is_forgotten:
+            raise TurnNotFound(f"turn {turn.seq}, said under this key before, was forgotten: it is not answered; say it again under a new key")
+        return turn
+
+    def _prompt(self, asked: Asked, turn: Turn, length: int) -> _Prompt:
+        revision, memory = self._memories.current(asked.user)
+        layout = self.layout(asked.user, max_new_tokens=length)
+        return _Prompt(turn, layout, revision, memory, self._backbone.encode_chat(conversation(layout.prompt_turns)))
+
+    def _answered(self, asked: Asked, prompt: _Prompt, ids: Sequence[int]) -> Reply:
+        """Journal an answer and describe it. A weak backbone may write NUL characters, which no database takes."""
+        text = self._backbone.decode(ids).replace("\x00", "").strip()
+        draft = TurnDraft("assistant", text, session=prompt.turn.session, key=f"{asked.key}:answer" if asked.key else None)
+        turn = self._append(asked.user, [draft])[0]
+        layout, revision = prompt.layout, prompt.revision
+        return Reply(
+            text=turn.content, turn=turn, revision=revision.number if revision else None,
+            used_memory=revision is not None and revision.has_payload, why_no_memory=_why_none(revision),
+            pending_turns=layout.pending_turns, unseen_turns=layout.unseen_turns,
+            prompt_tokens=PromptTokens(sum(t.token_count for t in layout.window), sum(t.token_count for t in layout.overflow)),
+        )  # fmt: skip
+
+
+def _why_none(revision: Revision | None) -> str | None:
+    if revision is None:
+        return "nothing has been consolidated yet"
+    return None if revision.has_payload else f"revision {revision.number} went back to the time before the first memory"

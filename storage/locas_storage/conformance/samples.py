@@ -1,0 +1,28 @@
+"""Owns the sample records of the cases.
+
+Knows nothing of stores beyond the contract.
+"""
+
+from typing import Any
+
+from locas_storage.base import MemoryStore
+from locas_storage.records import RevisionDraft, StudyItemDraft, TurnDraft, UserKey, new_item_id
+
+ADA = UserKey("default", "ada")
+BEN = UserKey("default", "ben")
+
+
+def say(store: MemoryStore, count: int, key: UserKey = ADA) -> None:
+    """Append turns that say something different each."""
+    store.append(key, [TurnDraft("user", f"text {number}") for number in range(count)])
+
+
+def item(from_seq: int = 1, to_seq: int = 1, question: str = "q", answer: str = "a") -> StudyItemDraft:
+    """Return a study item about a span of turns."""
+    return StudyItemDraft(new_item_id(), "question", from_seq, to_seq, from_seq, question, answer, b"\x00\xff")
+
+
+def draft(parent: int, from_seq: int, to_seq: int, payload: bytes = b"", **more: Any) -> RevisionDraft:
+    """Return a revision's draft; without a payload one that tells its parent."""
+    known: dict[str, Any] = {"fingerprint": "f" * 64, "config_hash": "c" * 64, "code_version": "test", "seed": 7, "metrics": {"loss": 0.5}}
+    return RevisionDraft(parent=parent, from_seq=from_seq, to_seq=to_seq, payload=payload or f"payload after {parent}".encode(), **(known | more))

@@ -1,0 +1,125 @@
+"""Owns the user's row: locking it, its counters, and who there is.
+
+Knows nothing of what the counters count. Every function works within the caller's transaction.
+"""
+
+import logging
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from locas_storage import rows, rules
+from locas_storage.errors import RevisionConflict
+from locas_storage.records import UserKey, UserState
+from locas_storage.schema import DbNow, subject
+
+logger = logging.getLogger(__name__)
+
+
+def state(connection: Connection, key: UserKey) -> UserState | None:
+    """Return the user's counters, None for an unknown user."""
+    row = connection.execute(select(subject).where(rows.of(subject, key), subject.c.erased_at.is_(None))).one_or_none()
+    return None if row is None else rows.state(row)
+
+
+def standing(connection: Connection, key: UserKey) -> UserState:
+    """Return the counters of a user who can be changed, without locking the row.
+
+    Raises:
+        UnknownUser: there is no such user.
+        UserErased: there was one.
+    """
+    row = connection.execute(select(subject).where(rows.of(subject, key))).one_or_none()
+    return rules.require_user(None if row is None else _standing(row, key), key)
+
+
+def locked(connection: Connection, key: UserKey) -> UserState:
+    """Lock the user's row until the transaction ends, and return the counters.
+
+    Raises:
+        UnknownUser: there is no such user.
+        UserErased: there was one.
+    """
+    row = _lock(connection, key)
+    return rules.require_user(None if row is None else _standing(row, key), key)
+
+
+def locked_if_there(connection: Connection, key: UserKey, *, skip_locked: bool) -> UserState | None:
+    """Lock the user's row; None where there is no such user any more, or with `skip_locked` where another transaction holds it."""
+    row = _lock(connection, key, skip_locked=skip_locked)
+    return None if row is None or row.erased_at is not None else rows.state(row)
+
+
+def locked_tombstone(connection: Connection, key: UserKey) -> tuple[UserState, bool]:
+    """Lock the user's row even if the user was erased; return the counters, and whether it is a tombstone.
+
+    Raises:
+        UnknownUser: there never was such a user.
+    """
+    row = _lock(connection, key)
+    return rules.require_user(None if row is None else rows.state(row), key), row is not None and row.erased_at is not None
+
+
+def locked_or_new(connection: Connection, key: UserKey) -> UserState:
+    """Lock the user's row, which is made if there is none, and return the counters.
+
+    Raises:
+        UserErased: the user was erased.
+    """
+    found = _lock(connection, key)
+    if found is not None:
+        return _standing(found, key)
+    try:
+        with connection.begin_nested():
+            connection.execute(insert(subject).values(rows.owner(key) | {"created_at": DbNow()}))
+    except IntegrityError:
+        logger.debug("user created by another transaction meanwhile", extra={"user": key.short_hash})
+    return locked(connection, key)
+
+
+def users(connection: Connection, tenant: str | None) -> list[UserKey]:
+    """Return every user, or those of one tenant, ordered by tenant and name."""
+    query = select(subject.c.tenant_id, subject.c.subject_id).where(subject.c.erased_at.is_(None))
+    if tenant is not None:
+        query = query.where(subject.c.tenant_id == tenant)
+    # Sorted here: databases differ in how they order text.
+    return [UserKey(*names) for names in sorted((row.tenant_id, row.subject_id) for row in connection.execute(query))]
+
+
+def next_revision(connection: Connection, key: UserKey) -> int:
+    """Return the number that the user's next revision gets."""
+    return int(connection.scalars(select(subject.c.next_rev).where(rows.of(subject, key))).one())
+
+
+def advance(connection: Connection, before: UserState, **counters: Any) -> None:
+    """Change a user's counters if they are still those of `before`.
+
+    Raises:
+        RevisionConflict: they are not.
+    """
+    same = (subject.c.head_rev == before.head, subject.c.fence == before.fence, subject.c.next_seq == before.next_seq)
+    values = counters | {"lock_version": subject.c.lock_version + 1}
+    moved = connection.execute(update(subject).where(rows.of(subject, before.key), *same).values(values))
+    if moved.rowcount != 1:
+        raise RevisionConflict("the user's counters changed during the call; someone saved first, call again")
+
+
+def move_head(connection: Connection, before: UserState, number: int, consolidated_seq: int) -> None:
+    """Make a new revision the current one.
+
+    Raises:
+        RevisionConflict: the counters are no longer those of `before`.
+    """
+    advance(connection, before, head_rev=number, next_rev=number + 1, consolidated_seq=consolidated_seq, fence=before.fence + 1)
+
+
+def _lock(connection: Connection, key: UserKey, *, skip_locked: bool = False) -> Row[Any] | None:
+    # SQLite leaves FOR UPDATE out; its write transaction holds the only write lock already.
+    return connection.execute(select(subject).where(rows.of(subject, key)).with_for_update(skip_locked=skip_locked)).one_or_none()
+
+
+def _standing(row: Row[Any], key: UserKey) -> UserState:
+    if row.erased_at is not None:
+        raise rules.erased(key)
+    return rows.state(row)

@@ -1,0 +1,85 @@
+"""Owns the index of the journal's words: putting turns into it, and finding the turns that share a word.
+
+Knows nothing of scores (`words.py`). Every function works within the caller's transaction.
+
+`lm_search` holds one row of words for each turn that may be found, and refuses by its foreign key that the turn is
+deleted before `remove` has taken it out. A turn whose text is kept encrypted is simply never added. On SQLite the FTS5
+index `lm_search_fts` stands beside it, kept in step here and not by triggers: those may not touch FTS5 while the schema
+of a file is not trusted. On PostgreSQL there is no index over the words of all users: GIN keeps words for ever that no
+row holds any more, so a search looks at the rows of its user.
+
+No text of a user reaches a query's syntax: `words.py` leaves letters and digits only.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import ARRAY, BindParameter, Connection, Text, bindparam, cast, column, delete, func, insert, literal, select, table
+from sqlalchemy.dialects.postgresql import TSQUERY
+
+from locas_storage import rows
+from locas_storage.crypto import Seal
+from locas_storage.records import Turn, UserKey
+from locas_storage.schema import FTS_TABLE, search, turn
+from locas_storage.statements import chunks
+from locas_storage.words import MAX_CANDIDATES, indexed_words
+
+_FTS = table(FTS_TABLE, column("rowid"), column("words"), column(FTS_TABLE))
+"""Its column of its own name takes commands."""
+
+
+def add(connection: Connection, key: UserKey, turns: Iterable[Turn]) -> None:
+    """Make turns findable, given in ascending order and without a gap."""
+    found = [(one.seq, indexed_words(one.content)) for one in turns]
+    if not found:
+        return
+    if connection.dialect.name == "sqlite":
+        values = [rows.owner(key) | {"seq": seq, "words": " ".join([mark(key), *words])} for seq, words in found]
+        connection.execute(insert(search), values)
+        added = select(search.c.id, search.c.words).where(rows.of(search, key), search.c.seq.between(found[0][0], found[-1][0]))
+        connection.execute(insert(_FTS).from_select(["rowid", "words"], added))
+    else:
+        listed = insert(search).values(words=func.array_to_tsvector(bindparam("listed", type_=ARRAY(Text))))
+        connection.execute(listed, [rows.owner(key) | {"seq": seq, "listed": words} for seq, words in found])
+
+
+def candidates(connection: Connection, key: UserKey, wanted: Sequence[str], seal: Seal) -> list[Turn]:
+    """Return the newest of the user's turns that share a word with the query, oldest first."""
+    if not wanted:
+        return []
+    query = select(turn).join(search, rows.of(search, key) & (search.c.seq == turn.c.seq)).where(rows.of(turn, key), rows.shown())
+    if connection.dialect.name == "sqlite":
+        any_of = " OR ".join(f'"{word}"' for word in wanted)
+        match: BindParameter[str] = bindparam("match", f'"{mark(key)}" AND ({any_of})')
+        # Of one user the rows stand in the order of the turns. A limit keeps SQLite from asking FTS5 once for each turn.
+        newest = select(_FTS.c.rowid).where(_FTS.c[FTS_TABLE].op("MATCH")(match)).order_by(_FTS.c.rowid.desc()).limit(MAX_CANDIDATES).subquery()
+        query = query.join(newest, newest.c.rowid == search.c.id)
+    else:
+        query = query.where(search.c.words.op("@@")(cast(" | ".join(f"'{word}'" for word in wanted), TSQUERY)))
+    found = connection.execute(query.order_by(turn.c.seq.desc()).limit(MAX_CANDIDATES)).all()
+    return [rows.turn(row, seal) for row in reversed(found)]
+
+
+def remove(connection: Connection, key: UserKey, seqs: Iterable[int] | None = None) -> None:
+    """Make turns of a locked user unfindable and leave no byte of their words; to be called before they are deleted.
+
+    FTS5 only marks a deleted row and drops its words when it merges. So it is told to merge all at once, which takes time
+    in proportion to the whole index.
+
+    Args:
+        connection: within a transaction.
+        key: whose.
+        seqs: numbers of the turns; None means all of them.
+    """
+    for chunk in [None] if seqs is None else chunks(seqs):
+        gone = rows.of(search, key) if chunk is None else rows.of(search, key) & search.c.seq.in_(chunk)
+        if connection.dialect.name == "sqlite":
+            marked = select(literal("delete"), search.c.id, search.c.words).where(gone)
+            connection.execute(insert(_FTS).from_select([FTS_TABLE, "rowid", "words"], marked))
+        connection.execute(delete(search).where(gone))
+    if connection.dialect.name == "sqlite":
+        connection.execute(insert(_FTS).values({FTS_TABLE: "optimize"}))
+
+
+def mark(key: UserKey) -> str:
+    """Return a word that stands in every row of this user and in no other's, so that FTS5 skips the others."""
+    return f"owner{key.digest}"

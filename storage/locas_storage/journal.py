@@ -1,0 +1,59 @@
+"""Owns the statements over turns.
+
+Knows nothing of revisions. Every function works within the caller's transaction.
+"""
+
+import datetime as dt
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import Connection, insert, select
+
+from locas_storage import rows, rules
+from locas_storage.crypto import Seal
+from locas_storage.records import Turn, TurnDraft, UserKey, new_item_id
+from locas_storage.schema import turn
+from locas_storage.statements import chunks, clamped
+
+
+def append(
+    connection: Connection, key: UserKey, drafts: Sequence[TurnDraft], seal: Seal, *, next_seq: int, now: dt.datetime
+) -> tuple[list[Turn], list[Turn]]:
+    """Add turns to the journal of a locked user; return one turn for each draft, and those that are new."""
+    known = _by_idem_key(connection, key, [draft.key for draft in drafts if draft.key is not None], seal)
+    added: list[Turn] = []
+    answered: list[Turn] = []
+    for draft in drafts:
+        idem_key = draft.key or new_item_id()
+        if idem_key not in known:
+            known[idem_key] = rules.new_turn(draft, seq=next_seq + len(added), key=idem_key, created_at=now)
+            added.append(known[idem_key])
+        answered.append(known[idem_key])
+    if added:
+        connection.execute(insert(turn), [rows.turn_values(key, one, seal) for one in added])
+    return answered, added
+
+
+def turns(connection: Connection, key: UserKey, seal: Seal, *, after: int = 0, upto: int | None = None, newest: int | None = None) -> list[Turn]:
+    """Return turns in ascending order; see `MemoryStore.turns`."""
+    query = select(turn).where(rows.of(turn, key), rows.shown(), turn.c.seq > clamped(after))
+    if upto is not None:
+        query = query.where(turn.c.seq <= clamped(upto))
+    if newest is not None:
+        query = query.order_by(turn.c.seq.desc()).limit(clamped(newest))
+    else:
+        query = query.order_by(turn.c.seq)
+    return sorted((rows.turn(row, seal) for row in connection.execute(query)), key=lambda one: one.seq)
+
+
+def span_digest(connection: Connection, key: UserKey, from_seq: int, to_seq: int, seal: Seal) -> str:
+    """Return the digest over the contents of a span of turns."""
+    query = select(turn.c.content_sha256).where(rows.of(turn, key), turn.c.seq.between(from_seq, to_seq)).order_by(turn.c.seq)
+    return seal.span_digest(connection.scalars(query))
+
+
+def _by_idem_key(connection: Connection, key: UserKey, idem_keys: Iterable[str], seal: Seal) -> dict[str, Turn]:
+    known = {}
+    for chunk in chunks(idem_keys):
+        for row in connection.execute(select(turn).where(rows.of(turn, key), turn.c.idem_key.in_(chunk))):
+            known[row.idem_key] = rows.turn(row, seal)
+    return known

@@ -1,0 +1,39 @@
+"""Owns `Receipt`: what forgetting and erasing removed, for whoever has to show it.
+
+Knows nothing of what was in it. A digest of a forgotten text is left out on purpose: whoever guesses the text could confirm it.
+"""
+
+import datetime as dt
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What was removed of one user, in one transaction.
+
+    Attributes:
+        action: 'forget' or 'erase'.
+        turns: numbers of the turns whose text was removed; all of them for 'erase'.
+        revisions: numbers of the revisions that had seen them and are purged.
+        study_items: how many study items were purged.
+        payloads: SHA-256 of each payload that was removed, hexadecimal.
+        payload_bytes: how many bytes these had.
+        head: the revision that is current since, 0 for none.
+        rebuild_to_seq: a worker is asked to learn the remaining turns up to this one again; 0 if there are none.
+        audit_sha256: digest of the line of the audit trail that says all this; each line's digest covers the ones before it.
+        at: when, aware UTC, by the database's clock.
+        is_overwritten: True when no byte of it is left in the database's file and its log. False on SQLite while another
+            connection reads an older state (call again), and on PostgreSQL, which keeps dead rows until it vacuums.
+    """
+
+    action: str
+    turns: tuple[int, ...]
+    revisions: tuple[int, ...]
+    study_items: int
+    payloads: tuple[str, ...]
+    payload_bytes: int
+    head: int
+    rebuild_to_seq: int
+    audit_sha256: str
+    at: dt.datetime
+    is_overwritten: bool

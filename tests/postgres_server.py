@@ -1,0 +1,123 @@
+"""Owns a PostgreSQL server of its own for tests: Debian's binaries, a folder, a Unix socket in it, no network.
+
+Knows nothing of tables. Debian puts the binaries below /usr/lib/postgresql, outside the PATH.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MUST_RUN = "REQUIRE_POSTGRES"
+"""Set by CI: without a server the tests fail instead of being skipped."""
+SUPERUSER = "locas"
+
+
+def binaries() -> Path | None:
+    """Return the folder of the server's programs, None if there is none."""
+    found = [Path(path).resolve().parent for path in (shutil.which("initdb"),) if path]
+    found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name) if path.parent.name.isdigit() else 0)
+    return next((folder for folder in reversed(found) if (folder / "initdb").exists() and (folder / "pg_ctl").exists()), None)
+
+
+class PostgresServer:
+    """A server that can be started, stopped in any way, and asked for a new database.
+
+    The server refuses to run as root, so root runs it as the user `postgres` of Debian's package.
+    """
+
+    def __init__(self, *settings: str) -> None:
+        found = binaries()
+        assert found is not None
+        self._bin = found
+        self._settings = settings
+        self._names = count(1)
+        # A socket's path has at most about 100 characters: pytest's folders are too deep.
+        self.folder = Path(tempfile.mkdtemp(prefix="locas-pg-"))
+        self._as_user: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            owner = pwd.getpwnam("postgres")
+            os.chown(self.folder, owner.pw_uid, owner.pw_gid)
+            self._as_user = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
+        # Only the owner of the folder can reach the socket in it, so nobody is asked for a password.
+        self._run("initdb", "-D", str(self.folder / "data"), "-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
+
+    def start(self) -> None:
+        options = ["listen_addresses=''", f"unix_socket_directories={self.folder}", "max_connections=200", *self._settings]
+        arguments = " ".join(f"-c {option}" for option in options)
+        self._run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-t", "60", "-l", str(self.folder / "log"), "-o", arguments, "start")
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop it: "fast" in order, "immediate" as a crash does."""
+        self._run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-t", "60", "-m", mode, "stop")
+
+    def is_running(self) -> bool:
+        return subprocess.run([self._bin / "pg_ctl", "-D", str(self.folder / "data"), "status"], capture_output=True, **self._as_user).returncode == 0
+
+    def url(self, database: str) -> str:
+        return f"postgresql+psycopg://{SUPERUSER}@/{database}?host={self.folder}"
+
+    def new_database(self, *options: str) -> str:
+        """Make an empty database and return its URL."""
+        name = f"test_{next(self._names)}"
+        self.psql("postgres", " ".join([f"CREATE DATABASE {name}", *options]))
+        return self.url(name)
+
+    def psql(self, database: str, statement: str) -> str:
+        """Run a statement beside the store and return what it prints."""
+        return self._run(
+            "psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", str(self.folder), "-U", SUPERUSER, "-d", database, "-c", statement
+        )
+
+    def remove(self) -> None:
+        """Stop it and delete the folder."""
+        if self.is_running():
+            self.stop("immediate")
+        for _ in range(50):  # a backend may still be writing its last file
+            shutil.rmtree(self.folder, ignore_errors=True)
+            if not self.folder.exists():
+                return
+            time.sleep(0.1)
+
+    def _run(self, program: str, *arguments: str) -> str:
+        environment = {**os.environ, "LC_ALL": "C.UTF-8"}
+        # No pipe for pg_ctl: the server would inherit it and hold it open.
+        with tempfile.TemporaryFile("w+") as output:
+            done = subprocess.run(
+                [self._bin / program, *arguments], stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, cwd="/", **self._as_user
+            )
+            output.seek(0)
+            text = output.read()
+        assert done.returncode == 0, f"{program}: {text}"
+        return text.strip()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One server for all tests of a worker; without its programs the test is skipped, in CI it fails."""
+    if binaries() is None:
+        if os.environ.get(MUST_RUN):
+            pytest.fail(f"{MUST_RUN} is set and there is no PostgreSQL server: apt-get install postgresql")
+        pytest.skip("no PostgreSQL server on this machine: apt-get install postgresql, or run .ci/run")
+    server = PostgresServer("fsync=off")  # nothing here outlives the machine
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> str:
+    """URL of a new, empty database."""
+    return postgres_server.new_database()

@@ -1,0 +1,68 @@
+"""A learner that learns in no time: the memory it makes tells which texts it has seen, and in which order.
+
+Knows nothing of the queue.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+import torch
+
+from locas_agent.backbone import Backbone
+from locas_agent.consolidation import Progress
+from locas_agent.curriculum import Lesson
+from locas_agent.engine import TopK
+from locas_agent.gate import Admission
+from locas_agent.initialization import initialize
+from locas_agent.learner import Outcome, Task
+from locas_agent.pieces import Piece, cut_pieces
+from locas_agent.study import QUESTION, Coverage, Item, StudySet
+from locas_storage import Turn, new_item_id
+
+Texts = tuple[str, ...]
+
+
+class QuickLearner:
+    """Stands in for `Learner`.
+
+    Attributes:
+        lessons: the texts of each task, in the order they were learnt.
+        meanwhile: called with the texts of all tasks while they are being learnt; may raise.
+        refused: texts of which the admission gate refuses any that holds one.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        self._backbone = backbone
+        self.lessons: list[Texts] = []
+        self.meanwhile: Callable[[list[Texts]], None] = lambda _: None
+        self.refused: set[str] = set()
+
+    def pieces(self, turns: Sequence[Turn]) -> tuple[Piece, ...]:
+        """Cut overflow as `Learner.pieces` does."""
+        return tuple(cut_pieces(turns, lambda messages: len(self._backbone.encode_chat(messages, generation_prompt=False)), max_tokens=400))
+
+    def learn(self, tasks: Sequence[Task], *, seed: int | None = None, progress: Progress | None = None) -> list[Outcome]:
+        """Return one outcome per task."""
+        texts = [tuple(quote.text for piece in task.pieces for quote in piece.quotes) for task in tasks]
+        self.meanwhile(texts)
+        if progress is not None:
+            progress("train", 1, 1)
+        self.lessons += texts
+        return [self._outcome(task, said) for task, said in zip(tasks, texts, strict=True)]
+
+    def _outcome(self, task: Task, texts: Texts) -> Outcome:
+        before = b"" if task.memory is None else task.memory.slab.numpy().tobytes()
+        digest = hashlib.sha256(before + "\n".join(texts).encode()).digest()
+        memory = initialize(self._backbone, [], width=2, method="random_index", scale_rule="none", seed=int.from_bytes(digest[:4], "big"))
+        items = tuple(self._item(piece, quote.turn_seq, quote.text) for piece in task.pieces for quote in piece.quotes)
+        is_refused = any(text in self.refused for text in texts)
+        admission = Admission(not is_refused, "drift" if is_refused else "admitted", "")
+        study_set = StudySet(items, frozenset(), Coverage(len(texts), len(texts), len(texts), 0, len(texts)))
+        return Outcome(admission, memory, study_set, Lesson(items, task.earlier, task.pieces, task.memory), {"seed": 0})
+
+    @staticmethod
+    def _item(piece: Piece, turn_seq: int, text: str) -> Item:
+        teacher = TopK(torch.zeros((1, 2), dtype=torch.int32), torch.zeros((1, 2)))
+        return Item(new_item_id(), QUESTION, piece.from_seq, piece.to_seq, turn_seq, f"Who said {text}?", "I did.", (1,), teacher)

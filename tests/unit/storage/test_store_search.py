@@ -1,0 +1,137 @@
+"""The index of words below a search: the same order on every database, no byte left of what is gone, nothing deleted beside it.
+
+Knows nothing of the contract that all stores share.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from storage_samples import ADA, BEN
+
+from locas_storage import InMemoryStore, SqlMemoryStore, StoreUnavailable, TurnDraft, index, words
+
+CANARY = "canary9c1d"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, url: str) -> Iterator[SqlMemoryStore]:
+    opened = SqlMemoryStore(url if request.param == "sqlite" else request.getfixturevalue("postgres_url"))
+    yield opened
+    opened.close()
+
+
+def test_every_store_finds_the_same_in_the_same_order(store: SqlMemoryStore) -> None:
+    plain, draw = InMemoryStore(), random.Random(5)
+    vocabulary = ["dog", "Dog's", "cat", "e-mail", "a@b.example", "Göteborg", "goteborg", "ﬁne", "fine", "東京", "x" * 70, "3.14", "don’t", "ß", "SS"]
+    said = [TurnDraft("user", " ".join(draw.choices(vocabulary, k=draw.randint(0, 12)))) for _ in range(300)]
+    for one in (store, plain):
+        one.append(ADA, said)
+        one.append(BEN, said[:50])
+    sizes = set()
+    for _ in range(60):
+        asked = " ".join(draw.choices(vocabulary, k=draw.randint(1, 4)))
+        limit = draw.choice([1, 10, 1_000])
+        ours, theirs = ([(hit.seq, hit.score) for hit in one.search(ADA, asked, limit=limit)] for one in (store, plain))
+        assert ours == theirs
+        sizes.add(len(ours))
+    assert len(sizes) > 5  # they did find something, and not always the same
+
+
+def test_only_the_newest_of_very_many_candidates_are_ranked(store: SqlMemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = InMemoryStore()
+    for module in (words, index):
+        monkeypatch.setattr(module, "MAX_CANDIDATES", 5)
+    for one in (store, plain):
+        one.append(ADA, [TurnDraft("user", f"dog {number}") for number in range(9)])
+        assert [hit.seq for hit in one.search(ADA, "dog")] == [9, 8, 7, 6, 5]
+
+
+def test_turn_that_is_not_in_the_index_is_not_found(store: SqlMemoryStore) -> None:
+    store.append(ADA, [TurnDraft("user", "dog one"), TurnDraft("user", "dog two"), TurnDraft("user", "dog three")])
+    with store._database.write() as connection:
+        index.remove(connection, ADA, [2])
+    assert {hit.seq for hit in store.search(ADA, "dog")} == {1, 3}
+    with store._database.write() as connection:
+        index.remove(connection, ADA)
+    assert store.search(ADA, "dog") == []
+    assert len(store.turns(ADA)) == 3
+
+
+def test_turn_cannot_be_deleted_while_it_is_in_the_index(store: SqlMemoryStore) -> None:
+    store.append(ADA, [TurnDraft("user", "dog")])
+
+    def delete(table: str) -> None:
+        with store._database.write() as connection:
+            connection.execute(text(f"DELETE FROM {table}"))
+
+    for table in ("lm_turn", "lm_subject"):
+        with pytest.raises(StoreUnavailable, match=r"CONSTRAINT|23503"):
+            delete(table)
+    with store._database.write() as connection:
+        index.remove(connection, ADA)
+    delete("lm_turn")
+    assert store.turns(ADA) == []
+
+
+def test_no_byte_of_a_removed_word_is_left(url: str, tmp_path: Path) -> None:
+    store = SqlMemoryStore(url)
+    store.append(ADA, [TurnDraft("user", "I like dogs")])
+    store.append(ADA, [TurnDraft("user", f"my code is {CANARY}")])
+    store.append(BEN, [TurnDraft("user", "I like dogs too")])
+    checkpoint(store)
+    assert CANARY.encode() in (tmp_path / "locas.db").read_bytes()
+    with store._database.write() as connection:
+        index.remove(connection, ADA, [2])
+        connection.execute(text("DELETE FROM lm_turn WHERE subject_id = 'ada' AND seq = 2"))
+    checkpoint(store)
+    for path in tmp_path.iterdir():
+        # FTS5 cuts off what a word shares with the one before it, so look for the end of the word too.
+        assert CANARY[3:].encode() not in path.read_bytes(), path.name
+    with store._database.write() as connection:
+        connection.exec_driver_sql("INSERT INTO lm_search_fts(lm_search_fts, rank) VALUES ('integrity-check', 1)")
+    assert [hit.seq for hit in store.search(ADA, "dogs")] == [1]
+    store.close()
+
+
+def checkpoint(store: SqlMemoryStore) -> None:
+    connection = store._database.engine.raw_connection()
+    connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+
+
+def test_words_of_all_users_stand_in_no_index_of_postgresql(postgres_url: str) -> None:
+    # GIN never gives up a word, not even when no row holds it any more.
+    store = SqlMemoryStore(postgres_url)
+    store.append(ADA, [TurnDraft("user", "dog")])
+    with store._database.read() as connection:
+        indexes = connection.execute(text("SELECT indexdef FROM pg_indexes WHERE tablename IN ('lm_search', 'lm_turn')")).scalars().all()
+    assert len(indexes) >= 4
+    assert [one for one in indexes if "words" in one or "content" in one] == []
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("", []),
+        ("Don’t, DON'T!", ["don", "t", "don", "t"]),
+        ("snake_case a-b", ["snake", "case", "a", "b"]),
+        ("Ｆｕｌｌ ﬁne Ünïcode", ["full", "fine", "unicode"]),  # noqa: RUF001  full width on purpose
+        ("東京 tower2", ["東", "京", "tower2"]),
+        ("x" * 100, ["x" * 64]),
+    ],
+)
+def test_words_are_cut_and_folded(said: str, found: list[str]) -> None:
+    assert words.words_of(said) == found
+
+
+def test_words_are_letters_and_digits_only() -> None:
+    # Queries are put together from words: nothing else may come through, whatever the text.
+    every = "".join(chr(code) for code in range(1, 0x110000) if not 0xD800 <= code <= 0xDFFF)
+    spaced: Callable[[str], str] = " ".join
+    assert all(word.isalnum() and word.isprintable() for word in words.words_of(spaced(every)))
