@@ -89,7 +89,7 @@ class TrainingSettings(_Settings):
     them out. What is answered from weights alone is otherwise not answered behind a window (`docs/decisions.md`, windows)."""
     window_weight: float = Field(1.0, ge=0)
     """Weight of these items beside the mean of the others."""
-    anchor_weight: float = Field(24.0, ge=0)
+    anchor_weight: float = Field(16.0, ge=0)
     """Weight of KL(bare backbone || with memory) on neutral text."""
     anchor_tokens: int = Field(96, ge=8)
     """Tokens of neutral text per user and step."""

@@ -24,6 +24,8 @@ from locas_agent.pieces import Piece, Quote
 from locas_agent.prompting import Message, question
 from locas_storage import new_item_id
 
+SURE = 0.5
+"""Least probability of the least likely token with which a memory counts as sure of its answer."""
 QUESTION, NEGATIVE, PROBE = "question", "negative", "probe"
 
 
@@ -152,7 +154,7 @@ class Study:
             prompts = [self._about(desks[index].request.pieces[turn], open_quotes[index, at]) for index, at in keys]
             # a seed says piece, round, turn and sample of one user: what is written does not depend on who else studies
             places = [((turn * 16 + round_number) * 4096 + at) * 64 + sample for _, at in keys for sample in range(samples)]
-            texts = self._sample([prompt for prompt in prompts for _ in range(samples)], places)
+            texts = self._sample([prompt for prompt in prompts for _ in range(samples)], temperature=self._settings.temperature, places=places)
             candidates: list[tuple[tuple[int, int], _Candidate]] = []
             for number, key in enumerate(keys):
                 found = [written for text in texts[number * samples : (number + 1) * samples] if (written := seeds.written(text))]
@@ -232,7 +234,10 @@ class Study:
         """Sample questions the piece leaves open; keep those that no piece at hand and no memory answers."""
         count = self._settings.negatives_per_piece
         prompts = [[*desks[index].request.pieces[turn].messages, *question(seeds.ask_untold())] for index in active for _ in range(count)]
-        texts = self._sample(prompts, [-1 - turn * 4096 - sample for _ in active for sample in range(count)])
+        # the answer is always the same, so questions may be as diverse as the backbone writes them
+        texts = self._sample(
+            prompts, temperature=max(1.0, self._settings.temperature), places=[-1 - turn * 4096 - sample for _ in active for sample in range(count)]
+        )
         candidates = []
         for number, index in enumerate(active):
             desk = desks[index]
@@ -256,13 +261,22 @@ class Study:
             desks[candidate.desk].new.append(item)
 
     def _unknown_to_memory(self, desks: list[_Desk], pairs: list[tuple[_Candidate, _Answer]]) -> list[tuple[_Candidate, _Answer]]:
-        """Leave out negatives that the user's memory answers: an earlier session told it."""
+        """Leave out negatives that an earlier session told: the user's memory is sure of an answer, and an earlier item has it.
+
+        What the memory merely invents stays: those are the negatives it needs most.
+        """
         asked = [pair for pair in pairs if desks[pair[0].desk].request.memory is not None]
         memory = None
         if asked:
             memory = MemoryBatch.of([desks[candidate.desk].request.memory for candidate, _ in asked], self._engine.backbone)
         answers = self._answer([question(candidate.question) for candidate, _ in asked], memory=memory)
-        answered = {id(candidate) for (candidate, _), a in zip(asked, answers, strict=True) if a is not None and not seeds.abstains(a.text)}
+        answered = {
+            id(candidate)
+            for (candidate, _), a in zip(asked, answers, strict=True)
+            if a is not None
+            and a.confidence >= SURE
+            and any(agree(a.text, item.answer) for item in desks[candidate.desk].earlier if item.kind != NEGATIVE)
+        }
         return [pair for pair in pairs if id(pair[0]) not in answered]
 
     def _finish(self, desk: _Desk) -> StudySet:
@@ -281,11 +295,11 @@ class Study:
     def _about(self, piece: Piece, quote: Quote) -> list[Message]:
         return [*piece.messages, *question(seeds.ask_about(quote.text, speaker=quote.speaker))]
 
-    def _sample(self, prompts: list[list[Message]], places: list[int]) -> list[str]:
+    def _sample(self, prompts: list[list[Message]], *, temperature: float, places: list[int]) -> list[str]:
         """Sample one text per prompt, each from the random stream of its place."""
         settings = self._settings
         streams = [self._seed * 1_000_003 + place for place in places]
-        generations = self._generate(prompts, settings.max_question_tokens, temperature=settings.temperature, streams=streams)
+        generations = self._generate(prompts, settings.max_question_tokens, temperature=temperature, streams=streams)
         return [self._engine.backbone.decode(generation.ids) if generation else "" for generation in generations]
 
     def _answer(self, prompts: list[list[Message]], *, memory: MemoryBatch | None = None) -> list[_Answer | None]:
