@@ -19,8 +19,8 @@ from locas_agent.examples import Example, with_teacher
 from locas_agent.memory import LocasMemory
 from locas_agent.neutral import NeutralText
 from locas_agent.pieces import Piece
-from locas_agent.prompting import Message, question
-from locas_agent.study import NEGATIVE, PROBE, Item
+from locas_agent.prompting import Message, exchange, question
+from locas_agent.study_items import NEGATIVE, PROBE, Item
 
 TEMPLATE_TOKENS = 5
 """Tokens at both ends of a prompt that question noise leaves alone: the chat template's."""
@@ -246,7 +246,7 @@ def _conversation(backbone: Backbone, window: Sequence[int], items: Sequence[Ite
     prompt, target, scored = list(window), list[int](), list[int]()
     for item in items:
         asked = _without_start(backbone, backbone.encode_chat(question(item.question)))
-        after = backbone.encode_chat([*question(item.question), {"role": "assistant", "content": item.answer}], generation_prompt=False)
+        after = backbone.encode_chat(exchange(item.question, item.answer), generation_prompt=False)
         closing = _without_start(backbone, after)[len(asked) + len(item.answer_ids) :]  # what the template puts behind an answer
         if target:
             target += asked

@@ -16,7 +16,7 @@ from locas_agent.curriculum import Lesson, question_example
 from locas_agent.examples import Example
 from locas_agent.memory import DOWN, LocasMemory
 from locas_agent.student import Student
-from locas_agent.study import PROBE
+from locas_agent.study_items import PROBE
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,8 +22,11 @@ from locas_agent.neutral import NeutralText, load_neutral
 from locas_agent.pieces import QUOTE_CHARACTERS, Piece, cut_pieces
 from locas_agent.prompting import question
 from locas_agent.readout import Readout
+from locas_agent.serialization import as_stored
 from locas_agent.student import student_for
-from locas_agent.study import QUESTION, Item, Study, StudyRequest, StudySet
+from locas_agent.study import Study
+from locas_agent.study_items import QUESTION, Item, StudyRequest, StudySet
+from locas_agent.teacher import Teacher
 from locas_storage import Turn
 
 logger = logging.getLogger(__name__)
@@ -102,14 +105,13 @@ class Learner:
         if seed is not None:
             config = config.model_copy(update={"training": config.training.model_copy(update={"seed": seed})})
         started = time.perf_counter()
-        sets = self._study(tasks, config)
+        sets = self._study(tasks, config, progress)
         study_seconds = (time.perf_counter() - started) / max(1, len(tasks))
-        if progress is not None:
-            progress("study", len(tasks), len(tasks))
         lessons = [_lesson(task, study_set) for task, study_set in zip(tasks, sets, strict=True)]
         wanting = [index for index, lesson in enumerate(lessons) if self._has_matter(lesson)]
         trainer = Trainer(self._engine, config, self.neutral, self.readout)
         trained = dict(zip(wanting, trainer.train([lessons[index] for index in wanting], progress=progress) if wanting else [], strict=True))
+        trained = {index: _as_stored(one, config) for index, one in trained.items()}
         judged = self._judge(tasks, lessons, trained, config)
         outcomes = []
         for index, (study_set, lesson) in enumerate(zip(sets, lessons, strict=True)):
@@ -127,11 +129,12 @@ class Learner:
             outcomes.append(Outcome(admission, memory, study_set, lesson, figures))
         return outcomes
 
-    def _study(self, tasks: Sequence[Task], config: LocasConfig) -> list[StudySet]:
-        study = Study(self._engine, config.study, seed=config.training.seed)
+    def _study(self, tasks: Sequence[Task], config: LocasConfig, progress: Progress | None) -> list[StudySet]:
+        seed = config.training.seed
+        study = Study(Teacher(self._engine, config.study, seed=seed), config.study, seed=seed)
         if config.training.objective != "self_study":
             return [study.empty() for _ in tasks]
-        return study.write([StudyRequest(task.pieces, task.earlier, task.memory) for task in tasks])
+        return study.write([StudyRequest(task.pieces, task.earlier, task.memory) for task in tasks], progress=progress)
 
     def _has_matter(self, lesson: Lesson) -> bool:
         return self._config.training.objective != "self_study" or any(item.kind == QUESTION for item in lesson.new)
@@ -165,6 +168,13 @@ class Learner:
         if coverage.carrying:
             return gate.Admission(False, "uncovered", f"{coverage.carrying} turns carry something, no question about them was supported")
         return gate.Admission(True, "nothing to remember", "")
+
+
+def _as_stored(trained: Trained, config: LocasConfig) -> Trained:
+    """Round what was trained as it will be saved: what is judged is what will answer. float32 rounds nothing."""
+    if not trained.is_finite or config.memory.stored_as == "float32":
+        return trained
+    return replace(trained, memory=as_stored(trained.memory, dtype=config.memory.stored_as))
 
 
 def _lesson(task: Task, study_set: StudySet) -> Lesson:

@@ -47,6 +47,11 @@ def question(text: str) -> list[Message]:
     return [{"role": "user", "content": text}]
 
 
+def exchange(text: str, answer: str) -> list[Message]:
+    """Return a question with its answer."""
+    return [*question(text), {"role": "assistant", "content": answer}]
+
+
 def same_session(earlier: Spoken, later: Spoken) -> bool:
     """Tell whether two neighbouring turns belong to one dated session: the same name, or without names the same day."""
     if earlier.session is not None or later.session is not None:

@@ -140,7 +140,8 @@ class Rounds:
     def _draft(self, matter: _Matter, state: UserState, outcome: Outcome) -> RevisionDraft:
         return RevisionDraft(
             parent=state.head, fingerprint=self._backbone.fingerprint, config_hash=self._config.digest(), code_version=CODE_VERSION,
-            seed=int(outcome.figures["seed"]), from_seq=state.consolidated_seq + 1, to_seq=matter.to_seq, payload=to_bytes(outcome.memory),
+            seed=int(outcome.figures["seed"]), from_seq=state.consolidated_seq + 1, to_seq=matter.to_seq,
+            payload=to_bytes(outcome.memory, dtype=self._config.memory.stored_as),
             metrics=outcome.figures | {"config": self._config.model_dump(mode="json")},
             new_items=tuple(to_draft(item) for item in outcome.study_set.items), retired_items=tuple(sorted(outcome.study_set.retired)),
             fence=state.fence,

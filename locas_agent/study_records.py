@@ -8,7 +8,7 @@ from safetensors.torch import load, save
 
 from locas_agent.engine import TopK
 from locas_agent.errors import CorruptPayload
-from locas_agent.study import Item
+from locas_agent.study_items import Item
 from locas_storage import StudyItem, StudyItemDraft
 
 _NAMES = {"answer_ids", "teacher_ids", "teacher_logprobs"}

@@ -17,7 +17,7 @@ from locas_agent.evaluation.people import DO_NOT_KNOW, make_person, small_reply,
 from locas_agent.evaluation.relations import FIXED_FACTS
 from locas_agent.evaluation.values import HELD
 from locas_agent.memory import LocasMemory, MemoryBatch
-from locas_agent.prompting import Message, header, question
+from locas_agent.prompting import Message, exchange, header
 
 STRANGERS = 12
 ROW_TOKENS = 256
@@ -52,11 +52,11 @@ def neutral_rows(engine: Engine, *, seed: int) -> list[list[int]]:
         messages: list[Message] = [header(person.sessions[0].at)]
         messages += [{"role": line.role, "content": line.text} for line in person.sessions[0].lines]
         for fact in person.facts:
-            messages += [*question(rng.choice(fact.relation.asked_held)), {"role": "assistant", "content": f"It is {fact.value}."}]
-        messages += [*question(rng.choice(person.unknown[0].asked_held)), {"role": "assistant", "content": DO_NOT_KNOW}]
+            messages += exchange(rng.choice(fact.relation.asked_held), f"It is {fact.value}.")
+        messages += exchange(rng.choice(person.unknown[0].asked_held), DO_NOT_KNOW)
         rows.append(backbone.encode_chat(messages, generation_prompt=False))
     for text, value in rng.sample(FIXED_FACTS, 8):
-        rows.append(backbone.encode_chat([*question(text), {"role": "assistant", "content": f"It is {value}."}], generation_prompt=False))
+        rows.append(backbone.encode_chat(exchange(text, f"It is {value}."), generation_prompt=False))
     for _ in range(4):
         talk = [line for _ in range(4) for line in (small_talk(rng, HELD), small_reply(rng))]
         rows.append(backbone.encode_chat([{"role": line.role, "content": line.text} for line in talk], generation_prompt=False))

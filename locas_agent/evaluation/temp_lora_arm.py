@@ -17,7 +17,7 @@ from locas_agent.curriculum import Lesson
 from locas_agent.evaluation.scoring import Arm, mean
 from locas_agent.pieces import Piece
 from locas_agent.prompting import question
-from locas_agent.study import QUESTION
+from locas_agent.study_items import QUESTION
 from locas_agent.study_records import from_record
 from locas_agent.user import UserMemory
 from locas_storage import Revision, StudyItem

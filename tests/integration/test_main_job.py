@@ -19,7 +19,7 @@ from locas_agent.curriculum import Lesson
 from locas_agent.errors import ConfigurationError, CorruptPayload, IncompatibleMemory, InvalidTurn, TurnTooLong
 from locas_agent.pieces import Piece
 from locas_agent.prompting import question
-from locas_agent.study import QUESTION, Item
+from locas_agent.study_items import QUESTION, Item
 from locas_storage import SqlMemoryStore, new_item_id
 from tests.conftest import MakeBackbone
 

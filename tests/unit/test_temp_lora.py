@@ -17,7 +17,7 @@ from locas_agent.errors import ConfigurationError, IncompatibleMemory, MissingEx
 from locas_agent.neutral import NeutralText, bare_examples
 from locas_agent.prompting import question
 from locas_agent.readout import Readout
-from locas_agent.study import NEGATIVE, QUESTION, Item
+from locas_agent.study_items import NEGATIVE, QUESTION, Item
 from tests.conftest import MakeBackbone
 
 CONFIG = LocasConfig(training=TrainingSettings(max_steps=24, items_per_step=4))

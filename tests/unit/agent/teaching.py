@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from locas_agent import AgentMemory, LocasConfig
+from locas_agent.agent import When
 from locas_agent.backbone import Backbone
 from locas_agent.consolidation import Progress
 from locas_agent.curriculum import Lesson
@@ -18,10 +20,14 @@ from locas_agent.gate import Admission
 from locas_agent.initialization import initialize
 from locas_agent.learner import Outcome, Task
 from locas_agent.pieces import Piece, cut_pieces
-from locas_agent.study import QUESTION, Coverage, Item, StudySet
-from locas_storage import Turn, new_item_id
+from locas_agent.rounds import Rounds
+from locas_agent.study_items import QUESTION, Coverage, Item, StudySet
+from locas_storage import MemoryStore, Turn, new_item_id
 
 Texts = tuple[str, ...]
+CONFIG = LocasConfig.model_validate(
+    {"memory": {"width": 2}, "window": {"window_tokens": 60, "max_new_tokens": 4}, "policy": {"overflow_tokens": 60, "min_overflow_tokens": 1}}
+)
 
 
 class QuickLearner:
@@ -66,3 +72,12 @@ class QuickLearner:
     def _item(piece: Piece, turn_seq: int, text: str) -> Item:
         teacher = TopK(torch.zeros((1, 2), dtype=torch.int32), torch.zeros((1, 2)))
         return Item(new_item_id(), QUESTION, piece.from_seq, piece.to_seq, turn_seq, f"Who said {text}?", "I did.", (1,), teacher)
+
+
+def quick_agent(backbone: Backbone, store: MemoryStore, consolidation: When = "background") -> AgentMemory:
+    """Return an agent whose learner is the stand-in: `agent.learner`."""
+    agent = AgentMemory(backbone=backbone, store=store, config=CONFIG, consolidation=consolidation)
+    learner = QuickLearner(backbone)
+    agent.learner = learner  # type: ignore[assignment]
+    agent.rounds = Rounds(backbone, store, learner, agent._memories, CONFIG)  # type: ignore[arg-type]
+    return agent

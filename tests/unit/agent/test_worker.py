@@ -15,18 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from locas_agent import AgentMemory, Backbone, LocasConfig
+from locas_agent import AgentMemory, Backbone
 from locas_agent.errors import ConfigurationError, RevisionConflict, TurnNotFound, UserErased
 from locas_agent.loaded import LoadedMemories
 from locas_agent.results import Work
-from locas_agent.rounds import Rounds
 from locas_agent.worker import Worker
 from locas_storage import Lease, SqlMemoryStore
-from tests.unit.agent.teaching import QuickLearner, Texts
+from tests.unit.agent.teaching import QuickLearner, Texts, quick_agent
 
-CONFIG = LocasConfig.model_validate(
-    {"memory": {"width": 2}, "window": {"window_tokens": 60, "max_new_tokens": 4}, "policy": {"overflow_tokens": 60, "min_overflow_tokens": 1}}
-)
 MakeAgent = Callable[..., AgentMemory]
 
 
@@ -36,17 +32,8 @@ def make_agent(backbone: Backbone, tmp_path: Path) -> Iterator[MakeAgent]:
     made: list[AgentMemory] = []
 
     def make(consolidation: str = "background") -> AgentMemory:
-        agent = AgentMemory(
-            backbone=backbone,
-            store=SqlMemoryStore(f"sqlite:///{tmp_path / 'locas.db'}"),
-            config=CONFIG,
-            consolidation=consolidation,  # type: ignore[arg-type]
-        )
-        learner = QuickLearner(backbone)
-        agent.learner = learner  # type: ignore[assignment]
-        agent.rounds = Rounds(backbone, agent.store, learner, agent._memories, CONFIG)  # type: ignore[arg-type]
-        made.append(agent)
-        return agent
+        made.append(quick_agent(backbone, SqlMemoryStore(f"sqlite:///{tmp_path / 'locas.db'}"), consolidation))  # type: ignore[arg-type]
+        return made[-1]
 
     yield make
     for agent in made:

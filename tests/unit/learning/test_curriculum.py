@@ -15,7 +15,7 @@ from locas_agent.errors import ConfigurationError
 from locas_agent.neutral import NeutralText, bare_examples
 from locas_agent.pieces import Piece
 from locas_agent.prompting import question
-from locas_agent.study import NEGATIVE, PROBE, QUESTION, Item
+from locas_agent.study_items import NEGATIVE, PROBE, QUESTION, Item
 
 TURNS = tuple({"role": role, "content": text} for role, text in (("user", "My dog is Rex."), ("assistant", "Noted."), ("user", "I live in Oslo.")))
 PIECE = Piece(({"role": "system", "content": "1 May"}, *TURNS), (), 1, 3)

@@ -1,14 +1,24 @@
-"""Self-study: which turn an item belongs to, and that nobody's questions depend on who studies beside."""
+"""Self-study: what is kept, what is retired, which questions stay open, which turn an item belongs to, and what seeds a question."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
 
+from locas_agent.config import StudySettings
 from locas_agent.engine import Engine, TopK
 from locas_agent.errors import ConfigurationError
-from locas_agent.pieces import Quote
-from locas_agent.study import QUESTION, Item, told_in
+from locas_agent.memory import LocasMemory
+from locas_agent.pieces import Piece, Quote
+from locas_agent.prompting import Message
+from locas_agent.study import Study
+from locas_agent.study_items import NEGATIVE, QUESTION, Item, StudyRequest, StudySet
+from locas_agent.sweep import told_in
+from locas_agent.teacher import Answer, Candidate, Request, Teacher
+from tests.conftest import MakeMemory
 
 QUOTES = (
     Quote(1, "I", "I have started to learn Welsh."),
@@ -16,10 +26,77 @@ QUOTES = (
     Quote(3, "I", "The team I support is The Stuke Shadows now."),
     Quote(4, "You", "Noted: The Stuke Shadows."),
 )
+NOT_KNOWN = "I do not know."
+SETTINGS = StudySettings(first_samples=1, samples_per_turn=1, max_rounds=1, negatives_per_piece=1)
 
 
-def item(question: str, answer: str) -> Item:
-    return Item("0" * 32, QUESTION, 1, 4, 1, question, answer, (1,), TopK(torch.zeros(1, 1, dtype=torch.int32), torch.zeros(1, 1)))
+def item(question: str, answer: str, kind: str = QUESTION, to_seq: int = 4) -> Item:
+    teacher = TopK(torch.zeros(1, 1, dtype=torch.int32), torch.zeros(1, 1))
+    return Item(f"{hash((question, answer)) % 2**64:032x}", kind, 1, to_seq, 1, question, answer, (1,), teacher)
+
+
+def piece(text: str, seq: int) -> Piece:
+    return Piece(({"role": "user", "content": text},), (Quote(seq, "I", text),), seq, seq)
+
+
+class Scripted(Teacher):
+    """Writes what it is told to; answers by what stands in the prompt and by whether a memory is attached."""
+
+    def __init__(self, written: Callable[[Request], str], answers: Callable[[str, bool], str]) -> None:
+        self._written, self._answers = written, answers
+
+    def sample(self, requests: Sequence[Request], *, temperature: float) -> list[str]:
+        return [self._written(request) for request in requests]
+
+    def answer(self, prompts: Sequence[list[Message]], *, memories: Sequence[LocasMemory | None] | None = None) -> list[Answer | None]:
+        texts = ["\n".join(message["content"] for message in prompt) for prompt in prompts]
+        return [Answer((1,), self._answers(text, memories is not None), 1.0) for text in texts]
+
+    def items(self, answered: Sequence[tuple[Candidate, Answer, str]]) -> list[Item]:
+        return [
+            replace(item(c.question, answer.text, kind), turn_seq=c.turn_seq, from_seq=c.piece.from_seq, to_seq=c.piece.to_seq)
+            for c, answer, kind in answered
+        ]
+
+
+def study(teacher: Teacher, request: StudyRequest) -> StudySet:
+    return Study(teacher, SETTINGS, seed=0).write([request])[0]
+
+
+def test_a_value_told_anew_retires_the_old_one_although_they_share_a_word() -> None:
+    def answers(prompt: str, with_memory: bool) -> str:
+        return "It is rubber postcards." if "postcards" in prompt else NOT_KNOWN
+
+    def written(request: Request) -> str:
+        told = "said:" in request.prompt
+        return "Question: What do I collect?\nAnswer: It is rubber postcards." if told else "Question: Who am I?\nAnswer: I do not know."
+
+    old = item("What do I collect?", "It is rubber maps.")
+    found = study(Scripted(written, answers), StudyRequest((piece("I collect rubber postcards now.", 9),), (old,)))
+    assert found.retired == {old.item_id}
+    assert [(each.question, each.answer) for each in found.items] == [("What do I collect?", "It is rubber postcards.")]
+
+
+@pytest.mark.parametrize(
+    ("invented", "kept"),
+    [
+        (False, []),  # an earlier session told it: the item's own exchange answers the question
+        (True, ["What is my boat called?"]),  # the memory takes the dog's name for the boat's: that negative is needed most
+    ],
+)
+def test_what_the_memory_invents_is_a_negative_and_what_it_knows_is_none(invented: bool, kept: list[str], make_memory: MakeMemory) -> None:
+    asked = "What is my boat called?" if invented else "What is my dog called?"
+
+    def answers(prompt: str, with_memory: bool) -> str:
+        known_here = "my dog's name" in prompt and "dog called" in prompt
+        return "It is Rex." if with_memory or known_here else NOT_KNOWN
+
+    def written(request: Request) -> str:
+        return "Nothing." if "said:" in request.prompt else f"Question: {asked}\nAnswer: {NOT_KNOWN}"
+
+    dog = item("What is my dog's name?", "It is Rex.")
+    found = study(Scripted(written, answers), StudyRequest((piece("It rains.", 9),), (dog,), make_memory()))
+    assert [each.question for each in found.items if each.kind == NEGATIVE] == kept
 
 
 @pytest.mark.parametrize(
@@ -34,6 +111,16 @@ def item(question: str, answer: str) -> Item:
 )
 def test_an_item_belongs_to_the_turn_that_tells_its_answer(asked: int, answer: str, turn: int) -> None:
     assert told_in(QUOTES, asked, item("Which team do I support?", answer)) == turn
+
+
+def test_questions_follow_from_what_a_piece_says_not_from_where_it_stands(engine: Engine) -> None:
+    teacher = Teacher(engine, StudySettings(max_question_tokens=8), seed=3)
+    first, moved, other = piece("I have a dog.", 1), piece("I have a dog.", 40), piece("I have a cat.", 1)
+    texts = [teacher.sample([Request(each, "Ask.", "0") for each in (first, first)], temperature=1.0) for _ in range(2)]
+    assert texts[0] == texts[1] == teacher.sample([Request(each, "Ask.", "0") for each in (moved, moved)], temperature=1.0)
+    places = teacher.sample([Request(first, "Ask.", place) for place in "01234567"], temperature=1.0)
+    assert len(set(places)) > 1
+    assert places != teacher.sample([Request(other, "Ask.", place) for place in "01234567"], temperature=1.0)
 
 
 def test_one_seed_per_prompt_makes_an_answer_independent_of_its_neighbours(engine: Engine) -> None:
