@@ -1,4 +1,4 @@
-"""`locas-agent keys`: making the key file of an encrypted store, and rotating its keys.
+"""`locas-agent keys`: making the key file of an encrypted store, rotating its keys, encrypting a store that is in the clear.
 
 Knows nothing of ciphers, and prints no key.
 """
@@ -10,8 +10,10 @@ from typing import Annotated
 
 import typer
 
-from locas_agent.cli_options import DEFAULT_STORE, CommandGroup, StoreOption
+from locas_agent.cli_options import DEFAULT_STORE, CommandGroup, FilesOption, StoreOption
 from locas_storage import FileKeyProvider, add_key, new_key_file, open_store, retire_keys
+
+RequiredKeyFileOption = Annotated[str, typer.Option("--key-file", metavar="PATH", envvar="LOCAS_KEY_FILE", help="The key file.")]
 
 keys = typer.Typer(cls=CommandGroup, no_args_is_help=True, help="Keys of an encrypted store.")
 
@@ -24,7 +26,7 @@ def new(path: Annotated[str, typer.Argument(help="A file that does not exist yet
 
 @keys.command()
 def rotate(
-    key_file: Annotated[str, typer.Option("--key-file", metavar="PATH", envvar="LOCAS_KEY_FILE", help="The key file.")],
+    key_file: RequiredKeyFileOption,
     store: StoreOption = DEFAULT_STORE,
     retire: Annotated[
         bool, typer.Option("--retire", help="Remove the older keys at the end: backups and other stores under them become unreadable for ever.")
@@ -40,3 +42,17 @@ def rotate(
     typer.echo(f"{key_id} is current; {changed} data keys are wrapped under it")
     if retire:
         typer.echo(f"{retire_keys(key_file)} older keys are removed")
+
+
+@keys.command()
+def encrypt(key_file: RequiredKeyFileOption, store: StoreOption = DEFAULT_STORE, files: FilesOption = None) -> None:
+    """Encrypt every user of a store that is in the clear, and leave no clear byte in it. Make a backup, and stop whoever works on it without keys."""
+    with closing(open_store(store, files=files, key_provider=FileKeyProvider(key_file))) as opened:
+        done = opened.encrypt()
+    typer.echo(
+        f"{done.users} users are encrypted now; from here on the store is opened with --key-file {key_file}. Backups made before are in the clear"
+    )
+    if not done.is_overwritten:
+        typer.echo(
+            "clear bytes may still lie in the database's files: PostgreSQL's log keeps them for a while, SQLite while others read; run it again"
+        )

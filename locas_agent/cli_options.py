@@ -13,9 +13,11 @@ import typer
 from typer.core import TyperGroup
 
 from locas_agent.cli_output import STDOUT
+from locas_agent.config import StoreSettings
 from locas_storage import EnvironmentKeyProvider, FileKeyProvider, KeyProvider, LocasError
 
 DEFAULT_STORE = "sqlite:///locas.db"
+DEFAULT_KEPT = StoreSettings()
 KEYS_VARIABLE = "LOCAS_KEYS"
 """Holds the keys themselves, for machines that are given their secrets in the environment."""
 
@@ -58,6 +60,12 @@ KeyFileOption = Annotated[
         help=f"Keys of an encrypted store, made by `keys new`; else {KEYS_VARIABLE} holds them.",
     ),
 ]
+FilesOption = Annotated[
+    str | None,
+    typer.Option("--files", envvar="LOCAS_FILES", help="Folder or bucket where the store keeps large payloads, if not all in the database."),
+]
+KeepPayloadsOption = Annotated[int, typer.Option("--keep-payloads", min=1, help="Memories kept of each user, the newest; older ones are pruned.")]
+InlineBytesOption = Annotated[int, typer.Option("--inline-bytes", min=0, help="Largest payload in the database when --files is given.")]
 UserOption = Annotated[str, typer.Option("--user", help="Whose memory.")]
 TenantOption = Annotated[str, typer.Option("--tenant", help="The tenant the user belongs to.")]
 JsonOption = Annotated[

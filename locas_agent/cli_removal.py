@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from locas_agent.cli_options import DEFAULT_STORE, JsonOption, StoreOption, TenantOption, UserOption
+from locas_agent.cli_options import DEFAULT_STORE, FilesOption, JsonOption, StoreOption, TenantOption, UserOption
 from locas_agent.cli_output import deliver, table
 from locas_storage import Receipt, UserKey, open_store
 
@@ -22,17 +22,20 @@ def forget(
     user: UserOption,
     tenant: TenantOption = "default",
     store: StoreOption = DEFAULT_STORE,
+    files: FilesOption = None,
     json: JsonOption = None,
 ) -> None:
     """Remove turns and all that was learnt from them, at once; a worker then learns the remaining turns again."""
-    with closing(open_store(store)) as opened:
+    with closing(open_store(store, files=files)) as opened:
         receipt = opened.forget(UserKey(tenant, user), turns)
     deliver(json, receipt, describe(receipt, store))
 
 
-def erase(user: UserOption, tenant: TenantOption = "default", store: StoreOption = DEFAULT_STORE, json: JsonOption = None) -> None:
+def erase(
+    user: UserOption, tenant: TenantOption = "default", store: StoreOption = DEFAULT_STORE, files: FilesOption = None, json: JsonOption = None
+) -> None:
     """Remove everything of a user and refuse whatever comes late. There is no way back."""
-    with closing(open_store(store)) as opened:
+    with closing(open_store(store, files=files)) as opened:
         receipt = opened.erase(UserKey(tenant, user))
     deliver(json, receipt, describe(receipt, store))
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from locas_agent.cli_options import DEFAULT_STORE, JsonOption, KeyFileOption, StoreOption, key_provider
+from locas_agent.cli_options import DEFAULT_STORE, FilesOption, JsonOption, KeyFileOption, StoreOption, key_provider
 from locas_agent.cli_output import deliver, table
 from locas_storage import open_store
 
@@ -19,7 +19,7 @@ def verify(
     user: Annotated[str | None, typer.Option("--user", help="Only this user; give the tenant too.")] = None,
     tenant: Annotated[str | None, typer.Option("--tenant", help="Only this tenant's users.")] = None,
     store: StoreOption = DEFAULT_STORE,
-    files: Annotated[str | None, typer.Option("--files", help="Where the store keeps large payloads, if not in the database.")] = None,
+    files: FilesOption = None,
     key_file: KeyFileOption = None,
     json: JsonOption = None,
 ) -> None:

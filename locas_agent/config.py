@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Objective = Literal["self_study", "ntp", "sd", "mix"]
 Initialization = Literal["highest", "lowest", "random", "random_index"]
 ScaleRule = Literal["width", "sqrt", "none"]
+StoredAs = Literal["float32", "bfloat16", "int8"]
 
 
 class _Settings(BaseModel):
@@ -32,6 +33,9 @@ class MemorySettings(_Settings):
     scale_rule: ScaleRule = "none"
     """Output scale: mean norm of the down rows divided by the width ("width", the paper's), by its root ("sqrt"), or
     not ("none"). Origin: `docs/decisions.md`, scale rule."""
+    stored_as: StoredAs = "float32"
+    """What a revision's rows are saved as. "float32" is exact; "bfloat16" takes half and "int8" about a quarter of its bytes and round, see
+    `serialization.to_bytes`. Training goes on from what was saved, and the admission gate judges that. Origin: `docs/decisions.md`, int8."""
 
 
 class StudySettings(_Settings):
@@ -146,6 +150,18 @@ class PolicySettings(_Settings):
     """Less than this is not worth a consolidation, whatever its age or the gap."""
 
 
+class StoreSettings(_Settings):
+    """How a store that is given by its URL keeps payloads. A ready store is told when it is made."""
+
+    keep_payloads: int = Field(3, ge=1)
+    """Different payloads kept of each user, the newest; older revisions are pruned and cannot be restored."""
+    files: str | None = None
+    """Where payloads beyond `inline_bytes` go: a folder, or any place fsspec can write to. Everybody who opens the database names the same
+    place. None keeps all of them in the database."""
+    inline_bytes: int = Field(32 << 20, ge=0)
+    """Largest payload, in bytes, that lies in the database although there are files. Origin: `docs/decisions.md`, a payload's file."""
+
+
 class LocasConfig(_Settings):
     """Everything that can be chosen."""
 
@@ -155,6 +171,8 @@ class LocasConfig(_Settings):
     admission: AdmissionSettings = AdmissionSettings()
     window: WindowSettings = WindowSettings()
     policy: PolicySettings = PolicySettings()
+    store: StoreSettings = Field(StoreSettings(), exclude=True)
+    """No part of what made a memory, and possibly a path of one machine: neither saved with a revision nor in the digest."""
 
     @model_validator(mode="after")
     def _consistent(self) -> LocasConfig:

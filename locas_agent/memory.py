@@ -203,7 +203,7 @@ class MemoryBatch:
             raise ConfigurationError("a batch needs at least one memory, got none; pass memory=None for the bare backbone")
         for memory in memories:
             if memory is not None:
-                _check_fits(memory, backbone)
+                check_fits(memory, backbone)
         width = max((memory.width for memory in memories if memory is not None), default=1)
         layers = max((memory.n_layers for memory in memories if memory is not None), default=1)
         shape = (layers, len(memories), 3, width, backbone.hidden_size)
@@ -252,8 +252,12 @@ class MemoryBatch:
         return MemoryBatch(rows=self.rows.index_select(1, at), rows_per_memory=shared)
 
 
-def _check_fits(memory: LocasMemory, backbone: Backbone) -> None:
-    """Raise unless a memory has the backbone's shape and fingerprint; the shape first, because it is free."""
+def check_fits(memory: LocasMemory, backbone: Backbone) -> None:
+    """Raise unless a memory has the backbone's shape and fingerprint; the shape first, because it is free.
+
+    Raises:
+        IncompatibleMemory: it has not.
+    """
     if memory.n_layers > backbone.n_layers or memory.hidden_size != backbone.hidden_size:
         raise IncompatibleMemory(
             f"the memory has {memory.n_layers} layers of hidden size {memory.hidden_size}, "

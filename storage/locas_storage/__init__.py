@@ -4,6 +4,7 @@ Knows nothing of tensors, tokens or language models: an operator can read or mig
 """
 
 from locas_storage.base import JobQueue, MemoryStore
+from locas_storage.bounds import new_item_id
 from locas_storage.errors import (
     CorruptPayload,
     EncryptionMismatch,
@@ -25,27 +26,17 @@ from locas_storage.errors import (
 )
 from locas_storage.in_memory import InMemoryStore
 from locas_storage.keys import EnvironmentKeyProvider, FileKeyProvider, KeyProvider, add_key, new_key_file, retire_keys
+from locas_storage.learnt import Revision, RevisionDraft, StudyItem, StudyItemDraft
 from locas_storage.leases import Job, Lease
 from locas_storage.opening import SchemaVersion, check_schema, schema_version, upgrade_schema
-from locas_storage.receipts import Receipt
-from locas_storage.records import (
-    AuditEntry,
-    FoundTurn,
-    Revision,
-    RevisionDraft,
-    StudyItem,
-    StudyItemDraft,
-    Turn,
-    TurnDraft,
-    UserKey,
-    UserState,
-    new_item_id,
-)
+from locas_storage.receipts import Conversion, Receipt
+from locas_storage.records import AuditEntry, FoundTurn, Turn, TurnDraft, UserKey, UserState
 from locas_storage.sql import SqlMemoryStore, open_store
 from locas_storage.verify import Fault, Verification
 
 __all__ = [
     "AuditEntry",
+    "Conversion",
     "CorruptPayload",
     "EncryptionMismatch",
     "EnvironmentKeyProvider",

@@ -6,9 +6,10 @@ Knows nothing of how a store keeps it.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from locas_storage.learnt import Revision, RevisionDraft, StudyItem
 from locas_storage.leases import Job, Lease
 from locas_storage.receipts import Receipt
-from locas_storage.records import AuditEntry, FoundTurn, Revision, RevisionDraft, StudyItem, Turn, TurnDraft, UserKey, UserState
+from locas_storage.records import AuditEntry, FoundTurn, Turn, TurnDraft, UserKey, UserState
 
 
 @runtime_checkable

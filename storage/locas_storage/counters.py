@@ -3,7 +3,9 @@
 Knows nothing of what the counters count. Every function works within the caller's transaction.
 """
 
+import datetime as dt
 import logging
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
@@ -61,21 +63,44 @@ def locked_tombstone(connection: Connection, key: UserKey) -> tuple[UserState, b
     return rules.require_user(None if row is None else rows.state(row), key), row is not None and row.erased_at is not None
 
 
-def locked_or_new(connection: Connection, key: UserKey) -> UserState:
-    """Lock the user's row, which is made if there is none, and return the counters.
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """Numbers taken for turns of a user whose row is locked by that.
+
+    Attributes:
+        state: the counters as they were before.
+        now: the database's time, read once the row was locked: turns of a user are stored in the order of their times.
+        wrapped_dek: the user's wrapped data key, None if there is none.
+        kek_id: what it is wrapped under.
+    """
+
+    state: UserState
+    now: dt.datetime
+    wrapped_dek: bytes | None = field(repr=False)
+    kek_id: str | None
+
+
+def reserve(connection: Connection, key: UserKey, count: int) -> Reserved:
+    """Lock the user's row, which is made if there is none, and take the next `count` numbers of turns, in one statement.
 
     Raises:
         UserErased: the user was erased.
     """
-    found = _lock(connection, key)
-    if found is not None:
-        return _standing(found, key)
-    try:
-        with connection.begin_nested():
-            connection.execute(insert(subject).values(rows.owner(key) | {"created_at": DbNow()}))
-    except IntegrityError:
-        logger.debug("user created by another transaction meanwhile", extra={"user": key.short_hash})
-    return locked(connection, key)
+    found = _take(connection, key, count)
+    if found is None:
+        if connection.scalar(select(subject.c.erased_at).where(rows.of(subject, key))) is None:
+            _make(connection, key)
+        found = _take(connection, key, count)
+    if found is None:
+        raise rules.erased(key)
+    before = replace(rows.state(found), next_seq=found.next_seq - count)
+    return Reserved(before, found.now, found.wrapped_dek, found.kek_id)
+
+
+def give_back(connection: Connection, key: UserKey, count: int) -> None:
+    """Give back the last numbers that were taken in this transaction, so that the next turns get them."""
+    if count:
+        connection.execute(update(subject).where(rows.of(subject, key)).values(next_seq=subject.c.next_seq - count))
 
 
 def users(connection: Connection, tenant: str | None) -> list[UserKey]:
@@ -117,6 +142,21 @@ def move_head(connection: Connection, before: UserState, number: int, consolidat
 def _lock(connection: Connection, key: UserKey, *, skip_locked: bool = False) -> Row[Any] | None:
     # SQLite leaves FOR UPDATE out; its write transaction holds the only write lock already.
     return connection.execute(select(subject).where(rows.of(subject, key)).with_for_update(skip_locked=skip_locked)).one_or_none()
+
+
+def _take(connection: Connection, key: UserKey, count: int) -> Row[Any] | None:
+    # What is returned is computed from the locked row, the time too: a query that locks would read it before it waits for the lock.
+    taking = update(subject).where(rows.of(subject, key), subject.c.erased_at.is_(None))
+    values = {"next_seq": subject.c.next_seq + count, "lock_version": subject.c.lock_version + 1}
+    return connection.execute(taking.values(values).returning(subject, DbNow().label("now"))).one_or_none()
+
+
+def _make(connection: Connection, key: UserKey) -> None:
+    try:
+        with connection.begin_nested():
+            connection.execute(insert(subject).values(rows.owner(key) | {"created_at": DbNow()}))
+    except IntegrityError:
+        logger.debug("user created by another transaction meanwhile", extra={"user": key.short_hash})
 
 
 def _standing(row: Row[Any], key: UserKey) -> UserState:

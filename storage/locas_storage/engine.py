@@ -5,16 +5,18 @@ Knows nothing of tables.
 
 import logging
 import os
+import selectors
 import sqlite3
 import threading
+import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, Pool, StaticPool, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, InvalidatePoolError, SQLAlchemyError
 
 from locas_storage.driver_errors import WAIT_SECONDS, named, without_values
 from locas_storage.errors import StoreUnavailable
@@ -48,8 +50,15 @@ _POSTGRESQL_SETTINGS = {
     "application_name": "locas-agent",
 }
 """Parameters of a connection; those that the URL names are left as they are."""
+_WATCHED_DRIVER = "psycopg"
+"""Whose connections tell by their socket that the server is gone, so that only a rested one has to be asked; others are asked each time."""
+_RESTED_SECONDS = 30.0
+"""A connection unused for longer is asked whether it lives before it is used again; a firewall may have dropped it without a word."""
 _SCHEMA_LOCK = int.from_bytes(b"locas db", "big")
 """Key of the advisory lock under which the tables are made and changed."""
+
+_LOG_NAME = "locas"
+"""Tells this package's engines from an application's among SQLAlchemy's loggers."""
 
 _has_warned_of_wal_reset = False
 
@@ -79,17 +88,20 @@ class Database:
             self.url: URL = make_url(url)
             self.is_sqlite = self.url.get_backend_name() == "sqlite"
             self.is_in_memory = self.is_sqlite and _names_memory(self.url)
-            self.engine: Engine = create_engine(self.url, hide_parameters=True, **self._options())
+            self.engine: Engine = create_engine(self.url, hide_parameters=True, logging_name=_LOG_NAME, **self._options())
         except (ArgumentError, ImportError) as error:
             raise StoreUnavailable(
                 "store: not the URL of an SQLite or PostgreSQL database, or its driver is not installed (extra `postgres`); "
                 "expected something like sqlite:///locas.db or postgresql+psycopg://user@host/database"
             ) from error
+        logging.getLogger(f"sqlalchemy.engine.Engine.{_LOG_NAME}").addFilter(_no_rows)
         self._lock = threading.RLock()
         self.opening = threading.Lock()
         """Held by whoever takes the first look at the database, or closes it."""
         if self.is_sqlite:
             _tune_sqlite(self.engine)
+        elif self.engine.driver == _WATCHED_DRIVER:
+            _ask_the_rested(self.engine)
         _forget_at_fork(self)
 
     def _options(self) -> dict[str, Any]:
@@ -100,7 +112,8 @@ class Database:
         if self.url.get_backend_name() != "postgresql":
             raise ArgumentError("neither SQLite nor PostgreSQL")
         settings = {name: value for name, value in _POSTGRESQL_SETTINGS.items() if name not in self.url.query}
-        return {"pool_pre_ping": True, "isolation_level": "READ COMMITTED", "connect_args": settings}
+        is_watched = self.url.get_driver_name() == _WATCHED_DRIVER
+        return {"pool_pre_ping": not is_watched, "isolation_level": "READ COMMITTED", "connect_args": settings}
 
     @property
     def name(self) -> str:
@@ -171,6 +184,27 @@ class Database:
             connection.exec_driver_sql(f"PRAGMA busy_timeout={WAIT_SECONDS * 1000}")
             return bool(busy == 0)
 
+    def rewrite(self, tables: Iterable[str]) -> bool:
+        """Write tables anew without what was replaced or deleted in them, on SQLite the whole file; tell what `overwrite_log` tells.
+
+        It waits until nobody else is at work on them, as long as any statement waits for a lock.
+        """
+        if self.is_in_memory:
+            return True
+        if self.is_sqlite:
+            with self._queue(True), self._named_errors(), self.engine.connect() as connection:
+                connection.execution_options(**{_BEGIN: None}).exec_driver_sql("VACUUM")
+            return self.overwrite_log()
+        with self._named_errors(), self.engine.connect() as connection:
+            connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+            connection.exec_driver_sql("SET statement_timeout = 0")
+            try:
+                for table in tables:
+                    connection.exec_driver_sql(f"VACUUM (FULL, ANALYZE) {table}")
+            finally:
+                connection.exec_driver_sql("RESET statement_timeout")
+        return False
+
     def close(self) -> None:
         """Close the idle connections."""
         with self._queue(self.is_sqlite):
@@ -192,6 +226,11 @@ class Database:
             yield
         except SQLAlchemyError as error:
             raise named(error, self.name) from without_values(error)
+
+
+def _no_rows(record: logging.LogRecord) -> bool:
+    """Drop what SQLAlchemy says at DEBUG: every row of every result, which `hide_parameters` leaves as it is."""
+    return record.levelno > logging.DEBUG
 
 
 def _names_memory(url: URL) -> bool:
@@ -227,6 +266,34 @@ def _tune_sqlite(engine: Engine) -> None:
         how = connection.get_execution_options().get(_BEGIN, "BEGIN IMMEDIATE")
         if how is not None:
             connection.exec_driver_sql(how)
+
+
+def _ask_the_rested(engine: Engine) -> None:
+    """Hand out no dead connection, without a round trip to the server for each transaction.
+
+    A server that ends a connection leaves word of it on the socket; an idle connection has nothing else to read.
+    """
+    last_used = "locas_last_used"
+
+    @event.listens_for(engine, "checkin")
+    def _checkin(_connection: Any, record: Any) -> None:
+        record.info[last_used] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def _checkout(connection: Any, record: Any, _proxy: object) -> None:
+        used = record.info.get(last_used)
+        if used is None or (time.monotonic() - used < _RESTED_SECONDS and not _has_word(connection.fileno())):
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:  # the pool then makes a new one
+            raise InvalidatePoolError("the connection is dead") from error
+
+
+def _has_word(socket: int) -> bool:
+    with selectors.DefaultSelector() as selector:
+        selector.register(socket, selectors.EVENT_READ)
+        return bool(selector.select(0))
 
 
 def _forget_at_fork(database: Database) -> None:

@@ -10,24 +10,13 @@ from dataclasses import replace
 from typing import Any
 
 from locas_storage import leases, lineage, rules, words
+from locas_storage.bounds import check_query, new_item_id, plain_json
 from locas_storage.in_memory_queue import InMemoryQueue
 from locas_storage.in_memory_shelf import Shelf, utc_now
+from locas_storage.learnt import Revision, RevisionDraft, StudyItem
 from locas_storage.leases import Lease
 from locas_storage.receipts import Receipt
-from locas_storage.records import (
-    AuditEntry,
-    FoundTurn,
-    Revision,
-    RevisionDraft,
-    StudyItem,
-    Turn,
-    TurnDraft,
-    UserKey,
-    UserState,
-    check_query,
-    new_item_id,
-    plain_json,
-)
+from locas_storage.records import AuditEntry, FoundTurn, Turn, TurnDraft, UserKey, UserState
 
 
 class InMemoryStore:

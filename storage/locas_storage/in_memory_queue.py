@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from locas_storage import leases, rules
+from locas_storage.bounds import plain_json
 from locas_storage.in_memory_shelf import OpenJob, Shelf, utc_now
 from locas_storage.leases import LEASE_EXPIRED, MAX_ATTEMPTS, Job, Lease
-from locas_storage.records import UserKey, plain_json
+from locas_storage.records import UserKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,10 @@ class InMemoryQueue:
     def heartbeat(self, lease: Lease, *, lease_seconds: float = 300.0) -> None:
         """See `JobQueue.heartbeat`."""
         with self._lock:
-            self._held(lease).lease_until = utc_now() + dt.timedelta(seconds=lease_seconds)
+            shelf = self._shelves.get(lease.key)
+            if shelf is None or shelf.job is None or not shelf.holds(lease):  # of an erased user it is lost as well
+                raise leases.lost(lease)
+            shelf.job.lease_until = utc_now() + dt.timedelta(seconds=lease_seconds)
 
     def settle(self, lease: Lease, to_seq: int, *, refusal: Mapping[str, Any] | None = None) -> None:
         """See `JobQueue.settle`."""

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from locas_storage import lineage, rules
+from locas_storage.bounds import new_item_id
+from locas_storage.learnt import Revision, StudyItem
 from locas_storage.leases import Job, Lease
 from locas_storage.receipts import Receipt
-from locas_storage.records import AuditEntry, Revision, StudyItem, Turn, UserState, new_item_id
+from locas_storage.records import AuditEntry, Turn, UserState
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ from locas_storage import rows
 from locas_storage.crypto import Seal
 from locas_storage.records import Turn, UserKey
 from locas_storage.schema import FTS_TABLE, search, turn
-from locas_storage.statements import chunks
+from locas_storage.statements import chunks, one_or_many
 from locas_storage.words import MAX_CANDIDATES, indexed_words
 
 _FTS = table(FTS_TABLE, column("rowid"), column("words"), column(FTS_TABLE))
@@ -34,12 +34,12 @@ def add(connection: Connection, key: UserKey, turns: Iterable[Turn]) -> None:
         return
     if connection.dialect.name == "sqlite":
         values = [rows.owner(key) | {"seq": seq, "words": " ".join([mark(key), *words])} for seq, words in found]
-        connection.execute(insert(search), values)
+        connection.execute(insert(search), one_or_many(values))
         added = select(search.c.id, search.c.words).where(rows.of(search, key), search.c.seq.between(found[0][0], found[-1][0]))
         connection.execute(insert(_FTS).from_select(["rowid", "words"], added))
     else:
         listed = insert(search).values(words=func.array_to_tsvector(bindparam("listed", type_=ARRAY(Text))))
-        connection.execute(listed, [rows.owner(key) | {"seq": seq, "listed": words} for seq, words in found])
+        connection.execute(listed, one_or_many([rows.owner(key) | {"seq": seq, "listed": words} for seq, words in found]))
 
 
 def candidates(connection: Connection, key: UserKey, wanted: Sequence[str], seal: Seal) -> list[Turn]:
@@ -62,8 +62,17 @@ def candidates(connection: Connection, key: UserKey, wanted: Sequence[str], seal
 def remove(connection: Connection, key: UserKey, seqs: Iterable[int] | None = None) -> None:
     """Make turns of a locked user unfindable and leave no byte of their words; to be called before they are deleted.
 
-    FTS5 only marks a deleted row and drops its words when it merges. So it is told to merge all at once, which takes time
-    in proportion to the whole index.
+    Args:
+        connection: within a transaction.
+        key: whose.
+        seqs: numbers of the turns; None means all of them.
+    """
+    take_out(connection, key, seqs)
+    merge(connection)
+
+
+def take_out(connection: Connection, key: UserKey, seqs: Iterable[int] | None = None) -> None:
+    """Make turns of a locked user unfindable, but leave it to a later `merge` to leave no byte of their words.
 
     Args:
         connection: within a transaction.
@@ -76,6 +85,10 @@ def remove(connection: Connection, key: UserKey, seqs: Iterable[int] | None = No
             marked = select(literal("delete"), search.c.id, search.c.words).where(gone)
             connection.execute(insert(_FTS).from_select([FTS_TABLE, "rowid", "words"], marked))
         connection.execute(delete(search).where(gone))
+
+
+def merge(connection: Connection) -> None:
+    """Drop the words of rows that were taken out. FTS5 does so only when it merges; all at once takes time in proportion to the whole index."""
     if connection.dialect.name == "sqlite":
         connection.execute(insert(_FTS).values({FTS_TABLE: "optimize"}))
 

@@ -9,7 +9,8 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from locas_storage import rows, rules
 from locas_storage.crypto import Seal
-from locas_storage.records import RevisionDraft, StudyItem, UserKey
+from locas_storage.learnt import RevisionDraft, StudyItem
+from locas_storage.records import UserKey
 from locas_storage.schema import study_event, study_item
 from locas_storage.statements import chunks
 

@@ -15,8 +15,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, insert, null, or_, select, type_coerce, update
 
 from locas_storage import counters, leases, rows, trail
+from locas_storage.bounds import new_item_id
 from locas_storage.leases import LEASE_EXPIRED, MAX_ATTEMPTS, Job, Lease
-from locas_storage.records import UserKey, UserState, new_item_id
+from locas_storage.records import UserKey, UserState
 from locas_storage.schema import BigInt, DbNow, job, subject, turn
 
 _KIND = "consolidate"

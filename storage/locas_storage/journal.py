@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 from sqlalchemy import Connection, insert, select
 
 from locas_storage import rows, rules
+from locas_storage.bounds import new_item_id
 from locas_storage.crypto import Seal
-from locas_storage.records import Turn, TurnDraft, UserKey, new_item_id
+from locas_storage.records import Turn, TurnDraft, UserKey
 from locas_storage.schema import turn
-from locas_storage.statements import chunks, clamped
+from locas_storage.statements import chunks, clamped, one_or_many
 
 
 def append(
@@ -28,8 +29,9 @@ def append(
             known[idem_key] = rules.new_turn(draft, seq=next_seq + len(added), key=idem_key, created_at=now)
             added.append(known[idem_key])
         answered.append(known[idem_key])
-    if added:
-        connection.execute(insert(turn), [rows.turn_values(key, one, seal) for one in added])
+    values = [rows.turn_values(key, one, seal) for one in added]
+    if values:
+        connection.execute(insert(turn), one_or_many(values))
     return answered, added
 
 

@@ -14,9 +14,9 @@ import stat
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from locas_storage.bounds import new_item_id
 from locas_storage.crypto import KEY_BYTES, aes_gcm, packed
 from locas_storage.errors import KeyUnavailable
-from locas_storage.records import new_item_id
 
 _ID = re.compile(r"[A-Za-z0-9._:/-]{1,64}")
 _NONCE_BYTES = 12

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from locas_storage.errors import TurnNotFound
-from locas_storage.records import Revision, UserKey, UserState
+from locas_storage.learnt import Revision
+from locas_storage.records import UserKey, UserState
 
 ERASED = "erased"
 """State of a revision that saw a forgotten turn: its number stays, so that the chain can be checked, and nothing else."""

@@ -17,9 +17,12 @@ from locas_storage import crypto, rows, rules
 from locas_storage.crypto import Seal
 from locas_storage.errors import CorruptPayload, StoreUnavailable
 from locas_storage.files import PayloadFiles
-from locas_storage.records import Revision, RevisionDraft, UserKey
+from locas_storage.learnt import Revision
+from locas_storage.records import UserKey
 from locas_storage.schema import DbNow, blob, revision
 
+INLINE_BYTES = 32 << 20
+"""Largest payload that lies in the database unless a store is told otherwise: beyond it a file is read and written faster."""
 _ANY_PAYLOAD = ("payload",)
 """Place of a payload's digest: the same bytes of one user have the same digest, whichever revision made them."""
 
@@ -43,15 +46,29 @@ class Prepared:
     data: bytes | None = field(repr=False)
 
 
-def prepare(draft: RevisionDraft, key: UserKey, seal: Seal, files: PayloadFiles | None, *, inline_bytes: int) -> Prepared:
-    """Return a draft's payload ready to be kept; one too large for the database is written to its file first."""
-    digest = seal.digest(_ANY_PAYLOAD, draft.payload).hex()
-    # Its number is known before the commit: it follows the parent, or the commit is refused.
-    header, kept = seal.close_apart(crypto.payload_place(draft.parent + 1, draft.fingerprint, digest), draft.payload)
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """How a store keeps payloads.
+
+    Attributes:
+        most: how many different ones of a user, the newest.
+        files: where the large ones lie, None if all lie in the database.
+        inline_bytes: largest one that lies in the database although there are files.
+    """
+
+    most: int
+    files: PayloadFiles | None
+    inline_bytes: int
+
+
+def prepare(payload: bytes, number: int, fingerprint: str, key: UserKey, seal: Seal, keeping: Keeping) -> Prepared:
+    """Return the payload of revision `number` ready to be kept; one too large for the database is written to its file first."""
+    digest = seal.digest(_ANY_PAYLOAD, payload).hex()
+    header, kept = seal.close_apart(crypto.payload_place(number, fingerprint, digest), payload)
     sha256 = digest if header is None else hashlib.sha256(kept).hexdigest()
-    if files is None or len(kept) <= inline_bytes:
+    if keeping.files is None or len(kept) <= keeping.inline_bytes:
         return Prepared(digest, sha256, len(kept), header, kept)
-    files.put(key, sha256, kept)
+    keeping.files.put(key, sha256, kept)
     return Prepared(digest, sha256, len(kept), header, None)
 
 

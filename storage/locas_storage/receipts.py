@@ -1,4 +1,4 @@
-"""Owns `Receipt`: what forgetting and erasing removed, for whoever has to show it.
+"""Owns `Receipt`: what forgetting and erasing removed, for whoever has to show it; and `Conversion`: what encrypting a database changed.
 
 Knows nothing of what was in it. A digest of a forgotten text is left out on purpose: whoever guesses the text could confirm it.
 """
@@ -36,4 +36,18 @@ class Receipt:
     rebuild_to_seq: int
     audit_sha256: str
     at: dt.datetime
+    is_overwritten: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What was encrypted of a database whose content was in the clear.
+
+    Attributes:
+        users: how many users' content.
+        is_overwritten: True when no clear byte of it is left in the database's file and its log. False on SQLite while another
+            connection reads an older state (call again), and on PostgreSQL, whose log and freed disk blocks keep them for a while.
+    """
+
+    users: int
     is_overwritten: bool

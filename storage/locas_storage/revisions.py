@@ -6,8 +6,10 @@ Knows nothing of turns, study items and payloads. Every function works within th
 from sqlalchemy import Connection, insert, select
 
 from locas_storage import rows, rules
+from locas_storage.bounds import MAX_INTEGER
+from locas_storage.learnt import Revision, RevisionDraft
 from locas_storage.payloads import Prepared
-from locas_storage.records import MAX_INTEGER, Revision, RevisionDraft, UserKey
+from locas_storage.records import UserKey
 from locas_storage.schema import DbNow, revision
 
 

@@ -11,7 +11,8 @@ from sqlalchemy import ColumnElement, Row, Table, and_, or_
 from locas_storage import crypto, schema
 from locas_storage.crypto import Seal
 from locas_storage.errors import CorruptPayload
-from locas_storage.records import AuditEntry, Revision, RevisionDraft, StudyItem, StudyItemDraft, Turn, UserKey, UserState
+from locas_storage.learnt import Revision, RevisionDraft, StudyItem, StudyItemDraft
+from locas_storage.records import AuditEntry, Turn, UserKey, UserState
 
 Values = dict[str, Any]
 

@@ -11,18 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from locas_storage.errors import CorruptPayload, InvalidRevision, InvalidTurn, RevisionConflict, RevisionNotFound, UnknownUser, UserErased
-from locas_storage.records import (
-    AUDIT_ACTIONS,
-    AuditEntry,
-    Revision,
-    RevisionDraft,
-    StudyItem,
-    StudyItemDraft,
-    Turn,
-    TurnDraft,
-    UserKey,
-    UserState,
-)
+from locas_storage.learnt import Revision, RevisionDraft, StudyItem, StudyItemDraft
+from locas_storage.records import AUDIT_ACTIONS, AuditEntry, Turn, TurnDraft, UserKey, UserState
 from locas_storage.schema import micros
 
 KEEP_PAYLOADS = 3

@@ -41,7 +41,9 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from locas_storage.records import AUDIT_ACTIONS, ITEM_KINDS, MAX_PAYLOAD_BYTES, MAX_TURN_BYTES, ROLES
+from locas_storage.bounds import MAX_PAYLOAD_BYTES, MAX_TURN_BYTES
+from locas_storage.learnt import ITEM_KINDS
+from locas_storage.records import AUDIT_ACTIONS, ROLES
 
 VERSION_TABLE = "lm_alembic_version"
 """Our own, so that an application's alembic can share the database."""

@@ -3,41 +3,30 @@
 Knows nothing of drivers and pragmas (`engine.py`), of versions of the tables (`opening.py`), nor of the statements
 themselves: each concern has its module of functions that work within a transaction.
 
-Two rules hold it together. One transaction commits a consolidation: payload, study items, revision, counters; training
-runs outside it. Whatever changes a user locks the user's row first.
+One rule holds it together: whatever changes a user locks the user's row first.
 """
 
-import datetime as dt
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
-from locas_storage import counters, index, items, jobs, journal, opening, payloads, revisions, rules, trail, verify, words
+from locas_storage import counters, index, items, jobs, journal, opening, rules, trail, words
+from locas_storage.bounds import check_query, plain_json
 from locas_storage.engine import Database
-from locas_storage.errors import RevisionConflict
 from locas_storage.files import PayloadFiles
 from locas_storage.keys import KeyProvider
+from locas_storage.learnt import Revision, RevisionDraft, StudyItem
 from locas_storage.leases import Lease
-from locas_storage.receipts import Receipt
-from locas_storage.records import (
-    AuditEntry,
-    FoundTurn,
-    Revision,
-    RevisionDraft,
-    StudyItem,
-    Turn,
-    TurnDraft,
-    UserKey,
-    UserState,
-    check_query,
-    plain_json,
-)
-from locas_storage.schema import DbNow
+from locas_storage.payloads import INLINE_BYTES, Keeping
+from locas_storage.receipts import Conversion, Receipt
+from locas_storage.records import AuditEntry, FoundTurn, Turn, TurnDraft, UserKey, UserState
 from locas_storage.sql_forgetting import SqlForgetting
 from locas_storage.sql_queue import SqlJobQueue
+from locas_storage.sql_revisions import SqlRevisions
+from locas_storage.sql_upkeep import SqlUpkeep
 from locas_storage.vault import Vault
 from locas_storage.verify import Verification
 
@@ -70,22 +59,23 @@ class SqlMemoryStore:
         *,
         keep_payloads: int = rules.KEEP_PAYLOADS,
         files: str | None = None,
-        inline_bytes: int = 32 << 20,
+        inline_bytes: int = INLINE_BYTES,
         key_provider: KeyProvider | None = None,
         fault_point: Callable[[str], None] = _no_fault,
     ) -> None:
         rules.check_keep(keep_payloads)
         self._database = Database(url)
-        self._keep_payloads = keep_payloads
-        self._files = PayloadFiles(files) if files is not None else None
-        self._inline_bytes = inline_bytes
+        keeping = Keeping(keep_payloads, PayloadFiles(files) if files is not None else None, inline_bytes)
         self._vault = Vault(key_provider)
         self._fault_point = fault_point
         self._is_ready = False
         self.queue = SqlJobQueue(self._read, self._write, fault_point)
+        self._upkeep = SqlUpkeep(self._read, self._write, vault=self._vault, keeping=keeping, rewrite=self._database.rewrite, fault_point=fault_point)
+        self._revisions = SqlRevisions(self._read, self._write, vault=self._vault, keeping=keeping, upkeep=self._upkeep, fault_point=fault_point)
         self._forgetting = SqlForgetting(
-            self._read, self._write, overwrite=self._database.overwrite_log, remove_files=self._remove_files, fault_point=fault_point
-        )
+            self._read, self._write, overwrite=self._database.overwrite_log, check_reach=self._upkeep.check_reach,
+            remove_files=self._upkeep.remove_files, fault_point=fault_point,
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         return f"SqlMemoryStore({self._database.name!r})"
@@ -95,18 +85,17 @@ class SqlMemoryStore:
         if not drafts:
             return []
         with self._write() as connection:
-            state = counters.locked_or_new(connection, key)
+            user = counters.reserve(connection, key, len(drafts))
             self._fault_point("append.user")
-            seal = self._vault.seal_for_append(connection, state)
-            answered, added = journal.append(connection, key, drafts, seal, next_seq=state.next_seq, now=_now(connection))
+            seal = self._vault.seal_for_append(connection, user)
+            answered, added = journal.append(connection, key, drafts, seal, next_seq=user.state.next_seq, now=user.now)
+            counters.give_back(connection, key, len(drafts) - len(added))
             self._fault_point("append.turns")
             if not seal.is_encrypting:  # the words would tell what was said
                 index.add(connection, key, added)
             self._fault_point("append.index")
-            if added:
-                counters.advance(connection, state, next_seq=state.next_seq + len(added))
             if enqueue is not None:
-                jobs.ask(connection, replace(state, next_seq=state.next_seq + len(added)), enqueue)
+                jobs.ask(connection, replace(user.state, next_seq=user.state.next_seq + len(added)), enqueue)
             self._fault_point("append.before_commit")
         self._fault_point("append.after_commit")
         return answered
@@ -148,77 +137,23 @@ class SqlMemoryStore:
 
     def commit(self, key: UserKey, draft: RevisionDraft, *, lease: Lease | None = None) -> Revision:
         """See `MemoryStore.commit`."""
-        with self._read() as connection:
-            counters.standing(connection, key)  # or the payload's file would be written for nobody
-            seal = self._vault.seal(connection, key)
-        payload = payloads.prepare(draft, key, seal, self._files, inline_bytes=self._inline_bytes)
-        self._fault_point("commit.file")
-        with self._write() as connection:
-            state = counters.locked(connection, key)
-            held = jobs.held(connection, key, lease) if lease is not None else None
-            rules.check_follows(draft, state)
-            if self._vault.seal(connection, key) != seal:
-                raise RevisionConflict("the user was erased and began again while this was learnt; consolidate again")
-            self._fault_point("commit.user")
-            payloads.keep(connection, key, payload, self._files)
-            self._fault_point("commit.payload")
-            number = counters.next_revision(connection, key)
-            span = journal.span_digest(connection, key, draft.from_seq, draft.to_seq, seal)
-            revisions.add(connection, key, draft, number=number, fence=state.fence + 1, turns_sha256=span, kept=payload)
-            self._fault_point("commit.revision")
-            items.change(connection, key, draft, number, seal)
-            self._fault_point("commit.items")
-            counters.move_head(connection, state, number, draft.to_seq)
-            if lease is not None and held is not None:
-                jobs.settle(connection, lease, held, draft.to_seq)
-            saved = revisions.one(connection, key, number)
-            gone = payloads.prune(connection, key, self._keep_payloads)
-            self._fault_point("commit.before_commit")
-        self._fault_point("commit.after_commit")
-        self._remove_files(key, gone)
-        return saved
+        return self._revisions.commit(key, draft, lease)
 
     def revisions(self, key: UserKey) -> list[Revision]:
         """See `MemoryStore.revisions`."""
-        with self._read() as connection:
-            return revisions.all_of(connection, key)
+        return self._revisions.all_of(key)
 
     def revision(self, key: UserKey, number: int | None = None) -> Revision | None:
         """See `MemoryStore.revision`."""
-        with self._read() as connection:
-            if number is None:
-                state = counters.state(connection, key)
-                if state is None or state.head == 0:
-                    return None
-                number = state.head
-            return revisions.one(connection, key, number)
+        return self._revisions.one(key, number)
 
     def payload(self, key: UserKey, number: int) -> bytes:
         """See `MemoryStore.payload`."""
-        with self._read() as connection:
-            saved = revisions.one(connection, key, number)
-            return payloads.read(connection, key, saved, self._files, self._vault.seal(connection, key))
+        return self._revisions.payload(key, number)
 
     def rollback(self, key: UserKey, number: int) -> Revision:
         """See `MemoryStore.rollback`."""
-        with self._write() as connection:
-            state = counters.locked(connection, key)
-            restored = None if number == 0 and state.head else revisions.one(connection, key, number)
-            if restored is not None and number == state.head:
-                return restored
-            if restored is not None:
-                rules.require_kept(restored, key)
-            next_number = counters.next_revision(connection, key)
-            made = rules.restoring(restored, number=next_number, parent=state.head, created_at=_now(connection))
-            revisions.add_restored(connection, key, made, fence=state.fence + 1)
-            self._fault_point("rollback.revision")
-            items.restore(connection, key, number, made.number)
-            self._fault_point("rollback.items")
-            counters.move_head(connection, state, made.number, made.to_seq)
-            trail.record(connection, key, "revert", rules.revert_facts(state, number, made.number))
-            self._fault_point("rollback.before_commit")
-        self._fault_point("rollback.after_commit")
-        return made
+        return self._revisions.rollback(key, number)
 
     def forget(self, key: UserKey, turns: Iterable[int]) -> Receipt:
         """See `MemoryStore.forget`."""
@@ -265,7 +200,7 @@ class SqlMemoryStore:
         Raises:
             InvalidTurn: a user is given and no tenant.
         """
-        return verify.verify(self._read, self._vault.seal, self._files, tenant=tenant, user=user)
+        return self._upkeep.verify(tenant=tenant, user=user)
 
     def rotate_keys(self) -> int:
         """Wrap every user's data key under the key provider's current key, and return how many were under another. Content stays as it is.
@@ -274,11 +209,20 @@ class SqlMemoryStore:
             EncryptionMismatch: the store was opened without `key_provider`.
             KeyUnavailable: a data key cannot be unwrapped or wrapped; those done before stay done.
         """
-        changed = 0
-        for key in self.users():
-            with self._write() as connection:
-                changed += self._vault.rewrap(connection, key)
-        return changed
+        return self._upkeep.rotate_keys()
+
+    def encrypt(self) -> Conversion:
+        """Encrypt the content of every user that is kept in the clear, and leave no clear byte of it behind.
+
+        Each user is one transaction: turns, study items, payloads, and the digests over them. Called again after an interruption it goes
+        on with the users that are left. Have no store without keys at work on the database meanwhile: it is refused from then on.
+
+        Raises:
+            EncryptionMismatch: the store was opened without `key_provider`.
+            KeyUnavailable: a data key cannot be wrapped; the users done before stay done.
+            CorruptPayload: something of a user does not hold, see `verify`; the users done before stay done.
+        """
+        return self._upkeep.encrypt()
 
     def close(self) -> None:
         """Close the connections. Using the store again opens new ones; a database in memory is then empty."""
@@ -292,32 +236,7 @@ class SqlMemoryStore:
         Args:
             grace_seconds: leave younger files alone, since a commit writes the file before the row.
         """
-        if self._files is None:
-            return 0
-        users = {key.digest: key for key in self.users()}
-        old: dict[str, list[str]] = {}
-        for owner, name in self._files.older_than(dt.datetime.now(dt.UTC) - dt.timedelta(seconds=grace_seconds)):
-            old.setdefault(owner, []).append(name)
-        removed = 0
-        for owner, names in old.items():
-            if owner in users:
-                removed += self._remove_files(users[owner], names)
-            else:
-                for name in names:
-                    self._files.remove(owner, name)
-                removed += len(names)
-        return removed
-
-    def _remove_files(self, key: UserKey, digests: Sequence[str]) -> int:
-        """Delete those files of a user that no row names, and return how many those were."""
-        if not digests or self._files is None:
-            return 0
-        with self._write() as connection:
-            counters.locked_tombstone(connection, key)  # whoever brings such a file back has to wait
-            unnamed = payloads.without_row(connection, key, digests)
-            for digest in unnamed:
-                self._files.remove(key.digest, digest)
-        return len(unnamed)
+        return self._upkeep.collect(grace_seconds=grace_seconds)
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:
@@ -340,16 +259,21 @@ class SqlMemoryStore:
                 self._is_ready = True
 
 
-def open_store(url: str, *, files: str | None = None, key_provider: KeyProvider | None = None) -> SqlMemoryStore:
+def open_store(
+    url: str,
+    *,
+    keep_payloads: int = rules.KEEP_PAYLOADS,
+    files: str | None = None,
+    inline_bytes: int = INLINE_BYTES,
+    key_provider: KeyProvider | None = None,
+) -> SqlMemoryStore:
     """Return the store at a SQLAlchemy URL, such as `sqlite:///locas.db`; nothing is opened before its first use.
 
     Args:
         url: of an SQLite or PostgreSQL database.
-        files: see `SqlMemoryStore`.
-        key_provider: see `SqlMemoryStore`.
+        keep_payloads: see `SqlMemoryStore`, as for the others.
+        files: where large payloads go.
+        inline_bytes: largest payload in the database.
+        key_provider: wraps data keys.
     """
-    return SqlMemoryStore(url, files=files, key_provider=key_provider)
-
-
-def _now(connection: Connection) -> dt.datetime:
-    return connection.scalars(select(DbNow())).one()
+    return SqlMemoryStore(url, keep_payloads=keep_payloads, files=files, inline_bytes=inline_bytes, key_provider=key_provider)

@@ -25,6 +25,7 @@ class SqlForgetting:
         read: begins a transaction that reads.
         write: begins one that writes.
         overwrite: called after a removal is committed, tells whether no byte of it is left.
+        check_reach: refuses when files of payloads that are given up cannot be deleted.
         remove_files: deletes files of a user's payloads that no row names.
         fault_point: called with the name of each step of a change.
     """
@@ -35,12 +36,14 @@ class SqlForgetting:
         write: Transaction,
         *,
         overwrite: Callable[[], bool],
+        check_reach: Callable[[Sequence[str]], None],
         remove_files: Callable[[UserKey, list[str]], object],
         fault_point: Callable[[str], None],
     ) -> None:
         self._read = read
         self._write = write
         self._overwrite = overwrite
+        self._check_reach = check_reach
         self._remove_files = remove_files
         self._fault_point = fault_point
 
@@ -62,6 +65,7 @@ class SqlForgetting:
             items_gone = forgetting.delete_rows(connection, key)
             self._fault_point("erase.rows")
             files = payloads.drop_unused(connection, key)
+            self._check_reach(files)
             self._fault_point("erase.payloads")
             forgetting.bury(connection, state, connection.scalars(select(DbNow())).one())
             made = forgetting.receipt(
@@ -113,6 +117,7 @@ class SqlForgetting:
         after = forgetting.detach(connection, state, plan, now) if removed else state
         self._fault_point("forget.revisions")
         files = payloads.drop_unused(connection, key)
+        self._check_reach(files)
         left = forgetting.payload_sizes(connection, key)
         self._fault_point("forget.payloads")
         rebuild = forgetting.queue_rebuild(connection, after, plan.stops, waiting.to_seq if waiting else 0) if removed else 0

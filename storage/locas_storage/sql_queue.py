@@ -10,8 +10,9 @@ from typing import Any
 from sqlalchemy import Connection
 
 from locas_storage import counters, jobs, leases, rules, trail
+from locas_storage.bounds import plain_json
 from locas_storage.leases import Job, Lease
-from locas_storage.records import UserKey, plain_json
+from locas_storage.records import UserKey
 
 Transaction = Callable[[], AbstractContextManager[Connection]]
 

@@ -13,7 +13,7 @@ from locas_storage import counters, rows
 from locas_storage.crypto import KEY_BYTES, OPEN_WITH_KEYS, Clear, Encrypted, Seal, aes_gcm, packed
 from locas_storage.errors import EncryptionMismatch, KeyUnavailable
 from locas_storage.keys import KeyProvider
-from locas_storage.records import UserKey, UserState
+from locas_storage.records import UserKey
 from locas_storage.schema import subject
 
 CLEAR = Clear()
@@ -47,33 +47,45 @@ class Vault:
         """
         query = select(subject.c.next_seq, subject.c.wrapped_dek, subject.c.kek_id).where(rows.of(subject, key), subject.c.erased_at.is_(None))
         row = connection.execute(query).one_or_none()
-        if self._provider is None:
-            if row is not None and row.wrapped_dek is not None:
-                raise _locked(key)
-            return CLEAR
-        if row is None:
-            return Encrypted(key, os.urandom(KEY_BYTES))  # opens nothing: a clear row put there is refused, not shown
-        if row.wrapped_dek is None:
-            raise _plain(key)
-        return self._opened(self._provider, key, row.kek_id, bytes(row.wrapped_dek))
+        if row is None or (row.wrapped_dek is None and row.next_seq == 1):  # nobody, or somebody who has begun again and said nothing yet
+            # What a store with keys then has opens nothing: a clear row put there is refused, not shown.
+            return CLEAR if self._provider is None else Encrypted(key, os.urandom(KEY_BYTES))
+        return self._known(key, row.kek_id, row.wrapped_dek)
 
-    def seal_for_append(self, connection: Connection, state: UserState) -> Seal:
+    def seal_for_append(self, connection: Connection, user: counters.Reserved) -> Seal:
         """Return how the content of a locked user is kept; one who has no turns yet gets a data key.
 
         Raises:
             EncryptionMismatch: the user's content is encrypted and this store has no keys, or the other way round.
             KeyUnavailable: the data key cannot be wrapped or unwrapped.
         """
+        key = user.state.key
+        if user.wrapped_dek is not None or user.state.turns or self._provider is None:
+            return self._known(key, user.kek_id, user.wrapped_dek)
+        return self.give_key(connection, key)
+
+    def give_key(self, connection: Connection, key: UserKey) -> Seal:
+        """Make a data key for a locked user whose content is in the clear or not there yet, and return how it is kept from then on.
+
+        Raises:
+            EncryptionMismatch: this store has no keys.
+            KeyUnavailable: the data key cannot be wrapped.
+        """
+        provider = self.require_keys()
+        data_key, kek_id = os.urandom(KEY_BYTES), provider.current_key_id
+        wrapped = provider.wrap(kek_id, data_key, context(key))
+        connection.execute(update(subject).where(rows.of(subject, key)).values(wrapped_dek=wrapped, kek_id=kek_id))
+        return Encrypted(key, data_key)
+
+    def require_keys(self) -> KeyProvider:
+        """Return what wraps data keys.
+
+        Raises:
+            EncryptionMismatch: this store has no keys.
+        """
         if self._provider is None:
-            if state.is_encrypted:
-                raise _locked(state.key)
-            return CLEAR
-        if state.is_encrypted or state.next_seq > 1:
-            return self.seal(connection, state.key)
-        data_key, kek_id = os.urandom(KEY_BYTES), self._provider.current_key_id
-        wrapped = self._provider.wrap(kek_id, data_key, context(state.key))
-        connection.execute(update(subject).where(rows.of(subject, state.key)).values(wrapped_dek=wrapped, kek_id=kek_id))
-        return Encrypted(state.key, data_key)
+            raise EncryptionMismatch(f"this cannot be done without keys; {OPEN_WITH_KEYS}")
+        return self._provider
 
     def rewrap(self, connection: Connection, key: UserKey) -> bool:
         """Wrap the data key of a user under the provider's current key; tell whether it was under another. Content stays as it is.
@@ -82,16 +94,15 @@ class Vault:
             EncryptionMismatch: this store has no keys.
             KeyUnavailable: the data key cannot be wrapped or unwrapped.
         """
-        if self._provider is None:
-            raise EncryptionMismatch(f"keys cannot be rotated without any; {OPEN_WITH_KEYS}")
+        provider = self.require_keys()
         if counters.locked_if_there(connection, key, skip_locked=False) is None:
             return False
         row = connection.execute(select(subject.c.wrapped_dek, subject.c.kek_id).where(rows.of(subject, key))).one()
-        current = self._provider.current_key_id
+        current = provider.current_key_id
         if row.wrapped_dek is None or row.kek_id == current:
             return False
-        data_key = self._provider.unwrap(row.kek_id, bytes(row.wrapped_dek), context(key))
-        wrapped = self._provider.wrap(current, data_key, context(key))
+        data_key = provider.unwrap(row.kek_id, bytes(row.wrapped_dek), context(key))
+        wrapped = provider.wrap(current, data_key, context(key))
         connection.execute(update(subject).where(rows.of(subject, key)).values(wrapped_dek=wrapped, kek_id=current))
         return True
 
@@ -100,6 +111,16 @@ class Vault:
         with self._lock:
             for known in [known for known in self._remembered if known[0] == key]:
                 del self._remembered[known]
+
+    def _known(self, key: UserKey, kek_id: str | None, wrapped: bytes | None) -> Seal:
+        """Return how the content of a user is kept who has some."""
+        if self._provider is None:
+            if wrapped is not None:
+                raise _locked(key)
+            return CLEAR
+        if wrapped is None:
+            raise _plain(key)
+        return self._opened(self._provider, key, kek_id, bytes(wrapped))
 
     def _opened(self, provider: KeyProvider, key: UserKey, kek_id: str | None, wrapped: bytes) -> Encrypted:
         with self._lock:
@@ -129,6 +150,6 @@ def _locked(key: UserKey) -> EncryptionMismatch:
 
 def _plain(key: UserKey) -> EncryptionMismatch:
     return EncryptionMismatch(
-        f"the content of user #{key.short_hash} is kept in the clear and this store encrypts: open it without key_provider=, or put the journal "
-        "into a new encrypted database"
+        f"the content of user #{key.short_hash} is kept in the clear and this store encrypts: open it without key_provider=, or encrypt "
+        "it with `locas-agent keys encrypt`"
     )

@@ -116,3 +116,24 @@ def test_agent_keeps_what_it_hears_encrypted(backbone: Backbone, tmp_path: Path,
     assert b"Rex" not in path.read_bytes()
     with pytest.raises(ConfigurationError, match="ready store"):
         AgentMemory.load(backbone, InMemoryStore(), key_provider=FileKeyProvider(key_file))
+
+
+def test_store_in_the_clear_is_encrypted_by_a_command(tmp_path: Path, key_file: str) -> None:
+    path = tmp_path / "clear.db"
+    url = f"sqlite:///{path}"
+    with closing(open_store(url)) as opened:
+        opened.append(ADA, [TurnDraft("user", "My dog is called Rex.")])
+    asked = ("turns", "--user", "ada", "--store", url)
+    refused = run(*asked, "--key-file", key_file)
+    assert refused.exit_code == 1
+    assert "locas-agent keys encrypt" in refused.stderr
+    assert b"Rex" in path.read_bytes()
+    done = run("keys", "encrypt", "--key-file", key_file, "--store", url)
+    assert done.exit_code == 0
+    assert "1 users are encrypted now" in done.stdout
+    assert "may still lie" not in done.stdout
+    assert b"Rex" not in path.read_bytes()
+    assert "Rex" in run(*asked, "--key-file", key_file).stdout
+    assert run(*asked).exit_code == 1
+    assert run("verify", "--store", url, "--key-file", key_file).exit_code == 0
+    assert "0 users" in run("keys", "encrypt", "--key-file", key_file, "--store", url).stdout

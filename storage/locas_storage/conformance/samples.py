@@ -6,7 +6,9 @@ Knows nothing of stores beyond the contract.
 from typing import Any
 
 from locas_storage.base import MemoryStore
-from locas_storage.records import RevisionDraft, StudyItemDraft, TurnDraft, UserKey, new_item_id
+from locas_storage.bounds import new_item_id
+from locas_storage.learnt import RevisionDraft, StudyItemDraft
+from locas_storage.records import TurnDraft, UserKey
 
 ADA = UserKey("default", "ada")
 BEN = UserKey("default", "ben")
