@@ -13,10 +13,10 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint install clean
+.PHONY: help demo test reliability check lint install clean
 
 help:  ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
 
 demo: $(STAMP)  ## Set up, then show the main job: told over sessions, consolidated, answered after a restart
 	$(BIN)/locas-agent demo $(ARGS)
@@ -24,6 +24,10 @@ demo: $(STAMP)  ## Set up, then show the main job: told over sessions, consolida
 # One thread of torch per worker: more would compete for the same cores.
 test: $(STAMP)  ## Set up, then run the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+# The quick form is part of `make test`; this one takes an hour or more, and leaves its figures in build/reliability.json.
+reliability: $(STAMP)  ## Set up, then run the gates of docs/reliability.md in full: kills, pauses, stops, damage
+	RELIABILITY=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/reliability --timeout 14400 $(ARGS)
 
 check: $(STAMP)  ## Format, lint, types, floors: changes nothing
 	$(BIN)/ruff format --check .

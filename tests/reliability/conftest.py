@@ -1,0 +1,119 @@
+"""The sizes of the gates, in one place, and the record of what they found.
+
+Knows nothing of a gate. `make test` runs the quick form; the environment variable RELIABILITY=full, set by `make reliability`, the full one.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.reliability.nursery import Nursery, a_nursery
+from tests.reliability.places import make_place  # noqa: F401  a fixture
+
+FORM = os.environ.get("RELIABILITY", "quick")
+RECORD = Path(__file__).parents[2] / "build" / ("reliability.json" if FORM == "full" else f"reliability-{FORM}.json")
+Record = Callable[..., None]
+"""`record("name of a gate", figure=1, ...)` keeps the figures of a gate; the same name again replaces them."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much each gate does.
+
+    Attributes:
+        kill_points: processes killed per database.
+        pauses: lease holders stopped past their lease, per database.
+        server_stops: immediate stops of a PostgreSQL server under writers.
+        append_seconds: how long threads append while workers are killed, per database.
+        append_threads: how many threads append.
+        canary_batches: batches of 64 users whose logits are compared with each user's own.
+        decode_steps: steps of batched decoding compared likewise.
+        reply_steps: steps of replies through the agent.
+        cancels: cancelled calls per driver.
+        swapped_payloads: encrypted payloads of which each pair is swapped.
+        full_disk_calls: writes to a store whose disk fills up.
+        mutated_payloads: damaged payloads given to the loader.
+        mutated_rows: damaged rows given to the store.
+        machine_runs: runs of the state machine per store.
+        machine_steps: steps of each of them.
+        failing_tables: tables that refuse what is written, one after the other, while canaries are looked for.
+    """
+
+    kill_points: int
+    pauses: int
+    server_stops: int
+    append_seconds: float
+    append_threads: int
+    canary_batches: int
+    decode_steps: int
+    reply_steps: int
+    cancels: int
+    swapped_payloads: int
+    full_disk_calls: int
+    mutated_payloads: int
+    mutated_rows: int
+    machine_runs: int
+    machine_steps: int
+    failing_tables: int
+
+
+FORMS = {
+    "quick": Sizes(
+        kill_points=18, pauses=4, server_stops=2, append_seconds=4.0, append_threads=64,
+        canary_batches=20, decode_steps=50, reply_steps=20, cancels=40, swapped_payloads=20, full_disk_calls=150,
+        mutated_payloads=1_000, mutated_rows=100, machine_runs=5, machine_steps=20, failing_tables=1,
+    ),
+    "full": Sizes(
+        kill_points=204, pauses=200, server_stops=20, append_seconds=120.0, append_threads=64,
+        canary_batches=1_000, decode_steps=10_000, reply_steps=1_000, cancels=1_000, swapped_payloads=100, full_disk_calls=3_000,
+        mutated_payloads=100_000, mutated_rows=100_000, machine_runs=200, machine_steps=50, failing_tables=8,
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def sizes() -> Sizes:
+    """How much each gate does in this run."""
+    return FORMS[FORM]
+
+
+@pytest.fixture
+def record() -> Iterator[Record]:
+    """Keep the figures of a gate that passed, with its form, date and seconds, in `build/`."""
+    started = time.monotonic()
+    found: dict[str, dict[str, object]] = {}
+
+    def keep(gate: str, **figures: object) -> None:
+        now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        found[gate] = {"form": FORM, "at": now, "seconds": round(time.monotonic() - started, 1), **figures}
+
+    yield keep
+    if found:
+        _merge(found)
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """A process that forks victims."""
+    with a_nursery() as made:
+        yield made
+
+
+def _merge(found: dict[str, dict[str, object]]) -> None:
+    RECORD.parent.mkdir(exist_ok=True)
+    with RECORD.open("a+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # another worker of pytest may be writing its own
+        file.seek(0)
+        kept = json.loads(file.read() or "{}") | found
+        file.truncate(0)
+        json.dump(kept, file, indent=2, sort_keys=True)
+        file.write("\n")
