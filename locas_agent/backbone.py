@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -225,7 +225,9 @@ class Backbone:
         digest = self._weights_digest or weights_digest(self.model)
         return fingerprint_of(self.model, self.tokenizer, digest)
 
-    def encode_chat(self, messages: Sequence[dict[str, str]], *, generation_prompt: bool = True) -> list[int]:
+    def encode_chat(
+        self, messages: Sequence[Mapping[str, Any]], *, generation_prompt: bool = True, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[int]:
         """Encode messages by the backbone's own chat template.
 
         Control tokens spelled out inside a message are encoded as ordinary text, so a turn cannot pretend to be
@@ -233,8 +235,9 @@ class Backbone:
         "Role: text" and a line break, after the beginning-of-text token if there is one.
 
         Args:
-            messages: dicts with "role" and "content".
+            messages: dicts with "role" and "content", and "tool_calls" where the template knows them.
             generation_prompt: end with the header of the assistant's answer.
+            tools: JSON schemas of functions that the answer may call; a template that knows no tools leaves them out.
 
         Returns:
             Token ids, nothing truncated.
@@ -247,6 +250,7 @@ class Backbone:
         try:
             ids = self.tokenizer.apply_chat_template(
                 [dict(message) for message in messages],
+                tools=None if tools is None else [dict(tool) for tool in tools],
                 add_generation_prompt=generation_prompt,
                 tokenize=True,
                 return_dict=False,
@@ -258,7 +262,7 @@ class Backbone:
             raise BackboneError(f"the chat template of {self.name!r} refuses roles {roles}: {error}") from error
         return [int(token) for token in ids]
 
-    def _encode_plain_chat(self, messages: Sequence[dict[str, str]], generation_prompt: bool) -> list[int]:
+    def _encode_plain_chat(self, messages: Sequence[Mapping[str, Any]], generation_prompt: bool) -> list[int]:
         lines = [f"{message['role'].capitalize()}: {message['content']}\n" for message in messages]
         start = [] if self.tokenizer.bos_token_id is None else [int(self.tokenizer.bos_token_id)]
         tail = "Assistant:" if generation_prompt else ""
@@ -274,6 +278,19 @@ class Backbone:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, control tokens left out."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def spelled(self, tokens: Iterable[int]) -> Iterator[tuple[int, str]]:
+        """Pair each token with the text it completes, in whole characters: one character may span several tokens."""
+        ids: list[int] = []
+        shown = ""
+        for token in tokens:
+            ids.append(token)
+            whole = self.decode(ids)
+            if whole.endswith("\ufffd"):
+                yield token, ""
+            else:
+                yield token, whole[len(shown) :]
+                shown = whole
 
     def count_tokens(self, text: str) -> int:
         """How many tokens a text takes, without any chat template around it."""

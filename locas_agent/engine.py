@@ -7,7 +7,7 @@ Shapes: B input rows, T tokens, D hidden size, V vocabulary, n selected position
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,9 @@ from locas_agent.attach import Observer, Recorder, attached, observed, recorded
 from locas_agent.backbone import Backbone
 from locas_agent.errors import ConfigurationError, IncompatibleMemory, TurnTooLong
 from locas_agent.memory import MemoryBatch
+
+Allowed = Callable[[Sequence[int]], Sequence[int] | None]
+"""From the tokens generated so far to those that may come next; None rules nothing out. Stop tokens count like any other."""
 
 MAX_BATCH_TOKENS = 8192
 """Default budget of one micro-batch: rows times their padded length, answer included."""
@@ -187,6 +190,7 @@ class Engine:
         max_new_tokens: int = 48,
         temperature: float = 0.0,
         seed: int = 0,
+        allowed: Allowed | None = None,
     ) -> Iterator[int]:
         """Answer one prompt token by token; the tokens are those `generate` gives for it alone.
 
@@ -196,13 +200,17 @@ class Engine:
             max_new_tokens: most tokens.
             temperature: 0 is greedy.
             seed: of a sampled answer.
+            allowed: asked before each token which ones may be chosen: a form the answer has to keep.
 
         Yields:
             Token ids; the stop token is left out.
+
+        Raises:
+            ConfigurationError: an argument is out of bounds, or `allowed` rules every token out.
         """
         self._check([prompt], memory, spare=1)
         _check_decoding(max_new_tokens, temperature)
-        decoding = _Decoding(self, [prompt], memory, max_new_tokens, temperature, [(seed, 0)])
+        decoding = _Decoding(self, [prompt], memory, max_new_tokens, temperature, [(seed, 0)], allowed=allowed)
         given = 0
         while decoding.alive:
             decoding.step()
@@ -370,6 +378,7 @@ class _Decoding:
     temperature: float
     seeds: Sequence[tuple[int, int]]
     groups: Sequence[tuple[int, int]] | None = None  # of each row its group and how many tokens the group shares
+    allowed: Allowed | None = None  # the same for every row
     alive: list[int] = field(init=False)
     ids: list[list[int]] = field(init=False)
     logprobs: list[list[float]] = field(init=False)
@@ -414,7 +423,7 @@ class _Decoding:
         positions = (self.mask.cumsum(dim=1) - 1).clamp_min(0)[:, -self.inputs.shape[1] :]
         hidden = self.engine._hidden(self.inputs, self.mask, self.memory, cache=self.cache, position_ids=positions)
         logits = self.engine.head(hidden[:, -1]).float()  # (B, V)
-        chosen = self._choose(logits)  # (B,)
+        chosen = self._choose(self._limited(logits))  # (B,)
         logprobs = logits.log_softmax(dim=-1).gather(1, chosen[:, None])[:, 0].tolist()
         tokens = chosen.tolist()
         for row, token, logprob in zip(self.rows, tokens, logprobs, strict=True):
@@ -429,6 +438,19 @@ class _Decoding:
             Generation(ids=tuple(ids), logprobs=tuple(logprobs), stopped=row in self.stopped)
             for row, (ids, logprobs) in enumerate(zip(self.ids, self.logprobs, strict=True))
         ]
+
+    def _limited(self, logits: Tensor) -> Tensor:
+        """Logits with minus infinity for whatever may not come next, shape (B, V)."""
+        if self.allowed is None:
+            return logits
+        limited = torch.full_like(logits, -torch.inf)
+        for at, row in enumerate(self.rows):
+            ids = self.allowed(self.ids[row])
+            if ids is not None and not ids:
+                raise ConfigurationError(f"`allowed` rules out every token after {len(self.ids[row])} generated ones: it has to name at least one")
+            kept: Any = slice(None) if ids is None else list(ids)
+            limited[at, kept] = logits[at, kept]
+        return limited
 
     def _choose(self, logits: Tensor) -> Tensor:
         """Next token of every running row, shape (B,): the best, or the quantile its uniform number falls on."""

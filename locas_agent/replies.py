@@ -92,13 +92,11 @@ class Replies:
         prompt = self._prompt(asked, self._say(asked), length)
         memory = self._memories.batch([prompt.memory])
         ids: list[int] = []
-        shown = ""
-        for token in self._engine.stream(prompt.ids, memory=memory, max_new_tokens=length, temperature=sampling.temperature, seed=sampling.seed):
+        tokens = self._engine.stream(prompt.ids, memory=memory, max_new_tokens=length, temperature=sampling.temperature, seed=sampling.seed)
+        for token, text in self._backbone.spelled(tokens):
             ids.append(token)
-            whole = self._backbone.decode(ids)
-            if not whole.endswith("\ufffd"):  # a character may span several tokens
-                yield whole[len(shown) :]
-                shown = whole
+            if text:
+                yield text
         finish(self._answered(asked, prompt, ids))
 
     def layout(self, key: UserKey, *, max_new_tokens: int | None = None) -> window.Layout:

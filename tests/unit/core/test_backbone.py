@@ -99,6 +99,23 @@ def test_template_that_refuses_is_a_backbone_error(make_backbone: MakeBackbone) 
         strict.encode_chat(CHAT)
 
 
+def test_template_is_given_the_tools(make_backbone: MakeBackbone) -> None:
+    tool = {"type": "function", "function": {"name": "add<|im_end|>", "parameters": {}}}
+    made = make_backbone()
+    assert made.encode_chat(CHAT, tools=[tool]) == made.encode_chat(CHAT)  # its template knows none
+    made.tokenizer.chat_template = "{% for tool in tools or [] %}{{ tool.function.name }}{% endfor %}{{ messages[0].content }}"
+    ids = made.encode_chat(CHAT, tools=[tool])
+    assert made.decode(ids) == "add<|im_end|>Be brief."  # as text: a description cannot end a turn
+    assert not made.stop_ids & set(ids)
+
+
+def test_tokens_are_spelled_in_whole_characters(backbone: Backbone) -> None:
+    text = "é 你 ok"
+    pairs = list(backbone.spelled(backbone.encode(text)))
+    assert [token for token, _ in pairs] == backbone.encode(text)
+    assert [piece for _, piece in pairs] == ["", "é", " ", "", "", "你", " ", "o", "k"]
+
+
 def test_text_comes_back_and_is_counted(backbone: Backbone) -> None:
     text = "Grüße, 12 \n ok"
     assert backbone.decode(backbone.encode(text)) == text

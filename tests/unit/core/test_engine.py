@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -87,6 +88,32 @@ def test_stream_gives_what_generate_gives(engine: Engine, make_memory: MakeMemor
         whole = engine.generate([PROMPTS[1]], memory=batch, max_new_tokens=9, temperature=temperature, seed=2)[0]
         parts = engine.stream(PROMPTS[1], memory=batch, max_new_tokens=9, temperature=temperature, seed=2)
         assert tuple(parts) == whole.ids
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_stream_chooses_among_what_is_allowed(engine: Engine, temperature: float) -> None:
+    free = list(engine.stream(PROMPTS[1], max_new_tokens=6, temperature=temperature, seed=2))
+    lengths: list[int] = []
+
+    def allowed(ids: Sequence[int]) -> Sequence[int] | None:
+        lengths.append(len(ids))
+        return [5, 7, 9] if len(ids) < 3 else None
+
+    led = list(engine.stream(PROMPTS[1], max_new_tokens=6, temperature=temperature, seed=2, allowed=allowed))
+    assert set(led[:3]) <= {5, 7, 9}
+    assert lengths == list(range(len(lengths)))
+    assert list(engine.stream(PROMPTS[1], max_new_tokens=6, temperature=temperature, seed=2, allowed=lambda _: None)) == free
+    # Of the allowed ones it is the best: the same as greedy over the logits of these three.
+    if temperature == 0.0:
+        logits = engine.logits(torch.tensor([PROMPTS[1]]))[0, -1]
+        assert led[0] == max((5, 7, 9), key=lambda token: float(logits[token]))
+
+
+def test_stream_that_may_only_stop_stops(engine: Engine) -> None:
+    stop = sorted(engine.backbone.stop_ids)
+    assert list(engine.stream(PROMPTS[1], allowed=lambda ids: [5] if len(ids) < 2 else stop)) == [5, 5]
+    with pytest.raises(ConfigurationError, match="rules out every token after 1 "):
+        list(engine.stream(PROMPTS[1], allowed=lambda ids: [] if ids else None))
 
 
 def test_open_stream_leaves_other_calls_alone(engine: Engine, make_memory: MakeMemory) -> None:

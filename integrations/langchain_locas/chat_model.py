@@ -1,0 +1,296 @@
+"""`ChatLocas`: a chat model that answers each call with the memory of the user who calls.
+
+Owns the way of the user id into a call, the shape of LangChain's results, and the cache key. Knows no training and journals nothing:
+what is said is recorded by `LocasMemoryMiddleware`, `LocasChatMessageHistory`, or the verbs of `AgentMemory`.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from threading import Lock
+from typing import Any, Literal, Self, cast
+
+from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
+from langchain_core.language_models.base import LangSmithParams
+from langchain_core.language_models.chat_models import generate_from_stream
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from pydantic import ConfigDict, Field, model_validator
+
+from langchain_locas.answering import Answer, Question
+from langchain_locas.caller import NO_USER, USER_ID, checked, in_config
+from langchain_locas.messages import to_chat
+from langchain_locas.tool_calls import can_call_tools, must_call, require_tools
+from locas_agent import AgentMemory, UserKey
+from locas_agent.errors import ConfigurationError
+
+DEFAULT_MODEL, DEFAULT_STORE = "tiny", "sqlite:///locas.db"
+
+_OPTIONS = frozenset(
+    {USER_ID, "model", "temperature", "max_tokens", "seed", "timeout", "tools", "tool_choice", "stream", "ls_structured_output_format"}
+)
+"""What a call may carry. An option that would do nothing is refused, so that nobody relies on it."""
+
+
+class _Opening:
+    """The `AgentMemory` of models that were given none: built when it is first needed, once for a model and its copies."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._built: dict[tuple[str | None, ...], AgentMemory] = {}
+
+    def get(self, model: str, store: str, device: str | None, dtype: str) -> AgentMemory:
+        with self._lock:
+            parts = (model, store, device, dtype)
+            if parts not in self._built:
+                self._built[parts] = AgentMemory.load(model, store, device=device, dtype=dtype)
+            return self._built[parts]
+
+
+class ChatLocas(BaseChatModel):
+    """Answer with the memory of one user, named per call.
+
+    The user is looked for in the call (`user_id=`), then in `config["configurable"]["user_id"]`, then in the constructor. Without one
+    nothing is answered. Construction is cheap: the backbone is loaded when it is first needed.
+
+    Args:
+        model: "tiny" (bundled), a folder, or a hub id.
+        fields: see the fields below.
+
+    Example:
+        ``ChatLocas("tiny").invoke("What is my dog called?", user_id="ada")``
+    """
+
+    model: str = DEFAULT_MODEL
+    """The backbone; the name of the memory's if one is given."""
+    user_id: str | None = None
+    """Who is answered when a call names nobody; only for a program with one user."""
+    tenant: str = "default"
+    """The application or customer the users belong to."""
+    store: str = DEFAULT_STORE
+    """SQLAlchemy URL of the database; "sqlite://" is one in memory."""
+    memory: AgentMemory | None = Field(default=None, exclude=True, repr=False)
+    """A ready memory, shared by reference; decides model, store, device and dtype."""
+    device: str | None = None
+    """Where the backbone runs; the first GPU if there is one, else the CPU."""
+    dtype: str = "float32"
+    """Dtype of the backbone."""
+    temperature: float | None = None
+    """0, or nothing, is greedy."""
+    max_tokens: int | None = None
+    """Longest answer, in tokens; the memory's configuration decides unless given."""
+    seed: int = 0
+    """Seed of sampling: the same call with the same seed gives the same answer."""
+    stop: list[str] | None = Field(default=None, alias="stop_sequences")
+    """Words before which an answer ends."""
+    timeout: float | None = None
+    """Longest time for an answer, in seconds."""
+    streaming: bool = False
+    """Whether `invoke` tells callbacks of the answer while it is written."""
+    opening: _Opening = Field(default_factory=_Opening, exclude=True, repr=False)
+
+    model_config = ConfigDict(populate_by_name=True, arbitrary_types_allowed=True, protected_namespaces=())
+
+    def __init__(self, model: str = DEFAULT_MODEL, **fields: Any) -> None:
+        super().__init__(model=model, **fields)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.memory is None:
+            return self
+        if self.model not in (DEFAULT_MODEL, self.memory.backbone.name) or self.store != DEFAULT_STORE:
+            raise ConfigurationError("memory was given beside model or store: it has a backbone and a store already, give one or the others")
+        self.model = self.memory.backbone.name
+        return self
+
+    @property
+    def agent_memory(self) -> AgentMemory:
+        """The memory behind this model, loaded if it was not yet: for middleware, histories, tools, and to consolidate."""
+        memory = self.memory or self.opening.get(self.model, self.store, self.device, self.dtype)
+        if self.profile is None:
+            self.profile = _profile(memory)
+        return memory
+
+    # The user's way into a call ----------------------------------------------------------------------------------------
+    # `BaseChatModel` hands neither `configurable` nor the constructor to `_generate`, and `batch` loses the context: each public
+    # call makes the id an argument of its own, which reaches generation, cache key and traces.
+
+    def _routed(self, config: RunnableConfig | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        if USER_ID in kwargs:
+            return {**kwargs, USER_ID: checked(kwargs[USER_ID], "the call")}
+        named = in_config(ensure_config(config))
+        return {**kwargs, USER_ID: self._key({}).user if named is None else named}
+
+    def _key(self, kwargs: Mapping[str, Any]) -> UserKey:
+        named = kwargs.get(USER_ID, self.user_id)
+        if named is None:
+            raise ConfigurationError(NO_USER)
+        return UserKey(self.tenant, checked(named, "the call or the constructor"))
+
+    def invoke(self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: list[str] | None = None, **kwargs: Any) -> AIMessage:
+        """Answer; `user_id=` names the user."""
+        return super().invoke(input, config, stop=stop, **self._routed(config, kwargs))
+
+    async def ainvoke(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: list[str] | None = None, **kwargs: Any
+    ) -> AIMessage:
+        """Answer in a worker thread; `user_id=` names the user."""
+        return await super().ainvoke(input, config, stop=stop, **self._routed(config, kwargs))
+
+    def stream(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: list[str] | None = None, **kwargs: Any
+    ) -> Iterator[AIMessageChunk]:
+        """Answer piece by piece; `user_id=` names the user."""
+        yield from super().stream(input, config, stop=stop, **self._routed(config, kwargs))
+
+    async def astream(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: list[str] | None = None, **kwargs: Any
+    ) -> AsyncIterator[AIMessageChunk]:
+        """Answer piece by piece, each in a worker thread; `user_id=` names the user."""
+        async for chunk in super().astream(input, config, stop=stop, **self._routed(config, kwargs)):
+            yield chunk
+
+    def stream_events(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, *, version: Literal["v1", "v2", "v3"] = "v2", **kwargs: Any
+    ) -> Any:
+        """Answer as events; versions 1 and 2 run through `stream`, which names the user."""
+        routed = self._routed(config, kwargs) if version == "v3" else kwargs
+        return cast(Any, super().stream_events)(input, config, version=version, **routed)
+
+    def astream_events(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, *, version: Literal["v1", "v2", "v3"] = "v2", **kwargs: Any
+    ) -> Any:
+        """Answer as events; versions 1 and 2 run through `astream`, which names the user."""
+        routed = self._routed(config, kwargs) if version == "v3" else kwargs
+        return cast(Any, super().astream_events)(input, config, version=version, **routed)
+
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        """Extend the cache key by whatever changes an answer: tenant, user, backbone, and the state of the user's memory.
+
+        The fence rises with every change of the current revision, the epoch when the user is erased, so no number comes twice.
+        """
+        memory, key = self.agent_memory, self._key(kwargs)
+        memory.current(key)  # turns whose time is over are forgotten first, as they are before an answer
+        state = memory.store.state(key)
+        version = (state.epoch, state.fence) if state is not None else None
+        return f"{super()._get_llm_string(stop=stop, **kwargs)}|{key.digest}|{memory.backbone.fingerprint}|{version}"
+
+    # Generation --------------------------------------------------------------------------------------------------------
+
+    def _stream(
+        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: CallbackManagerForLLMRun | None = None, **kwargs: Any
+    ) -> Iterator[ChatGenerationChunk]:
+        answer = Answer(self.agent_memory, self._question(messages, stop, kwargs))
+        for text in answer:
+            chunk = ChatGenerationChunk(message=AIMessageChunk(content=text))
+            if run_manager:
+                run_manager.on_llm_new_token(text, chunk=chunk)
+            yield chunk
+        # Merging chunks concatenates metadata and adds usage: only the last one carries them.
+        yield ChatGenerationChunk(message=self._last_chunk(answer))
+
+    def _generate(
+        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: CallbackManagerForLLMRun | None = None, **kwargs: Any
+    ) -> ChatResult:
+        return generate_from_stream(self._stream(messages, stop, None, **kwargs))
+
+    def _question(self, messages: Sequence[BaseMessage], stop: Sequence[str] | None, kwargs: Mapping[str, Any]) -> Question:
+        _check_options(kwargs)
+        if not messages:
+            raise ConfigurationError("a call without messages: there is nothing to answer")
+        if kwargs.get("model", self.model) != self.model:
+            raise ConfigurationError("a call named another model: a memory belongs to one backbone, build another ChatLocas")
+        tools = kwargs.get("tools") or ()
+        return Question(
+            user=self._key(kwargs), messages=to_chat(messages), tools=tools, must_call=must_call(kwargs.get("tool_choice"), tools),
+            max_tokens=kwargs.get("max_tokens", self.max_tokens), temperature=kwargs.get("temperature", self.temperature) or 0.0,
+            seed=kwargs.get("seed", self.seed), stop=stop or self.stop or (), timeout_seconds=kwargs.get("timeout", self.timeout),
+        )  # fmt: skip
+
+    def _last_chunk(self, answer: Answer) -> AIMessageChunk:
+        calls = [
+            tool_call_chunk(name=call.name, args=call.arguments, id=f"call_{uuid.uuid4().hex}", index=at) for at, call in enumerate(answer.calls)
+        ]
+        total = answer.prompt_tokens + answer.answer_tokens
+        return AIMessageChunk(
+            content="", tool_call_chunks=calls, chunk_position="last",
+            usage_metadata=UsageMetadata(input_tokens=answer.prompt_tokens, output_tokens=answer.answer_tokens, total_tokens=total),
+            response_metadata={
+                "model_name": self.model, "model_provider": "locas", "finish_reason": answer.finish_reason,
+                "memory_revision": answer.revision, "used_memory": answer.used_memory, "pending_turns": answer.pending_turns,
+            },
+        )  # fmt: skip
+
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | dict[str, Any] | bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Bind tools, which the backbone's chat template shows.
+
+        Args:
+            tools: functions, tools, classes or schemas.
+            tool_choice: "any", or the name of a tool, makes the answer begin with a call; its arguments are the backbone's to write, and
+                what does not parse comes back in `invalid_tool_calls`. Unless given the backbone chooses.
+            kwargs: options of the call.
+
+        Raises:
+            ConfigurationError: the chat template cannot call tools, `tool_choice` names none of them, or an option is unknown.
+        """
+        _check_options(kwargs)
+        require_tools(self.agent_memory.backbone)
+        schemas = [convert_to_openai_tool(tool) for tool in tools]
+        must_call(tool_choice, schemas)
+        return self.bind(tools=schemas, tool_choice=tool_choice, **kwargs)
+
+    # Description -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _llm_type(self) -> str:
+        return "locas-chat"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {"model": self.model, "temperature": self.temperature, "max_tokens": self.max_tokens, "seed": self.seed, "stop": self.stop}
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        params = super()._get_ls_params(stop=stop or self.stop, **kwargs)
+        params["ls_provider"] = "locas"
+        return params
+
+    def _resolve_model_profile(self) -> ModelProfile | None:
+        return None if self.memory is None else _profile(self.memory)  # else when it is loaded
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Return the backbone's token ids of a text."""
+        return self.agent_memory.backbone.encode(text)
+
+    def get_num_tokens_from_messages(
+        self, messages: Sequence[BaseMessage], tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool] | None = None
+    ) -> int:
+        """Return how many tokens a prompt of these messages and tools takes, template and all."""
+        schemas = [convert_to_openai_tool(tool) for tool in tools or ()]
+        return len(self.agent_memory.backbone.encode_chat(to_chat(messages), tools=schemas or None))
+
+
+def _check_options(kwargs: Mapping[str, Any]) -> None:
+    if unknown := sorted(set(kwargs) - _OPTIONS):
+        raise ConfigurationError(f"a call with {', '.join(unknown)}: ChatLocas knows {', '.join(sorted(_OPTIONS))}; leave the others out")
+
+
+def _profile(memory: AgentMemory) -> ModelProfile:
+    backbone, calls = memory.backbone, can_call_tools(memory.backbone)
+    return {
+        "name": backbone.name, "open_weights": True, "max_input_tokens": backbone.context_tokens, "max_output_tokens": backbone.context_tokens,
+        "text_inputs": True, "text_outputs": True, "image_inputs": False, "audio_inputs": False, "video_inputs": False,
+        "reasoning_output": False, "temperature": True, "tool_calling": calls, "tool_choice": calls, "structured_output": False,
+    }  # fmt: skip

@@ -1,0 +1,80 @@
+"""`LocasMemory`: one user's memory as a `BaseMemory`, for chains written before LangChain 1. Needs the extra `classic`. Knows no model.
+
+LangChain marks its base class for removal in version 2; new programs take `LocasMemoryMiddleware`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langchain_classic.base_memory import BaseMemory
+from langchain_core.messages import get_buffer_string
+from pydantic import ConfigDict, Field
+
+from langchain_locas.messages import from_turns
+from locas_agent import AgentMemory, UserMemory
+from locas_agent.errors import ConfigurationError
+
+
+class LocasMemory(BaseMemory):
+    """Give a chain the turns that are not in the weights, and journal what it was told and answered.
+
+    The variable holds the live window: the newest turns, and older ones that are not learnt yet, while the backbone's context has room.
+    What is learnt is in the weights, which only `ChatLocas` applies: take it as the chain's model, for the same user.
+
+    Args:
+        memory: where the journal is.
+        user_id: whose.
+        tenant: the application or customer the user belongs to.
+        session_id: the session that new turns belong to.
+        memory_key: name of the variable.
+        input_key: which input the user said; needed where a chain has several.
+        output_key: which output the assistant said; needed where a chain has several.
+        return_messages: whether the variable holds messages rather than text.
+    """
+
+    memory: AgentMemory = Field(exclude=True, repr=False)
+    user_id: str
+    tenant: str = "default"
+    session_id: str | None = None
+    memory_key: str = "history"
+    input_key: str | None = None
+    output_key: str | None = None
+    return_messages: bool = False
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    @property
+    def memory_variables(self) -> list[str]:
+        """The one variable."""
+        return [self.memory_key]
+
+    def load_memory_variables(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Return the live window."""
+        messages = from_turns(self.memory.replies.layout(self._user.key).prompt_turns)
+        return {self.memory_key: messages if self.return_messages else get_buffer_string(messages)}
+
+    def save_context(self, inputs: dict[str, Any], outputs: dict[str, str]) -> None:
+        """Journal what the user said and what was answered."""
+        said = _only({name: value for name, value in inputs.items() if name != self.memory_key}, self.input_key, "input_key")
+        answered = _only(outputs, self.output_key, "output_key")
+        for role, text in (("user", said), ("assistant", answered)):
+            self._user.add(role, text, session=self.session_id)
+
+    def clear(self) -> None:
+        """Forget the session, or without a session_id every turn of the user, and what was learnt from them."""
+        turns = [turn for turn in self._user.turns() if self.session_id is None or turn.session == self.session_id]
+        if turns:
+            self._user.forget(turns)
+
+    @property
+    def _user(self) -> UserMemory:
+        return self.memory.for_user(self.user_id, tenant=self.tenant)
+
+
+def _only(values: dict[str, Any], key: str | None, option: str) -> str:
+    """Return the value of a key, or the only one."""
+    names = [key] if key is not None else list(values)
+    if len(names) != 1 or names[0] not in values:
+        raise ConfigurationError(f"{option} is {key!r}, the chain has {', '.join(sorted(values)) or 'none'}: name the one that was said")
+    return str(values[names[0]])

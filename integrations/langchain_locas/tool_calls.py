@@ -1,0 +1,118 @@
+"""Tool calls in the text of an answer: what a template must write, what an answer must begin with, what is read. Knows no user.
+
+The form is the one Qwen and Hermes templates use: `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from locas_agent import Backbone
+from locas_agent.engine import Allowed
+from locas_agent.errors import BackboneError, ConfigurationError
+
+OPEN, CLOSE = "<tool_call>", "</tool_call>"
+
+_PROBE = {"name": "probe", "arguments": {"part": 1}}
+_PROBE_TOOL = {"type": "function", "function": {"name": "probe", "description": "", "parameters": {"type": "object", "properties": {}}}}
+_ASKED: dict[str, Any] = {"role": "user", "content": "?"}
+_CALLING: dict[str, Any] = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": _PROBE}]}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call as it was written.
+
+    Attributes:
+        name: of the tool; None where it could not be read.
+        arguments: JSON; where the call could not be read all of it, its mark too, so that no lenient parser takes a part of it for JSON.
+    """
+
+    name: str | None
+    arguments: str
+
+
+def can_call_tools(backbone: Backbone) -> bool:
+    """Tell whether the chat template shows tools and writes calls in the form that is read here, by letting it do both."""
+    try:
+        shown = backbone.encode_chat([_ASKED], tools=[_PROBE_TOOL])
+        written = backbone.encode_chat([_ASKED, _CALLING], generation_prompt=False)
+        bare = backbone.encode_chat([_ASKED])
+    except BackboneError:
+        return False
+    calls, _ = read(backbone.decode(written))
+    return shown != bare and Call("probe", json.dumps(_PROBE["arguments"])) in calls
+
+
+def require_tools(backbone: Backbone) -> None:
+    """Refuse a backbone that would never see the tools.
+
+    Raises:
+        ConfigurationError: its chat template shows no tools, or writes calls in another form.
+    """
+    if not can_call_tools(backbone):
+        raise ConfigurationError(
+            f"the chat template of {backbone.name!r} cannot call tools: expected one that shows `tools` and writes calls as "
+            f'{OPEN}{{"name": ..., "arguments": ...}}{CLOSE}, as those of Qwen3 do; bind none, or choose such a backbone'
+        )
+
+
+def must_call(tool_choice: object, tools: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the names of the tools of which the answer has to call one; none where the backbone may choose.
+
+    Args:
+        tool_choice: None, False or "auto"; True, "any" or "required"; the name of a tool, or that name as OpenAI writes it.
+        tools: those that are bound.
+
+    Raises:
+        ConfigurationError: it is none of these, or names a tool that is not bound.
+    """
+    names = tuple(str(tool["function"]["name"]) for tool in tools)
+    if isinstance(tool_choice, Mapping):
+        tool_choice = tool_choice.get("function", {}).get("name")
+    elif tool_choice in (None, False, "auto"):
+        return ()
+    elif tool_choice in (True, "any", "required"):
+        return names
+    if tool_choice not in names:
+        raise ConfigurationError(f"tool_choice is {tool_choice!r}: expected 'auto', 'any' or one of the bound tools, {', '.join(names) or 'none'}")
+    return (str(tool_choice),)
+
+
+def begins_with_call(backbone: Backbone, names: Sequence[str]) -> Allowed:
+    """Let an answer begin with nothing but a call of one of these tools; name and arguments are the backbone's from there on."""
+    beginnings = [backbone.encode(f'{OPEN}\n{{"name": {json.dumps(name)}, "arguments":') for name in names]
+
+    def allowed(ids: Sequence[int]) -> Sequence[int] | None:
+        at = len(ids)
+        fitting = [beginning for beginning in beginnings if beginning[:at] == list(ids)[: len(beginning)]]
+        if any(len(beginning) <= at for beginning in fitting):
+            return None
+        return sorted({beginning[at] for beginning in fitting})
+
+    return allowed
+
+
+def read(text: str) -> tuple[list[Call], str]:
+    """Return the calls in a text, and the text around them. What is no call of the expected form is kept as it was written."""
+    calls: list[Call] = []
+    around, is_open, rest = text.partition(OPEN)
+    while is_open:
+        body, _, rest = rest.partition(CLOSE)
+        calls.append(_call(body.strip()))
+        between, is_open, rest = rest.partition(OPEN)
+        around += between
+    return calls, around.strip()
+
+
+def _call(body: str) -> Call:
+    try:
+        written = json.loads(body)
+    except json.JSONDecodeError:
+        return Call(None, OPEN + body)
+    if not isinstance(written, dict) or not isinstance(written.get("name"), str) or not isinstance(written.get("arguments"), dict):
+        return Call(None, OPEN + body)
+    return Call(written["name"], json.dumps(written["arguments"], ensure_ascii=False))

@@ -1,0 +1,156 @@
+"""The thin adapters: history, classic memory and tools are the verbs of the journal, of one user and no other."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.runnables import RunnableConfig
+
+from langchain_locas import ChatLocas, LocasChatMessageHistory, LocasMemory, memory_tools
+from locas_agent import AgentMemory
+from locas_agent.errors import ConfigurationError, UserErased
+from tests.unit.langchain.conftest import Teach
+
+
+def texts(history: LocasChatMessageHistory) -> list[tuple[str, str]]:
+    return [(message.type, str(message.content)) for message in history.messages]
+
+
+# History ---------------------------------------------------------------------------------------------------------------
+
+
+def test_history_is_the_journal_in_order(agent: AgentMemory) -> None:
+    history = LocasChatMessageHistory("ada", "monday", memory=agent)
+    history.add_user_message("One.")
+    history.add_messages([AIMessage("Two."), HumanMessage("Three.", name="Ada")])
+    assert texts(history) == [("human", "One."), ("ai", "Two."), ("human", "Three.")]
+    assert [(turn.role, turn.session) for turn in agent.for_user("ada").turns()] == [("user", "monday"), ("assistant", "monday"), ("user", "monday")]
+    assert history.messages[2].name == "Ada"
+    assert asyncio.run(history.aget_messages()) == history.messages
+
+
+def test_history_takes_each_message_once(agent: AgentMemory) -> None:
+    history = LocasChatMessageHistory("ada", "monday", memory=agent)
+    for _ in range(2):
+        history.add_messages([HumanMessage("One.", id="1"), AIMessage("Two.", id="2")])
+        history.add_messages(history.messages)  # read and given back
+    assert texts(history) == [("human", "One."), ("ai", "Two.")]
+    history.add_messages([HumanMessage("One."), HumanMessage("One.")])  # without ids they are two
+    assert len(history.messages) == 4
+
+
+def test_history_leaves_out_what_nobody_said(agent: AgentMemory) -> None:
+    history = LocasChatMessageHistory("ada", "monday", memory=agent)
+    calling = AIMessage("", tool_calls=[{"name": "x", "args": {}, "id": "c"}])
+    history.add_messages([SystemMessage("Be brief."), HumanMessage("One."), calling, ToolMessage("result", tool_call_id="c"), AIMessage("Two.")])
+    assert texts(history) == [("human", "One."), ("ai", "Two.")]
+
+
+def test_histories_keep_sessions_users_and_tenants_apart(agent: AgentMemory) -> None:
+    mine = LocasChatMessageHistory("ada", "monday", memory=agent)
+    others = [
+        LocasChatMessageHistory("ada", "tuesday", memory=agent),
+        LocasChatMessageHistory("ben", "monday", memory=agent),
+        LocasChatMessageHistory("ada", "monday", memory=agent, tenant="other"),
+    ]
+    mine.add_message(HumanMessage("One.", id="1"))
+    assert [other.messages for other in others] == [[], [], []]
+    for other in others:
+        other.add_message(HumanMessage("Two.", id="1"))
+    mine.clear()
+    mine.clear()
+    assert mine.messages == []
+    assert [texts(other) for other in others] == [[("human", "Two.")]] * 3
+
+
+# Classic memory --------------------------------------------------------------------------------------------------------
+
+
+def test_classic_memory_gives_the_live_window(agent: AgentMemory, teach: Teach) -> None:
+    memory = LocasMemory(memory=agent, user_id="ada", session_id="monday")
+    assert memory.memory_variables == ["history"]
+    assert memory.load_memory_variables({}) == {"history": ""}
+    for number in range(4):
+        memory.save_context({"input": f"Number {number} of them.", "history": "x"}, {"output": "I see, number it is."})
+    whole = memory.load_memory_variables({})["history"]
+    assert whole.startswith("Human: Number 0 of them.\nAI: I see")
+    teach("ada", seed=1)
+    short = memory.load_memory_variables({})["history"]
+    assert "Number 0" not in short  # learnt: it is in the weights
+    assert "Number 3" in short
+    as_messages = LocasMemory(memory=agent, user_id="ada", return_messages=True, memory_key="talk")
+    assert as_messages.load_memory_variables({})["talk"][-1].content == "I see, number it is."
+
+
+def test_classic_memory_asks_which_input_was_said(agent: AgentMemory) -> None:
+    with pytest.raises(ConfigurationError, match="input_key is None, the chain has a, b"):
+        LocasMemory(memory=agent, user_id="ada").save_context({"a": "1", "b": "2"}, {"output": "x"})
+    LocasMemory(memory=agent, user_id="ada", input_key="b", output_key="y").save_context({"a": "1", "b": "2"}, {"x": "3", "y": "4"})
+    assert [turn.content for turn in agent.for_user("ada").turns()] == ["2", "4"]
+    assert agent.for_user("ben").turns() == []
+
+
+def test_classic_memory_clears_its_session_only(agent: AgentMemory) -> None:
+    monday, tuesday = (LocasMemory(memory=agent, user_id="ada", session_id=name) for name in ("monday", "tuesday"))
+    for memory in (monday, tuesday):
+        memory.save_context({"input": "One."}, {"output": "Two."})
+    monday.clear()
+    assert len(agent.for_user("ada").turns()) == 2
+    LocasMemory(memory=agent, user_id="ada").clear()
+    assert agent.for_user("ada").turns() == []
+    tuesday.clear()
+
+
+# Tools -----------------------------------------------------------------------------------------------------------------
+
+
+def test_tools_work_for_whoever_calls(agent: AgentMemory) -> None:
+    search, forget = memory_tools(agent)
+    assert (search.name, forget.name) == ("search_memory", "forget_memory")
+    ada: RunnableConfig = {"configurable": {"user_id": "ada"}}
+    ben: RunnableConfig = {"configurable": {"user_id": "ben"}}
+    agent.for_user("ada").add("user", "My dog is\ncalled Rex.")
+    assert search.invoke({"query": "dog"}, ada).endswith("user: My dog is called Rex.")
+    assert search.invoke({"query": "dog"}, ben) == "Nothing was found."
+    assert forget.invoke({"turns": [1]}, ben).startswith("Nothing was forgotten")
+    assert asyncio.run(forget.ainvoke({"turns": [1]}, ada)) == "Forgotten: 1."
+    assert forget.invoke({"turns": [1]}, ada) == "Forgotten: nothing, these turns were forgotten before."
+    assert forget.invoke({"turns": [9]}, ada).startswith("Nothing was forgotten")
+    assert search.invoke({"query": "dog"}, ada) == "Nothing was found."
+
+
+def test_model_cannot_say_whose_memory_it_is(agent: AgentMemory) -> None:
+    for tool in memory_tools(agent):
+        assert "user_id" not in tool.args
+        assert "config" not in tool.args
+        with pytest.raises(ConfigurationError, match="no user_id"):
+            tool.invoke({"query": "dog", "turns": [1], "user_id": "ada"})
+
+
+# Deletion --------------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_of_a_user_is_left_anywhere(agent: AgentMemory, teach: Teach, tmp_path: Path) -> None:
+    history = LocasChatMessageHistory("ada", "monday", memory=agent)
+    classic = LocasMemory(memory=agent, user_id="ada", session_id="tuesday")
+    history.add_messages([HumanMessage("My dog is Zorbin."), AIMessage("Zorbin it is.")])
+    classic.save_context({"input": "Zorbin barks."}, {"output": "Does it."})
+    teach("ada", seed=4)
+    model = ChatLocas(memory=agent, user_id="ada")
+    remembering = model.invoke("Who?")
+    assert remembering.response_metadata["used_memory"]
+    receipt = agent.for_user("ada").erase()
+    assert (receipt.turns, receipt.revisions) == ((1, 2, 3, 4), (1,))
+    assert history.messages == []
+    assert classic.load_memory_variables({}) == {"history": ""}
+    assert memory_tools(agent)[0].invoke({"query": "Zorbin"}, {"configurable": {"user_id": "ada"}}) == "Nothing was found."
+    answer = model.invoke("Who?")
+    assert not answer.response_metadata["used_memory"]
+    assert answer.content == model.invoke("Who?", user_id="nobody").content != remembering.content
+    with pytest.raises(UserErased):
+        history.add_user_message("again")
+    agent.close()
+    assert not any(b"Zorbin" in path.read_bytes() for path in tmp_path.glob("locas.db*"))

@@ -1,0 +1,71 @@
+"""Answers under way and the calls in them: text in pieces of any cut, read the same. No model."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from langchain_locas.tool_calls import Call, read
+from langchain_locas.writing import Writing
+
+CALL = '<tool_call>\n{"name": "add", "arguments": {"first": 3}}\n</tool_call>'
+
+
+def written(pieces: list[str], *, stop: list[str] | None = None, has_tools: bool = False) -> tuple[str, list[Call], bool]:
+    writing = Writing(stop or [], has_tools=has_tools)
+    shown = ""
+    for piece in pieces:
+        shown += writing.take(piece)
+        if writing.is_stopped:
+            break
+    last, calls = writing.finish()
+    return shown + last, calls, writing.is_stopped
+
+
+@given(
+    text=st.text("ab \n<tool_call>", max_size=40),
+    cuts=st.lists(st.integers(0, 40), max_size=6),
+    stop=st.lists(st.text("ab ", min_size=1, max_size=3), max_size=2),
+)
+def test_the_cut_of_the_pieces_changes_nothing(text: str, cuts: list[int], stop: list[str]) -> None:
+    places = [0, *sorted(cut for cut in cuts if cut <= len(text)), len(text)]
+    pieces = [text[start:end] for start, end in pairwise(places)]
+    ends = [at for word in stop if (at := text.lstrip().find(word)) >= 0]
+    expected = text.lstrip()[: min(ends)] if ends else text
+    shown, calls, is_stopped = written(pieces, stop=stop)
+    assert shown == expected.strip()
+    assert calls == []
+    assert is_stopped == bool(ends)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+def test_text_before_a_call_is_shown_and_the_call_is_not(size: int) -> None:
+    text = f"Let me see. {CALL}\n{CALL}"
+    shown, calls, _ = written([text[at : at + size] for at in range(0, len(text), size)], has_tools=True)
+    assert shown == "Let me see."
+    assert calls == [Call("add", '{"first": 3}')] * 2
+
+
+def test_without_tools_a_call_is_text() -> None:
+    assert written([CALL])[0] == CALL
+
+
+def test_text_around_calls_is_kept() -> None:
+    assert read(f"one {CALL} two {CALL} three") == ([Call("add", '{"first": 3}')] * 2, "one  two  three")
+    assert written([f"{CALL} and done"], has_tools=True)[0] == "and done"
+
+
+@pytest.mark.parametrize("body", ["{", "[]", '{"name": 3, "arguments": {}}', '{"name": "add"}', '{"name": "add", "arguments": "3"}', ""], ids=repr)
+def test_what_is_no_call_is_kept_as_it_was_written(body: str) -> None:
+    assert read(f"<tool_call>{body}</tool_call>") == ([Call(None, f"<tool_call>{body}")], "")
+    assert read(f"<tool_call>{body}") == ([Call(None, f"<tool_call>{body}")], "")  # cut off by the length
+
+
+def test_arguments_keep_their_letters() -> None:
+    (call,), _ = read('<tool_call>{"name": "add", "arguments": {"name": "你好"}}</tool_call>')
+    assert call.arguments == '{"name": "你好"}'
+    assert json.loads(call.arguments) == {"name": "你好"}
