@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import signal
 import sqlite3
 import subprocess
@@ -28,34 +27,21 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from locas_agent import AgentMemory, LocasConfig, LocasError, UserMemory
+from locas_agent.evaluation.locomo_data import Spoken, read_dialogues
 from locas_storage import MemoryStore, UserKey, open_store
 
-MONTHS = "January February March April May June July August September October November December".split()
-DATE = re.compile(r"(\d+):(\d+) (am|pm) on (\d+) (\w+), (\d+)")
 QUESTION = "What did we talk about?"
 NEW_TOKENS = 16
 MARKS = (50, 550)
 AROUND = (-10, -5, 0, 5, 10)
 REPEATS = 3
 RATIO_LIMIT = 1.2
-
-
-@dataclass(frozen=True)
-class Spoken:
-    """One turn of a conversation, as it is told to AgentMemory."""
-
-    key: str
-    session: str
-    speaker: str
-    text: str
-    at: datetime
 
 
 @dataclass(frozen=True)
@@ -69,30 +55,13 @@ class Latency:
     prompt_tokens: int
 
 
-def parse_date(text: str) -> datetime:
-    """Read "1:56 pm on 8 May, 2023", whatever the machine's locale; taken as UTC, since the data name no zone."""
-    match = DATE.fullmatch(text.strip())
-    if match is None or match[5] not in MONTHS:
-        raise SystemExit(f"not a date of LoCoMo: {text!r}, expected one like '1:56 pm on 8 May, 2023'")
-    hour = int(match[1]) % 12 + (12 if match[3] == "pm" else 0)
-    return datetime(int(match[6]), MONTHS.index(match[5]) + 1, int(match[4]), hour, int(match[2]), tzinfo=UTC)
-
-
-def turns_of(conversation: dict[str, Any]) -> list[Spoken]:
-    """Return the turns of every session there is, in order. A picture's caption is part of the text; its search query is not, it leaks answers."""
-    numbers = sorted(int(name[8:]) for name, value in conversation.items() if re.fullmatch(r"session_\d+", name) and isinstance(value, list))
-    turns = []
-    for number in numbers:
-        at = parse_date(conversation[f"session_{number}_date_time"])
-        for turn in conversation[f"session_{number}"]:
-            caption = f" [shares a picture: {turn['blip_caption']}]" if turn.get("blip_caption") else ""
-            turns.append(Spoken(turn["dia_id"], f"session {number}", turn["speaker"], turn["text"] + caption, at))
-    return turns
-
-
 def read(path: Path, wanted: str | None) -> tuple[str, list[Spoken]]:
     """Return one conversation: the one asked for, else the first that reaches beyond turn 560, else the longest."""
-    found = {entry["sample_id"]: turns_of(entry["conversation"]) for entry in json.loads(path.read_text(encoding="utf-8"))}
+    try:
+        dialogues, _ = read_dialogues(path)
+    except LocasError as error:
+        raise SystemExit(str(error)) from error
+    found = {dialogue.name: [turn for session in dialogue.sessions for turn in session.turns] for dialogue in dialogues}
     if wanted is not None and wanted not in found:
         raise SystemExit(f"no conversation {wanted!r} in {path}: there are {', '.join(found)}")
     long_enough = [name for name, turns in found.items() if len(turns) >= MARKS[1] + AROUND[-1]]

@@ -20,6 +20,7 @@ from rich.table import Table
 from locas_agent import prompting, seeds
 from locas_agent.agent import AgentMemory
 from locas_agent.config import LocasConfig, PolicySettings
+from locas_agent.evaluation import asking
 from locas_agent.evaluation.drift import drift, neutral_rows
 from locas_agent.evaluation.people import Fact, Person, make_person
 from locas_agent.evaluation.scoring import Arm, mean
@@ -27,7 +28,6 @@ from locas_agent.evaluation.temp_lora_arm import ANSWER_TOKENS, temp_lora_arm
 from locas_agent.memory import LocasMemory
 from locas_agent.prompting import Message, question
 from locas_agent.user import UserMemory
-from locas_agent.window import first_of_window
 from locas_storage import Turn
 
 Progress = Callable[[str, int, int], None]
@@ -108,15 +108,17 @@ def ask(agent: AgentMemory, options: RecallOptions, *, kind: str = "recall", pro
     sessions = [[list(session) for session in prompting.split_sessions(journal)] for journal in journals]
     memories = [agent.memory_of(handle.key, agent.store.revision(handle.key)) for handle in handles]
     others = [*memories[1:], memories[0]]
-    full = [_fitting(agent, journals[each.user], each.text) for each in asked]
+    full = [
+        asking.prompt(asking.fitting(agent, journals[each.user], each.text, answer_tokens=ANSWER_TOKENS), each.text) for each in asked
+    ]  # fmt: skip
     searched = _searched(journals, asked)
     prompts: dict[str, list[list[Message]]] = {
         "none": [question(each.text) for each in asked],
-        "context": [_prompt(sessions[each.user][each.fact.session], each.text) for each in asked],
+        "context": [asking.prompt(sessions[each.user][each.fact.session], each.text) for each in asked],
         "full_context": full,
         "memory": [question(each.text) for each in asked],
-        "window_memory": [_prompt(_window(agent, journals[each.user]), each.text) for each in asked],
-        "search": [_prompt(turns, each.text) for turns, each in zip(searched, asked, strict=True)],
+        "window_memory": [asking.prompt(asking.window(agent, journals[each.user]), each.text) for each in asked],
+        "search": [asking.prompt(turns, each.text) for turns, each in zip(searched, asked, strict=True)],
         "wrong_user": [question(each.text) for each in asked],
     }
     attached: dict[str, Sequence[LocasMemory | None]] = {"memory": memories, "window_memory": memories, "wrong_user": others}
@@ -174,54 +176,16 @@ def _questions(agent: AgentMemory, people: Sequence[Person], handles: Sequence[U
     return asked
 
 
-def _prompt(turns: Sequence[Turn], text: str) -> list[Message]:
-    return [*prompting.conversation(turns), *question(text)]
-
-
-def _fitting(agent: AgentMemory, journal: Sequence[Turn], text: str) -> list[Message]:
-    """Return the prompt that holds as many of the newest turns as the context takes."""
-    room = agent.backbone.context_tokens - ANSWER_TOKENS
-    low, high = 0, len(journal)
-    while low < high:
-        middle = (low + high) // 2
-        if len(agent.backbone.encode_chat(_prompt(journal[middle:], text))) <= room:
-            high = middle
-        else:
-            low = middle + 1
-    return _prompt(journal[low:], text)
-
-
-def _window(agent: AgentMemory, journal: Sequence[Turn]) -> Sequence[Turn]:
-    return journal[first_of_window(journal, agent.config.window.window_tokens) :]
-
-
 def _searched(journals: Sequence[Sequence[Turn]], asked: Sequence[Asked]) -> list[list[Turn]]:
-    """Return, for each question, the journal's best turns by BM25, in the order they were said."""
-    import bm25s
-
-    indices = []
-    for journal in journals:
-        index = bm25s.BM25()
-        index.index(bm25s.tokenize([turn.content for turn in journal], show_progress=False), show_progress=False)
-        indices.append(index)
+    """Return, for each question, its user's best turns by BM25; `asked` is in the order of the users."""
     found = []
-    for each in asked:
-        journal = journals[each.user]
-        best, _ = indices[each.user].retrieve(
-            bm25s.tokenize([each.text], show_progress=False), k=min(SEARCHED_TURNS, len(journal)), show_progress=False
-        )  # fmt: skip
-        found.append([journal[at] for at in sorted(int(at) for at in best[0])])
+    for user, journal in enumerate(journals):
+        found += asking.searched(journal, [each.text for each in asked if each.user == user], limit=SEARCHED_TURNS)
     return found
 
 
 def _answers(agent: AgentMemory, prompts: Sequence[list[Message]], memories: Sequence[LocasMemory | None]) -> list[str]:
-    encoded = [agent.backbone.encode_chat(prompt) for prompt in prompts]
-    answers: list[str] = []
-    for start in range(0, len(encoded), 64):
-        chosen = memories[start : start + 64]
-        generations = agent.engine.generate(encoded[start : start + 64], memory=agent.batch_of(chosen), max_new_tokens=ANSWER_TOKENS)
-        answers += [agent.backbone.decode(generation.ids).strip() for generation in generations]
-    return answers
+    return [answer.text for answer in asking.answers(agent, prompts, memories, answer_tokens=ANSWER_TOKENS)]
 
 
 def _coverage(agent: AgentMemory, handles: Sequence[UserMemory], people: Sequence[Person]) -> dict[str, Any]:

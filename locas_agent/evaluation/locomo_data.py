@@ -1,0 +1,216 @@
+"""Conversations of LoCoMo as they are published: sessions, turns, questions. Knows no model, no store and no score.
+
+Two layouts are read, told apart by their shape:
+
+- that of `locomo10.json`: a list of conversations, or one of them, or a folder with one in each file; sessions are keys `session_N` beside
+  `session_N_date_time`, turns are numbered `D<session>:<turn>`;
+- that of `locomo10_rag.json`: an object of conversations by name, each with its questions and one flat list of dated turns. A session is
+  a run of turns of one date, and turns are numbered as above.
+
+What an annotator typed into an image search (`query`) is never read: gold answers leak through it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from locas_agent.errors import ConfigurationError
+
+CATEGORIES = {1: "multi-hop", 2: "temporal", 3: "open-domain", 4: "single-hop", 5: "adversarial"}
+"""Numbers in the data with the names of the published code. The paper's text lists the kinds in another order, and other projects swap names."""
+ADVERSARIAL = 5
+ASSISTANT = "assistant"
+"""A speaker of this name, in any case, is the agent itself; what the other one says is then `user`'s."""
+
+_MONTHS = "January February March April May June July August September October November December".split()
+_DATE = re.compile(r"(\d+):(\d+) (am|pm) on (\d+) (\w+), (\d+)")
+_SESSION = re.compile(r"session_(\d+)")
+_TURN_NUMBER = re.compile(r"D:?(\d+):(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """One turn, as it is told to `AgentMemory`."""
+
+    key: str
+    """Its number, `D<session>:<turn>`."""
+    role: str
+    speaker: str | None
+    """None where the role says who speaks."""
+    text: str
+    session: str
+    """What the journal calls its session."""
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DatedSession:
+    """A dated run of turns."""
+
+    number: int
+    at: datetime
+    turns: tuple[Spoken, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AskedQuestion:
+    """A question of the annotators."""
+
+    number: int
+    """Its place in the file, from 0."""
+    category: int
+    text: str
+    gold: str | None
+    """What is right; None in category 5."""
+    trap: str | None
+    """Category 5: what would be right if the question's premise held."""
+    evidence: tuple[str, ...]
+    """Numbers of turns that exist; malformed and dangling ones are left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """One conversation with its questions."""
+
+    name: str
+    sessions: tuple[DatedSession, ...]
+    questions: tuple[AskedQuestion, ...]
+
+
+def parse_date(text: str) -> datetime:
+    """Read "1:56 pm on 8 May, 2023", whatever the machine's locale; taken as UTC, since the data name no zone.
+
+    Raises:
+        ConfigurationError: not of this form.
+    """
+    match = _DATE.fullmatch(text.strip())
+    if match is None or match[5] not in _MONTHS:
+        raise ConfigurationError(f"not a date of LoCoMo: {text[:40]!r}, expected one like '1:56 pm on 8 May, 2023'")
+    hour = int(match[1]) % 12 + (12 if match[3] == "pm" else 0)
+    return datetime(int(match[6]), _MONTHS.index(match[5]) + 1, int(match[4]), hour, int(match[2]), tzinfo=UTC)
+
+
+def written_date(at: datetime) -> str:
+    """Return a time as `parse_date` reads it."""
+    return f"{at.hour % 12 or 12}:{at.minute:02d} {'pm' if at.hour >= 12 else 'am'} on {at.day} {_MONTHS[at.month - 1]}, {at.year}"
+
+
+def read_dialogues(path: Path) -> tuple[list[Dialogue], str]:
+    """Read a file, or every .json file of a folder.
+
+    Returns:
+        The conversations, and the SHA-256 of what was read, hexadecimal.
+
+    Raises:
+        ConfigurationError: it cannot be read, or is no such data.
+    """
+    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    found: list[Dialogue] = []
+    for file in files:
+        try:
+            content = file.read_bytes()
+            data = json.loads(content)
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(
+                f"cannot read {file.name!r} as JSON: {type(error).__name__}; give LoCoMo's file, such as locomo10.json"
+            ) from error
+        digest.update(content)
+        found += dialogues_of(data)
+    if not found:
+        raise ConfigurationError(f"no conversation in {path.name!r}: give LoCoMo's file, such as locomo10.json, or a folder of such files")
+    return found, digest.hexdigest()
+
+
+def dialogues_of(data: Any) -> list[Dialogue]:
+    """Return the conversations of parsed JSON in either layout.
+
+    Raises:
+        ConfigurationError: a conversation lacks what every one has.
+    """
+    entries: list[Any]
+    if isinstance(data, Mapping) and "conversation" not in data:
+        entries = [{"sample_id": name, "qa": entry["question"], **entry} for name, entry in data.items() if _holds(entry, "question")]
+    else:
+        entries = [data] if isinstance(data, Mapping) else list(data) if isinstance(data, list) else []
+    return [_dialogue(entry, index) for index, entry in enumerate(entries)]
+
+
+def _holds(entry: Any, *names: str) -> bool:
+    return isinstance(entry, Mapping) and all(name in entry for name in ("conversation", *names))
+
+
+def _dialogue(entry: Any, index: int) -> Dialogue:
+    if not _holds(entry):
+        raise ConfigurationError(f"entry {index} is no conversation of LoCoMo: it has no 'conversation'; give a file such as locomo10.json")
+    name, told = str(entry.get("sample_id", index)), entry["conversation"]
+    try:
+        sessions = tuple(_flat_sessions(told) if isinstance(told, list) else _numbered_sessions(told))
+        known = {turn.key for session in sessions for turn in session.turns}
+        questions = tuple(_question(number, qa, known) for number, qa in enumerate(entry.get("qa", ())))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ConfigurationError(f"conversation {name!r} is not as LoCoMo's are: {type(error).__name__} {error}") from error
+    return Dialogue(name, sessions, questions)
+
+
+def _numbered_sessions(told: Mapping[str, Any]) -> Iterable[DatedSession]:
+    """Read `session_N`; a date without a session is left out."""
+    numbers = sorted(int(match[1]) for key, value in told.items() if (match := _SESSION.fullmatch(key)) and isinstance(value, list))
+    has_agent = _has_agent(turn["speaker"] for number in numbers for turn in told[f"session_{number}"])
+    for number in numbers:
+        turns = told[f"session_{number}"]
+        yield _session(number, told[f"session_{number}_date_time"], turns, [str(turn["dia_id"]) for turn in turns], has_agent=has_agent)
+
+
+def _flat_sessions(told: Sequence[Mapping[str, Any]]) -> Iterable[DatedSession]:
+    """Cut a flat list where its date changes, and number the turns as the other layout does."""
+    has_agent = _has_agent(turn["speaker"] for turn in told)
+    for number, (date, run) in enumerate(groupby(told, key=lambda turn: turn["timestamp"]), 1):
+        turns = list(run)
+        yield _session(number, date, turns, [f"D{number}:{at}" for at in range(1, len(turns) + 1)], has_agent=has_agent)
+
+
+def _has_agent(speakers: Iterable[str]) -> bool:
+    return any(speaker.casefold() == ASSISTANT for speaker in speakers)
+
+
+def _session(number: int, date: str, turns: Sequence[Mapping[str, Any]], keys: Sequence[str], *, has_agent: bool) -> DatedSession:
+    """Read one session; a picture's caption is part of the text. Between two people both are `user`, told apart by name."""
+    at, made = parse_date(date), []
+    for turn, key in zip(turns, keys, strict=True):
+        speaker, said = str(turn["speaker"]), str(turn["text"] if "text" in turn else turn["clean_text"])
+        caption = turn.get("blip_caption")
+        text = f"{said} [shares a picture: {caption}]".strip() if caption else said
+        role = ASSISTANT if speaker.casefold() == ASSISTANT else "user"
+        if text.strip():
+            made.append(Spoken(key, role, None if has_agent else speaker, text, f"session {number}", at))
+    return DatedSession(number, at, tuple(made))
+
+
+def _question(number: int, qa: Mapping[str, Any], known: set[str]) -> AskedQuestion:
+    category = int(qa["category"])
+    if category not in CATEGORIES:
+        raise ConfigurationError(f"question {number} has category {category}, LoCoMo has 1 to 5")
+    adversarial = category == ADVERSARIAL
+    answer = str(qa["answer"]) if qa.get("answer") is not None else None  # some are whole numbers
+    trap = qa.get("adversarial_answer", answer) if adversarial else None
+    if (trap if adversarial else answer) is None:
+        raise ConfigurationError(f"question {number} of category {category} has no answer to be scored against")
+    return AskedQuestion(
+        number, category, str(qa["question"]), None if adversarial else answer, None if trap is None else str(trap), _evidence(qa, known)
+    )
+
+
+def _evidence(qa: Mapping[str, Any], known: set[str]) -> tuple[str, ...]:
+    """Read turn numbers as they were meant: several in one string, a colon too much, leading zeros."""
+    parts = [part for entry in qa.get("evidence", ()) for part in re.split(r"[;,\s]+", str(entry))]
+    meant = [f"D{int(match[1])}:{int(match[2])}" for part in parts if (match := _TURN_NUMBER.fullmatch(part))]
+    return tuple(dict.fromkeys(key for key in meant if key in known))

@@ -1,0 +1,171 @@
+"""From raw answers to the figures and the table of a LoCoMo run. Knows no model and no store.
+
+Intervals resample whole conversations, since the answers of one hang together; with a single conversation there are none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+from locas_agent.evaluation.locomo_answers import OPEN, TRAP_FIRST, TRAP_SECOND, AnswerBook
+from locas_agent.evaluation.locomo_arms import ARMS, forms
+from locas_agent.evaluation.locomo_data import ADVERSARIAL, CATEGORIES, AskedQuestion, Dialogue
+from locas_agent.evaluation.locomo_scoring import chosen, exact, official, token_f1, trap_comes_first
+from locas_agent.evaluation.scoring import clustered_interval, mean
+
+ANSWERABLE = "1-4"
+"""Key of all questions that have an answer, together."""
+FLOORS = ("none", "constant")
+
+
+@dataclass(frozen=True, slots=True)
+class _Score:
+    """One question as one arm answered it; `cluster` is the number of its conversation."""
+
+    category: int
+    cluster: int
+    f1: float
+    exact: float
+    prompt_tokens: float
+    first_order: float
+    trap_f1: float
+
+
+def figures(book: AnswerBook, dialogues: Sequence[Dialogue], arms: Sequence[str], *, seed: int) -> dict[str, Any]:
+    """Return every arm's scores by category, and what memory adds.
+
+    Args:
+        book: holds an answer for every arm, question and form.
+        dialogues: with the questions that count.
+        arms: which were asked.
+        seed: of the order in which the published script would have offered the answers of category 5.
+    """
+    scores = {name: [_scored(book, dialogue, at, asked, name, seed) for at, dialogue in enumerate(dialogues) for asked in dialogue.questions]
+              for name in arms}  # fmt: skip
+    report: dict[str, Any] = {"arms": {name: _by_category(found) for name, found in scores.items()}}
+    report["adversarial"] = {name: _adversarial([one for one in found if one.category == ADVERSARIAL]) for name, found in scores.items()}
+    floors = [name for name in FLOORS if name in scores]
+    report["memory_lift"] = _lifts(scores, floors) if "memory" in scores and floors else None
+    report["wrong_user_minus_none"] = _differences(scores["wrong_user"], scores["none"]) if {"wrong_user", "none"} <= scores.keys() else None
+    report["memory_of_context"] = _shares(report["arms"]) if {"memory", "context"} <= scores.keys() else None
+    return report
+
+
+def _scored(book: AnswerBook, dialogue: Dialogue, cluster: int, asked: AskedQuestion, arm: str, seed: int) -> _Score:
+    given = {form: book[dialogue.name, asked.number, arm, form] for form in forms(asked)}
+    answer = given[OPEN].answer
+    tokens = mean([float(one.prompt_tokens) for one in given.values()])
+    known = float(exact(asked.category, answer, asked.gold))
+    if asked.category != ADVERSARIAL:
+        return _Score(asked.category, cluster, official(asked.category, answer, asked.gold), known, tokens, 0.0, 0.0)
+    trap = str(asked.trap)
+    picked = {
+        form: official(asked.category, chosen(given[form].answer, trap, trap_first=form == TRAP_FIRST), None) for form in (TRAP_FIRST, TRAP_SECOND)
+    }  # fmt: skip
+    first = TRAP_FIRST if trap_comes_first(seed, dialogue.name, asked.number) else TRAP_SECOND
+    return _Score(asked.category, cluster, mean(list(picked.values())), known, tokens, picked[first], token_f1(answer, trap))
+
+
+def _kinds(scores: Sequence[_Score]) -> Iterator[tuple[str, str, list[_Score]]]:
+    for category, name in CATEGORIES.items():
+        yield str(category), name, [one for one in scores if one.category == category]
+    yield ANSWERABLE, "answerable", [one for one in scores if one.category != ADVERSARIAL]
+
+
+def _by_category(scores: Sequence[_Score]) -> dict[str, Any]:
+    return {
+        key: {
+            "name": name, "n": len(found), "f1": round(mean([one.f1 for one in found]), 4), "ci95": _interval([one.f1 for one in found], found),
+            "exact_match": round(mean([one.exact for one in found]), 4), "prompt_tokens": round(mean([one.prompt_tokens for one in found]), 1),
+        }
+        for key, name, found in _kinds(scores) if found
+    }  # fmt: skip
+
+
+def _adversarial(scores: Sequence[_Score]) -> dict[str, Any] | None:
+    """Return category 5 in both treatments: two answers to choose from, and free answers against the trap."""
+    if not scores:
+        return None
+    return {
+        "n": len(scores),
+        "choice": round(mean([one.f1 for one in scores]), 4),
+        "choice_in_one_order": round(mean([one.first_order for one in scores]), 4),
+        "abstention": round(mean([one.exact for one in scores]), 4),
+        "minus_trap_f1": round(-mean([one.trap_f1 for one in scores]), 4),
+    }
+
+
+def _lifts(scores: dict[str, list[_Score]], floors: Sequence[str]) -> dict[str, Any]:
+    """Return, for each category, memory minus the better of the floors."""
+    lifts: dict[str, Any] = {}
+    for name in floors:
+        for key, found in _differences(scores["memory"], scores[name]).items():
+            if key not in lifts or found["difference"] < lifts[key]["difference"]:
+                lifts[key] = found | {"over": name}
+    return lifts
+
+
+def _differences(upper: Sequence[_Score], lower: Sequence[_Score]) -> dict[str, dict[str, Any]]:
+    """Return the mean difference of F1, question by question, for each category."""
+    pairs = list(zip(_kinds(upper), _kinds(lower), strict=True))
+    found = {}
+    for (key, name, above), (_, _, below) in pairs:
+        values = [one.f1 - other.f1 for one, other in zip(above, below, strict=True)]
+        if values:
+            found[key] = {"name": name, "n": len(values), "difference": round(mean(values), 4), "ci95": _interval(values, above)}
+    return found
+
+
+def _shares(arms: dict[str, Any]) -> dict[str, float | None]:
+    """Return what share of the ceiling's F1 memory alone reaches."""
+    return {
+        key: round(arms["memory"][key]["f1"] / ceiling["f1"], 4) if ceiling["f1"] else None for key, ceiling in arms["context"].items()
+    }  # fmt: skip
+
+
+def _interval(values: Sequence[float], scores: Sequence[_Score]) -> list[float] | None:
+    clusters = [one.cluster for one in scores]
+    return clustered_interval(values, clusters) if len(set(clusters)) > 1 else None
+
+
+def locomo_table(report: dict[str, Any], *, title: str | None = None) -> Table:
+    """Return the official F1 of every arm by category, as people read it."""
+    whole = f"LoCoMo's F1 in {len(report['conversations'])} conversations, {report['sessions']} sessions, backbone {report['backbone']}"
+    table = Table(title=title or whole, title_justify="left")
+    sizes = next(iter(report["arms"].values()))
+    table.add_column("arm")
+    table.add_column("what it has")
+    for key, cell in sizes.items():
+        table.add_column(f"{key} {cell['name']} (n={cell['n']})", justify="right")
+    table.add_column("prompt tokens", justify="right")
+    for name, cells in report["arms"].items():
+        tokens = sum(cell["prompt_tokens"] * cell["n"] for key, cell in cells.items() if key != ANSWERABLE) / report["questions"]
+        table.add_row(name, ARMS[name], *(_cell(cell["f1"], cell["ci95"]) for cell in cells.values()), f"{tokens:.0f}")
+    table.add_section()
+    for label, found in (("memory lift", report["memory_lift"]), ("wrong user - none", report["wrong_user_minus_none"])):
+        if found is not None:
+            meaning = "memory minus the better of none and constant" if label == "memory lift" else "should be nothing"
+            table.add_row(label, meaning, *(_cell(found[key]["difference"], found[key]["ci95"], sign="+") for key in sizes), "")
+    return table
+
+
+def adversarial_table(report: dict[str, Any]) -> Table | None:
+    """Return category 5 in both treatments; None when it was not asked."""
+    found = {name: one for name, one in report["adversarial"].items() if one is not None}
+    if not found:
+        return None
+    table = Table(title=f"5 adversarial, n={next(iter(found.values()))['n']}", title_justify="left")
+    for column in ("arm", "choice, both orders", "choice, one drawn order", "free answer abstains", "minus F1 with the trap"):
+        table.add_column(column, justify="left" if column == "arm" else "right")
+    for name, one in found.items():
+        table.add_row(name, *(f"{one[key]:.3f}" for key in ("choice", "choice_in_one_order", "abstention", "minus_trap_f1")))
+    return table
+
+
+def _cell(value: float, interval: list[float] | None, *, sign: str = "") -> str:
+    shown = f"{value:{sign}.3f}"
+    return shown if interval is None else f"{shown} ({interval[0]:.2f} to {interval[1]:.2f})"
