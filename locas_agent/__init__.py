@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         LocasConfig,
         MemorySettings,
         PolicySettings,
+        StoreSettings,
         StudySettings,
         TrainingSettings,
         WindowSettings,
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from locas_agent.engine import Engine
     from locas_agent.errors import LocasError
     from locas_agent.memory import LocasMemory, MemoryBatch
-    from locas_agent.results import Consolidation, PromptTokens, Recall, Reply, Work
+    from locas_agent.reference import LocasModel
+    from locas_agent.results import Consolidation, ExplainedToken, Explanation, PromptTokens, Recall, Reply, Work
     from locas_agent.user import ReplyStream, UserMemory
     from locas_storage import FoundTurn, InMemoryStore, MemoryStore, Receipt, Revision, SqlMemoryStore, Turn, UserKey
 
@@ -31,11 +33,14 @@ _HOME = {
     "Backbone": "locas_agent.backbone",
     "Consolidation": "locas_agent.results",
     "Engine": "locas_agent.engine",
+    "ExplainedToken": "locas_agent.results",
+    "Explanation": "locas_agent.results",
     "FoundTurn": "locas_storage",
     "InMemoryStore": "locas_storage",
     "LocasConfig": "locas_agent.config",
     "LocasError": "locas_agent.errors",
     "LocasMemory": "locas_agent.memory",
+    "LocasModel": "locas_agent.reference",
     "MemoryBatch": "locas_agent.memory",
     "MemorySettings": "locas_agent.config",
     "MemoryStore": "locas_storage",
@@ -47,6 +52,7 @@ _HOME = {
     "ReplyStream": "locas_agent.user",
     "Revision": "locas_storage",
     "SqlMemoryStore": "locas_storage",
+    "StoreSettings": "locas_agent.config",
     "StudySettings": "locas_agent.config",
     "TrainingSettings": "locas_agent.config",
     "Turn": "locas_storage",
@@ -62,11 +68,14 @@ __all__ = [
     "Backbone",
     "Consolidation",
     "Engine",
+    "ExplainedToken",
+    "Explanation",
     "FoundTurn",
     "InMemoryStore",
     "LocasConfig",
     "LocasError",
     "LocasMemory",
+    "LocasModel",
     "MemoryBatch",
     "MemorySettings",
     "MemoryStore",
@@ -78,6 +87,7 @@ __all__ = [
     "ReplyStream",
     "Revision",
     "SqlMemoryStore",
+    "StoreSettings",
     "StudySettings",
     "TrainingSettings",
     "Turn",

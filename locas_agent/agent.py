@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Literal, Self, get_args
 
 from locas_agent import pending, policy
 from locas_agent.backbone import Backbone
-from locas_agent.config import LocasConfig
+from locas_agent.config import LocasConfig, StoreSettings
 from locas_agent.consolidation import Progress
 from locas_agent.engine import Engine
 from locas_agent.errors import ConfigurationError, TurnTooLong
+from locas_agent.exchange import Exchange
 from locas_agent.learner import Learner
 from locas_agent.loaded import LoadedMemories
 from locas_agent.memory import LocasMemory, MemoryBatch
@@ -67,6 +68,7 @@ class AgentMemory:
         self.replies = Replies(
             backbone=backbone, store=store, engine=self.engine, memories=self._memories, settings=self.config.window, append=self.append
         )
+        self.exchange = Exchange(backbone=backbone, store=store, memories=self._memories, config=self.config, append=self.append)
         if consolidation not in get_args(When):
             raise ConfigurationError(f"consolidation is {consolidation!r}: choose one of {', '.join(get_args(When))}")
         if (self.config.memory.width or 1) > backbone.ffn_width:
@@ -98,12 +100,13 @@ class AgentMemory:
             key_provider: with it the store keeps all content encrypted, see `locas_storage.SqlMemoryStore`; for a store given by URL.
 
         Raises:
-            ConfigurationError: a ready store and a key provider were given.
+            ConfigurationError: a ready store was given beside a key provider or `config.store`.
         """
-        if key_provider is not None and not isinstance(store, str):
-            raise ConfigurationError("key_provider was given beside a ready store: give it to the store when you make that")
+        kept = (config or LocasConfig()).store
+        if not isinstance(store, str) and (key_provider is not None or kept != StoreSettings()):
+            raise ConfigurationError("key_provider or config.store was given beside a ready store: give it to the store when you make that")
         ready = backbone if isinstance(backbone, Backbone) else Backbone.load(str(backbone), device=device, dtype=dtype)  # type: ignore[arg-type]
-        made = open_store(store, key_provider=key_provider) if isinstance(store, str) else store
+        made = open_store(store, key_provider=key_provider, **kept.model_dump()) if isinstance(store, str) else store
         return cls(backbone=ready, store=made, config=config, consolidation=consolidation)
 
     def for_user(self, user: str, *, tenant: str = "default") -> UserMemory:

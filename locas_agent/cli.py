@@ -7,21 +7,27 @@ Exit codes: 0 done, 1 failed with a message on standard error, 2 wrong usage.
 
 from __future__ import annotations
 
-import sys
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from locas_agent.cli_db import databases
+from locas_agent.cli_exchange import explain, export, import_
 from locas_agent.cli_keys import keys
+from locas_agent.cli_locomo import locomo
+from locas_agent.cli_model import BackboneOption, DeviceOption, DtypeOption, SeedOption, open_agent, quiet
 from locas_agent.cli_options import (
+    DEFAULT_KEPT,
     DEFAULT_STORE,
     CommandGroup,
+    FilesOption,
+    InlineBytesOption,
     JsonOption,
+    KeepPayloadsOption,
     KeyFileOption,
     StoreOption,
     TenantOption,
@@ -35,8 +41,6 @@ from locas_agent.cli_verify import verify
 from locas_storage import UserKey, open_store
 
 if TYPE_CHECKING:
-    from locas_agent.agent import AgentMemory
-    from locas_agent.config import LocasConfig
     from locas_agent.results import Consolidation
 
 
@@ -49,13 +53,6 @@ def _new_file(url: str | None) -> str | None:
         raise typer.BadParameter(f"the demo wants a file that does not exist yet, as {SQLITE_FILE}PATH")
     return url
 
-
-DtypeName = Literal["float32", "bfloat16", "float16", "auto"]
-
-BackboneOption = Annotated[str, typer.Option("--backbone", help="'tiny' (bundled), a folder, or a hub id.")]
-DeviceOption = Annotated[str | None, typer.Option("--device", help="For example cuda:0; the first GPU if there is one, else the CPU.")]
-DtypeOption = Annotated[DtypeName, typer.Option("--dtype", help="Of the backbone; memories are trained in float32 whatever it is.")]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of everything drawn at random.")]
 
 app = typer.Typer(
     name="locas-agent", cls=CommandGroup, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -81,7 +78,7 @@ def demo(
     from locas_agent.evaluation.demo import DEMO, run_demo
     from locas_agent.evaluation.recall import recall_table
 
-    _quiet()
+    quiet()
     path = Path(store.removeprefix(SQLITE_FILE) if store else mkdtemp(prefix="locas-demo-") + "/locas.db").absolute()
     chosen = {name: value for name, value in (("users", users), ("seed", seed)) if value is not None}
     with progress_bar() as progress:
@@ -101,11 +98,14 @@ def chat(
     max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")] = None,
     temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="Of sampling; 0 is greedy.")] = 0.0,
     key_file: KeyFileOption = None,
+    files: FilesOption = None,
+    keep_payloads: KeepPayloadsOption = DEFAULT_KEPT.keep_payloads,
+    inline_bytes: InlineBytesOption = DEFAULT_KEPT.inline_bytes,
 ) -> None:
     """Talk; /why, /consolidate, /revisions and /help inside."""
     from locas_agent.cli_chat import Chat, typed_lines
 
-    with _agent(backbone, store, device, dtype, key_file=key_file) as memory:
+    with open_agent(backbone, store, device, dtype, key_file=key_file, files=files, keep_payloads=keep_payloads, inline_bytes=inline_bytes) as memory:
         handle = memory.for_user(user, tenant=tenant)
         Chat(handle, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed).run(typed_lines())
 
@@ -192,10 +192,13 @@ def consolidate(
     dtype: DtypeOption = "float32",
     seed: SeedOption = 0,
     key_file: KeyFileOption = None,
+    files: FilesOption = None,
+    keep_payloads: KeepPayloadsOption = DEFAULT_KEPT.keep_payloads,
+    inline_bytes: InlineBytesOption = DEFAULT_KEPT.inline_bytes,
     json: JsonOption = None,
 ) -> None:
     """Learn what has left the window; each user's new memory is admitted or refused by itself. A refusal is a result, not a failure."""
-    with _agent(backbone, store, device, dtype, key_file=key_file) as memory:
+    with open_agent(backbone, store, device, dtype, key_file=key_file, files=files, keep_payloads=keep_payloads, inline_bytes=inline_bytes) as memory:
         names = [user] if user is not None else [key.user for key in memory.users(tenant=tenant)]
         with progress_bar() as progress:
             handles = [memory.for_user(name, tenant=tenant) for name in names]
@@ -216,10 +219,17 @@ def work(
     device: DeviceOption = None,
     dtype: DtypeOption = "float32",
     key_file: KeyFileOption = None,
+    files: FilesOption = None,
+    keep_payloads: KeepPayloadsOption = DEFAULT_KEPT.keep_payloads,
+    inline_bytes: InlineBytesOption = DEFAULT_KEPT.inline_bytes,
     json: JsonOption = None,
 ) -> None:
     """Drain the queue of consolidations and rebuilds until stopped; any number of workers may run. SIGTERM gives back what is in progress."""
-    with stop_on_signals() as stop, _agent(backbone, store, device, dtype, key_file=key_file) as memory, progress_bar() as progress:
+    with (
+        stop_on_signals() as stop,
+        open_agent(backbone, store, device, dtype, key_file=key_file, files=files, keep_payloads=keep_payloads, inline_bytes=inline_bytes) as memory,
+        progress_bar() as progress,
+    ):
         done = memory.work(stop=stop, once=once, jobs_at_once=jobs_at_once, lease_seconds=lease_seconds, poll_seconds=poll_seconds, progress=progress)
     counts = asdict(done)
     deliver(json, counts, table(list(counts), [list(counts.values())]))
@@ -229,6 +239,9 @@ app.command()(forget)
 app.command()(erase)
 app.command()(jobs)
 app.command()(verify)
+app.command()(export)
+app.command("import")(import_)
+app.command()(explain)
 
 
 @evaluations.command("recall")
@@ -248,31 +261,17 @@ def eval_recall(
     from locas_agent.evaluation.recall import RecallOptions, evaluation_config, recall_table, run_recall
 
     options = RecallOptions(users=users, sessions=sessions, facts=facts, seed=seed, lora_users=lora_users)
-    with _agent(backbone, store, device, dtype, evaluation_config(None)) as memory, progress_bar() as progress:
+    with open_agent(backbone, store, device, dtype, evaluation_config(None)) as memory, progress_bar() as progress:
         report = run_recall(options, agent=memory, progress=progress)
     deliver(json, report, recall_table(report))
+
+
+evaluations.command("locomo")(locomo)
 
 
 def main() -> None:
     """Run the command."""
     app()
-
-
-def _agent(
-    backbone: str, store: str, device: str | None, dtype: str, config: LocasConfig | None = None, *, key_file: str | None = None
-) -> AgentMemory:
-    from locas_agent.agent import AgentMemory
-
-    _quiet()
-    return AgentMemory.load(backbone, store, config, device=device, dtype=dtype, key_provider=key_provider(key_file))
-
-
-def _quiet() -> None:
-    """Keep the bars of transformers off a standard error that is no terminal."""
-    if not sys.stderr.isatty():
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _consolidation_facts(user: str, result: Consolidation) -> dict[str, Any]:

@@ -10,6 +10,7 @@ Knows nothing of tensors, stores or the command line: only names, parents and th
         UnsupportedBackbone         no gated FFN found
         IncompatibleMemory          fingerprint, shape, dtype or format version differs
       ConsolidationError
+      ExchangeError                 an export or import that the form or the place refuses
       StorageError
         InvalidRevision             a revision, study item or audit fact the store cannot hold
         InvalidTurn                 a turn the journal cannot hold
@@ -58,6 +59,7 @@ __all__ = [
     "ConsolidationError",
     "CorruptPayload",
     "EncryptionMismatch",
+    "ExchangeError",
     "ForeignDatabase",
     "IncompatibleMemory",
     "InvalidRevision",
@@ -119,3 +121,7 @@ class IncompatibleMemory(BackboneError):
 
 class ConsolidationError(LocasError):
     """A consolidation could not be carried out; memory, journal and store are as they were."""
+
+
+class ExchangeError(LocasError):
+    """A memory cannot be written to, or taken from, the form or the place that was asked for."""

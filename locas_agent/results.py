@@ -6,9 +6,12 @@ Fields that hold a person's words are left out of `repr`, so that results can be
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from locas_storage import Revision, Turn
+
+if TYPE_CHECKING:
+    from locas_agent.inspection import LayerFigures
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,40 @@ class Recall:
     """Log-probability of the same answer without it, nats."""
     citations: tuple[Turn, ...] = field(repr=False)
     """Turns of the journal whose study items are answered this way: where it may have come from."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedToken:
+    """One token of an explained text."""
+
+    text: str = field(repr=False)
+    """The token; a piece of a character is shown as a replacement character."""
+    logprob: float
+    """Its log-probability with the memory, nats."""
+    logprob_without: float
+    """The same without it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What a memory does to a text, token by token, and what the memory looks like inside."""
+
+    tokens: tuple[ExplainedToken, ...] = field(repr=False)
+    """The text's tokens in order; one that has nothing before it cannot be predicted and is left out."""
+    revision: int | None
+    """The revision looked at; None when there is none yet, and both figures are the bare backbone's."""
+    layers: tuple[LayerFigures, ...]
+    """Norms and saturation of the memory's rows, the lowest layer first."""
+
+    @property
+    def logprob(self) -> float:
+        """Log-probability of the text with the memory, nats."""
+        return sum(token.logprob for token in self.tokens)
+
+    @property
+    def logprob_without(self) -> float:
+        """The same without it."""
+        return sum(token.logprob_without for token in self.tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from locas_agent import policy
 from locas_agent.answers import agree
 from locas_agent.consolidation import Progress
-from locas_agent.errors import RevisionNotFound
-from locas_agent.prompting import conversation, question
+from locas_agent.errors import ConfigurationError, RevisionNotFound
+from locas_agent.exports.manifest import Form
+from locas_agent.inspection import layer_figures
+from locas_agent.prompting import conversation
+from locas_agent.prompting import question as asking
 from locas_agent.replies import Asked, Sampling
-from locas_agent.results import Consolidation, Recall, Reply
+from locas_agent.results import Consolidation, ExplainedToken, Explanation, Recall, Reply
 from locas_agent.twins import async_twin
 from locas_storage import FoundTurn, Receipt, Revision, Turn, TurnDraft, UserKey
 
@@ -118,11 +122,74 @@ class UserMemory:
         agent = self._agent
         revision, current = agent.current(self.key)
         memory = agent.batch_of([current])
-        prompt = agent.backbone.encode_chat(question(question_text))
+        prompt = agent.backbone.encode_chat(asking(question_text))
         generation = agent.engine.generate([prompt], memory=memory, max_new_tokens=max_new_tokens or agent.config.window.max_new_tokens)[0]
         answer = agent.backbone.decode(generation.ids).strip()
         without = float(agent.engine.score([prompt], [generation.ids])[0].sum()) if generation.ids else 0.0
         return Recall(answer, revision.number if revision else None, sum(generation.logprobs), without, self._citations(question_text, answer))
+
+    def explain(self, text: str, *, question: str | None = None) -> Explanation:
+        """Tell what the memory does to a text: the log-probability of each token with and without it. Nothing is stored.
+
+        Args:
+            text: what is looked at, not empty.
+            question: look at the text as the answer to this; a memory learns answers, so that is where it shows. Without it the text stands alone.
+
+        Raises:
+            ConfigurationError: no token of the text can be predicted from something before it.
+            TurnTooLong: it does not fit into the backbone's context.
+        """
+        agent = self._agent
+        revision, current = agent.current(self.key)
+        ids = agent.backbone.encode(text)
+        if question is not None:
+            prompt = agent.backbone.encode_chat(asking(question))
+        else:
+            start = agent.backbone.tokenizer.bos_token_id
+            prompt, ids = ([int(start)], ids) if start is not None else (ids[:1], ids[1:])
+        if not ids:
+            raise ConfigurationError("a text to explain has at least one token after its beginning; give more of it, or the question it answers")
+        without = agent.engine.score([prompt], [ids])[0]
+        with_memory = without if current is None else agent.engine.score([prompt], [ids], memory=agent.batch_of([current]))[0]
+        rows = zip(ids, with_memory.tolist(), without.tolist(), strict=True)
+        tokens = tuple(ExplainedToken(agent.backbone.decode([token]), logprob, bare) for token, logprob, bare in rows)
+        return Explanation(tokens, revision.number if revision else None, () if current is None else layer_figures(current))
+
+    def export(self, path: str | Path, *, form: Form = "dense", multiple: int = 1, base: str | Path | None = None) -> Path:
+        """Write the current memory to a place that does not exist yet. What is written is personal data, says so, and is out of reach of `forget`.
+
+        Args:
+            path: a folder, for "memory" a file.
+            form: "dense" is a standard checkpoint with the memory merged, "lora" an adapter for PEFT and LoRA servers with the padded backbone
+                it stands on, "memory" a portable file that `import_memory` of another store takes.
+            multiple: of "dense" and "lora": the FFN's width is rounded up to a multiple of this.
+            base: of "lora": where the padded backbone lies, or is to be put, so that many users share one; else it goes into the folder.
+
+        Returns:
+            The absolute path.
+
+        Raises:
+            RevisionNotFound: there is no memory yet.
+            ExchangeError: the backbone's architecture or the place refuses it.
+            ConfigurationError: unknown form, or an option that it has no use for.
+        """
+        return self._agent.exchange.export(self.key, path, form=form, multiple=multiple, base=base)
+
+    def import_memory(self, path: str | Path) -> Revision:
+        """Begin with a memory that `export` wrote, in any form; the journal must be empty, and gets one turn that stands for it.
+
+        Args:
+            path: what `export` wrote, from the same backbone.
+
+        Returns:
+            The revision that holds it.
+
+        Raises:
+            ExchangeError: the user has turns already, or nothing is there.
+            CorruptPayload: it is no export, or was altered.
+            IncompatibleMemory: it belongs to another backbone.
+        """
+        return self._agent.exchange.take(self.key, path)
 
     def turns(self, *, after: int = 0, upto: int | None = None, newest: int | None = None) -> list[Turn]:
         """Return turns of the journal, oldest first.
@@ -146,7 +213,7 @@ class UserMemory:
     def prompt(self, text: str) -> list[dict[str, str]]:
         """Return the messages `reply` would put before the backbone for this text, with nothing stored."""
         agent = self._agent
-        return [*conversation(agent.replies.layout(self.key).prompt_turns), *question(text)]
+        return [*conversation(agent.replies.layout(self.key).prompt_turns), *asking(text)]
 
     def revisions(self) -> list[Revision]:
         """Return every revision, oldest first."""
@@ -215,6 +282,9 @@ class UserMemory:
     areply = async_twin(reply)
     aconsolidate = async_twin(consolidate)
     arecall = async_twin(recall)
+    aexplain = async_twin(explain)
+    aexport = async_twin(export)
+    aimport_memory = async_twin(import_memory)
     aturns = async_twin(turns)
     asearch = async_twin(search)
     arevisions = async_twin(revisions)

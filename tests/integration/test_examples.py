@@ -77,19 +77,6 @@ def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=240, env=environment)
 
 
-@pytest.mark.parametrize(
-    ("text", "hour"), [("1:56 pm on 8 May, 2023", 13), ("12:10 am on 8 May, 2023", 0), ("12:10 pm on 8 May, 2023", 12), ("9:00 am on 8 May, 2023", 9)]
-)
-def test_dates_are_read(locomo: ModuleType, text: str, hour: int) -> None:
-    at = locomo.parse_date(text)
-    assert (at.year, at.month, at.day, at.hour, at.tzinfo) == (2023, 5, 8, hour, UTC)
-
-
-def test_other_dates_are_refused(locomo: ModuleType) -> None:
-    with pytest.raises(SystemExit, match="not a date"):
-        locomo.parse_date("8 May 2023")
-
-
 def test_turns_are_read_with_captions_and_without_queries(locomo: ModuleType, data: Path) -> None:
     name, turns = locomo.read(data, None)
     assert (name, len(turns)) == ("conv-2", 24)  # the longest, since none is long enough
@@ -100,11 +87,6 @@ def test_turns_are_read_with_captions_and_without_queries(locomo: ModuleType, da
     assert locomo.read(data, "conv-1")[0] == "conv-1"
     with pytest.raises(SystemExit, match="conv-3"):
         locomo.read(data, "conv-3")
-
-
-def test_sessions_are_in_the_order_of_their_numbers(locomo: ModuleType) -> None:
-    turns = locomo.turns_of(dict(reversed(conversation(12, 2).items())))
-    assert [turn.session for turn in turns[::2]] == [f"session {number}" for number in (*range(1, 12), 13)]
 
 
 @pytest.mark.slow

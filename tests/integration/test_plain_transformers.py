@@ -1,0 +1,82 @@
+"""A dense export in a process that has never heard of this package: token for token what the attached memory generates."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from locas_agent.backbone import Backbone
+from locas_agent.engine import Engine
+from locas_agent.exports.dense import merge, write_dense
+from locas_agent.initialization import initialize
+from locas_agent.memory import LocasMemory, MemoryBatch
+from tests.conftest import byte_tokenizer
+from tests.unit.core.architectures import SUPPORTED, build
+
+NEW_TOKENS = 12
+
+PROGRAM = """
+import json, sys
+import torch
+from transformers import AutoModelForCausalLM
+torch.set_num_threads(1)
+asked, answers = json.loads(sys.stdin.read()), {}
+for folder, prompt in asked:
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    ids = torch.tensor([prompt])
+    out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=int(sys.argv[1]), do_sample=False)
+    answers[folder] = out[0, len(prompt):].tolist()
+ours = sorted(name for name in sys.modules if name.partition(".")[0] in ("locas_agent", "locas_storage", "langchain_locas"))
+print(json.dumps({"answers": answers, "ours": ours}))
+"""
+
+
+def taught(backbone: Backbone, *, layers: int | None) -> LocasMemory:
+    memory = initialize(backbone, [], width=6, layers=layers, method="random_index", scale_rule="none", seed=1)
+    memory.down_rows.copy_(torch.randn(memory.down_rows.shape, generator=torch.Generator().manual_seed(1)))
+    memory.scale.mul_(
+        50.0 if backbone.name in ("gemma", "tiny") else 4.0
+    )  # enough to change what is said, also where one token is far ahead of all others
+    return memory
+
+
+@pytest.mark.parametrize("how", ["write_dense", "save_pretrained"])
+def test_dense_export_generates_the_same_tokens_in_plain_transformers(tmp_path: Path, how: str) -> None:
+    families = sorted(SUPPORTED) if how == "write_dense" else ["qwen3"]
+    backbones = {name: Backbone(build(name), byte_tokenizer(), name=name) for name in families} | {"tiny": Backbone.load("tiny")}
+    asked, expected, bare = [], {}, {}
+    for name, backbone in backbones.items():
+        memory = taught(backbone, layers=1 if name in ("tiny", "phi3") else None)
+        folder = str(tmp_path / name)
+        if how == "write_dense":
+            write_dense(backbone, memory, folder, multiple=64)
+        else:
+            merge(backbone, memory).save_pretrained(folder)
+        prompt = backbone.encode_chat([{"role": "user", "content": "What is my dog called?"}])
+        asked.append((folder, prompt))
+        batch = MemoryBatch.of([memory], backbone)
+        engine = Engine(backbone)
+        expected[folder] = list(engine.generate([prompt], memory=batch, max_new_tokens=NEW_TOKENS)[0].ids)
+        bare[folder] = list(engine.generate([prompt], max_new_tokens=NEW_TOKENS)[0].ids)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(NEW_TOKENS)],
+        input=json.dumps(asked),
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["ours"] == []
+    stops = {str(tmp_path / name): backbone.stop_ids for name, backbone in backbones.items()}
+    for folder, answer in report["answers"].items():
+        ends = [at for at, token in enumerate(answer) if token in stops[folder]]
+        assert answer[: ends[0] if ends else None] == expected[folder], folder
+        assert expected[folder]
+    assert [folder for folder in expected if expected[folder] == bare[folder]] == []  # the memories do change what is said
