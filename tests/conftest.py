@@ -22,6 +22,7 @@ from locas_agent.initialization import initialize
 from locas_agent.memory import LocasMemory
 from tests.postgres_server import postgres_server, postgres_url  # noqa: F401  fixtures for every test
 
+pytest.register_assert_rewrite("locas_storage.conformance")  # before any test imports it: its failures then show both sides
 torch.set_num_threads(1)
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")

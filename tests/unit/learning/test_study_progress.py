@@ -12,7 +12,9 @@ import pytest
 from locas_agent import AgentMemory, Backbone, Engine, LocasConfig, StudySettings
 from locas_agent.pieces import cut_pieces
 from locas_agent.results import Work
-from locas_agent.study import Study, StudyRequest
+from locas_agent.study import Study
+from locas_agent.study_items import StudyRequest
+from locas_agent.teacher import Teacher
 from locas_storage import SqlMemoryStore, Turn
 
 SETTINGS = StudySettings(first_samples=1, samples_per_turn=1, max_rounds=3, negatives_per_piece=1, max_question_tokens=8, max_answer_tokens=2)
@@ -29,14 +31,14 @@ def test_progress_rises_to_its_end_and_is_told_after_each_stage_of_a_piece(engin
     pieces = max(len(one.pieces) for one in requests)
     assert pieces > 1
     told: list[tuple[str, int, int]] = []
-    sets = Study(engine, SETTINGS, seed=0).write(requests, progress=lambda *stage: told.append(stage))
+    sets = Study(Teacher(engine, SETTINGS, seed=0), SETTINGS, seed=0).write(requests, progress=lambda *stage: told.append(stage))
     total = pieces * (SETTINGS.max_rounds + 2)
     assert {(stage, whole) for stage, _, whole in told} == {("study", total)}
     done = [number for _, number, _ in told]
     assert done == sorted(set(done))
     assert done[-1] == total
     assert len(done) >= 3 * pieces
-    again = Study(engine, SETTINGS, seed=0).write(requests)
+    again = Study(Teacher(engine, SETTINGS, seed=0), SETTINGS, seed=0).write(requests)
     assert [[item.question for item in one.items] for one in sets] == [[item.question for item in one.items] for one in again]
 
 

@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("locas_storage.conformance")
-
-from locas_storage import FileKeyProvider, InMemoryStore, MemoryStore, SqlMemoryStore, new_key_file  # noqa: E402  after the rewrite is asked for
+from locas_storage import FileKeyProvider, InMemoryStore, MemoryStore, SqlMemoryStore, new_key_file
 
 POSTGRESQL = "postgresql"
 
