@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Literal, Self, get_args
 from locas_agent import pending, policy
 from locas_agent.backbone import Backbone
 from locas_agent.config import LocasConfig, StoreSettings
-from locas_agent.consolidation import Progress
 from locas_agent.engine import Engine
 from locas_agent.errors import ConfigurationError, TurnTooLong
 from locas_agent.exchange import Exchange
 from locas_agent.learner import Learner
 from locas_agent.loaded import LoadedMemories
 from locas_agent.memory import LocasMemory, MemoryBatch
+from locas_agent.progress import Progress
 from locas_agent.replies import Asked, Replies, Sampling
 from locas_agent.results import Consolidation, Reply, Work
 from locas_agent.rounds import Order, Rounds

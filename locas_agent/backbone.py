@@ -1,4 +1,4 @@
-"""The frozen language model and its tokenizer: loading, gated FFNs found by structure, fingerprint, chat encoding.
+"""The frozen language model and its tokenizer: sizes, fingerprint, chat encoding. Its files are `checkpoints.py`, its FFNs `ffn_sites.py`.
 
 Knows nothing of users, memories or training.
 
@@ -7,68 +7,23 @@ Shapes: L layers, N neurons of the FFN, D hidden size.
 
 from __future__ import annotations
 
-import importlib.util
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from jinja2.exceptions import TemplateError
-from safetensors import SafetensorError
-from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from locas_agent import attach
-from locas_agent.errors import BackboneError, ConfigurationError, MissingExtra, UnsupportedBackbone
+from locas_agent.checkpoints import DTYPES, TINY, Attention, Dtype, attention_kernel, cast_parameters, find_device, find_source, load_parts
+from locas_agent.errors import BackboneError, ConfigurationError
+from locas_agent.ffn_sites import FfnSite, find_sites
 from locas_agent.fingerprints import fingerprint_of, weights_digest
 
-Dtype = Literal["float32", "bfloat16", "float16", "auto"]
-Attention = Literal["auto", "sdpa", "flash"]
-
-TINY = "tiny"
-"""Name of the backbone bundled with the distribution."""
-
-_TINY_FOLDER = Path(__file__).parent / "backbones" / "tiny"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|end_of_turn|>", "</s>")
-
-
-@dataclass(frozen=True, eq=False)
-class FfnSite:
-    """One frozen gated FFN beside which a memory can stand.
-
-    Attributes:
-        module: the FFN; its input is A, its output FFN(A).
-        activation: its own gate activation, SiLU or a GELU.
-        gate_up: (gate, up) projections, or the single fused projection whose first half is gate.
-        down_proj: its output projection.
-    """
-
-    module: nn.Module
-    activation: Callable[[Tensor], Tensor]
-    gate_up: tuple[nn.Module, ...]
-    down_proj: nn.Module
-
-    def gate_rows(self) -> Tensor:
-        """Gate vector of every neuron, shape (N, D); a view of the frozen weight."""
-        return _weight(self.gate_up[0])[: self.n_neurons]
-
-    def up_rows(self) -> Tensor:
-        """Up vector of every neuron, shape (N, D); a view of the frozen weight."""
-        return _weight(self.gate_up[-1])[-self.n_neurons :]
-
-    def down_rows(self) -> Tensor:
-        """Output vector of every neuron, shape (N, D): `down_proj.weight` transposed, a view."""
-        return _weight(self.down_proj).t()
-
-    @property
-    def n_neurons(self) -> int:
-        """N, the FFN's width."""
-        return _weight(self.down_proj).shape[1]
 
 
 class Backbone:
@@ -129,13 +84,13 @@ class Backbone:
             MissingExtra: attention="flash" without flash-attn.
             ConfigurationError: an argument is unknown, or flash-attn cannot serve this device and dtype.
         """
-        if dtype not in (*_DTYPES, "auto"):
-            raise ConfigurationError(f"dtype is one of {', '.join((*_DTYPES, 'auto'))}, got {dtype!r}")
-        source, is_hub_id = _source(name_or_path)
-        target = _device(device)
-        kernel = _attention_kernel(attention, target, dtype)
-        model, tokenizer = _load_parts(source, kernel, is_hub_id=is_hub_id)
-        digest = None if dtype == "auto" else _cast(model, _DTYPES[dtype])
+        if dtype not in (*DTYPES, "auto"):
+            raise ConfigurationError(f"dtype is one of {', '.join((*DTYPES, 'auto'))}, got {dtype!r}")
+        source, is_hub_id = find_source(name_or_path)
+        target = find_device(device)
+        kernel = attention_kernel(attention, target, dtype)
+        model, tokenizer = load_parts(source, kernel, is_hub_id=is_hub_id)
+        digest = None if dtype == "auto" else cast_parameters(model, DTYPES[dtype])
         backbone = cls(cast(Any, model).to(target), tokenizer, name=str(name_or_path))
         backbone._weights_digest = digest
         return backbone
@@ -295,135 +250,3 @@ class Backbone:
     def count_tokens(self, text: str) -> int:
         """How many tokens a text takes, without any chat template around it."""
         return len(self.encode(text))
-
-
-def find_sites(decoder: nn.Module, *, name: str) -> tuple[FfnSite, ...]:
-    """Find the gated FFN of every decoder layer by its parts, whatever the classes are called.
-
-    Args:
-        decoder: the module that holds the embedding and the list `layers`.
-        name: what messages call the backbone.
-
-    Returns:
-        One site per layer, in order.
-
-    Raises:
-        UnsupportedBackbone: says what was looked for and what was found.
-    """
-    layers = getattr(decoder, "layers", None)
-    if not isinstance(layers, nn.ModuleList) or len(layers) == 0:
-        parts = ", ".join(child for child, _ in decoder.named_children())
-        raise UnsupportedBackbone(f"{name!r}: looked for a list of decoder layers called 'layers', found only {parts}")
-    return tuple(_find_site(layer, f"layer {index} of {name!r}") for index, layer in enumerate(layers))
-
-
-def _find_site(layer: nn.Module, where: str) -> FfnSite:
-    modules = dict(layer.named_modules())
-    experts = [path for path in modules if "expert" in path.rsplit(".", 1)[-1]]
-    if experts:
-        raise UnsupportedBackbone(f"{where}: looked for one dense gated FFN, found a mixture of experts ({experts[0]}); choose a dense backbone")
-    found = [site for module in modules.values() if (site := _as_site(module)) is not None]
-    if len(found) == 1:
-        return found[0]
-    linears = [f"{path} {tuple(module.weight.shape)}" for path, module in modules.items() if isinstance(module, nn.Linear)]
-    raise UnsupportedBackbone(
-        f"{where}: looked for one gated FFN (gate_proj, up_proj, down_proj or gate_up_proj, down_proj, with act_fn or "
-        f"activation_fn), found {len(found)} among {', '.join(linears) or 'no linear layers'}; "
-        "choose a backbone such as Qwen3, Llama, Mistral, Gemma or Phi-3"
-    )
-
-
-def _as_site(module: nn.Module) -> FfnSite | None:
-    """The module as a site, or None where a part is missing or shapes do not fit (a quantised weight, for example)."""
-    activation = getattr(module, "act_fn", None) or getattr(module, "activation_fn", None)
-    names = ("gate_up_proj",) if hasattr(module, "gate_up_proj") else ("gate_proj", "up_proj")
-    parts = [getattr(module, part, None) for part in (*names, "down_proj")]
-    modules = [part for part in parts if isinstance(part, nn.Module) and isinstance(getattr(part, "weight", None), Tensor)]
-    if not callable(activation) or len(modules) != len(parts):
-        return None
-    shapes = [tuple(_weight(part).shape) for part in modules]
-    if any(len(shape) != 2 for shape in shapes):
-        return None
-    size, neurons = shapes[-1]
-    wanted = [(2 * neurons, size)] if len(names) == 1 else [(neurons, size)] * 2
-    if shapes[:-1] != wanted:
-        return None
-    return FfnSite(module=module, activation=activation, gate_up=tuple(modules[:-1]), down_proj=modules[-1])
-
-
-def _weight(module: nn.Module) -> Tensor:
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    return weight.detach()
-
-
-def _source(name_or_path: str | Path) -> tuple[str, bool]:
-    """Where to load from, and whether that is a hub id (so that the network may be tried)."""
-    if name_or_path == TINY:
-        if not (_TINY_FOLDER / "config.json").is_file():
-            raise BackboneError(
-                f"the bundled backbone is missing from {_TINY_FOLDER}; reinstall locas-agent, train it with "
-                "scripts/train_tiny_backbone.py, or name a folder or a hub id"
-            )
-        return str(_TINY_FOLDER), False
-    folder = Path(name_or_path).expanduser()
-    if folder.is_dir():
-        return str(folder), False
-    if isinstance(name_or_path, Path) or not _HUB_ID.fullmatch(name_or_path):
-        raise BackboneError(f"no folder {str(name_or_path)!r}, and that is no hub id such as 'Qwen/Qwen3-0.6B'")
-    return name_or_path, True
-
-
-def _load_parts(source: str, kernel: str, *, is_hub_id: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Model (in its stored dtype) and tokenizer: from this machine if possible, over the network only for a hub id."""
-    for local in (True, False) if is_hub_id else (True,):
-        options: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(source, **options)
-            model = AutoModelForCausalLM.from_pretrained(source, dtype="auto", attn_implementation=kernel, use_safetensors=True, **options)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            if local and is_hub_id:
-                continue
-            hint = "check the id and the network" if is_hub_id else "it needs config.json, tokenizer files and safetensors weights"
-            raise BackboneError(f"cannot load a backbone from {source!r} ({hint}): {error}") from error
-        return model, tokenizer
-    raise AssertionError("the last attempt returns or raises")
-
-
-def _cast(model: PreTrainedModel, dtype: torch.dtype) -> str | None:
-    """Cast the parameters in place; returns the digest of the stored weights where the cast may round them."""
-    parameters = list(model.parameters())
-    is_lossy = any(parameter.dtype != dtype and dtype.itemsize <= parameter.dtype.itemsize for parameter in parameters)
-    digest = weights_digest(model) if is_lossy else None
-    for parameter in parameters:  # not model.to(dtype): that would round the rotary frequencies as well
-        parameter.data = parameter.data.to(dtype)
-    model.config.dtype = dtype
-    return digest
-
-
-def _device(wanted: str | torch.device | None) -> torch.device:
-    """The device asked for, after one number has been put there; without a wish CUDA where there is one, else CPU."""
-    try:
-        device = torch.device(wanted if wanted is not None else "cuda" if torch.cuda.is_available() else "cpu")
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
-        raise ConfigurationError(
-            f"device {str(wanted)!r} cannot be used here; this machine offers cpu"
-            + (f" and cuda:0 to cuda:{torch.cuda.device_count() - 1}" if torch.cuda.is_available() else "")
-        ) from error
-    return device
-
-
-def _attention_kernel(attention: Attention, device: torch.device, dtype: Dtype) -> str:
-    """Name of the attention implementation in transformers; flash-attn is never imported here."""
-    if attention not in ("auto", "sdpa", "flash"):
-        raise ConfigurationError(f"attention is one of auto, sdpa, flash, got {attention!r}")
-    is_installed = importlib.util.find_spec("flash_attn") is not None
-    is_usable = device.type == "cuda" and dtype in ("bfloat16", "float16")
-    if attention == "flash" and not is_installed:
-        raise MissingExtra.of("flash", "attention='flash'")
-    if attention == "flash" and not is_usable:
-        raise ConfigurationError(
-            f"attention='flash' needs a CUDA device and dtype bfloat16 or float16, got {device.type} and {dtype}; use attention='sdpa'"
-        )
-    return "flash_attention_2" if attention != "sdpa" and is_installed and is_usable else "sdpa"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,6 +21,7 @@ from locas_agent.engine import Engine
 from locas_agent.initialization import initialize_many
 from locas_agent.memory import LocasMemory
 from locas_agent.neutral import NeutralText
+from locas_agent.progress import Progress
 from locas_agent.readout import Readout
 from locas_agent.student import Student, student_for
 
@@ -28,9 +29,6 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_WIDTH = 48
 """Slots per layer of a new memory where the settings name none and the FFN has as many neurons."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with (stage, done, total)."""
 
 
 @dataclass(frozen=True, eq=False)

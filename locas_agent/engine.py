@@ -20,29 +20,11 @@ from locas_agent.backbone import Backbone
 from locas_agent.errors import ConfigurationError, IncompatibleMemory, TurnTooLong
 from locas_agent.memory import MemoryBatch
 
-Allowed = Callable[[Sequence[int]], Sequence[int] | None]
-"""From the tokens generated so far to those that may come next; None rules nothing out. Stop tokens count like any other."""
-
 MAX_BATCH_TOKENS = 8192
 """Default budget of one micro-batch: rows times their padded length, answer included."""
 
 _HEAD_ROWS = 1024
 """Positions whose logits are held at once when scoring: 152k words in fp32 are 620 MB per 1024 positions."""
-
-
-@dataclass(frozen=True)
-class Generation:
-    """One answer.
-
-    Attributes:
-        ids: generated tokens, the stop token left out.
-        logprobs: log-probability of each of them under the model (temperature 1), nats.
-        stopped: a stop token ended it; False where `max_new_tokens` or the context did.
-    """
-
-    ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    stopped: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +78,7 @@ class Engine:
             IncompatibleMemory: the batch of memories serves another number of rows.
             TurnTooLong: T exceeds the backbone's context.
         """
-        hidden = self._hidden(input_ids, attention_mask, memory)  # (B, T, D)
+        hidden = self.hidden(input_ids, attention_mask, memory)  # (B, T, D)
         if positions is None:
             return self.head(hidden)
         at = positions.to(hidden.device)
@@ -162,16 +144,16 @@ class Engine:
             ConfigurationError: an argument is out of bounds.
         """
         self._check(prompts, memory, spare=1)
-        _check_decoding(max_new_tokens, temperature)
+        check_decoding(max_new_tokens, temperature)
         if not isinstance(seed, int) and len(seed) != len(prompts):
             raise ConfigurationError(f"one seed, or one per prompt, got {len(seed)} for {len(prompts)}")
         results: dict[int, Generation] = {}
-        shared = _shared_lengths(prompts, groups)
-        for rows in _grouped_batches(prompts, shared, groups, max_new_tokens, max_batch_tokens):
-            decoding = _Decoding(
+        shared = shared_lengths(prompts, groups)
+        for rows in grouped_batches(prompts, shared, groups, max_new_tokens, max_batch_tokens):
+            decoding = Decoding(
                 self,
                 [prompts[row] for row in rows],
-                _select(memory, rows),
+                memories_of(memory, rows),
                 max_new_tokens,
                 temperature,
                 [(seed, row) if isinstance(seed, int) else (seed[row], 0) for row in rows],
@@ -209,8 +191,8 @@ class Engine:
             ConfigurationError: an argument is out of bounds, or `allowed` rules every token out.
         """
         self._check([prompt], memory, spare=1)
-        _check_decoding(max_new_tokens, temperature)
-        decoding = _Decoding(self, [prompt], memory, max_new_tokens, temperature, [(seed, 0)], allowed=allowed)
+        check_decoding(max_new_tokens, temperature)
+        decoding = Decoding(self, [prompt], memory, max_new_tokens, temperature, [(seed, 0)], allowed=allowed)
         given = 0
         while decoding.alive:
             decoding.step()
@@ -271,7 +253,7 @@ class Engine:
             results[row] = self._head_of_distribution(hidden, min(top_k, self.backbone.vocab_size))
         return [results[row] for row in range(len(prompts))]
 
-    def _hidden(
+    def hidden(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None,
@@ -334,7 +316,7 @@ class Engine:
         for rows in micro_batches([len(row) for row in inputs], max_batch_tokens):
             ids, mask = pad([inputs[row] for row in rows], self.backbone.pad_id, left=False)
             with torch.inference_mode():
-                hidden = self._hidden(ids, mask, _select(memory, rows))  # (B, T, D)
+                hidden = self.hidden(ids, mask, memories_of(memory, rows))  # (B, T, D)
             for at, row in enumerate(rows):
                 first = len(prompts[row]) - 1
                 yield row, hidden[at, first : first + len(continuations[row])]
@@ -365,186 +347,3 @@ class Engine:
                 raise ConfigurationError(f"prompt {row} is empty; a forward needs at least one token")
             if len(prompt) > limit:
                 raise TurnTooLong(f"prompt {row} takes {len(prompt)} tokens, {self.backbone.name!r} leaves room for {limit}")
-
-
-@dataclass
-class _Decoding:
-    """One micro-batch under way: left-padded prompts, what has been generated, and the KV cache, which dies with it."""
-
-    engine: Engine
-    prompts: Sequence[Sequence[int]]
-    memory: MemoryBatch | None
-    max_new_tokens: int
-    temperature: float
-    seeds: Sequence[tuple[int, int]]
-    groups: Sequence[tuple[int, int]] | None = None  # of each row its group and how many tokens the group shares
-    allowed: Allowed | None = None  # the same for every row
-    alive: list[int] = field(init=False)
-    ids: list[list[int]] = field(init=False)
-    logprobs: list[list[float]] = field(init=False)
-    stopped: set[int] = field(init=False, default_factory=set)
-
-    def __post_init__(self) -> None:
-        backbone = self.engine.backbone
-        self.alive = list(range(len(self.prompts)))  # rows that still generate
-        self.rows = list(self.alive)  # rows of the running batch; finished ones leave when half of it is done
-        self.ids = [[] for _ in self.prompts]
-        self.logprobs = [[] for _ in self.prompts]
-        self.cache: Any = DynamicCache(config=backbone.model.config)
-        suffixes = [prompt[shared:] for prompt, (_, shared) in zip(self.prompts, self.groups or [(0, 0)] * len(self.prompts), strict=True)]
-        self.inputs, self.mask = (part.to(backbone.device) for part in pad(suffixes, backbone.pad_id, left=True))
-        if self.groups is not None:
-            self.mask = torch.cat([self._run_shared(self.groups), self.mask], dim=1)
-        self.uniforms = None
-        if self.temperature > 0.0:
-            streams = [torch.Generator().manual_seed((seed * 1_000_003 + row) % 2**63) for seed, row in self.seeds]
-            self.uniforms = torch.stack([torch.rand(self.max_new_tokens, generator=stream, dtype=torch.float64) for stream in streams])
-
-    @torch.inference_mode()
-    def _run_shared(self, groups: Sequence[tuple[int, int]]) -> Tensor:
-        """Run each group's common beginning once and hand its cache to every row of the group; return their mask, shape (B, P)."""
-        first = {group: row for row, (group, _) in reversed(list(enumerate(groups)))}
-        names = list(first)
-        device = self.engine.backbone.device
-        beginnings = [self.prompts[first[group]][: groups[first[group]][1]] for group in names]
-        if not any(beginnings):
-            return torch.zeros(len(groups), 0, dtype=torch.int64, device=device)
-        ids, mask = (part.to(device) for part in pad(beginnings, self.engine.backbone.pad_id, left=True))
-        self.engine._hidden(ids, mask, _select(self.memory, [first[group] for group in names]), cache=self.cache)
-        index = torch.tensor([names.index(group) for group, _ in groups], device=device)
-        self.cache.batch_select_indices(index)
-        return mask[index]
-
-    @torch.inference_mode()
-    def step(self) -> None:
-        """Generate one token for every living row."""
-        if len(self.alive) * 2 <= len(self.rows):
-            self._compact()
-        positions = (self.mask.cumsum(dim=1) - 1).clamp_min(0)[:, -self.inputs.shape[1] :]
-        hidden = self.engine._hidden(self.inputs, self.mask, self.memory, cache=self.cache, position_ids=positions)
-        logits = self.engine.head(hidden[:, -1]).float()  # (B, V)
-        chosen = self._choose(self._limited(logits))  # (B,)
-        logprobs = logits.log_softmax(dim=-1).gather(1, chosen[:, None])[:, 0].tolist()
-        tokens = chosen.tolist()
-        for row, token, logprob in zip(self.rows, tokens, logprobs, strict=True):
-            if row in self.alive:
-                self._append(row, token, logprob)
-        self.inputs = chosen[:, None]
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.rows), 1)], dim=1)
-
-    def generations(self) -> list[Generation]:
-        """What has been generated, one per prompt in order."""
-        return [
-            Generation(ids=tuple(ids), logprobs=tuple(logprobs), stopped=row in self.stopped)
-            for row, (ids, logprobs) in enumerate(zip(self.ids, self.logprobs, strict=True))
-        ]
-
-    def _limited(self, logits: Tensor) -> Tensor:
-        """Logits with minus infinity for whatever may not come next, shape (B, V)."""
-        if self.allowed is None:
-            return logits
-        limited = torch.full_like(logits, -torch.inf)
-        for at, row in enumerate(self.rows):
-            ids = self.allowed(self.ids[row])
-            if ids is not None and not ids:
-                raise ConfigurationError(f"`allowed` rules out every token after {len(self.ids[row])} generated ones: it has to name at least one")
-            kept: Any = slice(None) if ids is None else list(ids)
-            limited[at, kept] = logits[at, kept]
-        return limited
-
-    def _choose(self, logits: Tensor) -> Tensor:
-        """Next token of every running row, shape (B,): the best, or the quantile its uniform number falls on."""
-        if self.uniforms is None:
-            return logits.argmax(dim=-1)
-        step = [min(len(self.ids[row]), self.max_new_tokens - 1) for row in self.rows]
-        drawn = self.uniforms[self.rows, step].to(logits.device)  # (B,)
-        cumulative = (logits.double() / self.temperature).softmax(dim=-1).cumsum(dim=-1)  # (B, V)
-        found = torch.searchsorted(cumulative, (drawn * cumulative[:, -1])[:, None], right=True)[:, 0]
-        return found.clamp_max(logits.shape[-1] - 1)
-
-    def _append(self, row: int, token: int, logprob: float) -> None:
-        backbone = self.engine.backbone
-        if token in backbone.stop_ids:
-            self.stopped.add(row)
-        else:
-            self.ids[row].append(token)
-            self.logprobs[row].append(logprob)
-        room = backbone.context_tokens - len(self.prompts[row])
-        if row in self.stopped or len(self.ids[row]) >= min(self.max_new_tokens, room):
-            self.alive.remove(row)
-
-    def _compact(self) -> None:
-        """Drop finished rows from the running batch, its cache and its memories."""
-        keep = [at for at, row in enumerate(self.rows) if row in self.alive]
-        index = torch.tensor(keep, device=self.mask.device)
-        self.cache.batch_select_indices(index)
-        self.inputs, self.mask = self.inputs[index], self.mask[index]
-        self.memory = _select(self.memory, keep)
-        self.rows = [self.rows[at] for at in keep]
-
-
-def _check_decoding(max_new_tokens: int, temperature: float) -> None:
-    if max_new_tokens < 1 or temperature < 0.0:
-        raise ConfigurationError(f"max_new_tokens >= 1 and temperature >= 0, got {max_new_tokens} and {temperature}")
-
-
-def _select(memory: MemoryBatch | None, rows: list[int]) -> MemoryBatch | None:
-    return None if memory is None else memory.select(rows)
-
-
-def _shared_lengths(prompts: Sequence[Sequence[int]], groups: Sequence[int] | None) -> list[int]:
-    """Of each row, how many tokens all rows of its group begin with; at least one token of every prompt is left out."""
-    if groups is None:
-        return [0] * len(prompts)
-    if len(groups) != len(prompts):
-        raise ConfigurationError(f"one group per prompt, got {len(groups)} for {len(prompts)}")
-    shared: dict[int, int] = {}
-    first: dict[int, Sequence[int]] = {}
-    for prompt, group in zip(prompts, groups, strict=True):
-        other = first.setdefault(group, prompt)
-        limit = min(shared.get(group, len(other) - 1), len(prompt) - 1)
-        shared[group] = next((at for at in range(limit) if prompt[at] != other[at]), limit)
-    return [shared[group] for group in groups]
-
-
-def _grouped_batches(
-    prompts: Sequence[Sequence[int]], shared: Sequence[int], groups: Sequence[int] | None, max_new_tokens: int, max_batch_tokens: int
-) -> list[list[int]]:
-    """Micro-batches for generation; groups stay together, and a shared token counts once per group."""
-    if groups is None:
-        return micro_batches([len(prompt) + max_new_tokens for prompt in prompts], max_batch_tokens)
-    batches: list[list[int]] = []
-    used = 0
-    for row in sorted(range(len(prompts)), key=lambda row: (groups[row], row)):
-        opens = not batches or groups[batches[-1][-1]] != groups[row]
-        cost = len(prompts[row]) - shared[row] + max_new_tokens + (shared[row] if opens else 0)
-        if not batches or used + cost > max_batch_tokens:
-            batches.append([])
-            used = 0
-            cost = len(prompts[row]) + max_new_tokens
-        batches[-1].append(row)
-        used += cost
-    return [sorted(batch) for batch in batches]
-
-
-def micro_batches(lengths: Sequence[int], max_batch_tokens: int) -> list[list[int]]:
-    """Rows of like length together, rows times longest within the budget; in order inside one: memories stay shared."""
-    batches: list[list[int]] = []
-    longest = 0
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if not batches or (len(batches[-1]) + 1) * longest > max_batch_tokens:
-            batches.append([])
-            longest = lengths[row]
-        batches[-1].append(row)
-    return [sorted(batch) for batch in batches]
-
-
-def pad(rows: Sequence[Sequence[int]], pad_id: int, *, left: bool) -> tuple[Tensor, Tensor]:
-    """Ids and attention mask of rows padded to one length, shape (B, T) each."""
-    longest = max(len(row) for row in rows)
-    ids, mask = torch.full((len(rows), longest), pad_id), torch.zeros(len(rows), longest, dtype=torch.int64)
-    for at, row in enumerate(rows):
-        span = slice(longest - len(row), longest) if left else slice(0, len(row))
-        ids[at, span] = torch.tensor(list(row), dtype=torch.int64)
-        mask[at, span] = 1
-    return ids, mask

@@ -14,12 +14,13 @@ from typing import Any
 
 from locas_agent import gate, seeds
 from locas_agent.config import LocasConfig
-from locas_agent.consolidation import Progress, Trained, Trainer
+from locas_agent.consolidation import Trained, Trainer
 from locas_agent.curriculum import Lesson
 from locas_agent.engine import Engine
 from locas_agent.memory import LocasMemory
 from locas_agent.neutral import NeutralText, load_neutral
 from locas_agent.pieces import QUOTE_CHARACTERS, Piece, cut_pieces
+from locas_agent.progress import Progress
 from locas_agent.prompting import question
 from locas_agent.readout import Readout
 from locas_agent.serialization import as_stored

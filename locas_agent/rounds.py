@@ -14,9 +14,9 @@ from typing import Any
 from locas_agent import pending
 from locas_agent.backbone import Backbone
 from locas_agent.config import LocasConfig
-from locas_agent.consolidation import Progress
 from locas_agent.learner import Learner, Outcome, Task
 from locas_agent.loaded import LoadedMemories
+from locas_agent.progress import Progress
 from locas_agent.results import Consolidation
 from locas_agent.serialization import to_bytes
 from locas_agent.study_records import from_record, to_draft

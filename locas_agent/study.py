@@ -11,18 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING
 
 from locas_agent import seeds
 from locas_agent.answers import agree
 from locas_agent.config import StudySettings
+from locas_agent.progress import Progress
 from locas_agent.prompting import exchange, question
 from locas_agent.study_items import NEGATIVE, PROBE, QUESTION, Coverage, Item, StudyRequest, StudySet
 from locas_agent.sweep import Sweep, Swept
 from locas_agent.teacher import Answer, Candidate, Request, Teacher
-
-if TYPE_CHECKING:
-    from locas_agent.consolidation import Progress
 
 
 @dataclass(eq=False)

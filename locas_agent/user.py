@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from locas_agent import policy
 from locas_agent.answers import agree
-from locas_agent.consolidation import Progress
 from locas_agent.errors import ConfigurationError, RevisionNotFound
 from locas_agent.exports.manifest import Form
 from locas_agent.inspection import layer_figures
+from locas_agent.progress import Progress
 from locas_agent.prompting import conversation
 from locas_agent.prompting import question as asking
 from locas_agent.replies import Asked, Sampling

@@ -14,8 +14,8 @@ from threading import Event, Lock, Thread
 from types import TracebackType
 from typing import Self
 
-from locas_agent.consolidation import Progress
 from locas_agent.errors import LeaseLost, RevisionConflict, StorageError, StoreUnavailable, UnknownUser, UserErased
+from locas_agent.progress import Progress
 from locas_agent.results import Work
 from locas_agent.rounds import Order, Rounds
 from locas_storage import Lease, MemoryStore, UserKey, new_item_id

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from locas_agent.backbone import Backbone
 from locas_agent.config import LocasConfig
-from locas_agent.consolidation import Progress
 from locas_agent.curriculum import Curriculum, Lesson, rate_factor
 from locas_agent.engine import MAX_BATCH_TOKENS, Engine
 from locas_agent.errors import ConfigurationError, IncompatibleMemory, MissingExtra
 from locas_agent.examples import Example, ExampleBatch
 from locas_agent.neutral import NeutralText
 from locas_agent.objectives import mean_by_user
+from locas_agent.progress import Progress
 
 LoraState = Mapping[str, Tensor]
 """One user's adapter: tensors by PEFT's parameter names, fp32, on the CPU."""

@@ -12,7 +12,8 @@ from typing import Any
 
 from locas_agent.agent import AgentMemory
 from locas_agent.errors import ConsolidationError
-from locas_agent.evaluation.recall import Progress, RecallOptions, ask, evaluation_config, teach
+from locas_agent.evaluation.recall import RecallOptions, ask, evaluation_config, teach
+from locas_agent.progress import Progress
 
 DEMO = RecallOptions(users=4, sessions=3, facts=4, seed=7, lora_users=1)
 """Small enough for a first try on two cores."""

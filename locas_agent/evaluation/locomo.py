@@ -17,14 +17,14 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from locas_agent.agent import AgentMemory
-from locas_agent.backbone import TINY
-from locas_agent.consolidation import Progress
+from locas_agent.checkpoints import TINY
 from locas_agent.errors import ConfigurationError
 from locas_agent.evaluation.locomo_answers import AnswerBook
 from locas_agent.evaluation.locomo_arms import ARMS, Arms, Wording
 from locas_agent.evaluation.locomo_data import CATEGORIES, AskedQuestion, Dialogue
 from locas_agent.evaluation.locomo_ingest import handles_of, ingest, learnt
 from locas_agent.evaluation.locomo_report import figures
+from locas_agent.progress import Progress
 
 _NEAR_FLOOR = (
     "The bundled backbone speaks of synthetic people only. On real talk it scores near the floor: compare its arms with `none` and `constant`, "

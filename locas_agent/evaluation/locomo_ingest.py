@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from locas_agent.agent import AgentMemory
-from locas_agent.consolidation import Progress
 from locas_agent.evaluation.locomo_data import DatedSession, Dialogue
+from locas_agent.progress import Progress
 from locas_agent.user import UserMemory
 
 DIALOGUES_PER_BATCH = 8

@@ -8,7 +8,7 @@ wordings that it never writes, and `ask` checks against the stored study sets th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
@@ -26,11 +26,10 @@ from locas_agent.evaluation.people import Fact, Person, make_person
 from locas_agent.evaluation.scoring import Arm, mean
 from locas_agent.evaluation.temp_lora_arm import ANSWER_TOKENS, temp_lora_arm
 from locas_agent.memory import LocasMemory
+from locas_agent.progress import Progress
 from locas_agent.prompting import Message, question
 from locas_agent.user import UserMemory
 from locas_storage import Turn
-
-Progress = Callable[[str, int, int], None]
 
 ARMS = ("none", "context", "full_context", "memory", "window_memory", "search", "wrong_user", "temp_lora")
 SEARCHED_TURNS = 3

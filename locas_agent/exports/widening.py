@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from locas_agent import attach
-from locas_agent.backbone import Backbone, FfnSite, find_sites
+from locas_agent.backbone import Backbone
 from locas_agent.engine import Engine
 from locas_agent.errors import ConfigurationError, ExchangeError
+from locas_agent.ffn_sites import FfnSite, find_sites
 from locas_agent.memory import LocasMemory, MemoryBatch, check_fits, effective_rows
 
 PROBE_TOKENS = 24

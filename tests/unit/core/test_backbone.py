@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from locas_agent import backbone as backbone_module
+from locas_agent import checkpoints
 from locas_agent.backbone import Backbone
 from locas_agent.errors import BackboneError, ConfigurationError, MissingExtra
 from tests.conftest import MakeBackbone, byte_tokenizer, tiny_model
@@ -130,7 +130,7 @@ def test_stop_ids_hold_the_end_of_turn(backbone: Backbone) -> None:
 
 
 def test_missing_backbones_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backbone_module, "_TINY_FOLDER", tmp_path / "none")
+    monkeypatch.setattr(checkpoints, "_TINY_FOLDER", tmp_path / "none")
     with pytest.raises(BackboneError, match="bundled backbone is missing"):
         Backbone.load("tiny")
     with pytest.raises(BackboneError, match="no folder"):
@@ -162,7 +162,7 @@ def test_flash_is_taken_only_where_it_can_run(monkeypatch: pytest.MonkeyPatch) -
     spec = importlib.machinery.ModuleSpec("flash_attn", None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: spec)
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    kernel = backbone_module._attention_kernel
+    kernel = checkpoints.attention_kernel
     assert kernel("auto", cuda, "bfloat16") == "flash_attention_2"
     assert kernel("auto", cuda, "float32") == kernel("auto", cpu, "bfloat16") == kernel("sdpa", cuda, "float16") == "sdpa"
     with pytest.raises(ConfigurationError, match="CUDA"):

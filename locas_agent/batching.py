@@ -1,0 +1,79 @@
+"""How rows are put into forwards: padding, micro-batches, common beginnings, and the memories of the rows chosen.
+
+Knows nothing of models: token ids in, places and tensors of ids out.
+
+Shapes: B rows, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from locas_agent.errors import ConfigurationError
+from locas_agent.memory import MemoryBatch
+
+
+def shared_lengths(prompts: Sequence[Sequence[int]], groups: Sequence[int] | None) -> list[int]:
+    """Of each row, how many tokens all rows of its group begin with; at least one token of every prompt is left out."""
+    if groups is None:
+        return [0] * len(prompts)
+    if len(groups) != len(prompts):
+        raise ConfigurationError(f"one group per prompt, got {len(groups)} for {len(prompts)}")
+    shared: dict[int, int] = {}
+    first: dict[int, Sequence[int]] = {}
+    for prompt, group in zip(prompts, groups, strict=True):
+        other = first.setdefault(group, prompt)
+        limit = min(shared.get(group, len(other) - 1), len(prompt) - 1)
+        shared[group] = next((at for at in range(limit) if prompt[at] != other[at]), limit)
+    return [shared[group] for group in groups]
+
+
+def grouped_batches(
+    prompts: Sequence[Sequence[int]], shared: Sequence[int], groups: Sequence[int] | None, max_new_tokens: int, max_batch_tokens: int
+) -> list[list[int]]:
+    """Micro-batches for generation; groups stay together, and a shared token counts once per group."""
+    if groups is None:
+        return micro_batches([len(prompt) + max_new_tokens for prompt in prompts], max_batch_tokens)
+    batches: list[list[int]] = []
+    used = 0
+    for row in sorted(range(len(prompts)), key=lambda row: (groups[row], row)):
+        opens = not batches or groups[batches[-1][-1]] != groups[row]
+        cost = len(prompts[row]) - shared[row] + max_new_tokens + (shared[row] if opens else 0)
+        if not batches or used + cost > max_batch_tokens:
+            batches.append([])
+            used = 0
+            cost = len(prompts[row]) + max_new_tokens
+        batches[-1].append(row)
+        used += cost
+    return [sorted(batch) for batch in batches]
+
+
+def micro_batches(lengths: Sequence[int], max_batch_tokens: int) -> list[list[int]]:
+    """Rows of like length together, rows times longest within the budget; in order inside one: memories stay shared."""
+    batches: list[list[int]] = []
+    longest = 0
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if not batches or (len(batches[-1]) + 1) * longest > max_batch_tokens:
+            batches.append([])
+            longest = lengths[row]
+        batches[-1].append(row)
+    return [sorted(batch) for batch in batches]
+
+
+def pad(rows: Sequence[Sequence[int]], pad_id: int, *, left: bool) -> tuple[Tensor, Tensor]:
+    """Ids and attention mask of rows padded to one length, shape (B, T) each."""
+    longest = max(len(row) for row in rows)
+    ids, mask = torch.full((len(rows), longest), pad_id), torch.zeros(len(rows), longest, dtype=torch.int64)
+    for at, row in enumerate(rows):
+        span = slice(longest - len(row), longest) if left else slice(0, len(row))
+        ids[at, span] = torch.tensor(list(row), dtype=torch.int64)
+        mask[at, span] = 1
+    return ids, mask
+
+
+def memories_of(memory: MemoryBatch | None, rows: Sequence[int]) -> MemoryBatch | None:
+    """The memories of a choice of rows; None stays the bare backbone."""
+    return None if memory is None else memory.select(rows)

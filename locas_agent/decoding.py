@@ -1,0 +1,163 @@
+"""One micro-batch while it is being answered: token by token, each row with its own memory, and a KV cache that dies with it.
+
+Knows nothing of prompts' meaning, users or stores.
+
+Shapes: B rows, T tokens, P tokens of a common beginning, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from locas_agent.batching import memories_of, pad
+from locas_agent.errors import ConfigurationError
+from locas_agent.memory import MemoryBatch
+
+if TYPE_CHECKING:
+    from locas_agent.engine import Engine
+
+Allowed = Callable[[Sequence[int]], Sequence[int] | None]
+"""From the tokens generated so far to those that may come next; None rules nothing out. Stop tokens count like any other."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One answer.
+
+    Attributes:
+        ids: generated tokens, the stop token left out.
+        logprobs: log-probability of each of them under the model (temperature 1), nats.
+        stopped: a stop token ended it; False where `max_new_tokens` or the context did.
+    """
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    stopped: bool
+
+
+@dataclass
+class Decoding:
+    """One micro-batch under way: left-padded prompts, what has been generated, and the KV cache, which dies with it."""
+
+    engine: Engine
+    prompts: Sequence[Sequence[int]]
+    memory: MemoryBatch | None
+    max_new_tokens: int
+    temperature: float
+    seeds: Sequence[tuple[int, int]]
+    groups: Sequence[tuple[int, int]] | None = None  # of each row its group and how many tokens the group shares
+    allowed: Allowed | None = None  # the same for every row
+    alive: list[int] = field(init=False)
+    ids: list[list[int]] = field(init=False)
+    logprobs: list[list[float]] = field(init=False)
+    stopped: set[int] = field(init=False, default_factory=set)
+
+    def __post_init__(self) -> None:
+        backbone = self.engine.backbone
+        self.alive = list(range(len(self.prompts)))  # rows that still generate
+        self.rows = list(self.alive)  # rows of the running batch; finished ones leave when half of it is done
+        self.ids = [[] for _ in self.prompts]
+        self.logprobs = [[] for _ in self.prompts]
+        self.cache: Any = DynamicCache(config=backbone.model.config)
+        suffixes = [prompt[shared:] for prompt, (_, shared) in zip(self.prompts, self.groups or [(0, 0)] * len(self.prompts), strict=True)]
+        self.inputs, self.mask = (part.to(backbone.device) for part in pad(suffixes, backbone.pad_id, left=True))
+        if self.groups is not None:
+            self.mask = torch.cat([self._run_shared(self.groups), self.mask], dim=1)
+        self.uniforms = None
+        if self.temperature > 0.0:
+            streams = [torch.Generator().manual_seed((seed * 1_000_003 + row) % 2**63) for seed, row in self.seeds]
+            self.uniforms = torch.stack([torch.rand(self.max_new_tokens, generator=stream, dtype=torch.float64) for stream in streams])
+
+    @torch.inference_mode()
+    def _run_shared(self, groups: Sequence[tuple[int, int]]) -> Tensor:
+        """Run each group's common beginning once and hand its cache to every row of the group; return their mask, shape (B, P)."""
+        first = {group: row for row, (group, _) in reversed(list(enumerate(groups)))}
+        names = list(first)
+        device = self.engine.backbone.device
+        beginnings = [self.prompts[first[group]][: groups[first[group]][1]] for group in names]
+        if not any(beginnings):
+            return torch.zeros(len(groups), 0, dtype=torch.int64, device=device)
+        ids, mask = (part.to(device) for part in pad(beginnings, self.engine.backbone.pad_id, left=True))
+        self.engine.hidden(ids, mask, memories_of(self.memory, [first[group] for group in names]), cache=self.cache)
+        index = torch.tensor([names.index(group) for group, _ in groups], device=device)
+        self.cache.batch_select_indices(index)
+        return mask[index]
+
+    @torch.inference_mode()
+    def step(self) -> None:
+        """Generate one token for every living row."""
+        if len(self.alive) * 2 <= len(self.rows):
+            self._compact()
+        positions = (self.mask.cumsum(dim=1) - 1).clamp_min(0)[:, -self.inputs.shape[1] :]
+        hidden = self.engine.hidden(self.inputs, self.mask, self.memory, cache=self.cache, position_ids=positions)
+        logits = self.engine.head(hidden[:, -1]).float()  # (B, V)
+        chosen = self._choose(self._limited(logits))  # (B,)
+        logprobs = logits.log_softmax(dim=-1).gather(1, chosen[:, None])[:, 0].tolist()
+        tokens = chosen.tolist()
+        for row, token, logprob in zip(self.rows, tokens, logprobs, strict=True):
+            if row in self.alive:
+                self._append(row, token, logprob)
+        self.inputs = chosen[:, None]
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.rows), 1)], dim=1)
+
+    def generations(self) -> list[Generation]:
+        """What has been generated, one per prompt in order."""
+        return [
+            Generation(ids=tuple(ids), logprobs=tuple(logprobs), stopped=row in self.stopped)
+            for row, (ids, logprobs) in enumerate(zip(self.ids, self.logprobs, strict=True))
+        ]
+
+    def _limited(self, logits: Tensor) -> Tensor:
+        """Logits with minus infinity for whatever may not come next, shape (B, V)."""
+        if self.allowed is None:
+            return logits
+        limited = torch.full_like(logits, -torch.inf)
+        for at, row in enumerate(self.rows):
+            ids = self.allowed(self.ids[row])
+            if ids is not None and not ids:
+                raise ConfigurationError(f"`allowed` rules out every token after {len(self.ids[row])} generated ones: it has to name at least one")
+            kept: Any = slice(None) if ids is None else list(ids)
+            limited[at, kept] = logits[at, kept]
+        return limited
+
+    def _choose(self, logits: Tensor) -> Tensor:
+        """Next token of every running row, shape (B,): the best, or the quantile its uniform number falls on."""
+        if self.uniforms is None:
+            return logits.argmax(dim=-1)
+        step = [min(len(self.ids[row]), self.max_new_tokens - 1) for row in self.rows]
+        drawn = self.uniforms[self.rows, step].to(logits.device)  # (B,)
+        cumulative = (logits.double() / self.temperature).softmax(dim=-1).cumsum(dim=-1)  # (B, V)
+        found = torch.searchsorted(cumulative, (drawn * cumulative[:, -1])[:, None], right=True)[:, 0]
+        return found.clamp_max(logits.shape[-1] - 1)
+
+    def _append(self, row: int, token: int, logprob: float) -> None:
+        backbone = self.engine.backbone
+        if token in backbone.stop_ids:
+            self.stopped.add(row)
+        else:
+            self.ids[row].append(token)
+            self.logprobs[row].append(logprob)
+        room = backbone.context_tokens - len(self.prompts[row])
+        if row in self.stopped or len(self.ids[row]) >= min(self.max_new_tokens, room):
+            self.alive.remove(row)
+
+    def _compact(self) -> None:
+        """Drop finished rows from the running batch, its cache and its memories."""
+        keep = [at for at, row in enumerate(self.rows) if row in self.alive]
+        index = torch.tensor(keep, device=self.mask.device)
+        self.cache.batch_select_indices(index)
+        self.inputs, self.mask = self.inputs[index], self.mask[index]
+        self.memory = memories_of(self.memory, keep)
+        self.rows = [self.rows[at] for at in keep]
+
+
+def check_decoding(max_new_tokens: int, temperature: float) -> None:
+    """Raise `ConfigurationError` where there is nothing to generate or no such temperature."""
+    if max_new_tokens < 1 or temperature < 0.0:
+        raise ConfigurationError(f"max_new_tokens >= 1 and temperature >= 0, got {max_new_tokens} and {temperature}")
