@@ -74,19 +74,19 @@ class TrainingSettings(_Settings):
     """What is learnt from; see `objectives.py`."""
     learning_rate: float = Field(1e-2, gt=0)
     """Peak rate of AdamW. Origin: `docs/decisions.md`."""
-    max_steps: int = Field(128, ge=1)
-    """Most steps of one consolidation."""
+    max_steps: int = Field(192, ge=1)
+    """Most steps of one consolidation. Origin: `docs/decisions.md`."""
     probe_every: int = Field(16, ge=1)
     """Steps after which the held-out probes are asked; once all are answered twice in a row the rate begins to fall."""
-    falling_steps: int = Field(48, ge=1)
+    falling_steps: int = Field(72, ge=1)
     """Steps in which the rate falls to nothing, the last ones of a training; half of `max_steps` if that is less."""
-    items_per_step: int = Field(8, ge=2)
+    items_per_step: int = Field(12, ge=2)
     """Study items of one user in one step."""
     rehearsal_share: float = Field(0.3, ge=0, lt=1)
     """Share of the items that come from earlier sessions' study sets, once there are any. 0 forgets them."""
-    negative_share: float = Field(0.4, ge=0, lt=1)
+    negative_share: float = Field(0.25, ge=0, lt=1)
     """Share of the items that are questions never answered."""
-    question_noise: float = Field(0.15, ge=0, lt=1)
+    question_noise: float = Field(0.05, ge=0, lt=1)
     """Share of a question's tokens left out at random each time it is trained on, so that the wording is not learnt by heart."""
     window_tokens: int = Field(256, ge=0)
     """Longest run of turns, other people's or the user's own, before the items of a step that are asked as in a running conversation; 0 leaves
