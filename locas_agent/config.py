@@ -84,7 +84,7 @@ class TrainingSettings(_Settings):
     """Study items of one user in one step."""
     rehearsal_share: float = Field(0.3, ge=0, lt=1)
     """Share of the items that come from earlier sessions' study sets, once there are any. 0 forgets them."""
-    negative_share: float = Field(0.25, ge=0, lt=1)
+    negative_share: float = Field(0.22, ge=0, lt=1)
     """Share of the items that are questions never answered."""
     question_noise: float = Field(0.05, ge=0, lt=1)
     """Share of a question's tokens left out at random each time it is trained on, so that the wording is not learnt by heart."""
