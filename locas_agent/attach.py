@@ -92,6 +92,14 @@ def install(backbone: Backbone) -> object:
     return key
 
 
+def uninstall(model: nn.Module) -> None:
+    """Take what `install` registered off a copy of a model, which carries it along; hooks of others stay."""
+    for module in model.modules():
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            for number in [number for number, hook in hooks.items() if getattr(hook, "__module__", None) == __name__]:
+                del hooks[number]
+
+
 @contextmanager
 def attached(backbone: Backbone, batch: MemoryBatch | None) -> Iterator[None]:
     """Let the forwards inside the block, in this thread or task, use a batch of memories.

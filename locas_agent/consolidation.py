@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from locas_agent.config import LocasConfig, TrainingSettings
 from locas_agent.curriculum import Curriculum, Lesson, Stream, rate_factor
@@ -134,7 +135,7 @@ class Trainer:
         return [pupil.trained(seconds) for pupil in pupils]
 
     def _step(self, student: Student, pupils: Sequence[_Pupil]) -> None:
-        """Give every pupil the gradient of its next draw, clipped by its own norm; a norm over all users would couple them."""
+        """Give every pupil the gradient of its next draw, clipped by its own norm."""
         draws = [pupil.stream.draw() for pupil in pupils]
         slab = torch.stack([pupil.slab.detach() for pupil in pupils], dim=1)  # (L, U, 3, W, D)
         slab.grad = torch.zeros_like(slab)
@@ -143,8 +144,7 @@ class Trainer:
         for (first, weight), *others in zip(*(draw.weighted(self._settings) for draw in draws), strict=True):
             if first:
                 loss += student.learn(slab, scale, [first, *(rows for rows, _ in others)], weight)
-        norms = torch.linalg.vector_norm(slab.grad, dim=(0, 2, 3, 4), keepdim=True)  # (1, U, 1, 1, 1)
-        slab.grad.mul_((self._settings.gradient_clip / norms.clamp_min(1e-12)).clamp_max(1.0))
+        clip_by_user(slab.grad, self._settings.gradient_clip)
         for at, (pupil, draw) in enumerate(zip(pupils, draws, strict=True)):
             pupil.slab.grad = slab.grad[:, at].contiguous()
             pupil.losses.append(float(loss[at]))
@@ -175,3 +175,14 @@ class Trainer:
         )
         new = dict(zip(fresh, made, strict=True))
         return [new[index] if lesson.memory is None else lesson.memory for index, lesson in enumerate(lessons)]
+
+
+def clip_by_user(gradient: Tensor, largest: float) -> None:
+    """Shorten each user's gradient to a norm, in place; a norm over all users would couple them.
+
+    Args:
+        gradient: of a slab, shape (L, U, 3, W, D).
+        largest: norm that is left alone.
+    """
+    norms = torch.linalg.vector_norm(gradient, dim=(0, 2, 3, 4), keepdim=True)  # (1, U, 1, 1, 1)
+    gradient.mul_((largest / norms.clamp_min(1e-12)).clamp_max(1.0))

@@ -7,16 +7,17 @@ Shapes: B input rows, T tokens, D hidden size, V vocabulary, n selected position
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from locas_agent.attach import Observer, Recorder, attached, observed, recorded
 from locas_agent.backbone import Backbone
+from locas_agent.batching import grouped_batches, memories_of, micro_batches, pad, shared_lengths
+from locas_agent.decoding import Allowed, Decoding, Generation, check_decoding
 from locas_agent.errors import ConfigurationError, IncompatibleMemory, TurnTooLong
 from locas_agent.memory import MemoryBatch
 
@@ -85,6 +86,30 @@ class Engine:
         if at.dtype == torch.bool:
             return self.head(hidden[at])
         return self.head(hidden.flatten(0, 1)[at])
+
+    def hidden(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        memory: MemoryBatch | None = None,
+        *,
+        cache: Any = None,
+        position_ids: Tensor | None = None,
+    ) -> Tensor:
+        """Last hidden states of one forward, normed, before the output projection; gradients as in `logits`.
+
+        Args:
+            input_ids: shape (B, T), int64.
+            attention_mask: 1 for tokens, 0 for padding on either side, those in the cache included, shape (B, P + T).
+            memory: serves exactly B rows; None is the bare backbone.
+            cache: a KV cache of P positions, which grows by T. It belongs to these rows with these memories, and to no others.
+            position_ids: place of each token in its row, shape (B, T); counted from the mask unless given.
+
+        Returns:
+            Shape (B, T, D).
+        """
+        with attached(self.backbone, memory):
+            return self._run(input_ids, attention_mask, cache=cache, position_ids=position_ids)
 
     @torch.inference_mode()
     def observe(self, input_ids: Tensor, attention_mask: Tensor, observer: Observer) -> None:
@@ -252,19 +277,6 @@ class Engine:
         for row, hidden in self._continuation_states(prompts, continuations, memory, max_batch_tokens):
             results[row] = self._head_of_distribution(hidden, min(top_k, self.backbone.vocab_size))
         return [results[row] for row in range(len(prompts))]
-
-    def hidden(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None,
-        memory: MemoryBatch | None,
-        *,
-        cache: Any = None,
-        position_ids: Tensor | None = None,
-    ) -> Tensor:
-        """Last hidden states, shape (B, T, D), of one forward with one batch of memories."""
-        with attached(self.backbone, memory):
-            return self._run(input_ids, attention_mask, cache=cache, position_ids=position_ids)
 
     def _run(self, input_ids: Tensor, attention_mask: Tensor | None, *, cache: Any = None, position_ids: Tensor | None = None) -> Tensor:
         """One forward with whatever this thread has attached, shape (B, T, D).

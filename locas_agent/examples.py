@@ -108,11 +108,11 @@ class ExampleBatch:
             len(examples),
         )
 
-    def losses(self, logits: Tensor) -> Tensor:
-        """Return the loss of every scored token, shape (n,); without a teacher the divergence is -log p(target)."""
+    def losses(self, logits: Tensor, span: slice = slice(None)) -> Tensor:
+        """Return the loss of every scored token, shape (n,), or of a span of them; without a teacher the divergence is -log p(target)."""
         if self.teacher_ids.shape[1] == 1 and not self.teacher_logprobs.any():
-            return next_token_loss(logits, self.targets)
-        return teacher_divergence(logits, self.teacher_ids, self.teacher_logprobs)
+            return next_token_loss(logits, self.targets[span])
+        return teacher_divergence(logits, self.teacher_ids[span], self.teacher_logprobs[span])
 
 
 def with_teacher(

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from locas_agent.backbone import Backbone
-from locas_agent.engine import MAX_BATCH_TOKENS, Engine, micro_batches, pad
+from locas_agent.batching import micro_batches, pad
+from locas_agent.engine import MAX_BATCH_TOKENS, Engine
 from locas_agent.errors import ConfigurationError
 from locas_agent.memory import DOWN, GATE, INITIALIZATIONS, UP, LocasMemory
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from locas_agent.attach import side_ffn
-from locas_agent.engine import MAX_BATCH_TOKENS, Engine, micro_batches
+from locas_agent.batching import micro_batches
+from locas_agent.engine import MAX_BATCH_TOKENS, Engine
 from locas_agent.examples import Example, ExampleBatch
 from locas_agent.memory import MemoryBatch
 

@@ -8,7 +8,7 @@ Shapes: L layers that carry a memory, U users, P scored positions per user (padd
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ from locas_agent.readout import Readout, States
 
 SCORED_ROWS = 64
 """Examples scored in one forward."""
+HEAD_ROWS = 256
+"""Positions whose logits are held at once in training."""
 
 Score = tuple[Tensor, bool]
 """Loss of every scored token, nats, shape (n,), and whether greedy decoding would give them all."""
@@ -62,8 +64,9 @@ class WholeStudent:
         def losses(part: Tensor, chosen: slice) -> Tensor:
             batch = ExampleBatch.of(examples[chosen], pad_id=backbone.pad_id, device=backbone.device)
             memory = MemoryBatch.training(part, scale[:, chosen], backbone, rows_per_memory=len(examples[0]))
-            logits = self._engine.logits(batch.input_ids, memory=memory, positions=batch.positions)
-            return weight * mean_by_user(batch.losses(logits), batch.rows, batch.row_weights, batch.n_users)
+            hidden = self._engine.hidden(batch.input_ids, None, memory)[batch.positions]  # (n, D)
+            by_token = losses_in_parts(hidden, lambda part, span: batch.losses(self._engine.head(part), span))
+            return weight * mean_by_user(by_token, batch.rows, batch.row_weights, batch.n_users)
 
         longest = max(example.n_tokens for user in examples for example in user)
         return _accumulate(slab, max(1, self._max_batch_tokens // (len(examples[0]) * longest)), losses)
@@ -191,3 +194,42 @@ def _accumulate(slab: Tensor, users: int, losses: Callable[[Tensor, slice], Tens
         slab.grad[:, chosen] += part.grad
         found.append(by_user.detach().cpu())
     return torch.cat(found)
+
+
+def losses_in_parts(hidden: Tensor, losses: Callable[[Tensor, slice], Tensor]) -> Tensor:
+    """Losses of many tokens, of which only some have their logits in memory at once.
+
+    Each token's loss depends on its own hidden state alone, so a part's gradient can be taken at once and its logits dropped: 2,048 positions of 152k
+    words are 1.2 GB, and several times that until the backward.
+
+    Args:
+        hidden: normed hidden states, shape (n, D); gradients flow into them, but no second ones.
+        losses: of some of them, shape (P, D), given with their place among all; shape (P,).
+
+    Returns:
+        Shape (n,).
+    """
+    found: Tensor = _InParts.apply(hidden, losses)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _InParts(torch.autograd.Function):
+    """See `losses_in_parts`."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, losses: Callable[[Tensor, slice], Tensor]) -> Tensor:
+        found, gradients = [], []
+        for start in range(0, len(hidden), HEAD_ROWS):
+            span = slice(start, start + HEAD_ROWS)
+            part = hidden[span].detach().requires_grad_(True)
+            with torch.enable_grad():
+                own = losses(part, span)
+                gradients += torch.autograd.grad(own.sum(), part)
+            found.append(own.detach())
+        ctx.save_for_backward(torch.cat(gradients))
+        return torch.cat(found)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = ctx.saved_tensors  # of each token's loss with respect to its own hidden state
+        return gradient * upstream[0][:, None].to(gradient.dtype), None

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from locas_agent.config import StudySettings
-from locas_agent.engine import Engine, Generation
+from locas_agent.decoding import Generation
+from locas_agent.engine import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.pieces import Piece
 from locas_agent.prompting import Message, question

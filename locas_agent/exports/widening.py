@@ -78,7 +78,7 @@ def widened(backbone: Backbone, rows: Tensor) -> PreTrainedModel:
         ExchangeError: this architecture cannot hold FFNs of that width.
     """
     model: Any = copy.deepcopy(backbone.model)
-    _remove_hooks(model)
+    attach.uninstall(model)
     for site, (gate, up, down) in zip(find_sites(model.get_decoder(), name=backbone.name), rows, strict=True):
         _append(site, gate, up, down)
     _set_width(backbone, model, rows.shape[2])
@@ -175,11 +175,3 @@ def _check_rebuilds(backbone: Backbone, model: Any) -> None:
         raise ExchangeError(
             f"{type(model).__name__} cannot hold a wider FFN: built anew it differs in {len(wrong)} tensors, such as {wrong[0]}; use form='memory'"
         )
-
-
-def _remove_hooks(model: nn.Module) -> None:
-    """Take what `attach.install` registered off a copy; hooks of others stay."""
-    for module in model.modules():
-        for hooks in (module._forward_hooks, module._forward_pre_hooks):
-            for number in [number for number, hook in hooks.items() if getattr(hook, "__module__", None) == attach.__name__]:
-                del hooks[number]

@@ -68,7 +68,7 @@ def test_dense_and_lora_compute_what_the_attached_memory_computes(family: str, w
     with torch.no_grad():
         model = AutoModelForCausalLM.from_pretrained(dense)
         # fp32: sums over 64 neurons, half of a GEMM's order differs from 48 and 4 apart
-        assert (model(input_ids=IDS).logits - expected).abs().max() <= 1e-5 * largest
+        assert (model(input_ids=IDS).logits - expected).abs().max() <= 1e-5
         assert model.config.get_text_config().intermediate_size == 64
         base = AutoModelForCausalLM.from_pretrained(adapter / "base")
         assert (base(input_ids=IDS).logits - bare).abs().max() <= 1e-6 * largest
