@@ -21,6 +21,9 @@ from locas_storage import MemoryStore, Revision, Turn, TurnDraft, UserKey
 
 Append = Callable[[UserKey, Sequence[TurnDraft]], list[Turn]]
 
+FIRST_TURNS = 32
+"""Newest turns that are read at first; twice as many each time until they hold the window and all that is not learnt."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -100,16 +103,27 @@ class Replies:
         finish(self._answered(asked, prompt, ids))
 
     def layout(self, key: UserKey, *, max_new_tokens: int | None = None) -> window.Layout:
-        """Sort the user's newest turns into window, overflow that fits, and the rest; reads no more turns than could fit."""
+        """Sort the user's newest turns into window, overflow that fits, and the rest; reads no more of the journal than that takes."""
         state = self._store.state(key)
         room = self._backbone.context_tokens - (max_new_tokens or self._settings.max_new_tokens)
-        newest = self._store.turns(key, newest=max(8, self._backbone.context_tokens // 4))
         learnt = state.consolidated_seq if state else 0
+        newest = self._newest(key, learnt)
         laid = window.lay_out(newest, consolidated_seq=learnt, window_tokens=self._settings.window_tokens, room_tokens=room)
         # Session headers and the opening of the answer are not in the turns' counts: measure the whole prompt.
         while len(laid.prompt_turns) > 1 and (excess := len(self._backbone.encode_chat(conversation(laid.prompt_turns))) - room) > 0:
             laid = laid.shortened(excess)
         return laid
+
+    def _newest(self, key: UserKey, learnt: int) -> list[Turn]:
+        """Read the window and all that is not learnt, at most as many turns as could ever fit: what a reply costs does not grow with the journal."""
+        most = max(FIRST_TURNS, self._backbone.context_tokens // 4)
+        count = FIRST_TURNS
+        while True:
+            newest = self._store.turns(key, newest=count)
+            has_window = window.first_of_window(newest, self._settings.window_tokens) > 0
+            if len(newest) < count or count == most or (has_window and newest[0].seq <= learnt + 1):
+                return newest
+            count = min(2 * count, most)
 
     def _say(self, asked: Asked) -> Turn:
         turn = self._append(asked.user, [TurnDraft("user", asked.text, key=asked.key)])[0]

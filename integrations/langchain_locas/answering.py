@@ -24,10 +24,10 @@ class Question:
 
     user: UserKey
     messages: Sequence[Mapping[str, Any]] = field(repr=False)
+    max_tokens: int
     tools: Sequence[Mapping[str, Any]] = ()
     must_call: Sequence[str] = ()
     """The answer has to call one of these tools; empty leaves it to the backbone."""
-    max_tokens: int | None = None
     temperature: float = 0.0
     seed: int = 0
     stop: Sequence[str] = ()
@@ -86,8 +86,7 @@ class Answer:
     @property
     def _room(self) -> int:
         """Most tokens the answer may have."""
-        wanted = self._question.max_tokens or self._agent.config.window.max_new_tokens
-        return min(wanted, self._agent.backbone.context_tokens - self.prompt_tokens)
+        return min(self._question.max_tokens, self._agent.backbone.context_tokens - self.prompt_tokens)
 
     def _pieces(self) -> Iterator[str]:
         agent, question = self._agent, self._question

@@ -15,6 +15,9 @@ from locas_agent.errors import ConfigurationError
 USER_ID = "user_id"
 """The name of the id: of the call's argument, in `configurable` and in the runtime's context."""
 
+_ABSENT = object()
+"""Nothing was given, as against a None that was."""
+
 NO_USER = (
     "no user_id: nobody's memory may answer. Name the user in the call (user_id=...), in the config "
     '({"configurable": {"user_id": ...}}), in the context of an agent, or in the constructor'
@@ -45,8 +48,8 @@ def in_runtime(runtime: Any) -> str | None:
     if runtime is None:
         return None
     context = runtime.context
-    named = context.get(USER_ID) if isinstance(context, Mapping) else getattr(context, USER_ID, None)
-    if named is not None:
+    named = context.get(USER_ID, _ABSENT) if isinstance(context, Mapping) else getattr(context, USER_ID, _ABSENT)
+    if named is not _ABSENT:
         return checked(named, "the context")
     server = runtime.server_info
     return checked(server.user.identity, "the server's identity") if server is not None and server.user is not None else None

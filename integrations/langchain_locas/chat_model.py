@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from threading import Lock
 from typing import Any, Literal, Self, cast
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
@@ -27,7 +26,8 @@ from pydantic import ConfigDict, Field, model_validator
 from langchain_locas.answering import Answer, Question
 from langchain_locas.caller import NO_USER, USER_ID, checked, in_config
 from langchain_locas.messages import to_chat
-from langchain_locas.tool_calls import can_call_tools, must_call, require_tools
+from langchain_locas.opening import Opening, profile_of
+from langchain_locas.tool_calls import must_call, require_tools
 from locas_agent import AgentMemory, UserKey
 from locas_agent.errors import ConfigurationError
 
@@ -38,20 +38,8 @@ _OPTIONS = frozenset(
 )
 """What a call may carry. An option that would do nothing is refused, so that nobody relies on it."""
 
-
-class _Opening:
-    """The `AgentMemory` of models that were given none: built when it is first needed, once for a model and its copies."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._built: dict[tuple[str | None, ...], AgentMemory] = {}
-
-    def get(self, model: str, store: str, device: str | None, dtype: str) -> AgentMemory:
-        with self._lock:
-            parts = (model, store, device, dtype)
-            if parts not in self._built:
-                self._built[parts] = AgentMemory.load(model, store, device=device, dtype=dtype)
-            return self._built[parts]
+_STANDARD = frozenset({"api_key", "max_retries"})
+"""What LangChain's interface gives every constructor and a model in this process has no use for."""
 
 
 class ChatLocas(BaseChatModel):
@@ -94,12 +82,20 @@ class ChatLocas(BaseChatModel):
     """Longest time for an answer, in seconds."""
     streaming: bool = False
     """Whether `invoke` tells callbacks of the answer while it is written."""
-    opening: _Opening = Field(default_factory=_Opening, exclude=True, repr=False)
+    opening: Opening = Field(default_factory=Opening, exclude=True, repr=False)
 
     model_config = ConfigDict(populate_by_name=True, arbitrary_types_allowed=True, protected_namespaces=())
 
     def __init__(self, model: str = DEFAULT_MODEL, **fields: Any) -> None:
         super().__init__(model=model, **fields)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        names = {name for field, info in cls.model_fields.items() for name in (field, info.alias) if name}
+        if unknown := sorted(set(fields) - names - _STANDARD):
+            raise ConfigurationError(f"a ChatLocas with {', '.join(unknown)}, which it does not know: see help(ChatLocas) for its options")
+        return fields
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -115,7 +111,7 @@ class ChatLocas(BaseChatModel):
         """The memory behind this model, loaded if it was not yet: for middleware, histories, tools, and to consolidate."""
         memory = self.memory or self.opening.get(self.model, self.store, self.device, self.dtype)
         if self.profile is None:
-            self.profile = _profile(memory)
+            self.profile = profile_of(memory.backbone)
         return memory
 
     # The user's way into a call ----------------------------------------------------------------------------------------
@@ -174,13 +170,26 @@ class ChatLocas(BaseChatModel):
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         """Extend the cache key by whatever changes an answer: tenant, user, backbone, and the state of the user's memory.
 
-        The fence rises with every change of the current revision, the epoch when the user is erased, so no number comes twice.
+        The user stands in it as a digest: a cache is often a service of its own. The fence rises with every change of the current
+        revision, the epoch when the user is erased, so no number comes twice.
         """
         memory, key = self.agent_memory, self._key(kwargs)
         memory.current(key)  # turns whose time is over are forgotten first, as they are before an answer
         state = memory.store.state(key)
         version = (state.epoch, state.fence) if state is not None else None
-        return f"{super()._get_llm_string(stop=stop, **kwargs)}|{key.digest}|{memory.backbone.fingerprint}|{version}"
+        bare = super()._get_llm_string(stop=stop, **{name: value for name, value in kwargs.items() if name != USER_ID})
+        return f"{bare}|{key.digest}|{memory.backbone.fingerprint}|{version}|{self.answer_tokens(kwargs.get('max_tokens'))}"
+
+    def answer_tokens(self, max_tokens: int | None = None) -> int:
+        """Return how many tokens an answer may have: as the call says, else the constructor, else the memory's configuration.
+
+        Raises:
+            ConfigurationError: it is less than one.
+        """
+        given = self.max_tokens if max_tokens is None else max_tokens
+        if given is not None and given < 1:
+            raise ConfigurationError(f"max_tokens is {given}: an answer has at least one token; leave it out for the memory's configuration")
+        return given or self.agent_memory.config.window.max_new_tokens
 
     # Generation --------------------------------------------------------------------------------------------------------
 
@@ -210,7 +219,7 @@ class ChatLocas(BaseChatModel):
         tools = kwargs.get("tools") or ()
         return Question(
             user=self._key(kwargs), messages=to_chat(messages), tools=tools, must_call=must_call(kwargs.get("tool_choice"), tools),
-            max_tokens=kwargs.get("max_tokens", self.max_tokens), temperature=kwargs.get("temperature", self.temperature) or 0.0,
+            max_tokens=self.answer_tokens(kwargs.get("max_tokens")), temperature=kwargs.get("temperature", self.temperature) or 0.0,
             seed=kwargs.get("seed", self.seed), stop=stop or self.stop or (), timeout_seconds=kwargs.get("timeout", self.timeout),
         )  # fmt: skip
 
@@ -268,7 +277,7 @@ class ChatLocas(BaseChatModel):
         return params
 
     def _resolve_model_profile(self) -> ModelProfile | None:
-        return None if self.memory is None else _profile(self.memory)  # else when it is loaded
+        return None if self.memory is None else profile_of(self.memory.backbone)  # else when it is loaded
 
     def get_token_ids(self, text: str) -> list[int]:
         """Return the backbone's token ids of a text."""
@@ -285,12 +294,3 @@ class ChatLocas(BaseChatModel):
 def _check_options(kwargs: Mapping[str, Any]) -> None:
     if unknown := sorted(set(kwargs) - _OPTIONS):
         raise ConfigurationError(f"a call with {', '.join(unknown)}: ChatLocas knows {', '.join(sorted(_OPTIONS))}; leave the others out")
-
-
-def _profile(memory: AgentMemory) -> ModelProfile:
-    backbone, calls = memory.backbone, can_call_tools(memory.backbone)
-    return {
-        "name": backbone.name, "open_weights": True, "max_input_tokens": backbone.context_tokens, "max_output_tokens": backbone.context_tokens,
-        "text_inputs": True, "text_outputs": True, "image_inputs": False, "audio_inputs": False, "video_inputs": False,
-        "reasoning_output": False, "temperature": True, "tool_calling": calls, "tool_choice": calls, "structured_output": False,
-    }  # fmt: skip

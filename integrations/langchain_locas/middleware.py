@@ -64,12 +64,13 @@ class LocasMemoryMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         thread = self._thread(request.runtime, config)
         turns = record(self._memory, thread, request.messages)
         system = [request.system_message] if request.system_message is not None else []
+        answer = model.answer_tokens(request.model_settings.get("max_tokens"))
 
         def count(messages: Any) -> int:
             return model.get_num_tokens_from_messages([*system, *messages], request.tools)
 
         return request.override(
-            messages=live(self._memory, thread, request.messages, turns, count),  # type: ignore[arg-type]
+            messages=live(self._memory, thread, request.messages, turns, answer_tokens=answer, count=count),  # type: ignore[arg-type]
             model_settings={**request.model_settings, USER_ID: thread.user.key.user},
         )
 

@@ -44,7 +44,13 @@ def record(agent: AgentMemory, thread: Thread, messages: Sequence[BaseMessage]) 
 
 
 def live(
-    agent: AgentMemory, thread: Thread, messages: Sequence[BaseMessage], turns: dict[str, Turn], count: Callable[[Sequence[BaseMessage]], int]
+    agent: AgentMemory,
+    thread: Thread,
+    messages: Sequence[BaseMessage],
+    turns: dict[str, Turn],
+    *,
+    answer_tokens: int,
+    count: Callable[[Sequence[BaseMessage]], int],
 ) -> list[BaseMessage]:
     """Return what a model has to see: the newest exchanges that fill the window, and older ones that are not learnt, while there is room.
 
@@ -55,12 +61,14 @@ def live(
         thread: whose messages.
         messages: of the thread, oldest first.
         turns: what `record` returned for them.
+        answer_tokens: longest answer; the prompt leaves room for it, but never less than half the context to itself.
         count: tokens of a prompt that holds given messages.
     """
     exchanges = _exchanges(_to_be_shown(messages, turns, is_thread=thread.thread_id is not None))
     state = agent.store.state(thread.user.key)
     learnt = state.consolidated_seq if state else 0
-    room = agent.backbone.context_tokens - agent.config.window.max_new_tokens
+    context = agent.backbone.context_tokens
+    room = context - min(answer_tokens, context // 2)
     units = _units(agent, exchanges, turns, is_thread=thread.thread_id is not None)
     laid = lay_out(units, consolidated_seq=learnt, window_tokens=agent.config.window.window_tokens, room_tokens=room)
     # System message, tools and the template's own tokens are in no unit: measure the whole prompt.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from locas_agent import Backbone
-from locas_agent.engine import Allowed
+from locas_agent.decoding import Allowed
 from locas_agent.errors import BackboneError, ConfigurationError
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"

@@ -1,18 +1,30 @@
-"""The LangChain examples and every code block of docs/langchain.md run as anybody would run them, warnings being errors."""
+"""The LangChain examples and every code block of docs/langchain.md run as anybody would run them, warnings being errors.
+
+A process of its own costs seconds of importing, so there is one for the page and one for the restart; what an example prints before that
+is read in this process, where warnings are errors too.
+"""
 
 from __future__ import annotations
 
+import io
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import langchain_locas
 from tests.unit.langchain.conftest import tool_backbone
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
+ASSISTANT = EXAMPLES / "assistant.py"
+PAGE = ROOT / "docs" / "langchain.md"
+
+LARGE = '"Qwen/Qwen3-8B", "sqlite:///qwen.db", device="cuda:0", dtype="bfloat16"'
+"""The one block that needs a GPU and a download; in its place stands a random backbone with a template for tools."""
 
 
 def run(*arguments: str, folder: Path, lines: str = "") -> subprocess.CompletedProcess[str]:
@@ -22,43 +34,57 @@ def run(*arguments: str, folder: Path, lines: str = "") -> subprocess.CompletedP
     return subprocess.run(command, cwd=folder, env=environment, input=lines, check=False, capture_output=True, text=True, timeout=280)
 
 
+def run_here(example: Path, *, folder: Path, lines: str, patched: pytest.MonkeyPatch) -> None:
+    """Run an example as `python EXAMPLE` would in a folder, in this process."""
+    patched.chdir(folder)
+    patched.setattr(sys, "argv", [str(example)])
+    patched.setattr(sys, "stdin", io.StringIO(lines))
+    runpy.run_path(str(example), run_name="__main__")
+
+
 def blocks() -> list[str]:
-    text = (ROOT / "docs" / "langchain.md").read_text(encoding="utf-8")
-    return [block.partition("\n```")[0] for block in text.split("```python\n")[1:]]
+    return [block.partition("\n```")[0] for block in PAGE.read_text(encoding="utf-8").split("```python\n")[1:]]
 
 
 @pytest.mark.slow
 def test_every_block_of_the_page_runs_without_a_warning(tmp_path: Path) -> None:
-    stand_in = tmp_path / "stand-in"
+    stand_in, folder = tmp_path / "stand-in", tmp_path / "empty"
     made = tool_backbone()
     made.model.save_pretrained(stand_in)
     made.tokenizer.save_pretrained(stand_in)
-    code = "\n".join(blocks())
-    large = '"Qwen/Qwen3-8B", "sqlite:///qwen.db", device="cuda:0", dtype="bfloat16"'
-    assert code.count(large) == 1  # the one block that needs a GPU and a download runs on a random backbone
-    folder = tmp_path / "empty"
     folder.mkdir()
-    done = run("-c", code.replace(large, f'{str(stand_in)!r}, "sqlite:///qwen.db"').replace("max_tokens=512", "max_tokens=8"), folder=folder)
+    code = "\n".join(blocks())
+    assert code.count(LARGE) == 1
+    done = run("-c", code.replace(LARGE, f'{str(stand_in)!r}, "sqlite:///qwen.db"').replace("max_tokens=512", "max_tokens=8"), folder=folder)
     assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    assert "Exception" not in done.stderr  # what nobody could raise, while objects were let go
     assert "Zorbin" in done.stdout.splitlines()[0]
     assert "4071" in done.stdout
     assert "['user', 'assistant', 'user', 'assistant']" in done.stdout
     assert sorted(path.name for path in folder.iterdir()) == ["locas.db", "qwen.db"]
 
 
+def test_page_uses_every_adapter() -> None:
+    # So the run above is that of each adapter with warnings as errors from its import on.
+    code = "\n".join(blocks())
+    assert [name for name in langchain_locas.__all__ if f"{name}(" not in code and name not in ("AnswerTimeout", "PromptTooLong")] == []
+
+
 def test_assistant_is_short() -> None:
-    assert len((EXAMPLES / "assistant.py").read_text(encoding="utf-8").splitlines()) < 120
+    assert len(ASSISTANT.read_text(encoding="utf-8").splitlines()) < 120
 
 
 @pytest.mark.slow
-def test_assistant_remembers_after_a_restart_and_forgets(tmp_path: Path) -> None:
-    assistant = str(EXAMPLES / "assistant.py")
-    told = run(assistant, folder=tmp_path, lines="My dog is called Zorbin.\n/learn\n/user ben\nMy locker opens with 4071.\n/learn\n/turns\n")
-    assert told.returncode == 0, told.stderr
-    assert told.stdout.count("(admitted: 2 turns)") == 2
-    assert "1 user: My locker opens with 4071." in told.stdout
+def test_assistant_remembers_after_a_restart_and_forgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    told = "My dog is called Zorbin.\n/learn\n/user ben\nMy locker opens with 4071.\n/turns\n"
+    run_here(ASSISTANT, folder=tmp_path, lines=told, patched=monkeypatch)
+    first = capsys.readouterr()
+    assert "(admitted: 2 turns)" in first.out
+    assert "1 user: My locker opens with 4071." in first.out
+    assert "Zorbin" not in first.out.partition("(ben speaks)")[2]
     asked = "What is my dog called?"
-    again = run(assistant, folder=tmp_path, lines=f"{asked}\n/user ben\n{asked}\n/user ada\n/forget 4\n/forget 1\n{asked}\n")
+    again = run(str(ASSISTANT), folder=tmp_path, lines=f"{asked}\n/user ben\n{asked}\n/user ada\n/forget 4\n/forget 1\n{asked}\n")
     assert again.returncode == 0, again.stderr
     mine, others, *rest = again.stdout.splitlines()
     assert "Zorbin" in mine  # a new thread in a new process: from the weights
@@ -67,8 +93,9 @@ def test_assistant_remembers_after_a_restart_and_forgets(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_memory_follows_the_user_from_thread_to_thread(tmp_path: Path) -> None:
-    done = run(str(EXAMPLES / "langgraph_thread.py"), folder=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "ada, tuesday (2 messages in the thread, revision 1)" in done.stdout
+def test_memory_follows_the_user_from_thread_to_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_here(EXAMPLES / "langgraph_thread.py", folder=tmp_path, lines="", patched=monkeypatch)
+    assert ended.value.code == 0
+    assert "ada, tuesday (2 messages in the thread, revision 1)" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []

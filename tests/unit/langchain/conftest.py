@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from langchain_core.caches import InMemoryCache
+from langchain_core.globals import set_llm_cache
 from pytest_socket import disable_socket, enable_socket
 
 from langchain_locas import ChatLocas
-from locas_agent import AgentMemory, Backbone, LocasConfig
+from locas_agent import AgentMemory, Backbone, InMemoryStore, LocasConfig
+from locas_agent.memory import LocasMemory
 from locas_agent.serialization import to_bytes
 from locas_storage import Revision, RevisionDraft, open_store
 from tests.conftest import MakeMemory, byte_tokenizer, tiny_model
@@ -70,26 +73,26 @@ def agent(make_agent: MakeAgent) -> AgentMemory:
     return make_agent()
 
 
+def taught(agent: AgentMemory, payload: LocasMemory, user: str, *, tenant: str = "default") -> Revision:
+    """Make everything a user said learnt, as this memory."""
+    handle = agent.for_user(user, tenant=tenant)
+    if not handle.turns():
+        handle.add("user", "Something was said.")
+    state = agent.store.state(handle.key)
+    assert state is not None
+    if state.consolidated_seq == state.turns:
+        handle.add("user", "Something more was said.")
+    draft = RevisionDraft(
+        parent=state.head, fingerprint=agent.backbone.fingerprint, config_hash="test", code_version="test", seed=0,
+        from_seq=state.consolidated_seq + 1, to_seq=max(state.turns, state.consolidated_seq + 1), payload=to_bytes(payload),
+    )  # fmt: skip
+    return agent.store.commit(handle.key, draft)
+
+
 @pytest.fixture
 def teach(agent: AgentMemory, make_memory: MakeMemory, with_tools: Backbone) -> Teach:
-    """Make everything a user said learnt, by a memory that changes every answer: `teach("ada", seed=3)`."""
-
-    def learn(user: str, *, seed: int, tenant: str = "default") -> Revision:
-        handle = agent.for_user(user, tenant=tenant)
-        if not handle.turns():
-            handle.add("user", "Something was said.")
-        state = agent.store.state(handle.key)
-        assert state is not None
-        draft = RevisionDraft(
-            parent=state.head, fingerprint=with_tools.fingerprint, config_hash="test", code_version="test", seed=seed,
-            from_seq=state.consolidated_seq + 1, to_seq=max(state.turns, state.consolidated_seq + 1),
-            payload=to_bytes(make_memory(seed, on=with_tools)),
-        )  # fmt: skip
-        if draft.to_seq > state.turns:
-            handle.add("user", "Something more was said.")
-        return agent.store.commit(handle.key, draft)
-
-    return learn
+    """Give a user a memory that changes every answer: `teach("ada", seed=3)`."""
+    return lambda user, *, seed, tenant="default": taught(agent, make_memory(seed, on=with_tools), user, tenant=tenant)
 
 
 @pytest.fixture
@@ -97,4 +100,22 @@ def model(agent: AgentMemory, teach: Teach) -> ChatLocas:
     """A chat model without a user; `USERS` have a memory each."""
     for seed, user in enumerate(USERS):
         teach(user, seed=seed)
+    return ChatLocas(memory=agent)
+
+
+@pytest.fixture
+def cached() -> Iterator[InMemoryCache]:
+    """LangChain's cache of answers, switched on."""
+    cache = InMemoryCache()
+    set_llm_cache(cache)
+    yield cache
+    set_llm_cache(None)
+
+
+@pytest.fixture(scope="session")
+def shared_model(with_tools: Backbone, make_memory: MakeMemory) -> ChatLocas:
+    """The same, made once; never journal, teach or forget anything in its memory."""
+    agent = AgentMemory(backbone=with_tools, store=InMemoryStore(), config=CONFIG)
+    for seed, user in enumerate(USERS):
+        taught(agent, make_memory(seed, on=with_tools), user)
     return ChatLocas(memory=agent)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.exceptions import ContextOverflowError, ModelTimeoutError
-from langchain_core.globals import set_llm_cache
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.runnables import ConfigurableField
 
@@ -71,15 +70,15 @@ def test_nothing_is_journalled(model: ChatLocas, agent: AgentMemory) -> None:
     assert "nobody yet" not in [key.user for key in agent.users()]
 
 
-def test_usage_counts_the_tokens_of_the_template(model: ChatLocas, with_tools: Backbone) -> None:
-    answer = model.invoke(ASKED, user_id=ADA, max_tokens=5)
+def test_usage_counts_the_tokens_of_the_template(shared_model: ChatLocas, with_tools: Backbone) -> None:
+    answer = shared_model.invoke(ASKED, user_id=ADA, max_tokens=5)
     prompt = with_tools.encode_chat([{"role": "user", "content": ASKED}])
     assert answer.usage_metadata is not None
     assert (answer.usage_metadata["input_tokens"], answer.usage_metadata["output_tokens"]) == (len(prompt), 5)
     assert answer.response_metadata["finish_reason"] == "length"
-    assert model.get_num_tokens_from_messages([HumanMessage(ASKED)]) == len(prompt)
-    assert model.get_num_tokens("aé") == 3  # bytes: the backbone's tokenizer, nobody else's
-    assert model.get_num_tokens_from_messages([HumanMessage(ASKED)], [add]) > len(prompt)
+    assert shared_model.get_num_tokens_from_messages([HumanMessage(ASKED)]) == len(prompt)
+    assert shared_model.get_num_tokens("aé") == 3  # bytes: the backbone's tokenizer, nobody else's
+    assert shared_model.get_num_tokens_from_messages([HumanMessage(ASKED)], [add]) > len(prompt)
 
 
 def test_profile_is_the_backbones(model: ChatLocas, agent: AgentMemory, backbone: Backbone) -> None:
@@ -90,21 +89,14 @@ def test_profile_is_the_backbones(model: ChatLocas, agent: AgentMemory, backbone
     assert plain.profile["tool_calling"] is False
 
 
-def test_sampling_follows_the_seed(model: ChatLocas) -> None:
+def test_sampling_follows_the_seed(shared_model: ChatLocas) -> None:
     def answer(seed: int) -> Any:
-        return model.invoke(ASKED, user_id=ADA, temperature=1.0, seed=seed).content
+        return shared_model.invoke(ASKED, user_id=ADA, temperature=1.0, seed=seed).content
 
     assert answer(1) == answer(1) != answer(2)
 
 
 # Caching ---------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def cached() -> Iterator[None]:
-    set_llm_cache(InMemoryCache())
-    yield
-    set_llm_cache(None)
 
 
 def count_answers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -138,6 +130,25 @@ def test_cache_keeps_users_tenants_and_revisions_apart(model: ChatLocas, agent: 
 
 
 @pytest.mark.usefixtures("cached")
+async def test_cache_serves_async_calls_and_keeps_lengths_apart(model: ChatLocas, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = count_answers(monkeypatch)
+    first = await model.ainvoke(ASKED, user_id=ADA)
+    assert (await model.ainvoke(ASKED, user_id=ADA)).content == first.content == model.invoke(ASKED, user_id=ADA).content
+    assert len(asked) == 1
+    assert (await model.ainvoke(ASKED, user_id=BEN)).content != first.content
+    await model.ainvoke(ASKED, user_id=ADA, max_tokens=5)
+    assert len(asked) == 3
+
+
+def test_cache_is_not_told_who_asked(model: ChatLocas, cached: InMemoryCache) -> None:
+    model.invoke(ASKED, user_id="ada@example.org")
+    ChatLocas(memory=model.memory, user_id="ada@example.org").invoke(ASKED)
+    kept = repr(cached.__dict__)
+    assert ASKED in kept
+    assert "ada@example.org" not in kept
+
+
+@pytest.mark.usefixtures("cached")
 def test_cache_answers_nobody_who_was_erased(model: ChatLocas, agent: AgentMemory, teach: Teach, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = count_answers(monkeypatch)
     model.invoke(ASKED, user_id=ADA)
@@ -160,35 +171,35 @@ def test_without_the_user_in_the_key_the_cache_would_leak(model: ChatLocas, agen
 # Stopping --------------------------------------------------------------------------------------------------------------
 
 
-def test_answer_ends_before_a_stop_word(model: ChatLocas) -> None:
-    whole = str(model.invoke(ASKED, user_id=ADA, max_tokens=40).content)
+def test_answer_ends_before_a_stop_word(shared_model: ChatLocas) -> None:
+    whole = str(shared_model.invoke(ASKED, user_id=ADA, max_tokens=40).content)
     word = whole[len(whole) // 2 :][:2]
     for cut in (
-        model.invoke(ASKED, user_id=ADA, max_tokens=40, stop=[word]),
-        ChatLocas(memory=model.memory, stop=[word]).invoke(ASKED, user_id=ADA, max_tokens=40),
+        shared_model.invoke(ASKED, user_id=ADA, max_tokens=40, stop=[word]),
+        ChatLocas(memory=shared_model.memory, stop=[word]).invoke(ASKED, user_id=ADA, max_tokens=40),
     ):
         assert cut.content == whole.partition(word)[0].rstrip()
         assert cut.response_metadata["finish_reason"] == "stop"
-    streamed = "".join(str(chunk.content) for chunk in model.stream(ASKED, user_id=ADA, max_tokens=40, stop=[word]))
+    streamed = "".join(str(chunk.content) for chunk in shared_model.stream(ASKED, user_id=ADA, max_tokens=40, stop=[word]))
     assert streamed == whole.partition(word)[0].rstrip()
 
 
-def test_stream_is_the_answer_in_pieces(model: ChatLocas) -> None:
-    chunks = list(model.stream(ASKED, user_id=ADA, max_tokens=40))
+def test_stream_is_the_answer_in_pieces(shared_model: ChatLocas) -> None:
+    chunks = list(shared_model.stream(ASKED, user_id=ADA, max_tokens=40))
     assert len(chunks) > 5
-    assert "".join(str(chunk.content) for chunk in chunks) == model.invoke(ASKED, user_id=ADA, max_tokens=40).content
+    assert "".join(str(chunk.content) for chunk in chunks) == shared_model.invoke(ASKED, user_id=ADA, max_tokens=40).content
     assert sum(chunk.usage_metadata is not None for chunk in chunks) == 1
 
 
-def test_time_limit_is_kept(model: ChatLocas) -> None:
+def test_time_limit_is_kept(shared_model: ChatLocas) -> None:
     with pytest.raises(ModelTimeoutError, match="within 0 seconds") as caught:
-        model.invoke(ASKED, user_id=ADA, timeout=0)
+        shared_model.invoke(ASKED, user_id=ADA, timeout=0)
     assert isinstance(caught.value, LocasError)
 
 
-def test_messages_beyond_the_context_are_refused(model: ChatLocas) -> None:
+def test_messages_beyond_the_context_are_refused(shared_model: ChatLocas) -> None:
     with pytest.raises(ContextOverflowError, match="send fewer") as caught:
-        model.invoke("x" * 17000, user_id=ADA)
+        shared_model.invoke("x" * 17000, user_id=ADA)
     assert isinstance(caught.value, TurnTooLong)
 
 
@@ -225,9 +236,9 @@ def test_template_with_another_form_of_calls_is_refused(form: str) -> None:
 
 
 @pytest.mark.parametrize("choice", ["any", "required", True, "adder", {"type": "function", "function": {"name": "adder"}}], ids=repr)
-def test_a_forced_call_is_what_the_answer_begins_with(model: ChatLocas, choice: Any) -> None:
+def test_a_forced_call_is_what_the_answer_begins_with(shared_model: ChatLocas, choice: Any) -> None:
     # No script: the random backbone is led by nothing but the constraint, and then writes what it likes.
-    bound = model.bind_tools([add, adder], tool_choice=choice)
+    bound = shared_model.bind_tools([add, adder], tool_choice=choice)
     answer = bound.invoke("3 and 4", user_id=ADA, max_tokens=60)
     assert isinstance(answer, AIMessage)
     (call,) = answer.invalid_tool_calls
@@ -235,15 +246,24 @@ def test_a_forced_call_is_what_the_answer_begins_with(model: ChatLocas, choice: 
     assert str(call["args"]).startswith(tuple(f'<tool_call>{{"name": "{name}", "arguments":' for name in names))
     assert answer.tool_calls == []
     assert answer.content == ""
-    free = model.bind_tools([add, adder]).invoke("3 and 4", user_id=ADA, max_tokens=60)
+    free = shared_model.bind_tools([add, adder]).invoke("3 and 4", user_id=ADA, max_tokens=60)
     assert not free.tool_calls
     assert not free.invalid_tool_calls
 
 
 @pytest.mark.parametrize("choice", ["subtract", "none", {"type": "function", "function": {"name": "subtract"}}], ids=repr)
-def test_choice_of_an_unknown_tool_is_refused(model: ChatLocas, choice: Any) -> None:
+def test_choice_of_an_unknown_tool_is_refused(shared_model: ChatLocas, choice: Any) -> None:
     with pytest.raises(ConfigurationError, match="expected 'auto', 'any' or one of the bound tools, add"):
-        model.bind_tools([add], tool_choice=choice)
+        shared_model.bind_tools([add], tool_choice=choice)
+
+
+def test_structured_output_is_a_call_that_was_parsed(caller: ChatLocas) -> None:
+    schema = {"title": "Sum", "description": "Two numbers.", "type": "object", "properties": {"first": {"type": "integer"}}}
+    form = caller.with_structured_output(schema, include_raw=True)
+    result = form.invoke("Take 3.")
+    assert isinstance(result, dict)
+    assert (result["parsed"], result["parsing_error"]) == ({"first": 3}, None)
+    assert result["raw"].response_metadata["finish_reason"] == "tool_calls"
 
 
 def test_calls_are_parsed_and_results_go_back(caller: ChatLocas) -> None:
@@ -265,20 +285,28 @@ def test_calls_are_parsed_and_results_go_back(caller: ChatLocas) -> None:
 # What is refused, and when a backbone is loaded ------------------------------------------------------------------------
 
 
-def test_options_that_would_do_nothing_are_refused(model: ChatLocas) -> None:
+def test_options_that_would_do_nothing_are_refused(shared_model: ChatLocas) -> None:
     with pytest.raises(ConfigurationError, match="a call with top_p"):
-        model.invoke(ASKED, user_id=ADA, top_p=0.5)
+        shared_model.invoke(ASKED, user_id=ADA, top_p=0.5)
     with pytest.raises(ConfigurationError, match="a call with parallel_tool_calls"):
-        model.bind_tools([add], parallel_tool_calls=False)
+        shared_model.bind_tools([add], parallel_tool_calls=False)
     with pytest.raises(ConfigurationError, match="another model"):
-        model.invoke(ASKED, user_id=ADA, model="large")
+        shared_model.invoke(ASKED, user_id=ADA, model="large")
     with pytest.raises(ConfigurationError, match="without messages"):
-        model.invoke([], user_id=ADA)
+        shared_model.invoke([], user_id=ADA)
     with pytest.raises(ConfigurationError, match="empty text"):
-        model.invoke(ASKED, user_id=ADA, stop=[""])
+        shared_model.invoke(ASKED, user_id=ADA, stop=[""])
+    with pytest.raises(ConfigurationError, match="max_tokens is -1"):
+        shared_model.invoke(ASKED, user_id=ADA, max_tokens=-1)
     image = [{"type": "image", "url": "x"}]
     with pytest.raises(ConfigurationError, match="text only"):
-        model.invoke([HumanMessage(image)], user_id=ADA)  # type: ignore[arg-type]
+        shared_model.invoke([HumanMessage(image)], user_id=ADA)  # type: ignore[arg-type]
+
+
+def test_constructor_takes_what_is_standard_and_refuses_what_it_does_not_know() -> None:
+    ChatLocas(max_retries=2, api_key="none", stop_sequences=["x"], tags=["y"])
+    with pytest.raises(ValueError, match="a ChatLocas with top_p, user, which it does not know"):
+        ChatLocas(user="ada", top_p=0.5)
 
 
 @pytest.mark.parametrize("other", [{"model": "large"}, {"store": "sqlite://"}], ids=str)

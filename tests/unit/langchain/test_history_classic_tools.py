@@ -6,13 +6,20 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from langchain.agents import create_agent
+from langchain_classic.chains import ConversationChain
+from langchain_core.caches import InMemoryCache
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import ConfigurableFieldSpec, RunnableConfig
+from langchain_core.runnables.history import RunnableWithMessageHistory
+from langgraph.checkpoint.memory import InMemorySaver
 
-from langchain_locas import ChatLocas, LocasChatMessageHistory, LocasMemory, memory_tools
+from langchain_locas import ChatLocas, LocasChatMessageHistory, LocasMemory, LocasMemoryMiddleware, memory_tools
 from locas_agent import AgentMemory
 from locas_agent.errors import ConfigurationError, UserErased
 from tests.unit.langchain.conftest import Teach
+
+NOISE = "ignore::langchain_core._api.deprecation.LangChainDeprecationWarning"  # what these adapters are for is marked for removal, and says so
 
 
 def texts(history: LocasChatMessageHistory) -> list[tuple[str, str]]:
@@ -66,6 +73,21 @@ def test_histories_keep_sessions_users_and_tenants_apart(agent: AgentMemory) -> 
     assert [texts(other) for other in others] == [[("human", "Two.")]] * 3
 
 
+@pytest.mark.filterwarnings(NOISE)
+def test_history_serves_a_runnable_with_message_history(agent: AgentMemory) -> None:
+    ids = [ConfigurableFieldSpec(id=name, annotation=str) for name in ("user_id", "session_id")]
+    chain = RunnableWithMessageHistory(
+        ChatLocas(memory=agent), lambda user_id, session_id: LocasChatMessageHistory(user_id, session_id, memory=agent), history_factory_config=ids
+    )  # type: ignore[arg-type]
+    for user, text in (("ada", "One."), ("ben", "Hello."), ("ada", "Two.")):
+        answer = chain.invoke([HumanMessage(text)], {"configurable": {"user_id": user, "session_id": "monday"}})
+    read = texts(LocasChatMessageHistory("ada", "monday", memory=agent))
+    assert [kind for kind, _ in read] == ["human", "ai", "human", "ai"]
+    assert [text for kind, text in read if kind == "human"] == ["One.", "Two."]
+    assert read[-1] == ("ai", str(answer.content).strip())
+    assert [text for kind, text in texts(LocasChatMessageHistory("ben", "monday", memory=agent)) if kind == "human"] == ["Hello."]
+
+
 # Classic memory --------------------------------------------------------------------------------------------------------
 
 
@@ -91,6 +113,16 @@ def test_classic_memory_asks_which_input_was_said(agent: AgentMemory) -> None:
     LocasMemory(memory=agent, user_id="ada", input_key="b", output_key="y").save_context({"a": "1", "b": "2"}, {"x": "3", "y": "4"})
     assert [turn.content for turn in agent.for_user("ada").turns()] == ["2", "4"]
     assert agent.for_user("ben").turns() == []
+
+
+@pytest.mark.filterwarnings(NOISE)
+def test_classic_memory_serves_a_conversation_chain(agent: AgentMemory) -> None:
+    memory = LocasMemory(memory=agent, user_id="ada", session_id="monday")
+    chain = ConversationChain(llm=ChatLocas(memory=agent, user_id="ada"), memory=memory)
+    answers = [chain.predict(input="One."), asyncio.run(chain.ainvoke({"input": "Two."}))["response"]]
+    turns = [(turn.role, turn.content) for turn in agent.for_user("ada").turns()]
+    assert turns == [("user", "One."), ("assistant", answers[0]), ("user", "Two."), ("assistant", answers[1])]
+    assert chain.prep_inputs({"input": "Three."})["history"].startswith("Human: One.\nAI: ")
 
 
 def test_classic_memory_clears_its_session_only(agent: AgentMemory) -> None:
@@ -133,24 +165,64 @@ def test_model_cannot_say_whose_memory_it_is(agent: AgentMemory) -> None:
 # Deletion --------------------------------------------------------------------------------------------------------------
 
 
-def test_nothing_of_a_user_is_left_anywhere(agent: AgentMemory, teach: Teach, tmp_path: Path) -> None:
+def test_nothing_of_a_user_is_left_anywhere(agent: AgentMemory, teach: Teach, tmp_path: Path, cached: InMemoryCache) -> None:
     history = LocasChatMessageHistory("ada", "monday", memory=agent)
     classic = LocasMemory(memory=agent, user_id="ada", session_id="tuesday")
     history.add_messages([HumanMessage("My dog is Zorbin."), AIMessage("Zorbin it is.")])
     classic.save_context({"input": "Zorbin barks."}, {"output": "Does it."})
     teach("ada", seed=4)
-    model = ChatLocas(memory=agent, user_id="ada")
-    remembering = model.invoke("Who?")
+    model, saver = ChatLocas(memory=agent), InMemorySaver()
+    graph = create_agent(model, middleware=[LocasMemoryMiddleware(agent)], checkpointer=saver)
+    graph.invoke({"messages": [("human", "Zorbin eats.")]}, {"configurable": {"user_id": "ada", "thread_id": "ada-1"}})
+    remembering = model.invoke("Who is Zorbin?", user_id="ada")
     assert remembering.response_metadata["used_memory"]
+    assert b"Zorbin" in everything(tmp_path, saver, cached)  # else nothing could be missed
+
+    # What docs/langchain.md says to do.
     receipt = agent.for_user("ada").erase()
-    assert (receipt.turns, receipt.revisions) == ((1, 2, 3, 4), (1,))
+    saver.delete_thread("ada-1")
+    cached.clear()
+
+    assert (len(receipt.turns), receipt.revisions) == (6, (1,))
     assert history.messages == []
     assert classic.load_memory_variables({}) == {"history": ""}
     assert memory_tools(agent)[0].invoke({"query": "Zorbin"}, {"configurable": {"user_id": "ada"}}) == "Nothing was found."
-    answer = model.invoke("Who?")
+    answer = model.invoke("Who?", user_id="ada")
     assert not answer.response_metadata["used_memory"]
-    assert answer.content == model.invoke("Who?", user_id="nobody").content != remembering.content
+    assert answer.content == model.invoke("Who?", user_id="nobody").content
     with pytest.raises(UserErased):
         history.add_user_message("again")
     agent.close()
-    assert not any(b"Zorbin" in path.read_bytes() for path in tmp_path.glob("locas.db*"))
+    assert b"Zorbin" not in everything(tmp_path, saver, cached)
+
+
+@pytest.mark.parametrize("through", ["tool", "history", "classic"])
+def test_what_an_adapter_forgets_is_in_no_answer_and_no_file(
+    agent: AgentMemory, teach: Teach, tmp_path: Path, through: str, cached: InMemoryCache
+) -> None:
+    history = LocasChatMessageHistory("ada", "monday", memory=agent)
+    history.add_messages([HumanMessage("My dog is Zorbin.")])
+    agent.for_user("ada").add("user", "My cat is Miro.", session="tuesday")
+    teach("ada", seed=4)
+    model = ChatLocas(memory=agent, user_id="ada")
+    before = model.invoke("Who?")
+    match through:
+        case "tool":
+            memory_tools(agent)[1].invoke({"turns": [1]}, {"configurable": {"user_id": "ada"}})
+        case "history":
+            history.clear()
+        case _:
+            LocasMemory(memory=agent, user_id="ada", session_id="monday").clear()
+    after = model.invoke("Who?")  # the cache held an answer of the memory that had seen the turn
+    assert not after.response_metadata["used_memory"]
+    assert after.content != before.content
+    assert [turn.content for turn in agent.for_user("ada").turns()] == ["My cat is Miro."]
+    agent.close()
+    cached.clear()
+    assert b"Zorbin" not in everything(tmp_path, InMemorySaver(), cached)
+
+
+def everything(folder: Path, saver: InMemorySaver, cache: InMemoryCache) -> bytes:
+    """All that is kept: the database's files, the checkpoints, the cached answers."""
+    files = b"".join(path.read_bytes() for path in folder.glob("locas.db*"))
+    return files + repr((saver.storage, saver.blobs, saver.writes, cache.__dict__)).encode()

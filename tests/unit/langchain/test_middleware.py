@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import random
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from langchain.agents import create_agent
-from langchain.agents.middleware import ModelRetryMiddleware
+from langchain.agents.middleware import HumanInTheLoopMiddleware, ModelRetryMiddleware
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.runtime import Runtime, ServerInfo
+from langgraph.types import Command
+from pydantic import BaseModel
 
 from langchain_locas import ChatLocas, LocasMemoryMiddleware, memory_tools
 from langchain_locas import chat_model as module
+from langchain_locas.caller import caller
 from langchain_locas.recording import Thread, live, record
 from locas_agent import AgentMemory, LocasConfig
 from locas_agent.engine import Engine
 from locas_agent.errors import ConfigurationError
-from tests.unit.langchain.conftest import MakeAgent, Teach, tool_backbone
+from locas_storage import MemoryStore
+from tests.unit.langchain.conftest import CONFIG, MakeAgent, Teach, tool_backbone
 from tests.unit.langchain.scripted import ScriptedEngine
 
 
@@ -42,10 +50,10 @@ class Context:
     user_id: str | None = None
 
 
-def build(memory: AgentMemory, *, tools: bool = False, before: Sequence[Any] = (), **options: Any) -> Any:
+def build(memory: AgentMemory, *, tools: bool = False, before: Sequence[Any] = (), max_tokens: int | None = None, **options: Any) -> Any:
     return create_agent(
-        ChatLocas(memory=memory), tools=memory_tools(memory) if tools else [], middleware=[*before, LocasMemoryMiddleware(memory)],
-        checkpointer=InMemorySaver(), context_schema=Context, **options,
+        ChatLocas(memory=memory, max_tokens=max_tokens), tools=memory_tools(memory) if tools else [],
+        middleware=[*before, LocasMemoryMiddleware(memory)], checkpointer=InMemorySaver(), context_schema=Context, **options,
     )  # fmt: skip
 
 
@@ -81,9 +89,26 @@ def prompts(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def test_context_goes_before_configurable(agent: AgentMemory) -> None:
     graph = build(agent)
     graph.invoke(asks("One."), thread("ben"), context=Context("ada"))
-    graph.invoke(asks("Two."), thread("ben", "other"), context=Context())
+    graph.invoke(asks("Two."), thread("ben", "other"))
     assert next(text for _, text in said(agent, "ada")) == "One."
     assert next(text for _, text in said(agent, "ben")) == "Two."
+
+
+@pytest.mark.parametrize("context", [Context(), {"user_id": None}, {"user_id": " "}], ids=repr)
+def test_nobody_in_the_context_is_not_replaced_by_configurable(agent: AgentMemory, context: Any) -> None:
+    graph = create_agent(ChatLocas(memory=agent), middleware=[LocasMemoryMiddleware(agent)])
+    with pytest.raises(ConfigurationError, match="user_id in the context"):
+        graph.invoke(asks("One."), thread("ben"), context=context)
+    assert agent.users() == []
+
+
+def test_authenticated_user_stands_between_context_and_configurable() -> None:
+    server = ServerInfo(assistant_id="a", graph_id="g", user=SimpleNamespace(identity="ada"))  # type: ignore[arg-type]
+    assert caller(Runtime(server_info=server), thread("ben")) == "ada"
+    assert caller(Runtime(context={"user_id": "cleo"}, server_info=server), thread("ben")) == "cleo"
+    assert caller(Runtime(context={"other": 1}), thread("ben")) == "ben"
+    nobody = ServerInfo(assistant_id="a", graph_id="g")
+    assert caller(Runtime(server_info=nobody), thread("ben")) == "ben"
 
 
 def test_nobody_is_refused_and_nothing_is_written(agent: AgentMemory) -> None:
@@ -192,6 +217,57 @@ def test_journalling_that_fails_after_the_answer_is_made_up_for(agent: AgentMemo
     assert [role for role, _ in said(agent, "ada")] == ["user", "assistant", "user", "assistant"]
 
 
+def unreliable(store: MemoryStore, draw: random.Random) -> Callable[..., Any]:
+    """`append` of a store that loses its connection now and then, before the turns are written or after."""
+    append = store.append
+
+    def appending(key: Any, drafts: Any, **options: Any) -> Any:
+        if draw.random() < 0.3:
+            raise OSError("before")
+        turns = append(key, drafts, **options)
+        if draw.random() < 0.3:
+            raise OSError("after")
+        return turns
+
+    return appending
+
+
+def talk(memory: AgentMemory, engine: FlakyEngine, draw: random.Random, *, is_async: bool) -> list[tuple[str, str]]:
+    """Hold a conversation of four questions, each resumed until it comes through, and return what the thread then holds."""
+    graph = build(memory)
+    for number in range(4):
+        given = asks(f"Number {number}.")
+        for _ in range(60):
+            engine.failures = int(draw.random() < 0.3)
+            try:
+                if is_async:
+                    asyncio.run(graph.ainvoke(given, thread("ada")))
+                else:
+                    graph.invoke(given, thread("ada"))
+                break
+            except OSError:  # a connection that broke is one, too
+                given = None  # go on where the thread broke off
+        else:
+            pytest.fail("it never came through")
+    return [("user" if message.type == "human" else "assistant", message.content) for message in graph.get_state(thread("ada")).values["messages"]]
+
+
+@pytest.mark.parametrize(("seed", "is_async"), [(0, False), (1, False), (2, True), (3, True)])
+def test_whatever_fails_each_message_is_one_turn(agent: AgentMemory, monkeypatch: pytest.MonkeyPatch, seed: int, is_async: bool) -> None:
+    draw = random.Random(seed)
+    agent.engine = engine = FlakyEngine(agent.backbone)
+    monkeypatch.setattr(agent.store, "append", unreliable(agent.store, draw))
+    held = talk(agent, engine, draw, is_async=is_async)
+    assert len(held) == 8
+    assert said(agent, "ada") == held
+
+
+def test_without_keys_it_would_be_several(agent: AgentMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Thread, "key_of", lambda self, message: uuid.uuid4().hex)
+    build(agent).invoke(asks("One."), thread("ada"))
+    assert said(agent, "ada").count(("user", "One.")) == 2  # before the model and after
+
+
 def test_thread_resumed_by_another_process_adds_nothing(agent: AgentMemory, make_agent: MakeAgent) -> None:
     saver = InMemorySaver()
     for memory, text in ((agent, "One."), (make_agent(), "Two.")):
@@ -240,6 +316,37 @@ def test_what_tools_say_and_what_middleware_sums_up_is_no_turn(make_agent: MakeA
     assert "Find 'dog' by search_memory." in prompts[1][-1]
 
 
+def test_tool_that_a_person_approves_forgets_and_the_question_stays_one_turn(make_agent: MakeAgent) -> None:
+    memory = make_agent(config=LocasConfig.model_validate({"memory": {"width": 2}, "window": {"max_new_tokens": 200}}))
+    memory.engine = ScriptedEngine(memory.backbone)
+    for text in ("My code is 4071.", "My dog is Rex."):
+        memory.for_user("ada").add("user", text)
+    approving = HumanInTheLoopMiddleware(interrupt_on={"forget_memory": True})
+    graph = build(memory, tools=True, before=[approving])
+    for decision, left in (("reject", ["My code is 4071.", "My dog is Rex."]), ("approve", ["My dog is Rex."])):
+        waiting = graph.invoke(asks("Please forget_memory turn 1."), thread("ada", decision))
+        assert waiting["__interrupt__"]
+        graph.invoke(Command(resume={"decisions": [{"type": decision}]}), thread("ada", decision))
+        texts = [text for _, text in said(memory, "ada")]
+        assert [text for text in texts if text.startswith("My")] == left
+    assert texts.count("Please forget_memory turn 1.") == 2  # one in each thread
+
+
+class Pet(BaseModel):
+    """A pet somebody has."""
+
+    name: str
+    age: int
+
+
+def test_agent_answers_in_a_given_form(make_agent: MakeAgent) -> None:
+    memory = make_agent(config=LocasConfig.model_validate({"memory": {"width": 2}, "window": {"max_new_tokens": 200}}))
+    memory.engine = ScriptedEngine(memory.backbone)
+    answer = build(memory, response_format=Pet).invoke(asks("My pet 'Rex' is 3."), thread("ada"))
+    assert answer["structured_response"] == Pet(name="Rex", age=3)
+    assert said(memory, "ada") == [("user", "My pet 'Rex' is 3.")]  # the form is a call of a tool, which nobody said
+
+
 # What the model sees ---------------------------------------------------------------------------------------------------
 
 
@@ -257,13 +364,16 @@ def test_window_is_kept_and_what_is_learnt_leaves_the_prompt(agent: AgentMemory,
     assert len(graph.get_state(thread("ada")).values["messages"]) == before + 2  # the checkpoint keeps everything
 
 
-def test_prompt_never_exceeds_the_context(make_agent: MakeAgent, prompts: list[list[str]]) -> None:
+@pytest.mark.parametrize("max_tokens", [None, 150])
+def test_prompt_leaves_room_for_the_answer(make_agent: MakeAgent, prompts: list[list[str]], max_tokens: int | None) -> None:
     small = tool_backbone()
     small.model.config.max_position_embeddings = 700
     memory = make_agent(backbone=small)
-    graph = build(memory, system_prompt="Be brief. " * 10)
+    memory.engine = ScriptedEngine(small)  # short answers: it is the room that counts
+    graph = build(memory, system_prompt="Be brief. " * 10, max_tokens=max_tokens)
     for number in range(8):
-        graph.invoke(asks(f"Number {number}: {'x' * 60}"), thread("ada"))
+        answer = graph.invoke(asks(f"Number {number}: {'x' * 60}"), thread("ada"))["messages"][-1]
+        assert answer.usage_metadata["input_tokens"] + (max_tokens or CONFIG.window.max_new_tokens) <= 700
     assert any("Number 7" in text for text in prompts[-1])
     assert not any("Number 0" in text for text in prompts[-1])
     assert prompts[-1][0].startswith("Be brief.")
@@ -286,7 +396,7 @@ def test_calls_go_with_a_forgotten_message(agent: AgentMemory) -> None:
     here = Thread(agent.for_user("ada"), "t")
     record(agent, here, messages)
     here.user.forget(2, wait=False)
-    shown = live(agent, here, messages, record(agent, here, messages), lambda _: 0)
+    shown = live(agent, here, messages, record(agent, here, messages), answer_tokens=12, count=lambda _: 0)
     assert [message.id for message in shown] == ["1", "4"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,7 +15,6 @@ from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 
 from langchain_locas import ChatLocas
-from locas_agent import AgentMemory
 from locas_agent.errors import ConfigurationError
 from tests.unit.langchain.conftest import USERS
 
@@ -25,6 +25,11 @@ ADA, BEN = USERS[0], USERS[1]
 
 def named(user: str) -> RunnableConfig:
     return {"configurable": {"user_id": user}}
+
+
+@pytest.fixture
+def model(shared_model: ChatLocas) -> ChatLocas:
+    return shared_model
 
 
 def same(value: LanguageModelInput) -> LanguageModelInput:
@@ -78,7 +83,7 @@ def tool(part: int) -> int:
 def with_tools(model: ChatLocas, user: str) -> str:
     """With a tool the prompt is another one, and so is the answer: it is compared with that of the same prompt."""
     bound = model.bind_tools([tool])
-    return str(bound.with_config(configurable={"user_id": user}).invoke(ASKED).content)
+    return str(bound.with_config(named(user)).invoke(ASKED).content)
 
 
 def agent_of(model: ChatLocas, user: str) -> str:
@@ -89,7 +94,7 @@ SHAPES: dict[str, Callable[[ChatLocas, str], str | Awaitable[str]]] = {
     "invoke": lambda model, user: str(model.invoke(ASKED, named(user)).content),
     "batch": lambda model, user: str(model.batch([ASKED, ASKED], [named(USERS[5]), named(user)])[1].content),
     "batch of a sequence": lambda model, user: str((RunnableLambda(same) | model).batch([ASKED], [named(user)])[0].content),
-    "with_config": lambda model, user: str(model.with_config(configurable={"user_id": user}).invoke(ASKED).content),
+    "with_config": lambda model, user: str(model.with_config(named(user)).invoke(ASKED).content),
     "bind_tools and with_config": with_tools,
     "stream": lambda model, user: joined(model.stream(ASKED, named(user))),
     "ainvoke": ainvoke,
@@ -106,14 +111,46 @@ async def settled(value: str | Awaitable[str]) -> str:
     return value if isinstance(value, str) else await value
 
 
+def expected(model: ChatLocas, shape: str) -> dict[str, str]:
+    """What Ada and Ben are answered when each is named in a plain call."""
+    plain = model.bind_tools([tool]) if shape == "bind_tools and with_config" else model
+    answers = {user: str(plain.invoke(ASKED, user_id=user).content) for user in (ADA, BEN)}
+    assert answers[ADA] != answers[BEN]  # else nothing could be told apart
+    return answers
+
+
 @pytest.mark.filterwarnings(NOISE)
 @pytest.mark.parametrize("shape", SHAPES)
 async def test_configurable_reaches_the_answer(model: ChatLocas, shape: str) -> None:
-    ask = SHAPES[shape]
-    calls = {user: model.bind_tools([tool]) if ask is with_tools else model for user in (ADA, BEN)}
-    expected = {user: str(call.invoke(ASKED, user_id=user).content) for user, call in calls.items()}
-    assert expected[ADA] != expected[BEN]  # else nothing could be told apart
-    assert {user: await settled(ask(model, user)) for user in (ADA, BEN)} == expected
+    assert {user: await settled(SHAPES[shape](model, user)) for user in (ADA, BEN)} == expected(model, shape)
+
+
+@pytest.fixture
+def no_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Call every shape without a user in the config."""
+    monkeypatch.setattr(sys.modules[__name__], "named", lambda user: {})
+
+
+@pytest.mark.filterwarnings(NOISE)
+@pytest.mark.usefixtures("no_config")
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_constructor_reaches_the_answer(model: ChatLocas, shape: str) -> None:
+    fixed = {user: ChatLocas(memory=model.memory, user_id=user) for user in (ADA, BEN)}
+    assert {user: await settled(SHAPES[shape](fixed[user], user)) for user in (ADA, BEN)} == expected(model, shape)
+
+
+@pytest.mark.filterwarnings(NOISE)
+@pytest.mark.usefixtures("no_config")
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape not in ("bind_tools and with_config", "create_agent")])
+async def test_argument_of_the_call_reaches_the_answer(model: ChatLocas, shape: str) -> None:
+    # Bound, as an argument is where a call has no place for one. Tools cannot be bound to what is bound: `bind_tools(..., user_id=)` it is.
+    bound: Any = {user: model.bind(user_id=user) for user in (ADA, BEN)}
+    assert {user: await settled(SHAPES[shape](bound[user], user)) for user in (ADA, BEN)} == expected(model, shape)
+
+
+def test_argument_goes_along_with_tools(model: ChatLocas) -> None:
+    answers = expected(model, "bind_tools and with_config")
+    assert {user: str(model.bind_tools([tool], user_id=user).invoke(ASKED).content) for user in answers} == answers
 
 
 def test_there_are_thirteen_shapes() -> None:
@@ -164,8 +201,8 @@ async def test_nobody_is_answered_without_an_id(model: ChatLocas) -> None:
         model.generate([[HumanMessage(ASKED)]])
 
 
-def test_a_tenant_is_a_world_of_its_own(agent: AgentMemory, model: ChatLocas) -> None:
-    other = ChatLocas(memory=agent, tenant="other")
+def test_a_tenant_is_a_world_of_its_own(model: ChatLocas) -> None:
+    other = ChatLocas(memory=model.memory, tenant="other")
     assert other.invoke(ASKED, user_id=ADA).response_metadata["memory_revision"] is None
     assert model.invoke(ASKED, user_id=ADA).response_metadata["memory_revision"] == 1
 
