@@ -19,6 +19,11 @@ Short = Annotated[
     bool | None, typer.Option("--short/--bare", help="Ask for a few words, or put bare questions; bare for the bundled backbone unless given.")
 ]
 
+Light = Annotated[
+    bool | None,
+    typer.Option("--light/--full", help="Short study and training, or the default ones; light for the bundled backbone on a file unless given."),
+]
+
 
 def locomo(
     path: Annotated[
@@ -33,6 +38,7 @@ def locomo(
     questions: Annotated[int | None, typer.Option("--questions", min=1, help="At most so many questions of each, from all categories.")] = None,
     arm: Arms = None,
     short: Short = None,
+    light: Light = None,
     answers: Annotated[
         Path | None, typer.Option("--answers", metavar="FILE", help="Keep raw answers as JSON lines; with the same --store a stopped run goes on.")
     ] = None,
@@ -51,15 +57,15 @@ def locomo(
     """Long conversations of LoCoMo are learnt session by session, then questioned. Default store: memory. The data are CC BY-NC and not shipped."""
     if (path is None) == (people is None):
         raise typer.BadParameter("name LoCoMo's file, or make conversations up with --people")
-    from locas_agent.evaluation.locomo import LocomoOptions, data_digest, near_floor, read_disputed, run_locomo
+    from locas_agent.evaluation.locomo import LocomoOptions, data_digest, locomo_config, near_floor, read_disputed, run_locomo
     from locas_agent.evaluation.locomo_data import dialogues_of, read_dialogues
     from locas_agent.evaluation.locomo_people import MadeUpOptions, made_up
-    from locas_agent.evaluation.locomo_plot import check_plot, plot_locomo
-    from locas_agent.evaluation.locomo_report import adversarial_table, locomo_table
-    from locas_agent.evaluation.recall import evaluation_config
+    from locas_agent.evaluation.locomo_plot import plot_locomo
+    from locas_agent.evaluation.locomo_report import adversarial_table, legend, locomo_table
+    from locas_agent.plots import check_picture
 
     if plot is not None:
-        check_plot(plot)
+        check_picture(plot)
     if path is not None:
         dialogues, digest = read_dialogues(path)
     else:
@@ -68,11 +74,14 @@ def locomo(
     chosen = {"conversations": conversation, "first": first, "sessions": sessions, "questions": questions, "arms": arm, "short": short}
     options = LocomoOptions(seed=seed, **{name: value for name, value in chosen.items() if value is not None})
     wrong = read_disputed(disputed) if disputed is not None else frozenset()
-    with open_agent(backbone, store, device, dtype, evaluation_config(None)) as memory, progress_bar() as progress:
+    config = locomo_config(light=light if light is not None else backbone == "tiny" and path is not None)
+    with open_agent(backbone, store, device, dtype, config) as memory, progress_bar() as progress:
         report = run_locomo(memory, dialogues, options, digest=digest, answers=answers, disputed=wrong, progress=progress)
         report["note"] = near_floor(memory) if path is not None else None
-    shown = [locomo_table(report), adversarial_table(report), report["note"]]
-    if report["without_disputed"] is not None:
+    shown = [locomo_table(report), legend(report), adversarial_table(report), report["note"]]
+    if disputed is not None and report["without_disputed"] is None:
+        shown.append("No question that was asked is on the list of disputed answers.")
+    elif report["without_disputed"] is not None:
         shown.append(locomo_table(report | report["without_disputed"], title=f"Without {report['disputed_questions']} disputed gold answers"))
     if plot is not None:
         plot_locomo(report, plot)

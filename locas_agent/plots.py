@@ -75,6 +75,16 @@ def plot_layers(figures: Sequence[LayerFigures], path: str | Path) -> Path:
     return save_figure(figure, path)
 
 
+def check_picture(path: str | Path) -> None:
+    """Refuse a picture that cannot be drawn before hours of work go into what it would show.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+        ConfigurationError: the name has another ending than a picture's.
+    """
+    blank_figure(path, width=1.0)
+
+
 def blank_figure(path: str | Path, *, width: float) -> Figure:
     """Return an empty figure, made without pyplot, whose state all threads of a process would share.
 

@@ -18,18 +18,34 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from locas_agent.agent import AgentMemory
 from locas_agent.checkpoints import TINY
+from locas_agent.config import LocasConfig
 from locas_agent.errors import ConfigurationError
 from locas_agent.evaluation.locomo_answers import AnswerBook
 from locas_agent.evaluation.locomo_arms import ARMS, Arms, Wording
 from locas_agent.evaluation.locomo_data import CATEGORIES, AskedQuestion, Dialogue
 from locas_agent.evaluation.locomo_ingest import handles_of, ingest, learnt
 from locas_agent.evaluation.locomo_report import figures
+from locas_agent.evaluation.recall import evaluation_config
 from locas_agent.progress import Progress
 
 _NEAR_FLOOR = (
     "The bundled backbone speaks of synthetic people only. On real talk it scores near the floor: compare its arms with `none` and `constant`, "
     "and with nothing that was published."
 )
+
+
+_LIGHT = {
+    "study": {"samples_per_turn": 3, "max_rounds": 2, "negatives_per_piece": 4, "max_question_tokens": 40},
+    "training": {"max_steps": 64},
+}
+
+
+def locomo_config(*, light: bool) -> LocasConfig:
+    """Return the configuration of a run: no automatic consolidation, and with `light` a short study and training.
+
+    The bundled backbone keeps hardly a question about real talk however often it asks, and two conversations have to end within the hour.
+    """
+    return evaluation_config(LocasConfig.model_validate(_LIGHT) if light else None)
 
 
 class LocomoOptions(BaseModel):
@@ -82,20 +98,23 @@ def run_locomo(
         The report of the contract.
 
     Raises:
-        ConfigurationError: nothing is left to ask, an unknown arm, or a file of answers of another run.
+        ConfigurationError: nothing is left to ask, nobody is left to answer, an unknown arm, or a file of answers of another run.
     """
     started = time.perf_counter()
     chosen = selected(dialogues, options)
-    arms = [name for name in options.arms if name != "wrong_user" or len(chosen) > 1]
+    arms = [name for name in dict.fromkeys(options.arms) if name != "wrong_user" or len(chosen) > 1]
+    if not arms:
+        raise ConfigurationError("the arm wrong_user asks another conversation's memory: choose two conversations or more, or another arm")
     wording = Wording(options.short if options.short is not None else agent.backbone.name != TINY, options.answer_tokens, options.searched_turns)
     book = AnswerBook(_about(agent, options, digest), answers)
-    handles = handles_of(agent, chosen, digest=digest)
+    handles = handles_of(agent, chosen, digest=digest, sessions=options.sessions)
     ingest(agent, chosen, handles, progress=progress)
     Arms(agent, wording, book).ask(arms, chosen, handles, progress=progress)
     report: dict[str, Any] = {
         "kind": "locomo", "backbone": agent.backbone.name, "seed": options.seed, "conversations": [dialogue.name for dialogue in chosen],
         "sessions": sum(len(dialogue.sessions) for dialogue in chosen), "questions": sum(len(dialogue.questions) for dialogue in chosen),
-        "asked_for_few_words": wording.short, "categories": CATEGORIES, "learnt": learnt(agent, handles),
+        "asked_for_few_words": wording.short, "study": agent.config.study.model_dump(mode="json"),
+        "categories": CATEGORIES, "learnt": learnt(agent, handles),
     }  # fmt: skip
     report |= figures(book, chosen, arms, seed=options.seed)
     kept = [_without(dialogue, disputed) for dialogue in chosen]
@@ -138,6 +157,8 @@ def read_disputed(path: Path) -> frozenset[tuple[str, str]]:
     """
     try:
         entries = json.loads(path.read_bytes())
+        if not isinstance(entries, list):
+            raise TypeError(f"got {type(entries).__name__}")
         return frozenset(
             (str(one["question"]).strip(), str(one["golden_answer"]).strip()) for one in entries if one.get("error_type") != "WRONG_CITATION"
         )
@@ -170,6 +191,6 @@ def _without(dialogue: Dialogue, disputed: frozenset[tuple[str, str]]) -> Dialog
 
 
 def _about(agent: AgentMemory, options: LocomoOptions, digest: str) -> dict[str, Any]:
-    """Return what an answer depends on; which arms and how many questions are asked may differ between runs of one file."""
-    told = options.model_dump(mode="json", exclude={"arms", "questions", "seed"})
+    """Return what an answer depends on; which arms are asked may differ between runs of one file, and the seed decides nothing but a figure."""
+    told = options.model_dump(mode="json", exclude={"arms", "seed"})
     return {"data": digest, "fingerprint": agent.backbone.fingerprint, "config": agent.config.digest(), "options": told}

@@ -109,13 +109,15 @@ class Arms:
 
     def _answers(self, name: str, dialogue: Dialogue, journal: Sequence[Turn], memory: LocasMemory | None) -> Iterator[list[Given]]:
         """Yield the answers of one arm to one conversation, a few at a time."""
-        places = [
-            (asked, form) for asked in dialogue.questions for form in forms(asked) if (dialogue.name, asked.number, name, form) not in self._book
-        ]  # fmt: skip
+        places = [(asked, form) for asked in dialogue.questions for form in forms(asked)]
+        missing = {at for at, (asked, form) in enumerate(places) if (dialogue.name, asked.number, name, form) not in self._book}
         if name == "constant":
-            yield [Given(dialogue.name, asked.number, name, form, CONSTANTS[asked.category], 0) for asked, form in places]
+            constant = [places[at] for at in sorted(missing)]
+            yield [Given(dialogue.name, asked.number, name, form, CONSTANTS[asked.category], 0) for asked, form in constant]
+        if name == "constant" or not missing:
             return
-        rows = sorted(self._rows(name, places, journal), key=lambda row: row.group)
+        # Prompts are laid out for all questions, answered ones too: what fits before a question depends on those beside it.
+        rows = sorted((row for at, row in enumerate(self._rows(name, places, journal)) if at in missing), key=lambda row: row.group)
         for start in range(0, len(rows), ROWS):
             chosen = rows[start : start + ROWS]
             found = asking.answers(
@@ -149,9 +151,10 @@ class Arms:
 
     def _fitted(self, before: Sequence[Sequence[Turn]], groups: Sequence[int], texts: Sequence[str]) -> dict[int, list[Turn]]:
         """Cut each group's turns once, for the longest of its questions, so that the whole group has its beginning in common."""
+        tokens = [len(self._agent.backbone.encode_chat(asking.prompt([], text))) for text in texts]
         longest: dict[int, int] = {}
         for at, group in enumerate(groups):
-            if group not in longest or len(texts[at]) > len(texts[longest[group]]):
+            if group not in longest or tokens[at] > tokens[longest[group]]:
                 longest[group] = at
         return {group: asking.fitting(self._agent, before[at], texts[at], answer_tokens=self._wording.answer_tokens) for group, at in longest.items()}
 

@@ -15,7 +15,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
@@ -92,10 +93,13 @@ def parse_date(text: str) -> datetime:
         ConfigurationError: not of this form.
     """
     match = _DATE.fullmatch(text.strip())
-    if match is None or match[5] not in _MONTHS:
-        raise ConfigurationError(f"not a date of LoCoMo: {text[:40]!r}, expected one like '1:56 pm on 8 May, 2023'")
-    hour = int(match[1]) % 12 + (12 if match[3] == "pm" else 0)
-    return datetime(int(match[6]), _MONTHS.index(match[5]) + 1, int(match[4]), hour, int(match[2]), tzinfo=UTC)
+    try:
+        if match is None:
+            raise ValueError("another form")
+        hour = int(match[1]) % 12 + (12 if match[3] == "pm" else 0)
+        return datetime(int(match[6]), _MONTHS.index(match[5]) + 1, int(match[4]), hour, int(match[2]), tzinfo=UTC)
+    except ValueError as error:  # also a 31 February, and a month of no calendar
+        raise ConfigurationError(f"not a date of LoCoMo: {text[:40]!r}, expected one like '1:56 pm on 8 May, 2023'") from error
 
 
 def written_date(at: datetime) -> str:
@@ -124,10 +128,10 @@ def read_dialogues(path: Path) -> tuple[list[Dialogue], str]:
                 f"cannot read {file.name!r} as JSON: {type(error).__name__}; give LoCoMo's file, such as locomo10.json"
             ) from error
         digest.update(content)
-        found += dialogues_of(data)
+        found += _entries(data, f" in {file.name!r}")
     if not found:
         raise ConfigurationError(f"no conversation in {path.name!r}: give LoCoMo's file, such as locomo10.json, or a folder of such files")
-    return found, digest.hexdigest()
+    return _apart(found), digest.hexdigest()
 
 
 def dialogues_of(data: Any) -> list[Dialogue]:
@@ -136,34 +140,55 @@ def dialogues_of(data: Any) -> list[Dialogue]:
     Raises:
         ConfigurationError: a conversation lacks what every one has.
     """
+    return _apart(_entries(data))
+
+
+def _entries(data: Any, where: str = "") -> list[Dialogue]:
     entries: list[Any]
     if isinstance(data, Mapping) and "conversation" not in data:
-        entries = [{"sample_id": name, "qa": entry["question"], **entry} for name, entry in data.items() if _holds(entry, "question")]
+        entries = [{"sample_id": name, **entry} for name, entry in data.items() if _is_conversation(entry)]
     else:
         entries = [data] if isinstance(data, Mapping) else list(data) if isinstance(data, list) else []
-    return [_dialogue(entry, index) for index, entry in enumerate(entries)]
+    return [_dialogue(entry, index, where) for index, entry in enumerate(entries)]
 
 
-def _holds(entry: Any, *names: str) -> bool:
-    return isinstance(entry, Mapping) and all(name in entry for name in ("conversation", *names))
+def _apart(dialogues: list[Dialogue]) -> list[Dialogue]:
+    """Return them as they are; two of one name would share a memory."""
+    twice = sorted(name for name, count in Counter(dialogue.name for dialogue in dialogues).items() if count > 1)
+    if twice:
+        raise ConfigurationError(f"more than one conversation is called {', '.join(twice)}: each needs a sample_id of its own")
+    return dialogues
 
 
-def _dialogue(entry: Any, index: int) -> Dialogue:
-    if not _holds(entry):
-        raise ConfigurationError(f"entry {index} is no conversation of LoCoMo: it has no 'conversation'; give a file such as locomo10.json")
+def _is_conversation(entry: Any) -> bool:
+    return isinstance(entry, Mapping) and "conversation" in entry
+
+
+def _dialogue(entry: Any, index: int, where: str) -> Dialogue:
+    if not _is_conversation(entry):
+        raise ConfigurationError(f"entry {index}{where} is no conversation of LoCoMo: it has no 'conversation'; give a file such as locomo10.json")
     name, told = str(entry.get("sample_id", index)), entry["conversation"]
     try:
         sessions = tuple(_flat_sessions(told) if isinstance(told, list) else _numbered_sessions(told))
-        known = {turn.key for session in sessions for turn in session.turns}
-        questions = tuple(_question(number, qa, known) for number, qa in enumerate(entry.get("qa", ())))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ConfigurationError(f"conversation {name!r} is not as LoCoMo's are: {type(error).__name__} {error}") from error
+        known = Counter(turn.key for session in sessions for turn in session.turns)
+        asked = entry["question"] if "question" in entry else entry["qa"]
+        questions = tuple(_question(number, qa, known) for number, qa in enumerate(asked))
+    except KeyError as error:
+        raise ConfigurationError(f"conversation {name!r}{where} is not as LoCoMo's are: {error} is missing") from error
+    except (TypeError, AttributeError, ValueError) as error:
+        raise ConfigurationError(f"conversation {name!r}{where} is not as LoCoMo's are: {error}") from error
+    if not known:
+        raise ConfigurationError(f"conversation {name!r}{where} is not as LoCoMo's are: it has no session with a turn")
+    if twice := [key for key, count in known.items() if count > 1]:
+        raise ConfigurationError(f"conversation {name!r}{where} is not as LoCoMo's are: more than one turn is numbered {', '.join(twice[:3])}")
     return Dialogue(name, sessions, questions)
 
 
 def _numbered_sessions(told: Mapping[str, Any]) -> Iterable[DatedSession]:
     """Read `session_N`; a date without a session is left out."""
-    numbers = sorted(int(match[1]) for key, value in told.items() if (match := _SESSION.fullmatch(key)) and isinstance(value, list))
+    numbers = sorted(int(match[1]) for key in told if (match := _SESSION.fullmatch(key)))
+    if strange := [number for number in numbers if not isinstance(told[f"session_{number}"], list)]:
+        raise TypeError(f"session_{strange[0]} is no list of turns")
     has_agent = _has_agent(turn["speaker"] for number in numbers for turn in told[f"session_{number}"])
     for number in numbers:
         turns = told[f"session_{number}"]
@@ -186,7 +211,7 @@ def _session(number: int, date: str, turns: Sequence[Mapping[str, Any]], keys: S
     """Read one session; a picture's caption is part of the text. Between two people both are `user`, told apart by name."""
     at, made = parse_date(date), []
     for turn, key in zip(turns, keys, strict=True):
-        speaker, said = str(turn["speaker"]), str(turn["text"] if "text" in turn else turn["clean_text"])
+        speaker, said = str(turn["speaker"]), turn["clean_text"] if "clean_text" in turn else turn["text"]
         caption = turn.get("blip_caption")
         text = f"{said} [shares a picture: {caption}]".strip() if caption else said
         role = ASSISTANT if speaker.casefold() == ASSISTANT else "user"
@@ -195,7 +220,7 @@ def _session(number: int, date: str, turns: Sequence[Mapping[str, Any]], keys: S
     return DatedSession(number, at, tuple(made))
 
 
-def _question(number: int, qa: Mapping[str, Any], known: set[str]) -> AskedQuestion:
+def _question(number: int, qa: Mapping[str, Any], known: Container[str]) -> AskedQuestion:
     category = int(qa["category"])
     if category not in CATEGORIES:
         raise ConfigurationError(f"question {number} has category {category}, LoCoMo has 1 to 5")
@@ -209,7 +234,7 @@ def _question(number: int, qa: Mapping[str, Any], known: set[str]) -> AskedQuest
     )
 
 
-def _evidence(qa: Mapping[str, Any], known: set[str]) -> tuple[str, ...]:
+def _evidence(qa: Mapping[str, Any], known: Container[str]) -> tuple[str, ...]:
     """Read turn numbers as they were meant: several in one string, a colon too much, leading zeros."""
     parts = [part for entry in qa.get("evidence", ()) for part in re.split(r"[;,\s]+", str(entry))]
     meant = [f"D{int(match[1])}:{int(match[2])}" for part in parts if (match := _TURN_NUMBER.fullmatch(part))]

@@ -1,6 +1,7 @@
 """Telling LoCoMo's conversations to `AgentMemory`: one consolidation after each dated session. Knows no question.
 
-What was told or learnt before is found again by its keys, so a run that was stopped goes on.
+What was told or learnt before is found again by its keys, so a run that was stopped goes on. Refused turns wait for a later session's
+consolidation, by the rule of `policy`: what waits must have doubled.
 """
 
 from __future__ import annotations
@@ -17,20 +18,27 @@ DIALOGUES_PER_BATCH = 8
 """Conversations consolidated side by side."""
 
 
-def handles_of(agent: AgentMemory, dialogues: Sequence[Dialogue], *, digest: str) -> list[UserMemory]:
-    """Return a handle for each conversation: one memory holds what both speakers said; other data is another tenant."""
-    return [agent.for_user(dialogue.name, tenant=f"locomo-{digest[:12]}") for dialogue in dialogues]
+def handles_of(agent: AgentMemory, dialogues: Sequence[Dialogue], *, digest: str, sessions: int | None = None) -> list[UserMemory]:
+    """Return a handle for each conversation: one memory holds what both speakers said.
+
+    Other data is another tenant, and so are fewer sessions: a memory that has learnt more than the questions are about would be another arm.
+    """
+    tenant = f"locomo-{digest[:12]}" + ("" if sessions is None else f"-{sessions}")
+    return [agent.for_user(dialogue.name, tenant=tenant) for dialogue in dialogues]
 
 
 def ingest(agent: AgentMemory, dialogues: Sequence[Dialogue], handles: Sequence[UserMemory], *, progress: Progress | None = None) -> None:
     """Tell every session and learn it, all conversations' first sessions first."""
     total, done = sum(len(dialogue.sessions) for dialogue in dialogues), 0
     for number in range(max(len(dialogue.sessions) for dialogue in dialogues)):
-        here = [(handle, dialogue.sessions[number]) for handle, dialogue in zip(handles, dialogues, strict=True) if number < len(dialogue.sessions)]
-        waiting = [handle for handle, session in here if not _was_tried(agent, handle, tell(handle, session))]
+        waiting = [
+            handle for handle, dialogue in zip(handles, dialogues, strict=True)
+            if number < len(dialogue.sessions)
+            and _is_due(agent, handle, tell(handle, dialogue.sessions[number]), is_last=number == len(dialogue.sessions) - 1)
+        ]  # fmt: skip
         for start in range(0, len(waiting), DIALOGUES_PER_BATCH):
             agent.consolidate_many(waiting[start : start + DIALOGUES_PER_BATCH], flush=True)
-        done += len(here)
+        done += sum(number < len(dialogue.sessions) for dialogue in dialogues)
         if progress is not None:
             progress("sessions learnt", done, total)
 
@@ -43,12 +51,25 @@ def tell(handle: UserMemory, session: DatedSession) -> int:
     return last
 
 
-def _was_tried(agent: AgentMemory, handle: UserMemory, last: int) -> bool:
-    """Tell whether a session was learnt or refused by an earlier process; what was refused waits for the next session's consolidation."""
+def _is_due(agent: AgentMemory, handle: UserMemory, upto: int, *, is_last: bool) -> bool:
+    """Tell whether what waits up to a turn is to be learnt now; not if an earlier process has tried it.
+
+    After a refusal what waits must have doubled, or the conversation be over: a backbone that cannot learn a text would study all of it again
+    after each session, hours for the bundled one.
+    """
     state = agent.store.state(handle.key)
-    if state is None or state.consolidated_seq >= last:
-        return True
-    return any(entry.action == "refuse" and int(entry.facts["to_seq"]) >= last for entry in agent.store.audit(handle.key))
+    waiting = agent.store.turns(handle.key, after=state.consolidated_seq, upto=upto) if state is not None else []
+    refused = [entry.facts for entry in agent.store.audit(handle.key) if entry.action == "refuse"]
+    if not waiting or not refused or refused[-1]["to_seq"] < waiting[0].seq:
+        return bool(waiting)
+    if refused[-1]["to_seq"] >= upto:
+        return False
+    return is_last or sum(turn.token_count for turn in waiting) >= 2 * refused[-1]["tokens"]
+
+
+def _learnt_seq(agent: AgentMemory, handle: UserMemory) -> int:
+    state = agent.store.state(handle.key)
+    return 0 if state is None else state.consolidated_seq
 
 
 def learnt(agent: AgentMemory, handles: Sequence[UserMemory]) -> dict[str, Any]:
@@ -61,6 +82,7 @@ def learnt(agent: AgentMemory, handles: Sequence[UserMemory]) -> dict[str, Any]:
         reasons[facts["reason"]] = reasons.get(facts["reason"], 0) + 1
     return {
         "turns": sum(len(handle.turns()) for handle in handles),
+        "turns_never_learnt": sum(len(agent.store.turns(handle.key, after=_learnt_seq(agent, handle))) for handle in handles),
         "consolidations_admitted": len(figures),
         "consolidations_refused": len(refusals),
         "refusals": reasons,

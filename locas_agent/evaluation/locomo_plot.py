@@ -8,17 +8,8 @@ from typing import Any
 from locas_agent.plots import blank_figure, save_figure
 
 _PANEL_INCHES = 3.2
+_SMALLEST_SCALE = 0.05
 _FOUND, _MEMORY = "0.7", "tab:blue"
-
-
-def check_plot(path: Path) -> None:
-    """Refuse a picture that cannot be drawn before hours of work go into what it would show.
-
-    Raises:
-        MissingExtra: matplotlib is not installed.
-        ConfigurationError: the name has another ending than a picture's.
-    """
-    blank_figure(path, width=_PANEL_INCHES)
 
 
 def plot_locomo(report: dict[str, Any], path: Path) -> Path:
@@ -36,7 +27,7 @@ def plot_locomo(report: dict[str, Any], path: Path) -> Path:
     arms = report["arms"]
     kinds = next(iter(arms.values()))
     figure = blank_figure(path, width=_PANEL_INCHES * len(kinds))
-    panels = figure.subplots(1, len(kinds), sharex=True, sharey=True, squeeze=False)[0]
+    panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
     for axes, (key, kind) in zip(panels, kinds.items(), strict=True):
         cells = [found[key] for found in arms.values()]
         values = [cell["f1"] for cell in cells]
@@ -45,7 +36,8 @@ def plot_locomo(report: dict[str, Any], path: Path) -> Path:
             if cell["ci95"] is not None:
                 axes.plot(cell["ci95"], [at, at], color="black", linewidth=1)
         axes.set_title(f"{key} {kind['name']} (n={kind['n']})")
-        axes.set_xlim(0, 1)
+        # Each panel has its own scale: floors of a few hundredths would not be seen beside the constant of category 5, which is 1.
+        axes.set_xlim(0, 1.05 * max(_SMALLEST_SCALE, *values, *(cell["ci95"][1] for cell in cells if cell["ci95"] is not None)))
     panels[0].invert_yaxis()
     figure.supxlabel(f"official F1, backbone {report['backbone']}")
     return save_figure(figure, path)

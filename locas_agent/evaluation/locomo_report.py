@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from locas_agent.evaluation.locomo_answers import OPEN, TRAP_FIRST, TRAP_SECOND, AnswerBook
@@ -20,6 +21,8 @@ from locas_agent.evaluation.scoring import clustered_interval, mean
 ANSWERABLE = "1-4"
 """Key of all questions that have an answer, together."""
 FLOORS = ("none", "constant")
+LIFT, LEAK = "memory lift", "wrong - none"
+"""Rows of the table that are differences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,23 +136,36 @@ def _interval(values: Sequence[float], scores: Sequence[_Score]) -> list[float] 
 
 
 def locomo_table(report: dict[str, Any], *, title: str | None = None) -> Table:
-    """Return the official F1 of every arm by category, as people read it."""
+    """Return the official F1 of every arm by category, as people read it; whole names even in 80 columns."""
     whole = f"LoCoMo's F1 in {len(report['conversations'])} conversations, {report['sessions']} sessions, backbone {report['backbone']}"
-    table = Table(title=title or whole, title_justify="left")
+    table = _table(title or whole)
     sizes = next(iter(report["arms"].values()))
-    table.add_column("arm")
-    table.add_column("what it has")
+    table.add_column("arm", no_wrap=True)
     for key, cell in sizes.items():
-        table.add_column(f"{key} {cell['name']} (n={cell['n']})", justify="right")
+        table.add_column(f"{key} {cell['name']} (n={cell['n']})", justify="right", overflow="fold")
     table.add_column("prompt tokens", justify="right")
     for name, cells in report["arms"].items():
-        tokens = sum(cell["prompt_tokens"] * cell["n"] for key, cell in cells.items() if key != ANSWERABLE) / report["questions"]
-        table.add_row(name, ARMS[name], *(_cell(cell["f1"], cell["ci95"]) for cell in cells.values()), f"{tokens:.0f}")
+        asked = [cell for key, cell in cells.items() if key != ANSWERABLE]
+        tokens = sum(cell["prompt_tokens"] * cell["n"] for cell in asked) / sum(cell["n"] for cell in asked)
+        table.add_row(name, *(_cell(cell["f1"], cell["ci95"]) for cell in cells.values()), f"{tokens:.0f}")
     table.add_section()
-    for label, found in (("memory lift", report["memory_lift"]), ("wrong user - none", report["wrong_user_minus_none"])):
+    for label, found in ((LIFT, report["memory_lift"]), (LEAK, report["wrong_user_minus_none"])):
         if found is not None:
-            meaning = "memory minus the better of none and constant" if label == "memory lift" else "should be nothing"
-            table.add_row(label, meaning, *(_cell(found[key]["difference"], found[key]["ci95"], sign="+") for key in sizes), "")
+            table.add_row(label, *(_cell(found[key]["difference"], found[key]["ci95"], sign="+") for key in sizes), "")
+    return table
+
+
+def legend(report: dict[str, Any]) -> Table:
+    """Return what each row of `locomo_table` means."""
+    table = _table("Rows; in brackets the 95 % interval, conversations drawn anew")
+    for column in ("row", "what it has"):
+        table.add_column(column, overflow="fold")
+    for name in report["arms"]:
+        table.add_row(name, ARMS[name])
+    if report["memory_lift"] is not None:
+        table.add_row(LIFT, "memory minus the better of none and constant")
+    if report["wrong_user_minus_none"] is not None:
+        table.add_row(LEAK, "wrong_user minus none; should be nothing")
     return table
 
 
@@ -158,12 +174,16 @@ def adversarial_table(report: dict[str, Any]) -> Table | None:
     found = {name: one for name, one in report["adversarial"].items() if one is not None}
     if not found:
         return None
-    table = Table(title=f"5 adversarial, n={next(iter(found.values()))['n']}", title_justify="left")
+    table = _table(f"{ADVERSARIAL} {CATEGORIES[ADVERSARIAL]}, n={next(iter(found.values()))['n']}")
     for column in ("arm", "choice, both orders", "choice, one drawn order", "free answer abstains", "minus F1 with the trap"):
         table.add_column(column, justify="left" if column == "arm" else "right")
     for name, one in found.items():
         table.add_row(name, *(f"{one[key]:.3f}" for key in ("choice", "choice_in_one_order", "abstention", "minus_trap_f1")))
     return table
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
 
 
 def _cell(value: float, interval: list[float] | None, *, sign: str = "") -> str:

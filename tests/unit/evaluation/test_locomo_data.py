@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def test_dates_are_read_and_written(text: str, hour: int) -> None:
     assert written_date(at) == text
 
 
-@pytest.mark.parametrize("text", ["8 May 2023", "1:56 pm on 8 Mai, 2023", ""])
+@pytest.mark.parametrize("text", ["8 May 2023", "1:56 pm on 8 Mai, 2023", "1:56 pm on 31 February, 2023", "1:99 pm on 8 May, 2023", ""])
 def test_other_dates_are_refused(text: str) -> None:
     with pytest.raises(ConfigurationError, match="not a date"):
         parse_date(text)
@@ -87,23 +88,56 @@ def test_folder_of_single_conversations_is_read(tmp_path: Path) -> None:
     assert len(digest) == 64
 
 
+def _broken(change: Callable[[dict[str, Any]], Any]) -> str:
+    entry = json.loads(json.dumps(numbered()[1]))
+    change(entry)
+    return json.dumps([entry])
+
+
+def _without(name: str) -> Callable[[dict[str, Any]], Any]:
+    """Return what takes a field away, wherever it first stands."""
+    return lambda entry: next(
+        part for part in (entry, entry["conversation"], entry["conversation"]["session_1"][0], entry["qa"][0]) if name in part
+    ).pop(name)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("no json", "cannot read"),
-        ("[]", "no conversation"),
-        ('{"a": 1}', "no conversation"),
-        ('[{"qa": []}]', "entry 0"),
-        ('[{"sample_id": "x", "conversation": {"session_1": [{"speaker": "A"}]}}]', "'x'"),
-        ('[{"conversation": {}, "qa": [{"question": "?", "answer": "y", "category": 6}]}]', "category 6"),
-        ('[{"conversation": {}, "qa": [{"question": "?", "category": 4}]}]', "no answer"),
+        ("", "cannot read 'data.json' as JSON"),
+        ("no json", "cannot read 'data.json' as JSON"),
+        ("[]", "no conversation in 'data.json'"),
+        ('{"a": 1}', "no conversation in 'data.json'"),
+        ('[{"qa": []}]', "entry 0 in 'data.json'"),
+        ("[1]", "entry 0 in 'data.json'"),
+        (_broken(_without("qa")), "'lake-2' in 'data.json' .* 'qa' is missing"),
+        (_broken(_without("session_1_date_time")), "'session_1_date_time' is missing"),
+        (_broken(_without("speaker")), "'speaker' is missing"),
+        (_broken(_without("dia_id")), "'dia_id' is missing"),
+        (_broken(_without("text")), "'text' is missing"),
+        (_broken(_without("question")), "'question' is missing"),
+        (_broken(_without("category")), "'category' is missing"),
+        (_broken(_without("answer")), "question 0 of category 4 has no answer"),
+        (_broken(lambda entry: entry["qa"][0].update(category=6)), "category 6"),
+        (_broken(lambda entry: entry["qa"][0].update(category="four")), "'lake-2' .* 'four'"),
+        (_broken(lambda entry: entry["conversation"].update(session_1_date_time="today")), "'lake-2' .* not a date"),
+        (_broken(lambda entry: entry["conversation"].update(session_1=None)), "session_1 is no list of turns"),
+        (_broken(lambda entry: entry["conversation"].clear()), "no session with a turn"),
+        (_broken(lambda entry: entry["conversation"]["session_1"][1].update(dia_id="D1:1")), "numbered D1:1"),
+        (json.dumps([*numbered(), numbered()[0]]), "called lake-1"),
     ],
-)
+)  # fmt: skip
 def test_other_data_are_refused_by_name(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "data.json"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigurationError, match=message):
         read_dialogues(path)
+
+
+def test_what_the_refused_data_were_made_from_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "data.json"
+    path.write_text(_broken(lambda entry: entry), encoding="utf-8")
+    assert read_dialogues(path)[0] == dialogues_of(numbered())[1:]
 
 
 def _sizes(options: LocomoOptions) -> list[tuple[int, list[int]]]:
@@ -137,11 +171,10 @@ def test_disputed_answers_are_read_without_disputed_citations(tmp_path: Path) ->
     entry = {"question": "What is Ilse's boat called?", "golden_answer": "Albatros"}
     path.write_text(json.dumps([entry | {"error_type": "HALLUCINATION"}, {"question": "?", "golden_answer": 3, "error_type": "WRONG_CITATION"}]))
     assert read_disputed(path) == {("What is Ilse's boat called?", "Albatros")}
-    path.write_text("{}")
-    assert read_disputed(path) == frozenset()
-    path.write_text('[{"question": "?"}]')
-    with pytest.raises(ConfigurationError, match="no list of disputed"):
-        read_disputed(path)
+    for text in ("", "{}", '[{"question": "?"}]', "[1]"):
+        path.write_text(text)
+        with pytest.raises(ConfigurationError, match="no list of disputed"):
+            read_disputed(path)
 
 
 def _made(people: int) -> list[Dialogue]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from locas_agent.agent import AgentMemory
 from locas_agent.config import LocasConfig
@@ -15,12 +17,13 @@ from locas_agent.errors import ConfigurationError
 from locas_agent.evaluation import asking, locomo_arms
 from locas_agent.evaluation.locomo import LocomoOptions, run_locomo
 from locas_agent.evaluation.locomo_answers import OPEN, TRAP_FIRST, TRAP_SECOND, AnswerBook, Given
-from locas_agent.evaluation.locomo_arms import ARMS, Wording
+from locas_agent.evaluation.locomo_arms import ARMS, Arms, Wording, forms
 from locas_agent.evaluation.locomo_data import Dialogue, dialogues_of
-from locas_agent.evaluation.locomo_ingest import handles_of, ingest, learnt
-from locas_agent.evaluation.locomo_plot import check_plot, plot_locomo
-from locas_agent.evaluation.locomo_report import adversarial_table, figures, locomo_table
+from locas_agent.evaluation.locomo_ingest import handles_of, ingest, learnt, tell
+from locas_agent.evaluation.locomo_plot import plot_locomo
+from locas_agent.evaluation.locomo_report import adversarial_table, figures, legend, locomo_table
 from locas_agent.evaluation.locomo_scoring import NOT_MENTIONED
+from locas_agent.plots import check_picture
 from locas_storage import InMemoryStore
 from tests.conftest import MakeBackbone
 from tests.locomo_sample import SECRET, numbered
@@ -73,6 +76,22 @@ def test_refused_session_is_not_tried_again_but_waits_for_the_next(make_backbone
         assert learnt(agent, handles)["refusals"] == {"drift": 2}
 
 
+def test_after_a_refusal_what_waits_must_double_or_the_conversation_end(make_backbone: MakeBackbone, dialogues: list[Dialogue]) -> None:
+    refusing = QUICK.model_copy(update={"admission": QUICK.admission.model_copy(update={"max_drift_nats": 1e-12})})
+    first = dialogues[0].sessions[0]
+    # Six sessions of one turn each, all of one length: tried at 1, 2 and 4, and at 6 because it is the last.
+    sessions = tuple(
+        replace(first, number=number, turns=(replace(first.turns[0], key=f"D{number}:1", session=f"session {number}"),)) for number in range(1, 7)
+    )
+    with AgentMemory(backbone=make_backbone(), store=InMemoryStore(), config=refusing) as agent:
+        handles = handles_of(agent, dialogues[:1], digest="d" * 64)
+        for _ in range(2):  # the second time as another process would
+            ingest(agent, [replace(dialogues[0], sessions=sessions)], handles)
+        refusals = [entry.facts["to_seq"] for entry in agent.store.audit(handles[0].key) if entry.action == "refuse"]
+        assert refusals == [1, 2, 4, 6]
+        assert learnt(agent, handles)["turns_never_learnt"] == 6
+
+
 def test_every_arm_answers_every_question_and_only_the_memory_arms_have_one(
     agent: AgentMemory, dialogues: list[Dialogue], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,7 +103,7 @@ def test_every_arm_answers_every_question_and_only_the_memory_arms_have_one(
             seen.setdefault("\n".join(message["content"] for message in prompt[:-1]), []).append((prompt[-1]["content"], memory is not None))
         return answers(agent, prompts, memories, **rest)
 
-    monkeypatch.setattr(locomo_arms.asking, "answers", spied)
+    monkeypatch.setattr(asking, "answers", spied)
     report = run_locomo(agent, dialogues, OPTIONS, digest="d" * 64)
     assert tuple(report["arms"]) == tuple(ARMS)
     assert all(cells["1-4"]["n"] == 5 and cells["5"]["n"] == 3 for cells in report["arms"].values())
@@ -97,6 +116,11 @@ def test_every_arm_answers_every_question_and_only_the_memory_arms_have_one(
     assert not any(SECRET in turns or any(SECRET in text for text, _ in asked) for turns, asked in seen.items())
 
 
+def test_wrong_user_alone_needs_another_conversation(agent: AgentMemory, dialogues: list[Dialogue]) -> None:
+    with pytest.raises(ConfigurationError, match="two conversations"):
+        run_locomo(agent, dialogues[:1], OPTIONS.model_copy(update={"arms": ("wrong_user",)}), digest="d" * 64)
+
+
 def test_one_conversation_has_no_wrong_user_and_no_interval(agent: AgentMemory, dialogues: list[Dialogue]) -> None:
     report = run_locomo(agent, dialogues[:1], OPTIONS.model_copy(update={"arms": ("none", "wrong_user", "memory")}), digest="d" * 64)
     assert list(report["arms"]) == ["none", "memory"]
@@ -104,31 +128,78 @@ def test_one_conversation_has_no_wrong_user_and_no_interval(agent: AgentMemory, 
     assert report["wrong_user_minus_none"] is None
 
 
-def test_stopped_run_goes_on_where_it_was(make_backbone: MakeBackbone, dialogues: list[Dialogue], tmp_path: Path) -> None:
-    path = tmp_path / "answers.jsonl"
+@pytest.mark.parametrize("stage", ["sessions learnt", "answers"])
+def test_stopped_run_goes_on_and_ends_as_if_it_had_not_been_stopped(
+    stage: str, make_backbone: MakeBackbone, dialogues: list[Dialogue], tmp_path: Path
+) -> None:
+    stopped, straight = tmp_path / "stopped.jsonl", tmp_path / "straight.jsonl"
     store = InMemoryStore()
 
-    def stop(stage: str, done: int, total: int) -> None:
-        if stage == "answers" and done > total // 2:
+    def stop(at: str, done: int, total: int) -> None:
+        if at == stage and done > total // 2:
             raise KeyboardInterrupt
 
+    with AgentMemory(backbone=make_backbone(), store=store, config=QUICK) as agent, pytest.raises(KeyboardInterrupt):
+        run_locomo(agent, dialogues, OPTIONS, digest="d" * 64, answers=stopped, progress=stop)
+    kept = stopped.read_text(encoding="utf-8")
+    stopped.write_text(kept + '{"dialogue": "lake-2", "quest', encoding="utf-8")  # what a kill leaves of a line
     with AgentMemory(backbone=make_backbone(), store=store, config=QUICK) as agent:
-        with pytest.raises(KeyboardInterrupt):
-            run_locomo(agent, dialogues, OPTIONS, digest="d" * 64, answers=path, progress=stop)
-        kept = path.read_text(encoding="utf-8")
-        path.write_text(kept + '{"dialogue": "lake-2", "quest', encoding="utf-8")  # what a kill leaves of a line
-        report = run_locomo(agent, dialogues, OPTIONS, digest="d" * 64, answers=path)
-        whole = path.read_text(encoding="utf-8")
-        assert whole.startswith(kept)
-        rows = [json.loads(line) for line in whole.splitlines()[1:]]
-        assert len(rows) == len({(row["dialogue"], row["question"], row["arm"], row["form"]) for row in rows}) == 10 * 14
-        again = run_locomo(agent, dialogues, OPTIONS, digest="d" * 64, answers=path)
-        assert path.read_text(encoding="utf-8") == whole
-        assert again["arms"] == report["arms"]
+        report = run_locomo(agent, dialogues, OPTIONS, digest="d" * 64, answers=stopped)
+    assert stopped.read_text(encoding="utf-8").startswith(kept)
+    with AgentMemory(backbone=make_backbone(), store=InMemoryStore(), config=QUICK) as agent:
+        expected = run_locomo(agent, dialogues, OPTIONS, digest="d" * 64, answers=straight)
+    assert sorted(stopped.read_text(encoding="utf-8").splitlines()) == sorted(straight.read_text(encoding="utf-8").splitlines())
+    timed = {"seconds", "learnt"}
+    assert {name: value for name, value in report.items() if name not in timed} == {
+        name: value for name, value in expected.items() if name not in timed
+    }  # fmt: skip
+    assert report["learnt"]["consolidations_admitted"] == expected["learnt"]["consolidations_admitted"] == 5
+
+
+def test_finished_run_is_only_scored_again_and_other_options_are_refused(agent: AgentMemory, dialogues: list[Dialogue], tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    options = OPTIONS.model_copy(update={"arms": ("none", "constant")})
+    report = run_locomo(agent, dialogues, options, digest="d" * 64, answers=path)
+    whole = path.read_text(encoding="utf-8")
+    assert run_locomo(agent, dialogues, options, digest="d" * 64, answers=path)["arms"] == report["arms"]
+    assert path.read_text(encoding="utf-8") == whole
+    more = run_locomo(agent, dialogues, options.model_copy(update={"arms": ("none", "window"), "seed": 1}), digest="d" * 64, answers=path)
+    assert list(more["arms"]) == ["none", "window"]
+    for changed in ({"answer_tokens": 3}, {"questions": 2}, {"sessions": 2}, {"first": 1}):
         with pytest.raises(ConfigurationError, match="differs in options"):
-            run_locomo(agent, dialogues, OPTIONS.model_copy(update={"answer_tokens": 3}), digest="d" * 64, answers=path)
-        with pytest.raises(ConfigurationError, match="differs in data"):
-            run_locomo(agent, dialogues, OPTIONS, digest="e" * 64, answers=path)
+            run_locomo(agent, dialogues, options.model_copy(update=changed), digest="d" * 64, answers=path)
+    with pytest.raises(ConfigurationError, match="differs in data"):
+        run_locomo(agent, dialogues, options, digest="e" * 64, answers=path)
+
+
+def test_prompt_of_a_question_does_not_depend_on_what_was_answered_before(agent: AgentMemory, dialogues: list[Dialogue]) -> None:
+    """Turns are cut for the longest question of a group; a resumed run must not cut them anew for the shorter ones that are left."""
+    handles = handles_of(agent, dialogues[:1], digest="d" * 64)
+    for session in dialogues[0].sessions:
+        tell(handles[0], session)
+    wording = Wording(short=False, answer_tokens=2, searched_turns=5)
+
+    def asked(dialogue: Dialogue, before: Sequence[Given]) -> dict[int, int]:
+        """Return how many tokens stood before each open question of the whole conversation."""
+        book = AnswerBook({})
+        book.add(before)
+        Arms(agent, wording, book).ask(["full_context"], [dialogue], handles)
+        return {one.number: book[dialogue.name, one.number, "full_context", OPEN].prompt_tokens for one in dialogue.questions}
+
+    (dialogue,), shortest = dialogues[:1], min(dialogues[0].questions, key=lambda one: len(one.text))
+    whole = asked(dialogue, [])
+    others = [
+        Given(dialogue.name, one.number, "full_context", form, "", 0) for one in dialogue.questions if one is not shortest for form in forms(one)
+    ]  # fmt: skip
+    assert asked(dialogue, others)[shortest.number] == whole[shortest.number]
+    assert asked(replace(dialogue, questions=(shortest,)), [])[shortest.number] > whole[shortest.number]  # more turns fit when it is alone
+
+
+def test_fewer_sessions_are_learnt_by_a_memory_of_their_own(agent: AgentMemory, dialogues: list[Dialogue]) -> None:
+    options = OPTIONS.model_copy(update={"arms": ("full_context",)})
+    run_locomo(agent, dialogues, options, digest="d" * 64)
+    few = run_locomo(agent, dialogues, options.model_copy(update={"sessions": 1}), digest="d" * 64)
+    assert few["learnt"]["turns"] == 4
 
 
 @pytest.mark.parametrize("text", ["mine", "mine\n", '{"some": "json"}\n', "[1]\n"])
@@ -152,7 +223,7 @@ def _book(dialogues: list[Dialogue], said: dict[str, dict[tuple[str, int, str], 
     for arm, answers in said.items():
         for dialogue in dialogues:
             for asked in dialogue.questions:
-                for form in locomo_arms.forms(asked):
+                for form in forms(asked):
                     text = answers.get((dialogue.name, asked.number, form), "xyz")
                     book.add([Given(dialogue.name, asked.number, arm, form, text, 10 if form == OPEN else 40)])
     return book
@@ -201,11 +272,16 @@ def test_disputed_answers_are_counted_out_in_a_second_table(agent: AgentMemory, 
 def test_table_names_each_category_with_its_number_and_a_plot_is_drawn(agent: AgentMemory, dialogues: list[Dialogue], tmp_path: Path) -> None:
     report = run_locomo(agent, dialogues, OPTIONS.model_copy(update={"arms": ("none", "constant", "memory")}), digest="d" * 64)
     headers = [str(column.header) for column in locomo_table(report).columns]
-    assert headers[2:8] == [
+    assert headers[1:7] == [
         "1 multi-hop (n=1)", "2 temporal (n=1)", "3 open-domain (n=1)", "4 single-hop (n=2)", "5 adversarial (n=3)", "1-4 answerable (n=5)",
     ]  # fmt: skip
     assert adversarial_table(report) is not None
+    narrow = Console(width=80, file=StringIO())
+    narrow.print(locomo_table(report), legend(report))
+    shown = narrow.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in shown  # nothing of a name is cut off
+    assert all(name in shown for name in ("constant", "memory lift", ARMS["memory"]))
     picture = plot_locomo(report, tmp_path / "locomo.svg")
     assert "single-hop" in picture.read_text(encoding="utf-8") or picture.stat().st_size > 5000
     with pytest.raises(ConfigurationError, match="ends in"):
-        check_plot(tmp_path / "locomo.txt")
+        check_picture(tmp_path / "locomo.txt")
