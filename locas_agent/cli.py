@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from locas_agent.cli_bench import bench
 from locas_agent.cli_db import databases
 from locas_agent.cli_exchange import explain, export, import_
 from locas_agent.cli_keys import keys
 from locas_agent.cli_locomo import locomo
+from locas_agent.cli_mmlu import mmlu
 from locas_agent.cli_model import BackboneOption, DeviceOption, DtypeOption, SeedOption, open_agent, quiet
 from locas_agent.cli_options import (
     DEFAULT_KEPT,
@@ -35,6 +37,7 @@ from locas_agent.cli_options import (
     key_provider,
 )
 from locas_agent.cli_output import deliver, progress_bar, revision_facts, revision_table, table
+from locas_agent.cli_pg19 import pg19
 from locas_agent.cli_removal import erase, forget, jobs
 from locas_agent.cli_signals import stop_on_signals
 from locas_agent.cli_verify import verify
@@ -242,6 +245,7 @@ app.command()(verify)
 app.command()(export)
 app.command("import")(import_)
 app.command()(explain)
+app.command()(bench)
 
 
 @evaluations.command("recall")
@@ -250,6 +254,7 @@ def eval_recall(
     sessions: Annotated[int, typer.Option("--sessions", min=1, help="Dated sessions of each.")] = 4,
     facts: Annotated[int, typer.Option("--facts", min=1, help="Facts told in each session.")] = 4,
     lora_users: Annotated[int, typer.Option("--lora-users", min=0, help="People the LoRA peer is trained for; 0 leaves it out.")] = 16,
+    prefix_users: Annotated[int, typer.Option("--prefix-users", min=0, help="People the prefix peer is trained for; 0 leaves it out.")] = 0,
     backbone: BackboneOption = "tiny",
     store: StoreOption = "sqlite://",
     device: DeviceOption = None,
@@ -260,13 +265,15 @@ def eval_recall(
     """Synthetic people tell facts over sessions; questions in other wordings are answered from the weights. Default store: memory."""
     from locas_agent.evaluation.recall import RecallOptions, evaluation_config, recall_table, run_recall
 
-    options = RecallOptions(users=users, sessions=sessions, facts=facts, seed=seed, lora_users=lora_users)
+    options = RecallOptions(users=users, sessions=sessions, facts=facts, seed=seed, lora_users=lora_users, prefix_users=prefix_users)
     with open_agent(backbone, store, device, dtype, evaluation_config(None)) as memory, progress_bar() as progress:
         report = run_recall(options, agent=memory, progress=progress)
     deliver(json, report, recall_table(report))
 
 
 evaluations.command("locomo")(locomo)
+evaluations.command("pg19")(pg19)
+evaluations.command("mmlu")(mmlu)
 
 
 def main() -> None:

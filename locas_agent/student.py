@@ -218,7 +218,7 @@ class _InParts(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, losses: Callable[[Tensor, slice], Tensor]) -> Tensor:
-        found, gradients = [], []
+        found, gradients = list[Tensor](), list[Tensor]()
         for start in range(0, len(hidden), HEAD_ROWS):
             span = slice(start, start + HEAD_ROWS)
             part = hidden[span].detach().requires_grad_(True)

@@ -22,9 +22,9 @@ from locas_agent.agent import AgentMemory
 from locas_agent.config import LocasConfig, PolicySettings
 from locas_agent.evaluation import asking
 from locas_agent.evaluation.drift import drift, neutral_rows
+from locas_agent.evaluation.peer_arm import ANSWER_TOKENS, peer_arm
 from locas_agent.evaluation.people import Fact, Person, make_person
 from locas_agent.evaluation.scoring import Arm, mean
-from locas_agent.evaluation.temp_lora_arm import ANSWER_TOKENS, temp_lora_arm
 from locas_agent.memory import LocasMemory
 from locas_agent.progress import Progress
 from locas_agent.prompting import Message, question
@@ -51,6 +51,8 @@ class RecallOptions(BaseModel):
     """People follow from it."""
     lora_users: int = Field(16, ge=0)
     """Of the people, how many the LoRA peer is trained for, one after another; 0 leaves the arm out."""
+    prefix_users: int = Field(0, ge=0)
+    """The same for the prefix peer, whose arm is reported only where it was asked for."""
     users_per_batch: int = Field(32, ge=1)
     """People consolidated side by side."""
 
@@ -133,7 +135,10 @@ def ask(agent: AgentMemory, options: RecallOptions, *, kind: str = "recall", pro
         "kind": kind, "backbone": agent.backbone.name, "seed": options.seed, "users": options.users, "sessions": options.sessions,
         "facts_per_session": options.facts,
     }  # fmt: skip
-    lora = temp_lora_arm(agent, handles[: options.lora_users], [each for each in asked if each.user < options.lora_users], arms["temp_lora"])
+    costs = peer_arm("temp_lora", agent, handles[: options.lora_users], asked, arms["temp_lora"])
+    if options.prefix_users:
+        arms["prefix"] = Arm()
+        costs |= peer_arm("prefix", agent, handles[: options.prefix_users], asked, arms["prefix"])
     report["arms"] = {name: arm.report() for name, arm in arms.items()}
     report["retention"] = [
         round(mean([float(hit) for hit, each in zip(right, asked, strict=True) if each.fact.session == number]), 4)
@@ -149,7 +154,7 @@ def ask(agent: AgentMemory, options: RecallOptions, *, kind: str = "recall", pro
     present = [memory for memory in memories if memory is not None]
     mean_drift, p99 = drift(agent.engine, present, neutral_rows(agent.engine, seed=options.seed)) if present else (0.0, 0.0)
     report |= {"drift_kl_nats": round(mean_drift, 5), "drift_kl_p99_nats": round(p99, 5)}
-    report |= _costs(agent, handles, memories) | lora
+    report |= _costs(agent, handles, memories) | costs
     report["context_tokens"] = {
         name: round(mean([len(agent.backbone.encode_chat(m)) for m in prompts[name]]), 1) for name in ("full_context", "memory")
     }
@@ -244,7 +249,9 @@ _MEANING = {
     "search": "three turns found by BM25",
     "wrong_user": "another user's memory",
     "temp_lora": "a LoRA of rank 16 on the same study sets",
+    "prefix": "a tuned prefix of 32 tokens on the same study sets",
 }
+_PEERS = (("LoRA", "temp_lora"), ("prefix", "prefix"))
 
 
 def recall_table(report: dict[str, Any]) -> Table:
@@ -266,7 +273,7 @@ def recall_table(report: dict[str, Any]) -> Table:
 def _figures(report: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the figures below the arms, as text."""
     updated, abstention = report["updated_facts"], report["abstention"]
-    lora_seconds, lora_params = report["temp_lora_seconds_per_user"], report["temp_lora_params_per_user"]
+    peers = [(label, report.get(f"{name}_seconds_per_user"), report.get(f"{name}_params_per_user")) for label, name in _PEERS]
     rows = [
         ("retention by session", " ".join(f"{value:.2f}" for value in report["retention"])),
         ("study coverage", f"{report['study_coverage']:.3f}"),
@@ -274,7 +281,7 @@ def _figures(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("abstention", f"{abstention['exact_match']:.3f}" if abstention else "none"),
         ("drift, nats per token", f"{report['drift_kl_nats']:.4f}"),
         ("refused consolidations", str(report["refused_consolidations"])),
-        ("training seconds per user", f"{report['seconds_per_user']:.2f}" + (f" (LoRA {lora_seconds:.2f})" if lora_seconds else "")),
-        ("numbers per user", f"{report['params_per_user']:,}" + (f" (LoRA {lora_params:,})" if lora_params else "")),
+        ("training seconds per user", f"{report['seconds_per_user']:.2f}" + "".join(f" ({label} {spent:.2f})" for label, spent, _ in peers if spent)),
+        ("numbers per user", f"{report['params_per_user']:,}" + "".join(f" ({label} {count:,})" for label, _, count in peers if count)),
     ]
     return rows

@@ -8,37 +8,17 @@ import pytest
 import torch
 
 from locas_agent.backbone import Backbone
-from locas_agent.baselines.temp_lora import LoraState, TempLora
-from locas_agent.config import LocasConfig, TrainingSettings
+from locas_agent.baselines.peer import AdapterState
+from locas_agent.baselines.temp_lora import TempLora
+from locas_agent.config import LocasConfig
 from locas_agent.consolidation import Trainer
 from locas_agent.curriculum import Lesson
-from locas_agent.engine import Engine, TopK
+from locas_agent.engine import Engine
 from locas_agent.errors import ConfigurationError, IncompatibleMemory, MissingExtra
-from locas_agent.neutral import NeutralText, bare_examples
 from locas_agent.prompting import question
 from locas_agent.readout import Readout
-from locas_agent.study_items import NEGATIVE, QUESTION, Item
 from tests.conftest import MakeBackbone
-
-CONFIG = LocasConfig(training=TrainingSettings(max_steps=24, items_per_step=4))
-PROMPTS = ("Where?", "Which dog do I have?", "Who", "A longer prompt, so that the shorter ones are padded.")
-
-
-def neutral_text(engine: Engine) -> NeutralText:
-    rows = [engine.backbone.encode(text) for text in ("Rain falls on hills.", "Two and two are four.", "Ships carry grain.")]
-    examples = bare_examples(engine, rows, top_k=8)
-    return NeutralText(tuple(examples[:2]), tuple(examples[2:]), (tuple(question("Hello.")),))
-
-
-def lesson(engine: Engine, answers: dict[str, str]) -> Lesson:
-    """Items and one negative, with a teacher that is sure of each answer token; a random backbone could not be that."""
-    items = []
-    for at, (asked, answer) in enumerate([*answers.items(), ("Age?", "?")]):
-        ending = (*engine.backbone.encode(answer), engine.backbone.end_id)
-        ids = torch.tensor([[token, (token + 1) % 256] for token in ending], dtype=torch.int32)
-        teacher = TopK(ids, torch.tensor([[-0.02, -5.0]]).expand(len(ending), 2))
-        items.append(Item(f"{at:032x}", NEGATIVE if asked == "Age?" else QUESTION, 1, 2, 1, asked, answer, ending, teacher))
-    return Lesson(tuple(items), (), (), None)
+from tests.unit.peer_lessons import CONFIG, chats, lesson, neutral_text, same
 
 
 def make(on: Backbone, config: LocasConfig = CONFIG) -> TempLora:
@@ -51,19 +31,11 @@ def peer(backbone: Backbone) -> TempLora:
 
 
 @pytest.fixture(scope="module")
-def states(peer: TempLora, engine: Engine) -> tuple[LoraState, LoraState]:
+def states(peer: TempLora, engine: Engine) -> tuple[AdapterState, AdapterState]:
     """The adapters of two users who told different things."""
     told = ({"Dog?": "Rex", "City?": "Oslo"}, {"Dog?": "Ada", "City?": "Rome"})
     first, second = (peer.train(lesson(engine, answers)).state for answers in told)
     return first, second
-
-
-def chats(backbone: Backbone) -> list[list[int]]:
-    return [backbone.encode_chat(question(text)) for text in PROMPTS]
-
-
-def same(one: LoraState, other: LoraState) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_lesson_is_learnt(peer: TempLora, engine: Engine) -> None:
@@ -97,7 +69,7 @@ def test_the_backbone_is_untouched(make_backbone: MakeBackbone) -> None:
 
 
 def test_an_empty_adapter_answers_as_the_bare_backbone(
-    peer: TempLora, backbone: Backbone, engine: Engine, states: tuple[LoraState, LoraState]
+    peer: TempLora, backbone: Backbone, engine: Engine, states: tuple[AdapterState, AdapterState]
 ) -> None:
     bare = [backbone.decode(generation.ids) for generation in engine.generate(chats(backbone), max_new_tokens=8)]
     assert peer.generate(chats(backbone), peer.empty_state(), max_new_tokens=8) == bare
@@ -105,7 +77,7 @@ def test_an_empty_adapter_answers_as_the_bare_backbone(
     assert peer.generate(chats(backbone), None, max_new_tokens=8) == bare
 
 
-def test_users_do_not_mix(peer: TempLora, backbone: Backbone, engine: Engine, states: tuple[LoraState, LoraState]) -> None:
+def test_users_do_not_mix(peer: TempLora, backbone: Backbone, engine: Engine, states: tuple[AdapterState, AdapterState]) -> None:
     prompts = [backbone.encode_chat(question("Dog?"))]
     scores = [[float(peer.engine_with(state).score(prompts, [backbone.encode(name)])[0].sum()) for name in ("Rex", "Ada")] for state in states]
     assert scores[0][0] > scores[0][1]
@@ -116,7 +88,7 @@ def test_users_do_not_mix(peer: TempLora, backbone: Backbone, engine: Engine, st
     assert same(states[0], kept)
 
 
-def test_training_goes_on_from_the_former_adapter(peer: TempLora, engine: Engine, states: tuple[LoraState, LoraState]) -> None:
+def test_training_goes_on_from_the_former_adapter(peer: TempLora, engine: Engine, states: tuple[AdapterState, AdapterState]) -> None:
     kept = {name: tensor.clone() for name, tensor in states[0].items()}
     same_lesson = lesson(engine, {"Dog?": "Rex", "City?": "Oslo"})
     fresh, further = (peer.train(same_lesson, previous, steps=2) for previous in (None, states[0]))

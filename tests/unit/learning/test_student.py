@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from locas_agent import student
 from locas_agent.backbone import Backbone
 from locas_agent.engine import Engine
 from locas_agent.examples import Example, with_teacher
@@ -57,10 +58,10 @@ def students(engine: Engine, examples: list[list[Example]]) -> tuple[Student, St
     return WholeStudent(engine, max_batch_tokens=40), ReadoutStudent(readout, engine.backbone, seen, max_batch_tokens=12)
 
 
-def learnt(student: Student, memories: list[LocasMemory], examples: list[list[Example]]) -> tuple[Tensor, Tensor]:
+def learnt(taught: Student, memories: list[LocasMemory], examples: list[list[Example]]) -> tuple[Tensor, Tensor]:
     slab = torch.stack([memory.slab for memory in memories], dim=1)
     slab.grad = torch.zeros_like(slab)
-    losses = student.learn(slab, torch.stack([memory.scale for memory in memories], dim=1), examples, 0.5)
+    losses = taught.learn(slab, torch.stack([memory.scale for memory in memories], dim=1), examples, 0.5)
     return losses, slab.grad
 
 
@@ -81,10 +82,10 @@ def test_the_end_of_every_backbone_gives_what_a_whole_forward_gives(any_engine: 
 def test_a_user_learns_what_it_would_learn_alone(engine: Engine) -> None:
     memories = [last_layer_memory(engine.backbone, seed) for seed in range(USERS)]
     examples = some_examples(engine)
-    for student in students(engine, examples):
-        losses, gradient = learnt(student, memories, examples)
+    for each in students(engine, examples):
+        losses, gradient = learnt(each, memories, examples)
         for user in range(USERS):
-            loss, alone = learnt(student, memories[user : user + 1], examples[user : user + 1])
+            loss, alone = learnt(each, memories[user : user + 1], examples[user : user + 1])
             torch.testing.assert_close(losses[user], loss[0])
             torch.testing.assert_close(gradient[:, user], alone[:, 0], atol=1e-6, rtol=1e-4)
 
@@ -118,3 +119,23 @@ def test_memories_of_different_depth_share_a_batch(engine: Engine) -> None:
     for row, memory in enumerate((deep, shallow)):
         alone = engine.logits(ids[row : row + 1], memory=MemoryBatch.of([memory], backbone))
         torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_losses_do_not_depend_on_how_many_logits_are_held_at_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    memories = [last_layer_memory(engine.backbone, seed) for seed in range(USERS)]
+    examples, head, held = some_examples(engine), engine.head, list[int]()
+
+    def counting(hidden: Tensor) -> Tensor:
+        held.append(len(hidden))
+        return head(hidden)
+
+    monkeypatch.setattr(engine, "head", counting)
+    whole, gradient = learnt(WholeStudent(engine, max_batch_tokens=4096), memories, examples)
+    assert len(held) == 1
+    monkeypatch.setattr(student, "HEAD_ROWS", 4)
+    in_parts, gradient_in_parts = learnt(WholeStudent(engine, max_batch_tokens=4096), memories, examples)
+    assert len(held) > 4
+    assert max(held[1:]) == 4
+    torch.testing.assert_close(in_parts, whole, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(gradient_in_parts, gradient, atol=1e-6, rtol=1e-4)  # products of other shapes sum in another order
+    assert float(gradient.abs().max()) > 1e-3

@@ -1,0 +1,57 @@
+"""An arm of `eval recall` that a peer answers: taught once for each consolidation, asked its own person's questions only."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+
+from locas_agent.backbone import Backbone
+from locas_agent.baselines.peer import AdapterPeer, AdapterState, AdapterTrained
+from locas_agent.config import TrainingSettings
+from locas_agent.curriculum import Lesson
+from locas_agent.engine import Engine
+from locas_agent.evaluation.peer_arm import PEERS, peer_arm
+from locas_agent.evaluation.people import make_person
+from locas_agent.evaluation.recall import Asked, RecallOptions
+from locas_agent.evaluation.scoring import Arm
+from locas_storage import InMemoryStore
+from tests.unit.agent.teaching import quick_agent
+from tests.unit.peer_lessons import neutral_text
+
+
+def test_prefix_is_asked_for_and_left_out_otherwise() -> None:
+    assert RecallOptions().prefix_users == 0
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_peer_is_taught_what_each_revision_added(name: str, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    taught: list[tuple[int, int, bool]] = []
+    train = AdapterPeer.train
+
+    def watched(self: AdapterPeer, lesson: Lesson, previous: AdapterState | None = None, **options: Any) -> AdapterTrained:
+        taught.append((len(lesson.new), len(lesson.earlier), previous is not None))
+        return train(self, lesson, previous, **options)
+
+    monkeypatch.setattr(AdapterPeer, "train", watched)
+    with quick_agent(backbone, InMemoryStore()) as agent:
+        monkeypatch.setattr(agent.learner, "neutral", neutral_text(Engine(backbone)), raising=False)
+        monkeypatch.setattr(agent, "config", agent.config.model_copy(update={"training": TrainingSettings(max_steps=2, items_per_step=2)}))
+        handles = [agent.for_user(user) for user in ("ada", "ben")]
+        for handle in handles:
+            for texts in (("one", "two"), ("three",)):
+                for text in texts:
+                    handle.add("user", text)
+                assert handle.consolidate(flush=True).admitted
+        facts = make_person(Random(0), sessions=1, facts_per_session=2).facts
+        asked = [Asked(user, fact, "Where?") for user in (0, 1, 2) for fact in facts]
+        arm = Arm()
+        costs = peer_arm(name, agent, handles, asked, arm)
+        assert taught == [(2, 0, False), (1, 2, True)] * 2
+        report = arm.report()
+        assert report is not None
+        assert report["n"] == 2 * len(facts)  # the third person has no peer
+        assert set(costs) == {f"{name}_seconds_per_user", f"{name}_params_per_user"}
+        assert costs[f"{name}_params_per_user"] == PEERS[name](agent).parameter_count
+        assert peer_arm(name, agent, [], asked, Arm()) == {f"{name}_seconds_per_user": None, f"{name}_params_per_user": None}
