@@ -199,19 +199,26 @@ class MemoryBatch:
             IncompatibleMemory: fingerprint or shape differs from the backbone's.
             ConfigurationError: `memories` is empty.
         """
-        if not memories:
+        ready = [None if memory is None else ready_rows(memory, backbone) for memory in memories]
+        return cls.stacked(ready, backbone, rows_per_memory)
+
+    @classmethod
+    def stacked(cls, ready: Sequence[Tensor | None], backbone: Backbone, rows_per_memory: int = 1) -> MemoryBatch:
+        """Stack rows that are ready already, for whoever keeps those of memories that come again; see `of`.
+
+        Args:
+            ready: from `ready_rows` on this backbone, shape (L, 3, W, D) each; None is a memory of zero slots only.
+            backbone: gives dtype and device.
+            rows_per_memory: consecutive input rows per memory.
+        """
+        if not ready:
             raise ConfigurationError("a batch needs at least one memory, got none; pass memory=None for the bare backbone")
-        for memory in memories:
-            if memory is not None:
-                check_fits(memory, backbone)
-        width = max((memory.width for memory in memories if memory is not None), default=1)
-        layers = max((memory.n_layers for memory in memories if memory is not None), default=1)
-        shape = (layers, len(memories), 3, width, backbone.hidden_size)
-        rows = torch.zeros(shape, dtype=backbone.dtype, device=backbone.device)
-        for index, memory in enumerate(memories):
-            if memory is not None:
-                slab, scale = memory.slab.detach(), memory.scale
-                rows[layers - memory.n_layers :, index, :, : memory.width] = effective_rows(slab, scale).to(rows)  # (L, 3, W, D)
+        layers = max((each.shape[0] for each in ready if each is not None), default=1)
+        width = max((each.shape[2] for each in ready if each is not None), default=1)
+        rows = torch.zeros(layers, len(ready), 3, width, backbone.hidden_size, dtype=backbone.dtype, device=backbone.device)
+        for index, each in enumerate(ready):
+            if each is not None:
+                rows[layers - each.shape[0] :, index, :, : each.shape[2]] = each  # (L, 3, W, D)
         return cls(rows=rows, rows_per_memory=rows_per_memory)
 
     @classmethod
@@ -250,6 +257,19 @@ class MemoryBatch:
             return MemoryBatch(rows=self.rows, rows_per_memory=shared)
         at = torch.tensor(memories, dtype=torch.int64, device=self.rows.device)
         return MemoryBatch(rows=self.rows.index_select(1, at), rows_per_memory=shared)
+
+
+def ready_rows(memory: LocasMemory, backbone: Backbone) -> Tensor:
+    """The effective rows of one memory where and as a forward takes them, cut off from autograd.
+
+    Returns:
+        Shape (L, 3, W, D), the backbone's dtype, on its device.
+
+    Raises:
+        IncompatibleMemory: fingerprint or shape differs from the backbone's.
+    """
+    check_fits(memory, backbone)
+    return effective_rows(memory.slab.detach(), memory.scale).to(device=backbone.device, dtype=backbone.dtype)
 
 
 def check_fits(memory: LocasMemory, backbone: Backbone) -> None:

@@ -1,0 +1,113 @@
+"""What a recalled fact costs: seconds of training and bytes per user, beside PEFT adapters taught from the same study sets.
+
+On the bundled backbone, which can write study sets and answer from what it learnt: people of `eval recall` tell one session, everybody is
+consolidated once, and both sides are asked in wordings that neither was taught.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import cycle
+from random import Random
+
+from safetensors.torch import save
+
+from locas_agent.agent import AgentMemory
+from locas_agent.answers import contains
+from locas_agent.baselines.peer import peft
+from locas_agent.baselines.temp_lora import TempLora
+from locas_agent.benchmarks.bench import Bench
+from locas_agent.benchmarks.measuring import Goal, Row, interleaved
+from locas_agent.config import LocasConfig, StudySettings, TrainingSettings
+from locas_agent.consolidation import Trainer
+from locas_agent.evaluation.people import Person, make_person
+from locas_agent.learner import Outcome, Task
+from locas_agent.memory import LocasMemory, MemoryBatch
+from locas_agent.prompting import question
+from locas_agent.serialization import to_bytes
+
+PEOPLE, FACTS = 4, 4
+ROUNDS = 3
+TIMED_RANK, STORED_RANK = 16, 64
+ANSWER_TOKENS = 24
+
+_SAME = "a session of 4 facts on the bundled backbone, the same study sets and as many steps"
+SECONDS = Goal(
+    "recall-seconds", f"training for {_SAME}, 4 users side by side; peer: PEFT adapters of rank 16 beside all linear layers, one by one",
+    "seconds per user", "peer/ours", 4.0, 8.0,
+)  # fmt: skip
+BYTES = Goal(
+    "bytes", f"what is stored of a user after {_SAME}; peer: a PEFT adapter of rank 64 beside all linear layers; holds where we recall as much",
+    "bytes per user", "peer/ours", 10.0, 24.0,
+)  # fmt: skip
+
+
+def recall_cost(bench: Bench) -> list[Row]:
+    """Measure both rows.
+
+    Raises:
+        MissingExtra: PEFT is not installed.
+        RuntimeError: the backbone wrote no study set, so there is nothing to compare.
+    """
+    peft()  # before minutes of study
+    people = [_person(bench, at) for at in range(2 if bench.is_quick else PEOPLE)]
+    with AgentMemory.load("tiny", "sqlite://", _config(bench), device=str(bench.device)) as agent:
+        learnt = agent.learner.learn([_task(agent, person, f"person-{at}") for at, person in enumerate(people)])
+        if any("steps" not in each.figures for each in learnt):
+            raise RuntimeError("somebody's study set is empty, so there is nothing to train on: take another seed")
+        return [_seconds(bench, agent, learnt), _bytes(agent, people, learnt)]
+
+
+def _seconds(bench: Bench, agent: AgentMemory, learnt: list[Outcome]) -> Row:
+    """Every round trains all memories side by side and the next person's adapter."""
+    lessons = [each.lesson for each in learnt]
+    trainer = Trainer(agent.engine, agent.config, agent.learner.neutral, agent.learner.readout)
+    peer = TempLora(agent.backbone, agent.config, agent.learner.neutral, rank=TIMED_RANK)
+    turns = cycle(learnt)
+
+    def train_next() -> None:
+        one = next(turns)
+        peer.train(one.lesson, steps=one.figures["steps"])
+
+    sides: dict[str, Callable[[], object]] = {"ours": lambda: trainer.train(lessons), "peer": train_next}
+    taken = interleaved(sides, rounds=bench.rounds(ROUNDS), device=bench.device, warm_up=0)
+    return SECONDS.row([each / 1e3 / len(lessons) for each in taken["ours"]], [each / 1e3 for each in taken["peer"]])
+
+
+def _bytes(agent: AgentMemory, people: list[Person], learnt: list[Outcome]) -> Row:
+    """Two people's adapters are trained and asked what their memories are asked."""
+    peer = TempLora(agent.backbone, agent.config, agent.learner.neutral, rank=STORED_RANK)
+    ours, theirs, recalled = [], [], [0, 0]
+    for person, one in list(zip(people, learnt, strict=True))[:2]:
+        state = peer.train(one.lesson, steps=one.figures["steps"]).state
+        asked = [(wording, fact.value) for fact in person.facts for wording in fact.relation.asked_held]
+        prompts = [agent.backbone.encode_chat(question(text)) for text, _ in asked]
+        for side, answers in enumerate((_answers(agent, prompts, one.memory), peer.generate(prompts, state, max_new_tokens=ANSWER_TOKENS))):
+            recalled[side] += sum(contains(answer, value) for answer, (_, value) in zip(answers, asked, strict=True))
+        ours.append(float(len(to_bytes(one.memory, dtype=agent.config.memory.stored_as))))
+        theirs.append(float(len(save(dict(state)))))
+    return BYTES.row(ours, theirs, is_equal=recalled[0] >= recalled[1])
+
+
+def _answers(agent: AgentMemory, prompts: list[list[int]], memory: LocasMemory) -> list[str]:
+    batch = MemoryBatch.of([memory], agent.backbone, rows_per_memory=len(prompts))
+    return [agent.backbone.decode(answer.ids) for answer in agent.engine.generate(prompts, memory=batch, max_new_tokens=ANSWER_TOKENS)]
+
+
+def _task(agent: AgentMemory, person: Person, name: str) -> Task:
+    """Let a person tell the session."""
+    handle = agent.for_user(name)
+    for line in person.sessions[0].lines:
+        handle.add(line.role, line.text, at=person.sessions[0].at)
+    return Task(agent.learner.pieces(handle.turns()))
+
+
+def _person(bench: Bench, number: int) -> Person:
+    return make_person(Random(f"bench:{bench.seed}:{number}"), sessions=1, facts_per_session=2 if bench.is_quick else FACTS)
+
+
+def _config(bench: Bench) -> LocasConfig:
+    if not bench.is_quick:
+        return LocasConfig()
+    study = StudySettings(first_samples=2, samples_per_turn=2, max_rounds=1, negatives_per_piece=2)
+    return LocasConfig(study=study, training=TrainingSettings(max_steps=4, anchor_tokens=16, window_tokens=64))

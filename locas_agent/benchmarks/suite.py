@@ -1,0 +1,73 @@
+"""Which benchmarks there are, and a run of some of them. Knows nothing of how any of them measures."""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from locas_agent.benchmarks import append, decode, latency, learn, loading, recall_cost
+from locas_agent.benchmarks.bench import Bench
+from locas_agent.benchmarks.measuring import Row, one_thread
+from locas_agent.checkpoints import find_device
+from locas_agent.errors import ConfigurationError
+from locas_agent.progress import Progress
+
+Measure = Callable[[Bench], list[Row]]
+
+FAMILIES: dict[Measure, tuple[str, ...]] = {
+    decode.decode: ("decode-base", "decode-peft-equal", "decode-peft-r64", "decode-sequential"),
+    learn.short: ("learn-short", "learn-templora-short"),
+    learn.long: ("learn-long", "learn-templora", "step-forward"),
+    recall_cost.recall_cost: ("recall-seconds", "bytes"),
+    loading.load: ("load",),
+    latency.flat: ("flat",),
+    latency.growth: ("growth",),
+    append.append: ("append",),
+}
+"""What is measured together, with the rows it gives."""
+NAMES = tuple(name for rows in FAMILIES.values() for name in rows)
+
+
+def run(
+    names: Sequence[str] = (), *, is_quick: bool = False, seed: int = 0, device: str | None = None, progress: Progress | None = None
+) -> list[dict[str, Any]]:
+    """Measure rows, each beside its peer in this process, on one thread.
+
+    Args:
+        names: of rows; none means all.
+        is_quick: small sizes and two rounds: checks that both sides compute what they should, says nothing about time.
+        seed: of everything drawn at random.
+        device: a GPU takes sizes of its own, see `bench.GPU`.
+        progress: told how many rows are done.
+
+    Returns:
+        The rows as JSON holds them, with what they were measured on.
+
+    Raises:
+        ConfigurationError: there is no such row.
+        MissingExtra: a peer is not installed.
+        RuntimeError: two sides that should compute the same do not.
+    """
+    if unknown := [name for name in names if name not in NAMES]:
+        raise ConfigurationError(f"no benchmark {unknown[0]!r}: there are {', '.join(NAMES)}")
+    wanted = names or NAMES
+    found: list[dict[str, Any]] = []
+    target = find_device(device)
+    with one_thread():
+        for measure in [measure for measure, rows in FAMILIES.items() if set(rows) & set(wanted)]:
+            with tempfile.TemporaryDirectory(prefix="locas-bench-") as folder:
+                rows = measure(Bench(Path(folder), target, is_quick, seed))
+            found += [row.facts() | {"device": device_name(target)} for row in rows if row.name in wanted]
+            if progress is not None:
+                progress("measured", len(found), len(wanted))
+    return found
+
+
+def device_name(device: torch.device) -> str:
+    """Return what computed: the GPU's name, or the processor's kind and the one thread."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()}, one thread"

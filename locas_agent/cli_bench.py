@@ -1,0 +1,52 @@
+"""The command `bench`. Knows which options there are, and nothing of what is measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from locas_agent.cli_model import DeviceOption, SeedOption, quiet
+from locas_agent.cli_options import JsonOption
+from locas_agent.cli_output import deliver, progress_bar, table
+
+
+def bench(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Rows to measure, such as decode-base; all unless given.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, two rounds: checks what is computed; its times mean nothing.")] = False,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Picture of the ratios: .png, .svg or .pdf.")] = None,
+    device: DeviceOption = None,
+    seed: SeedOption = 0,
+    json: JsonOption = None,
+) -> None:
+    """Speed and size beside peers in one process on one thread, as ratios with limits. A missed limit is a result: the exit code stays 0."""
+    from locas_agent.benchmarks.plot import plot_rows
+    from locas_agent.benchmarks.suite import run
+    from locas_agent.plots import check_picture
+
+    quiet()
+    if plot is not None:
+        check_picture(plot)
+    with progress_bar() as progress:
+        rows = run(names or (), is_quick=quick, seed=seed, device=device, progress=progress)
+    if plot is not None:
+        plot_rows(rows, plot)
+    deliver(json, rows, table(["row", "ours", "peer", "unit", "ratio", "spread", "limit", "target", "holds"], [_cells(row) for row in rows]))
+
+
+def _cells(row: dict[str, Any]) -> list[object]:
+    """Return a row as people read it."""
+    least, greatest = row["spread"]
+    sign = "at least" if row["target"] > row["limit"] else "at most"
+    figures = [f"{row[name]:g}" for name in ("ours", "peer")]
+    return [
+        row["name"],
+        *figures,
+        row["unit"],
+        f"{row['ratio']:g}",
+        f"{least:g} to {greatest:g}",
+        f"{sign} {row['limit']:g}",
+        f"{row['target']:g}",
+        "yes" if row["holds"] else "no",
+    ]

@@ -1,0 +1,95 @@
+"""Memories kept ready: found again, dropped for want of room, and never kept for a user whose memories are let go of."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+import torch
+
+from locas_agent import loaded
+from locas_agent.backbone import Backbone
+from locas_agent.benchmarks.journals import commit, fill
+from locas_agent.loaded import LoadedMemories, Loads
+from locas_agent.memory import LocasMemory, MemoryBatch
+from locas_storage import InMemoryStore, UserKey
+from tests.conftest import MakeMemory
+
+USERS = [UserKey("default", name) for name in ("ada", "bob", "eve")]
+
+
+@pytest.fixture
+def memories(backbone: Backbone, make_memory: MakeMemory) -> Iterator[LoadedMemories]:
+    """Of three users, each with one revision."""
+    with closing(InMemoryStore()) as store:
+        for seed, user in enumerate(USERS):
+            fill(store, user, backbone, turns=2, words=4, repeats=2)
+            commit(store, user, make_memory(seed), to_seq=2)
+        yield LoadedMemories(backbone, store)
+
+
+def memory_of(memories: LoadedMemories, user: UserKey) -> LocasMemory:
+    memory = memories.current(user)[1]
+    assert memory is not None
+    return memory
+
+
+def test_memory_is_read_once_and_found_again(memories: LoadedMemories) -> None:
+    first = memory_of(memories, USERS[0])
+    assert memory_of(memories, USERS[0]) is first
+    size = first.parameter_count * 8  # fp32 as stored, and fp32 as this backbone takes it
+    assert memories.loads == Loads(found=1, read=1, dropped=0, memories=1, n_bytes=size)
+
+
+def test_least_recently_used_makes_room(memories: LoadedMemories, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = memory_of(memories, USERS[0]).parameter_count * 8
+    monkeypatch.setattr(loaded, "LOADED_BYTES", 2 * size)
+    memory_of(memories, USERS[1])
+    memory_of(memories, USERS[0])
+    memory_of(memories, USERS[2])  # bob goes
+    assert (memories.loads.dropped, memories.loads.n_bytes) == (1, 2 * size)
+    memory_of(memories, USERS[0])
+    assert memories.loads.read == 3
+    memory_of(memories, USERS[1])
+    assert memories.loads.read == 4
+
+
+def test_memory_larger_than_the_room_is_kept_alone(memories: LoadedMemories, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loaded, "LOADED_BYTES", 1)
+    for user in USERS:
+        memory_of(memories, user)
+    assert memories.loads.memories == 1
+
+
+def test_batch_is_what_its_memories_give_alone(memories: LoadedMemories, backbone: Backbone, make_memory: MakeMemory) -> None:
+    chosen = [memory_of(memories, USERS[0]), None, make_memory(9, width=2), memory_of(memories, USERS[2])]
+    expected = MemoryBatch.of(chosen, backbone)
+    for _ in range(2):  # the second time from rows that were ready
+        batch = memories.batch(chosen)
+        assert batch is not None
+        assert torch.equal(batch.rows, expected.rows)
+    assert memories.batch([None, None]) is None
+
+
+def test_rows_are_made_ready_once(memories: LoadedMemories, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = memory_of(memories, USERS[0])
+    memories.batch([memory])
+    monkeypatch.setattr(loaded, "ready_rows", lambda *_: pytest.fail("made again"))
+    memories.batch([memory, memory])
+
+
+def test_nothing_of_a_user_is_left_who_is_let_go_of(memories: LoadedMemories) -> None:
+    memory = memory_of(memories, USERS[0])
+    memories.batch([memory])
+    kept = weakref.ref(memory)
+    del memory
+    gc.collect()
+    assert kept() is not None
+    memories.drop(USERS[0])
+    gc.collect()
+    assert kept() is None
+    assert len(memories._ready) == 0
+    assert memories.loads.n_bytes == 0
