@@ -79,7 +79,8 @@ def _find_site(layer: nn.Module, where: str) -> FfnSite:
     raise UnsupportedBackbone(
         f"{where}: looked for one gated FFN (gate_proj, up_proj, down_proj or gate_up_proj, down_proj, with act_fn or "
         f"activation_fn), found {len(found)} among {', '.join(linears) or 'no linear layers'}; "
-        "choose a backbone such as Qwen3, Llama, Mistral, Gemma or Phi-3; for experiments on plain ReLU FFNs (OPT) there is locas_agent.mlp.ReluBackbone"
+        "choose a backbone such as Qwen3, Llama, Mistral, Gemma or Phi-3; for experiments on plain ReLU FFNs (OPT) there is "
+        "locas_agent.mlp.ReluBackbone"
     )
 
 

@@ -8,15 +8,20 @@ import logging
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from locas_storage import rows, rules
+from locas_storage.columns import BigInt, DbNow
 from locas_storage.errors import RevisionConflict
 from locas_storage.records import UserKey, UserState
-from locas_storage.schema import DbNow, subject
+from locas_storage.schema import subject
 
 logger = logging.getLogger(__name__)
+
+_TAKEN = {"next_seq": subject.c.next_seq + bindparam("count", type_=BigInt), "lock_version": subject.c.lock_version + 1}
+# What is returned is computed from the locked row, the time too: a query that locks would read it before it waits for the lock.
+_TAKE = update(subject).where(rows.of_whom(subject), subject.c.erased_at.is_(None)).values(_TAKEN).returning(subject, DbNow().label("now"))
 
 
 def state(connection: Connection, key: UserKey) -> UserState | None:
@@ -145,10 +150,7 @@ def _lock(connection: Connection, key: UserKey, *, skip_locked: bool = False) ->
 
 
 def _take(connection: Connection, key: UserKey, count: int) -> Row[Any] | None:
-    # What is returned is computed from the locked row, the time too: a query that locks would read it before it waits for the lock.
-    taking = update(subject).where(rows.of(subject, key), subject.c.erased_at.is_(None))
-    values = {"next_seq": subject.c.next_seq + count, "lock_version": subject.c.lock_version + 1}
-    return connection.execute(taking.values(values).returning(subject, DbNow().label("now"))).one_or_none()
+    return connection.execute(_TAKE, rows.whose(key) | {"count": count}).one_or_none()
 
 
 def _make(connection: Connection, key: UserKey) -> None:

@@ -1,37 +1,27 @@
-"""Owns the connection to a database, SQLite or PostgreSQL: engine settings, and how a transaction begins.
+"""Owns the way to a database, SQLite or PostgreSQL: the engine, its settings, and which transactions there are.
 
-Knows nothing of tables.
+Knows nothing of tables, nor of what happens to a single connection (`connections.py`).
 """
 
 import logging
 import os
-import selectors
 import sqlite3
 import threading
-import time
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, Pool, StaticPool, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, InvalidatePoolError, SQLAlchemyError
+from sqlalchemy import URL, Connection, Engine, Pool, StaticPool, create_engine, make_url, text
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from locas_storage.connections import BEGIN, ask_the_rested, tune_sqlite
 from locas_storage.driver_errors import WAIT_SECONDS, named, without_values
 from locas_storage.errors import StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
-_BEGIN = "locas_begin"
-"""Execution option: what SQLite gets at the start of a transaction."""
-_PRAGMAS = (
-    "synchronous=FULL",
-    "foreign_keys=ON",
-    f"busy_timeout={WAIT_SECONDS * 1000}",
-    "trusted_schema=OFF",
-    "secure_delete=ON",
-)
 _CHECKPOINT_SECONDS = 2
 """How long emptying the write-ahead log waits for readers; writers of this process wait as long."""
 SQLITE_VERSION = sqlite3.sqlite_version_info
@@ -52,8 +42,6 @@ _POSTGRESQL_SETTINGS = {
 """Parameters of a connection; those that the URL names are left as they are."""
 _WATCHED_DRIVER = "psycopg"
 """Whose connections tell by their socket that the server is gone, so that only a rested one has to be asked; others are asked each time."""
-_RESTED_SECONDS = 30.0
-"""A connection unused for longer is asked whether it lives before it is used again; a firewall may have dropped it without a word."""
 _SCHEMA_LOCK = int.from_bytes(b"locas db", "big")
 """Key of the advisory lock under which the tables are made and changed."""
 
@@ -99,9 +87,9 @@ class Database:
         self.opening = threading.Lock()
         """Held by whoever takes the first look at the database, or closes it."""
         if self.is_sqlite:
-            _tune_sqlite(self.engine)
+            tune_sqlite(self.engine)
         elif self.engine.driver == _WATCHED_DRIVER:
-            _ask_the_rested(self.engine)
+            ask_the_rested(self.engine)
         _forget_at_fork(self)
 
     def _options(self) -> dict[str, Any]:
@@ -125,7 +113,7 @@ class Database:
         """Begin a transaction that sees one state of the database and takes no write lock."""
         with self._queue(self.is_in_memory), self._named_errors(), self.engine.connect() as connection:
             if self.is_sqlite:
-                connection = connection.execution_options(**{_BEGIN: "BEGIN"})
+                connection = connection.execution_options(**{BEGIN: "BEGIN"})
             else:
                 connection = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             with connection.begin():
@@ -166,7 +154,7 @@ class Database:
             return
         with self._queue(True), self._named_errors(), self.engine.connect() as connection:
             # The switch is refused within a transaction, so none is begun.
-            connection = connection.execution_options(**{_BEGIN: None})
+            connection = connection.execution_options(**{BEGIN: None})
             if connection.exec_driver_sql("PRAGMA journal_mode").scalar() != "wal":
                 connection.exec_driver_sql("PRAGMA journal_mode=WAL")
 
@@ -178,7 +166,7 @@ class Database:
         if not self.is_sqlite or self.is_in_memory:
             return self.is_in_memory
         with self._queue(True), self._named_errors(), self.engine.connect() as connection:
-            connection = connection.execution_options(**{_BEGIN: None})
+            connection = connection.execution_options(**{BEGIN: None})
             connection.exec_driver_sql(f"PRAGMA busy_timeout={_CHECKPOINT_SECONDS * 1000}")
             busy = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]
             connection.exec_driver_sql(f"PRAGMA busy_timeout={WAIT_SECONDS * 1000}")
@@ -193,7 +181,7 @@ class Database:
             return True
         if self.is_sqlite:
             with self._queue(True), self._named_errors(), self.engine.connect() as connection:
-                connection.execution_options(**{_BEGIN: None}).exec_driver_sql("VACUUM")
+                connection.execution_options(**{BEGIN: None}).exec_driver_sql("VACUUM")
             return self.overwrite_log()
         with self._named_errors(), self.engine.connect() as connection:
             connection = connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -249,51 +237,6 @@ def _warn_of_wal_reset_bug() -> None:
         "let one store of one process write each file, run a Python with a newer SQLite, or use PostgreSQL",
         ".".join(map(str, SQLITE_VERSION)),
     )
-
-
-def _tune_sqlite(engine: Engine) -> None:
-    @event.listens_for(engine, "connect")
-    def _connect(connection: Any, _record: object) -> None:
-        # The driver begins no transaction before SELECT or DDL, so it is told to begin none and `_begin` does it.
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        for pragma in _PRAGMAS:
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        how = connection.get_execution_options().get(_BEGIN, "BEGIN IMMEDIATE")
-        if how is not None:
-            connection.exec_driver_sql(how)
-
-
-def _ask_the_rested(engine: Engine) -> None:
-    """Hand out no dead connection, without a round trip to the server for each transaction.
-
-    A server that ends a connection leaves word of it on the socket; an idle connection has nothing else to read.
-    """
-    last_used = "locas_last_used"
-
-    @event.listens_for(engine, "checkin")
-    def _checkin(_connection: Any, record: Any) -> None:
-        record.info[last_used] = time.monotonic()
-
-    @event.listens_for(engine, "checkout")
-    def _checkout(connection: Any, record: Any, _proxy: object) -> None:
-        used = record.info.get(last_used)
-        if used is None or (time.monotonic() - used < _RESTED_SECONDS and not _has_word(connection.fileno())):
-            return
-        try:
-            engine.dialect.do_ping(connection)
-        except engine.dialect.loaded_dbapi.Error as error:  # the pool then makes a new one
-            raise InvalidatePoolError("the connection is dead") from error
-
-
-def _has_word(socket: int) -> bool:
-    with selectors.DefaultSelector() as selector:
-        selector.register(socket, selectors.EVENT_READ)
-        return bool(selector.select(0))
 
 
 def _forget_at_fork(database: Database) -> None:

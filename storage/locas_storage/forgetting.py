@@ -15,9 +15,10 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, select, update
 
 from locas_storage import counters, index, items, jobs, lineage, revisions, rows, rules, trail
+from locas_storage.columns import DbNow
 from locas_storage.receipts import Receipt
 from locas_storage.records import UserKey, UserState
-from locas_storage.schema import DbNow, blob, job, revision, study_event, study_item, subject, turn
+from locas_storage.schema import blob, job, revision, study_event, study_item, subject, turn
 from locas_storage.statements import chunks
 
 _EMPTY_SHA256 = hashlib.sha256(b"").digest()

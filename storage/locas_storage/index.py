@@ -25,6 +25,10 @@ from locas_storage.words import MAX_CANDIDATES, indexed_words
 
 _FTS = table(FTS_TABLE, column("rowid"), column("words"), column(FTS_TABLE))
 """Its column of its own name takes commands."""
+_ADD = insert(search)
+_ADDED = select(search.c.id, search.c.words).where(rows.of_whom(search), search.c.seq.between(bindparam("first"), bindparam("last")))
+_INDEX_ADDED = insert(_FTS).from_select(["rowid", "words"], _ADDED)
+_ADD_LISTED = insert(search).values(words=func.array_to_tsvector(bindparam("listed", type_=ARRAY(Text))))
 
 
 def add(connection: Connection, key: UserKey, turns: Iterable[Turn]) -> None:
@@ -34,12 +38,10 @@ def add(connection: Connection, key: UserKey, turns: Iterable[Turn]) -> None:
         return
     if connection.dialect.name == "sqlite":
         values = [rows.owner(key) | {"seq": seq, "words": " ".join([mark(key), *words])} for seq, words in found]
-        connection.execute(insert(search), one_or_many(values))
-        added = select(search.c.id, search.c.words).where(rows.of(search, key), search.c.seq.between(found[0][0], found[-1][0]))
-        connection.execute(insert(_FTS).from_select(["rowid", "words"], added))
+        connection.execute(_ADD, one_or_many(values))
+        connection.execute(_INDEX_ADDED, rows.whose(key) | {"first": found[0][0], "last": found[-1][0]})
     else:
-        listed = insert(search).values(words=func.array_to_tsvector(bindparam("listed", type_=ARRAY(Text))))
-        connection.execute(listed, one_or_many([rows.owner(key) | {"seq": seq, "listed": words} for seq, words in found]))
+        connection.execute(_ADD_LISTED, one_or_many([rows.owner(key) | {"seq": seq, "listed": words} for seq, words in found]))
 
 
 def candidates(connection: Connection, key: UserKey, wanted: Sequence[str], seal: Seal) -> list[Turn]:

@@ -16,9 +16,10 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, inser
 
 from locas_storage import counters, leases, rows, trail
 from locas_storage.bounds import new_item_id
+from locas_storage.columns import BigInt, DbNow
 from locas_storage.leases import LEASE_EXPIRED, MAX_ATTEMPTS, Job, Lease
 from locas_storage.records import UserKey, UserState
-from locas_storage.schema import BigInt, DbNow, job, subject, turn
+from locas_storage.schema import job, subject, turn
 
 _KIND = "consolidate"
 """The one kind there is, so that the index over open jobs of a kind allows one open job per user."""

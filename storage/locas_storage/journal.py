@@ -6,7 +6,7 @@ Knows nothing of revisions. Every function works within the caller's transaction
 import datetime as dt
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, bindparam, insert, select
 
 from locas_storage import rows, rules
 from locas_storage.bounds import new_item_id
@@ -14,6 +14,9 @@ from locas_storage.crypto import Seal
 from locas_storage.records import Turn, TurnDraft, UserKey
 from locas_storage.schema import turn
 from locas_storage.statements import chunks, clamped, one_or_many
+
+_ADD = insert(turn)
+_KNOWN = select(turn).where(rows.of_whom(turn), turn.c.idem_key.in_(bindparam("idem_keys", expanding=True)))
 
 
 def append(
@@ -31,7 +34,7 @@ def append(
         answered.append(known[idem_key])
     values = [rows.turn_values(key, one, seal) for one in added]
     if values:
-        connection.execute(insert(turn), one_or_many(values))
+        connection.execute(_ADD, one_or_many(values))
     return answered, added
 
 
@@ -56,6 +59,6 @@ def span_digest(connection: Connection, key: UserKey, from_seq: int, to_seq: int
 def _by_idem_key(connection: Connection, key: UserKey, idem_keys: Iterable[str], seal: Seal) -> dict[str, Turn]:
     known = {}
     for chunk in chunks(idem_keys):
-        for row in connection.execute(select(turn).where(rows.of(turn, key), turn.c.idem_key.in_(chunk))):
+        for row in connection.execute(_KNOWN, rows.whose(key) | {"idem_keys": chunk}):
             known[row.idem_key] = rows.turn(row, seal)
     return known

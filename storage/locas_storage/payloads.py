@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, delete, insert, select, update
 
 from locas_storage import crypto, rows, rules
+from locas_storage.columns import DbNow
 from locas_storage.crypto import Seal
 from locas_storage.errors import CorruptPayload, StoreUnavailable
 from locas_storage.files import PayloadFiles
 from locas_storage.learnt import Revision
 from locas_storage.records import UserKey
-from locas_storage.schema import DbNow, blob, revision
+from locas_storage.schema import blob, revision
 
 INLINE_BYTES = 32 << 20
 """Largest payload that lies in the database unless a store is told otherwise: beyond it a file is read and written faster."""

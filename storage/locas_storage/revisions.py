@@ -7,10 +7,11 @@ from sqlalchemy import Connection, insert, select
 
 from locas_storage import rows, rules
 from locas_storage.bounds import MAX_INTEGER
+from locas_storage.columns import DbNow
 from locas_storage.learnt import Revision, RevisionDraft
 from locas_storage.payloads import Prepared
 from locas_storage.records import UserKey
-from locas_storage.schema import DbNow, revision
+from locas_storage.schema import revision
 
 
 def all_of(connection: Connection, key: UserKey) -> list[Revision]:

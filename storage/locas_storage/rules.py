@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from locas_storage.columns import micros
 from locas_storage.errors import CorruptPayload, InvalidRevision, InvalidTurn, RevisionConflict, RevisionNotFound, UnknownUser, UserErased
 from locas_storage.learnt import Revision, RevisionDraft, StudyItem, StudyItemDraft
 from locas_storage.records import AUDIT_ACTIONS, AuditEntry, Turn, TurnDraft, UserKey, UserState
-from locas_storage.schema import micros
 
 KEEP_PAYLOADS = 3
 """How many different payloads of a user a store keeps unless told otherwise; each is a whole memory."""

@@ -10,9 +10,9 @@ from dataclasses import replace
 from sqlalchemy import Connection, select
 
 from locas_storage import counters, forgetting, jobs, lineage, payloads, revisions
+from locas_storage.columns import DbNow
 from locas_storage.receipts import Receipt
 from locas_storage.records import UserKey, UserState
-from locas_storage.schema import DbNow
 from locas_storage.sql_queue import Transaction
 
 logger = logging.getLogger(__name__)

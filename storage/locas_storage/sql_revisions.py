@@ -9,12 +9,12 @@ from collections.abc import Callable
 from sqlalchemy import select
 
 from locas_storage import counters, items, jobs, journal, payloads, revisions, rules, trail
+from locas_storage.columns import DbNow
 from locas_storage.errors import RevisionConflict
 from locas_storage.learnt import Revision, RevisionDraft
 from locas_storage.leases import Lease
 from locas_storage.payloads import Keeping
 from locas_storage.records import UserKey
-from locas_storage.schema import DbNow
 from locas_storage.sql_queue import Transaction
 from locas_storage.sql_upkeep import SqlUpkeep
 from locas_storage.vault import Vault

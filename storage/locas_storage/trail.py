@@ -9,8 +9,9 @@ from typing import Any
 from sqlalchemy import Connection, insert, select
 
 from locas_storage import rows, rules
+from locas_storage.columns import DbNow
 from locas_storage.records import AuditEntry, UserKey
-from locas_storage.schema import DbNow, audit
+from locas_storage.schema import audit
 
 
 def record(connection: Connection, key: UserKey, action: str, facts: Mapping[str, Any]) -> tuple[AuditEntry, str]:

@@ -39,12 +39,14 @@ class Sizes:
         decode_steps: steps of batched decoding compared likewise.
         reply_steps: steps of replies through the agent.
         cancels: cancelled calls per driver.
+        longest_wait_seconds: until the caller of a cancelled call goes on; in the quick form no more than tells a stall from a busy machine.
         swapped_payloads: encrypted payloads of which each pair is swapped.
         full_disk_calls: writes to a store whose disk fills up.
         mutated_payloads: damaged payloads given to the loader.
         mutated_rows: damaged rows given to the store.
         machine_runs: runs of the state machine per store.
         machine_steps: steps of each of them.
+        erased_users: users erased per database, beside as many who stay.
         failing_tables: tables that refuse what is written, one after the other, while canaries are looked for.
     """
 
@@ -57,25 +59,27 @@ class Sizes:
     decode_steps: int
     reply_steps: int
     cancels: int
+    longest_wait_seconds: float
     swapped_payloads: int
     full_disk_calls: int
     mutated_payloads: int
     mutated_rows: int
     machine_runs: int
     machine_steps: int
+    erased_users: int
     failing_tables: int
 
 
 FORMS = {
     "quick": Sizes(
         kill_points=18, pauses=4, server_stops=2, append_seconds=4.0, append_threads=64,
-        canary_batches=20, decode_steps=50, reply_steps=20, cancels=40, swapped_payloads=20, full_disk_calls=150,
-        mutated_payloads=1_000, mutated_rows=100, machine_runs=5, machine_steps=20, failing_tables=1,
+        canary_batches=20, decode_steps=50, reply_steps=20, cancels=40, longest_wait_seconds=15.0, swapped_payloads=20, full_disk_calls=150,
+        mutated_payloads=1_000, mutated_rows=100, machine_runs=5, machine_steps=20, erased_users=2, failing_tables=1,
     ),
     "full": Sizes(
-        kill_points=204, pauses=200, server_stops=20, append_seconds=120.0, append_threads=64,
-        canary_batches=1_000, decode_steps=10_000, reply_steps=1_000, cancels=1_000, swapped_payloads=100, full_disk_calls=3_000,
-        mutated_payloads=100_000, mutated_rows=100_000, machine_runs=200, machine_steps=50, failing_tables=8,
+        kill_points=204, pauses=200, server_stops=20, append_seconds=600.0, append_threads=64,
+        canary_batches=1_000, decode_steps=10_000, reply_steps=1_000, cancels=1_000, longest_wait_seconds=1.0, swapped_payloads=100,
+        full_disk_calls=3_000, mutated_payloads=100_000, mutated_rows=100_000, machine_runs=200, machine_steps=50, erased_users=64, failing_tables=8,
     ),
 }  # fmt: skip
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from locas_agent import AgentMemory, LocasConfig
 from locas_agent.backbone import Backbone
-from locas_agent.engine import Generation
+from locas_agent.decoding import Generation
 from locas_agent.memory import LocasMemory
 from locas_agent.serialization import from_bytes, to_bytes
 from locas_storage import MemoryStore, TurnDraft, UserKey

@@ -50,7 +50,7 @@ def test_no_reply_of_a_batch_is_anothers(
     backbone: Backbone, make_memory: MakeMemory, sizes: Sizes, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through the entry object: journals, revisions that move between two batches, and a cache too small for all."""
-    monkeypatch.setattr(loaded, "LOADED_MEMORIES", USERS // 3)
+    monkeypatch.setattr(loaded, "LOADED_BYTES", USERS // 3 * 8 * make_memory(0).parameter_count)
     with closing(SqlMemoryStore("sqlite://")) as store:
         talks = Conversations(backbone, store, make_memory, users=USERS)
         while talks.steps < sizes.reply_steps:

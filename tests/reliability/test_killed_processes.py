@@ -27,6 +27,8 @@ from tests.reliability.victims import BATCH, BATCHES, learn, payload_of, said, t
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 Told = list[dict[str, Any]]
+BETWEEN_THE_TWO = 4
+"""Step from the fault point `commit.items` on at which `commit_in_two` has committed once: the point, then both sides of its COMMIT, then BEGIN."""
 
 
 @dataclass
@@ -211,25 +213,29 @@ class Gate:
             while not (self.at_step(stage, 1 + int(at * steps)) if point % 2 == 0 else self.at_time(stage, at * seconds)):
                 at /= 2  # it was over sooner than the one that was measured
 
-    def at_step(self, stage: Stage, step: int) -> bool:
-        is_killed, _ = self.live(stage, lambda victim: victim.wait(), at_step=step)
+    def at_step(self, stage: Stage, step: int, *, opens: str = "") -> bool:
+        is_killed, _ = self.live(stage, lambda victim: victim.wait(), at_step=step, opens=opens)
         self.found.at_steps += is_killed
         return is_killed
 
     def at_time(self, stage: Stage, seconds: float) -> bool:
         return self.live(stage, lambda victim: killed_after(victim, seconds))[0]
 
-    def live(self, stage: Stage, end: Callable[[Victim], int], *, at_step: int = 0) -> tuple[bool, Told]:
-        """Let one victim live until its end, and check what it leaves; return whether it was killed, and what it was told."""
+    def live(self, stage: Stage, end: Callable[[Victim], int], **how: Any) -> tuple[bool, Told]:
+        """Let one victim live until its end, and check what it leaves; return whether it was killed, and what it was told.
+
+        Args:
+            stage: what it does.
+            end: waits for the end, or brings it about; returns the status.
+            how: the step at which it is killed, see `victims.Life`.
+        """
         self.number += 1
         key = UserKey("default", f"{stage.act} {self.number:04}")
         with closing(self.place.open()) as store:
             store.users()  # makes the tables
             stage.prepare(store, key)
-        victim = self.nursery.start(
-            stage.act, self.folder / f"notes {self.number}", url=self.place.url, files=str(self.place.files), user=key.user, fault=self.fault,
-            at_step=at_step,
-        )  # fmt: skip
+        where = {"url": self.place.url, "files": str(self.place.files), "user": key.user}
+        victim = self.nursery.start(stage.act, self.folder / f"notes {self.number}", **where, fault=self.fault, **how)
         status = end(victim)
         is_killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
         assert is_killed or status == 0, f"{stage.act}: status {status}"
@@ -284,7 +290,7 @@ def test_gate_sees_an_acknowledgement_before_the_commit(gate: Callable[..., Gate
 
 def test_gate_sees_a_commit_in_two_transactions(gate: Callable[..., Gate]) -> None:
     run = gate("sqlite", fault="commit_in_two")
-    run.run(STAGES["commit"], 8)
+    assert run.at_step(STAGES["commit"], BETWEEN_THE_TWO, opens="commit.items")
     assert any("head" in fault for fault in run.found.faults)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from sqlalchemy.exc import SQLAlchemyError
+from torch import Tensor
 
 from locas_agent import serialization
 from locas_agent.engine import Engine
@@ -83,12 +84,12 @@ def clear_content_is_taken(patch: pytest.MonkeyPatch) -> None:
 
 
 def two_rows_of_a_batch_trade_places(patch: pytest.MonkeyPatch) -> None:
-    made = MemoryBatch.of
+    stacked = MemoryBatch.stacked
 
-    def swapped(memories: Sequence[LocasMemory | None], *more: Any) -> MemoryBatch:
-        return made([memories[1], memories[0], *memories[2:]] if len(memories) > 1 else memories, *more)
+    def swapped(ready: Sequence[Tensor | None], *more: Any) -> MemoryBatch:
+        return stacked([ready[1], ready[0], *ready[2:]] if len(ready) > 1 else ready, *more)
 
-    patch.setattr(MemoryBatch, "of", swapped)
+    patch.setattr(MemoryBatch, "stacked", swapped)
 
 
 def two_rows_of_a_choice_trade_places(patch: pytest.MonkeyPatch) -> None:

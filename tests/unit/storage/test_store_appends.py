@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import event
 from storage_samples import ADA, say
 
-from locas_storage import SqlMemoryStore, StoreUnavailable, TurnDraft, engine
+from locas_storage import SqlMemoryStore, StoreUnavailable, TurnDraft, connections
 from tests.postgres_server import PostgresServer
 
 
@@ -72,12 +72,12 @@ def test_connection_that_was_ended_is_noticed_without_asking(
         say(store, 1)
         cut_all(postgres_server, postgres_url)
         say(store, 1)
-        monkeypatch.setattr(engine, "_has_word", lambda _: False)
+        monkeypatch.setattr(connections, "_has_word", lambda _: False)
         cut_all(postgres_server, postgres_url)
         with pytest.raises(StoreUnavailable):
             say(store, 1)
         say(store, 1)
-        monkeypatch.setattr(engine, "_RESTED_SECONDS", 0.0)  # one that rested is asked, whatever its socket says
+        monkeypatch.setattr(connections, "_RESTED_SECONDS", 0.0)  # one that rested is asked, whatever its socket says
         cut_all(postgres_server, postgres_url)
         say(store, 1)
         assert [turn.seq for turn in store.turns(ADA)] == [1, 2, 3, 4]

@@ -15,9 +15,9 @@ import pytest
 from crash_worker import LATE
 from storage_samples import ADA, broken_invariants, draft, item
 
-from locas_storage import SqlMemoryStore, UserErased, UserState, sql, sql_forgetting, sql_queue
+from locas_storage import SqlMemoryStore, UserErased, UserState, sql, sql_forgetting, sql_queue, sql_revisions
 
-CHANGES = {sql: ["append", "commit", "rollback"], sql_queue: ["claim"], sql_forgetting: ["forget", "erase"]}
+CHANGES = {sql: ["append"], sql_revisions: ["commit", "rollback"], sql_queue: ["claim"], sql_forgetting: ["forget", "erase"]}
 POINTS = sorted(
     {point for module in CHANGES for point in re.findall(r'_fault_point\("([a-z_.]+)"\)', Path(module.__file__).read_text(encoding="utf-8"))}
 )
@@ -44,7 +44,7 @@ def test_every_change_has_points_before_and_after_its_commit() -> None:
     assert all(f"{change}.{when}_commit" in POINTS for change in changes for when in ("before", "after"))
 
 
-@pytest.mark.parametrize("point", [point for point in POINTS if point.partition(".")[0] in CHANGES[sql]])
+@pytest.mark.parametrize("point", [point for point in POINTS if point.partition(".")[0] in CHANGES[sql] + CHANGES[sql_revisions]])
 def test_killed_process_leaves_all_or_nothing(wrecks: Path, point: str) -> None:
     path = wrecks / f"{point}.db"
     change, _, step = point.partition(".")
