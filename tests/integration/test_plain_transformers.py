@@ -39,9 +39,8 @@ print(json.dumps({"answers": answers, "ours": ours}))
 def taught(backbone: Backbone, *, layers: int | None) -> LocasMemory:
     memory = initialize(backbone, [], width=6, layers=layers, method="random_index", scale_rule="none", seed=1)
     memory.down_rows.copy_(torch.randn(memory.down_rows.shape, generator=torch.Generator().manual_seed(1)))
-    memory.scale.mul_(
-        50.0 if backbone.name in ("gemma", "tiny") else 4.0
-    )  # enough to change what is said, also where one token is far ahead of all others
+    strong = {"gemma": 50.0, "tiny": 1000.0}  # where one token is far ahead of all others, more is needed to change what is said
+    memory.scale.mul_(strong.get(backbone.name, 4.0))
     return memory
 
 

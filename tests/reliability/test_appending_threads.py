@@ -23,6 +23,8 @@ USERS = [UserKey("default", f"user {number:02}") for number in range(16)]
 WORKERS = 3
 LIVES_SECONDS = (0.2, 1.5)
 """How long a worker lives before it is killed, drawn between."""
+PATIENCE_SECONDS = 60.0
+"""How long the last workers may live on a busy machine until one of all has learnt something."""
 
 
 @dataclass
@@ -72,6 +74,11 @@ def storm(nursery: Nursery, place: Place, folder: Path, threads: int, seconds: f
                 ends, victim = workers.pop(0)
                 time.sleep(max(0.0, ends - time.monotonic()))
                 dismiss(victim)
+        patience = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < patience and not any(
+            "revision" in line for victim in [*dead, *(one for _, one in workers)] for line in victim.told()
+        ):
+            time.sleep(0.1)
         for _, victim in workers:
             dismiss(victim)
         assert writers.errors == []

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from storage_samples import ADA, BEN, broken_invariants, draft, item, say
 
-from locas_storage import LocasError, Receipt, RevisionConflict, SqlMemoryStore, TurnDraft, UserErased, UserKey, engine
+from locas_storage import LocasError, Receipt, RevisionConflict, SqlMemoryStore, TurnDraft, UserErased, UserKey, connections, engine
 
 SECRET = "Zanzibar-4711"
 
@@ -70,7 +70,7 @@ def test_no_byte_is_left_of_what_lay_in_the_file_before(path: Path) -> None:
 
 def test_bytes_are_left_without_secure_delete(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The control of the two tests above: what they find gone is found where it is left.
-    monkeypatch.setattr(engine, "_PRAGMAS", tuple(pragma.replace("secure_delete=ON", "secure_delete=OFF") for pragma in engine._PRAGMAS))
+    monkeypatch.setattr(connections, "_PRAGMAS", tuple(pragma.replace("secure_delete=ON", "secure_delete=OFF") for pragma in connections._PRAGMAS))
     store = SqlMemoryStore(f"sqlite:///{path}")
     tell_secret(store)
     store.erase(ADA)
