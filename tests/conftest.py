@@ -32,6 +32,7 @@ CHAT_TEMPLATE = (
 )
 
 MakeBackbone = Callable[..., Backbone]
+MakeBackboneFolder = Callable[..., str]
 MakeMemory = Callable[..., LocasMemory]
 
 
@@ -78,12 +79,25 @@ def make_backbone() -> MakeBackbone:
 
 
 @pytest.fixture(scope="session")
-def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder with the tiny random backbone, for whoever names one by its path."""
-    folder = tmp_path_factory.mktemp("backbone")
-    tiny_model().save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
-    return str(folder)
+def make_backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> MakeBackboneFolder:
+    """Save the tiny random backbone, for whoever names one by its path; `reach` is its context in tokens, that is in bytes."""
+
+    def make(reach: int | None = None) -> str:
+        folder = tmp_path_factory.mktemp("backbone")
+        model = tiny_model()
+        if reach is not None:
+            model.config.max_position_embeddings = reach
+        model.save_pretrained(folder)
+        byte_tokenizer().save_pretrained(folder)
+        return str(folder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def backbone_folder(make_backbone_folder: MakeBackboneFolder) -> str:
+    """A folder with the tiny random backbone as it is."""
+    return make_backbone_folder()
 
 
 @pytest.fixture(scope="session")

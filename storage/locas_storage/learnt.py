@@ -25,11 +25,11 @@ ITEM_KINDS = ("question", "negative", "probe", "restatement")
 
 
 @dataclass(frozen=True, slots=True)
-class StudyItemDraft:
-    """A question about a piece of overflow and its answer, about to be kept with a revision.
+class StudyItemFields:
+    """A question about a piece of overflow and its answer: what a draft and a kept item share.
 
     Attributes:
-        item_id: 32 hexadecimal digits, see `new_item_id`.
+        item_id: UUIDv7 as 32 hexadecimal digits, see `new_item_id`.
         kind: one of `ITEM_KINDS`.
         from_seq: first turn of the piece it was asked about.
         to_seq: last turn of the piece.
@@ -37,9 +37,6 @@ class StudyItemDraft:
         question: the question's text.
         answer: the answer's text.
         teacher: the teacher's distributions, opaque bytes.
-
-    Raises:
-        InvalidRevision: a value is outside these bounds.
     """
 
     item_id: str
@@ -50,6 +47,15 @@ class StudyItemDraft:
     question: str = field(repr=False)
     answer: str = field(repr=False)
     teacher: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StudyItemDraft(StudyItemFields):
+    """An item about to be kept with a revision.
+
+    Raises:
+        InvalidRevision: a value is outside its bounds.
+    """
 
     def __post_init__(self) -> None:
         check_item_id(self.item_id)
@@ -66,30 +72,14 @@ class StudyItemDraft:
 
 
 @dataclass(frozen=True, slots=True)
-class StudyItem:
-    """A kept study item: a `StudyItemDraft` and the revisions that added and, if so, retired it.
+class StudyItem(StudyItemFields):
+    """A kept item and the revisions that added and, if so, retired it.
 
     Attributes:
-        item_id: UUIDv7 as 32 hexadecimal digits.
-        kind: one of `ITEM_KINDS`.
-        from_seq: first turn of the piece it was asked about.
-        to_seq: last turn of the piece.
-        turn_seq: the turn it came from, 0 where there is none.
-        question: the question's text.
-        answer: the answer's text.
-        teacher: the teacher's distributions, opaque bytes.
         added_rev: the revision it was added with.
         retired_rev: the revision that retired it, or None while it is in force.
     """
 
-    item_id: str
-    kind: str
-    from_seq: int
-    to_seq: int
-    turn_seq: int
-    question: str = field(repr=False)
-    answer: str = field(repr=False)
-    teacher: bytes = field(repr=False)
     added_rev: int
     retired_rev: int | None
 

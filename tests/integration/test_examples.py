@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from locas_storage import UserKey, open_store
-from tests.conftest import MakeBackbone
+from tests.conftest import MakeBackboneFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
@@ -50,13 +50,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def backbone_folder(make_backbone: MakeBackbone, tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("backbone")
-    made = make_backbone()
-    made.model.config.max_position_embeddings = 2048  # one token is one byte
-    made.model.save_pretrained(folder)
-    made.tokenizer.save_pretrained(folder)
-    return str(folder)
+def backbone_folder(make_backbone_folder: MakeBackboneFolder) -> str:
+    return make_backbone_folder(reach=2048)
 
 
 @pytest.fixture(scope="module")

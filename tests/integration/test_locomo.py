@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from locas_agent.cli import app
 from locas_storage import UserKey, open_store
-from tests.conftest import MakeBackbone
+from tests.conftest import MakeBackboneFolder
 from tests.locomo_sample import SECRET, flat
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,13 +43,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def backbone_folder(make_backbone: MakeBackbone, tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("backbone")
-    made = make_backbone()
-    made.model.config.max_position_embeddings = 1024  # one token is one byte
-    made.model.save_pretrained(folder)
-    made.tokenizer.save_pretrained(folder)
-    return str(folder)
+def backbone_folder(make_backbone_folder: MakeBackboneFolder) -> str:
+    return make_backbone_folder(reach=1024)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--people", "2", "PATH"], ["no such file"], ["PATH", "--first", "0"]])

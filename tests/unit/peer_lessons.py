@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from locas_agent.backbone import Backbone
-from locas_agent.baselines.peer import AdapterState
+from locas_agent.baselines.peer import AdapterPeer, AdapterState
 from locas_agent.config import LocasConfig, TrainingSettings
 from locas_agent.curriculum import Lesson
 from locas_agent.engine import Engine, TopK
@@ -32,6 +32,13 @@ def lesson(engine: Engine, answers: dict[str, str]) -> Lesson:
         teacher = TopK(ids, torch.tensor([[-0.02, -5.0]]).expand(len(ending), 2))
         items.append(Item(f"{at:032x}", NEGATIVE if asked == "Age?" else QUESTION, 1, 2, 1, asked, answer, ending, teacher))
     return Lesson(tuple(items), (), (), None)
+
+
+def two_users(peer: AdapterPeer, engine: Engine) -> tuple[AdapterState, AdapterState]:
+    """What the peer learnt of two users who told different things."""
+    told = ({"Dog?": "Rex", "City?": "Oslo"}, {"Dog?": "Ada", "City?": "Rome"})
+    first, second = (peer.train(lesson(engine, answers)).state for answers in told)
+    return first, second
 
 
 def chats(backbone: Backbone) -> list[list[int]]:

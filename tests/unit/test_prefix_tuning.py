@@ -13,7 +13,7 @@ from locas_agent.baselines.prefix_tuning import PrefixTuning
 from locas_agent.engine import Engine
 from locas_agent.errors import ConfigurationError, IncompatibleMemory, MissingExtra
 from tests.conftest import MakeBackbone
-from tests.unit.peer_lessons import CONFIG, chats, lesson, neutral_text, same
+from tests.unit.peer_lessons import CONFIG, chats, lesson, neutral_text, same, two_users
 
 TOKENS = 12
 
@@ -29,10 +29,7 @@ def peer(backbone: Backbone) -> PrefixTuning:
 
 @pytest.fixture(scope="module")
 def states(peer: PrefixTuning, engine: Engine) -> tuple[AdapterState, AdapterState]:
-    """The prefixes of two users who told different things."""
-    told = ({"Dog?": "Rex", "City?": "Oslo"}, {"Dog?": "Ada", "City?": "Rome"})
-    first, second = (peer.train(lesson(engine, answers)).state for answers in told)
-    return first, second
+    return two_users(peer, engine)
 
 
 def test_a_lesson_is_learnt_by_keys_and_values_alone(make_backbone: MakeBackbone) -> None:

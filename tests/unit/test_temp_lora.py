@@ -18,7 +18,7 @@ from locas_agent.errors import ConfigurationError, IncompatibleMemory, MissingEx
 from locas_agent.prompting import question
 from locas_agent.readout import Readout
 from tests.conftest import MakeBackbone
-from tests.unit.peer_lessons import CONFIG, chats, lesson, neutral_text, same
+from tests.unit.peer_lessons import CONFIG, chats, lesson, neutral_text, same, two_users
 
 
 def make(on: Backbone, config: LocasConfig = CONFIG) -> TempLora:
@@ -32,10 +32,7 @@ def peer(backbone: Backbone) -> TempLora:
 
 @pytest.fixture(scope="module")
 def states(peer: TempLora, engine: Engine) -> tuple[AdapterState, AdapterState]:
-    """The adapters of two users who told different things."""
-    told = ({"Dog?": "Rex", "City?": "Oslo"}, {"Dog?": "Ada", "City?": "Rome"})
-    first, second = (peer.train(lesson(engine, answers)).state for answers in told)
-    return first, second
+    return two_users(peer, engine)
 
 
 def test_a_lesson_is_learnt(peer: TempLora, engine: Engine) -> None:

@@ -6,8 +6,8 @@ import dataclasses
 import json
 
 import pytest
-import safetensors.torch
 import torch
+from safetensors.torch import load as load_tensors
 
 from locas_agent.errors import CorruptPayload, IncompatibleMemory
 from locas_agent.memory import LocasMemory, MemoryBatch
@@ -70,7 +70,7 @@ def test_bytes_round_trip_exactly_and_are_always_the_same(make_memory: MakeMemor
 
 def test_any_safetensors_reader_finds_the_named_tensors(make_memory: MakeMemory) -> None:
     memory = make_memory(3)
-    tensors = safetensors.torch.load(to_bytes(memory, dtype="bfloat16"))
+    tensors = load_tensors(to_bytes(memory, dtype="bfloat16"))
     assert set(tensors) == {"gate_rows", "up_rows", "down_rows", "scale", "neuron_indices"}
     assert torch.equal(tensors["up_rows"], memory.clipped().up_rows.bfloat16())
 

@@ -7,8 +7,8 @@ import json
 from collections.abc import Callable
 
 import pytest
-import safetensors.torch
 import torch
+from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from locas_agent.errors import ConfigurationError, CorruptPayload, IncompatibleMemory
@@ -69,7 +69,7 @@ def of(memory: LocasMemory, change: Callable[[dict[str, Tensor]], None]) -> byte
     data = to_bytes(memory, dtype="int8")
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
-    tensors = {name: tensor.clone() for name, tensor in safetensors.torch.load(data).items()}
+    tensors = {name: tensor.clone() for name, tensor in load_tensors(data).items()}
     change(tensors)
     metadata = header["__metadata__"]
     del metadata["checksum"]
@@ -101,7 +101,7 @@ def test_int8_takes_a_quarter_of_the_rows_and_one_scale_each(make_memory: MakeMe
 
 
 def test_any_safetensors_reader_finds_values_and_scales(make_memory: MakeMemory) -> None:
-    tensors = safetensors.torch.load(to_bytes(make_memory(3), dtype="int8"))
+    tensors = load_tensors(to_bytes(make_memory(3), dtype="int8"))
     assert set(tensors) == {"neuron_indices", "scale", *(f"{kind}_{part}" for kind in ("gate", "up", "down") for part in ("rows", "scales"))}
     assert tensors["up_rows"].dtype == torch.int8
 

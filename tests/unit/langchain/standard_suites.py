@@ -45,7 +45,7 @@ def memory() -> AgentMemory:
     return made
 
 
-class TestUnit(ChatModelUnitTests):
+class _Chat:
     @property
     def chat_model_class(self) -> type[BaseChatModel]:
         return ChatLocas
@@ -55,15 +55,11 @@ class TestUnit(ChatModelUnitTests):
         return {"memory": memory(), "user_id": "suite"}
 
 
-class TestIntegration(ChatModelIntegrationTests):
-    @property
-    def chat_model_class(self) -> type[BaseChatModel]:
-        return ChatLocas
+class TestUnit(_Chat, ChatModelUnitTests):
+    pass
 
-    @property
-    def chat_model_params(self) -> dict[str, Any]:
-        return {"memory": memory(), "user_id": "suite"}
 
+class TestIntegration(_Chat, ChatModelIntegrationTests):
     @property
     def standard_chat_model_params(self) -> dict[str, Any]:
         return super().standard_chat_model_params | {"max_tokens": ANSWER_TOKENS}
@@ -77,7 +73,7 @@ def _somebody_calls() -> Iterator[None]:
     var_child_runnable_config.reset(before)
 
 
-class TestSearchUnit(ToolsUnitTests):
+class _Search:
     @property
     def tool_constructor(self) -> BaseTool:
         return memory_tools(memory())[0]
@@ -87,17 +83,7 @@ class TestSearchUnit(ToolsUnitTests):
         return {"query": "dog"}
 
 
-class TestSearchIntegration(ToolsIntegrationTests):
-    @property
-    def tool_constructor(self) -> BaseTool:
-        return memory_tools(memory())[0]
-
-    @property
-    def tool_invoke_params_example(self) -> dict[str, Any]:
-        return {"query": "dog"}
-
-
-class TestForgetUnit(ToolsUnitTests):
+class _Forget:
     @property
     def tool_constructor(self) -> BaseTool:
         return memory_tools(memory())[1]
@@ -107,14 +93,20 @@ class TestForgetUnit(ToolsUnitTests):
         return {"turns": [1]}
 
 
-class TestForgetIntegration(ToolsIntegrationTests):
-    @property
-    def tool_constructor(self) -> BaseTool:
-        return memory_tools(memory())[1]
+class TestSearchUnit(_Search, ToolsUnitTests):
+    pass
 
-    @property
-    def tool_invoke_params_example(self) -> dict[str, Any]:
-        return {"turns": [1]}
+
+class TestSearchIntegration(_Search, ToolsIntegrationTests):
+    pass
+
+
+class TestForgetUnit(_Forget, ToolsUnitTests):
+    pass
+
+
+class TestForgetIntegration(_Forget, ToolsIntegrationTests):
+    pass
 
 
 class TestGuard:
