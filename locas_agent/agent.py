@@ -19,7 +19,7 @@ from locas_agent.engine import Engine
 from locas_agent.errors import ConfigurationError, TurnTooLong
 from locas_agent.exchange import Exchange
 from locas_agent.learner import Learner
-from locas_agent.loaded import LoadedMemories
+from locas_agent.loaded import LoadedMemories, Loads
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.progress import Progress
 from locas_agent.replies import Asked, Replies, Sampling
@@ -136,6 +136,15 @@ class AgentMemory:
         asked = [Asked(handle.key, text) for handle, (_, text) in zip(handles, turns, strict=True)]
         return self.answer(asked, Sampling(max_new_tokens, temperature, seed))
 
+    def prefetch(self, users: Sequence[str | UserMemory]) -> None:
+        """Read and check memories and bring them to the device, for users who are about to say something; their next reply does not wait for that.
+
+        Args:
+            users: users of the tenant "default", or handles; whoever has no memory is passed over.
+        """
+        for user in users:
+            self._memories.prefetch(self._handle(user).key)
+
     def consolidate_many(
         self, users: Sequence[str | UserMemory], *, flush: bool = False, progress: Progress | None = None, seed: int | None = None
     ) -> list[Consolidation]:
@@ -173,6 +182,7 @@ class AgentMemory:
         return worker.drain(stop=stop, once=once)
 
     areply_many = async_twin(reply_many)
+    aprefetch = async_twin(prefetch)
     aconsolidate_many = async_twin(consolidate_many)
     awork = async_twin(work)
     ausers = async_twin(users)
@@ -196,6 +206,11 @@ class AgentMemory:
         return f"AgentMemory(backbone={self.backbone.name!r})"
 
     # What the handles share ------------------------------------------------------------------------------------------
+
+    @property
+    def loads(self) -> Loads:
+        """Count the memories found ready, read and dropped so far, and what is kept of users now."""
+        return self._memories.loads
 
     def _handle(self, user: str | UserMemory) -> UserMemory:
         return self.for_user(user) if isinstance(user, str) else user

@@ -1,5 +1,7 @@
 """One micro-batch while it is being answered: token by token, each row with its own memory, and a KV cache that dies with it.
 
+What a row was run with may be taken up from its `Kept` and is left there again: a copy, see `past.py`.
+
 Knows nothing of prompts' meaning, users or stores.
 
 Shapes: B rows, T tokens, P tokens of a common beginning, V vocabulary.
@@ -7,7 +9,7 @@ Shapes: B rows, T tokens, P tokens of a common beginning, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from transformers import DynamicCache
 from locas_agent.batching import memories_of, pad
 from locas_agent.errors import ConfigurationError
 from locas_agent.memory import MemoryBatch
+from locas_agent.past import Kept, is_whole, left_by, taken_up
 
 if TYPE_CHECKING:
     from locas_agent.engine import Engine
@@ -52,6 +55,7 @@ class Decoding:
     temperature: float
     seeds: Sequence[tuple[int, int]]
     groups: Sequence[tuple[int, int]] | None = None  # of each row its group and how many tokens the group shares
+    kept: Sequence[Kept] | None = None  # of each row; not beside groups
     allowed: Allowed | None = None  # the same for every row
     alive: list[int] = field(init=False)
     ids: list[list[int]] = field(init=False)
@@ -65,14 +69,26 @@ class Decoding:
         self.ids = [[] for _ in self.prompts]
         self.logprobs = [[] for _ in self.prompts]
         self.cache: Any = DynamicCache(config=backbone.model.config)
-        suffixes = [prompt[shared:] for prompt, (_, shared) in zip(self.prompts, self.groups or [(0, 0)] * len(self.prompts), strict=True)]
+        begun, shared = self._begin()
+        suffixes = [prompt[count:] for prompt, count in zip(self.prompts, shared, strict=True)]
         self.inputs, self.mask = (part.to(backbone.device) for part in pad(suffixes, backbone.pad_id, left=True))
-        if self.groups is not None:
-            self.mask = torch.cat([self._run_shared(self.groups), self.mask], dim=1)
+        self.mask = torch.cat([begun, self.mask], dim=1)
         self.uniforms = None
         if self.temperature > 0.0:
             streams = [torch.Generator().manual_seed((seed * 1_000_003 + row) % 2**63) for seed, row in self.seeds]
             self.uniforms = torch.stack([torch.rand(self.max_new_tokens, generator=stream, dtype=torch.float64) for stream in streams])
+
+    @torch.inference_mode()
+    def _begin(self) -> tuple[Tensor, list[int]]:
+        """Fill the cache with what need not be run row by row; return its mask, shape (B, P), and the tokens of each row it holds."""
+        if self.groups is not None:
+            return self._run_shared(self.groups), [shared for _, shared in self.groups]
+        shared = [0] * len(self.prompts)
+        if self.kept is not None and is_whole(self.cache):
+            shared = taken_up(self.cache, [kept.past for kept in self.kept], self.prompts)
+        longest = max(shared)
+        mask = [[0] * (longest - count) + [1] * count for count in shared]
+        return torch.tensor(mask, dtype=torch.int64, device=self.engine.backbone.device).reshape(len(shared), longest), shared
 
     @torch.inference_mode()
     def _run_shared(self, groups: Sequence[tuple[int, int]]) -> Tensor:
@@ -105,6 +121,8 @@ class Decoding:
                 self._append(row, token, logprob)
         self.inputs = chosen[:, None]
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.rows), 1)], dim=1)
+        if not self.alive:
+            self._leave(range(len(self.rows)))
 
     def generations(self) -> list[Generation]:
         """What has been generated, one per prompt in order."""
@@ -150,11 +168,21 @@ class Decoding:
     def _compact(self) -> None:
         """Drop finished rows from the running batch, its cache and its memories."""
         keep = [at for at, row in enumerate(self.rows) if row in self.alive]
+        self._leave([at for at, row in enumerate(self.rows) if row not in self.alive])
         index = torch.tensor(keep, device=self.mask.device)
         self.cache.batch_select_indices(index)
         self.inputs, self.mask = self.inputs[index], self.mask[index]
         self.memory = memories_of(self.memory, keep)
         self.rows = [self.rows[at] for at in keep]
+
+    @torch.inference_mode()
+    def _leave(self, places: Iterable[int]) -> None:
+        """Hand out what rows that are about to go have left in the cache."""
+        if self.kept is None or not is_whole(self.cache):
+            return
+        for at in places:
+            row = self.rows[at]
+            self.kept[row].past = left_by(self.cache, at, self.mask[at], [*self.prompts[row], *self.ids[row]])
 
 
 def check_decoding(max_new_tokens: int, temperature: float) -> None:

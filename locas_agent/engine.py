@@ -20,6 +20,7 @@ from locas_agent.batching import grouped_batches, memories_of, micro_batches, pa
 from locas_agent.decoding import Allowed, Decoding, Generation, check_decoding
 from locas_agent.errors import ConfigurationError, IncompatibleMemory, TurnTooLong
 from locas_agent.memory import MemoryBatch
+from locas_agent.past import Kept
 
 MAX_BATCH_TOKENS = 8192
 """Default budget of one micro-batch: rows times their padded length, answer included."""
@@ -45,7 +46,8 @@ class Engine:
     """Runs one backbone. Memory is an argument of every call, for exactly the rows of that call.
 
     A KV cache depends on the memory from the second layer up. Here it lives inside one call of `generate` or one run
-    of `stream` and is never handed out, so none can be used with another memory or another revision.
+    of `stream`. What it held of a row is handed out only where the caller gives a `Kept` for the row, and only taken up from there:
+    whoever gives one answers for its belonging to the row's memory.
 
     Everything but `logits` runs under `torch.inference_mode`. Verbs may be called from several threads at once.
     """
@@ -143,6 +145,7 @@ class Engine:
         temperature: float = 0.0,
         seed: int | Sequence[int] = 0,
         groups: Sequence[int] | None = None,
+        kept: Sequence[Kept] | None = None,
         max_batch_tokens: int = MAX_BATCH_TOKENS,
     ) -> list[Generation]:
         """Answer a batch of prompts.
@@ -158,6 +161,8 @@ class Engine:
             seed: of the sampled answers; one for each prompt makes an answer independent of the prompts beside it.
             groups: one number per prompt; the tokens with which all prompts of a group begin are run once for the group. Rows of a group
                 must use the same memory. Results are the same but for rounding; many questions about one text get cheap.
+            kept: one per prompt: tokens that a prompt has in common with the past found there are not run again, and the new past is left
+                there. A past must be of the row's own memory. Results are the same but for rounding. Not beside `groups`.
             max_batch_tokens: budget of one micro-batch; a longer row runs alone.
 
         Returns:
@@ -172,6 +177,8 @@ class Engine:
         check_decoding(max_new_tokens, temperature)
         if not isinstance(seed, int) and len(seed) != len(prompts):
             raise ConfigurationError(f"one seed, or one per prompt, got {len(seed)} for {len(prompts)}")
+        if kept is not None and (groups is not None or len(kept) != len(prompts)):
+            raise ConfigurationError(f"kept: one per prompt and no groups beside it, got {len(kept)} for {len(prompts)}")
         results: dict[int, Generation] = {}
         shared = shared_lengths(prompts, groups)
         for rows in grouped_batches(prompts, shared, groups, max_new_tokens, max_batch_tokens):
@@ -183,6 +190,7 @@ class Engine:
                 temperature,
                 [(seed, row) if isinstance(seed, int) else (seed[row], 0) for row in rows],
                 groups=None if groups is None else [(groups[row], shared[row]) for row in rows],
+                kept=None if kept is None else [kept[row] for row in rows],
             )
             while decoding.alive:
                 decoding.step()
@@ -198,6 +206,7 @@ class Engine:
         temperature: float = 0.0,
         seed: int = 0,
         allowed: Allowed | None = None,
+        kept: Kept | None = None,
     ) -> Iterator[int]:
         """Answer one prompt token by token; the tokens are those `generate` gives for it alone.
 
@@ -208,6 +217,7 @@ class Engine:
             temperature: 0 is greedy.
             seed: of a sampled answer.
             allowed: asked before each token which ones may be chosen: a form the answer has to keep.
+            kept: as in `generate`; the new past is left there when the last token has been taken.
 
         Yields:
             Token ids; the stop token is left out.
@@ -217,7 +227,7 @@ class Engine:
         """
         self._check([prompt], memory, spare=1)
         check_decoding(max_new_tokens, temperature)
-        decoding = Decoding(self, [prompt], memory, max_new_tokens, temperature, [(seed, 0)], allowed=allowed)
+        decoding = Decoding(self, [prompt], memory, max_new_tokens, temperature, [(seed, 0)], allowed=allowed, kept=None if kept is None else [kept])
         given = 0
         while decoding.alive:
             decoding.step()

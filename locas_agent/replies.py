@@ -15,6 +15,7 @@ from locas_agent.engine import Engine
 from locas_agent.errors import TurnNotFound
 from locas_agent.loaded import LoadedMemories
 from locas_agent.memory import LocasMemory
+from locas_agent.past import Kept
 from locas_agent.prompting import conversation
 from locas_agent.results import PromptTokens, Reply
 from locas_storage import MemoryStore, Revision, Turn, TurnDraft, UserKey
@@ -54,6 +55,7 @@ class _Prompt:
     revision: Revision | None
     memory: LocasMemory | None
     ids: list[int]
+    kept: Kept
 
 
 class Replies:
@@ -85,7 +87,7 @@ class Replies:
         prompts = [self._prompt(one, turn, length) for one, turn in zip(asked, said, strict=True)]
         generations = self._engine.generate(
             [prompt.ids for prompt in prompts], memory=self._memories.batch([prompt.memory for prompt in prompts]), max_new_tokens=length,
-            temperature=sampling.temperature, seed=sampling.seed,
+            temperature=sampling.temperature, seed=sampling.seed, kept=[prompt.kept for prompt in prompts],
         )  # fmt: skip
         return [self._answered(one, prompt, generation.ids) for one, prompt, generation in zip(asked, prompts, generations, strict=True)]
 
@@ -95,7 +97,9 @@ class Replies:
         prompt = self._prompt(asked, self._say(asked), length)
         memory = self._memories.batch([prompt.memory])
         ids: list[int] = []
-        tokens = self._engine.stream(prompt.ids, memory=memory, max_new_tokens=length, temperature=sampling.temperature, seed=sampling.seed)
+        tokens = self._engine.stream(
+            prompt.ids, memory=memory, max_new_tokens=length, temperature=sampling.temperature, seed=sampling.seed, kept=prompt.kept
+        )
         for token, text in self._backbone.spelled(tokens):
             ids.append(token)
             if text:
@@ -134,10 +138,12 @@ class Replies:
     def _prompt(self, asked: Asked, turn: Turn, length: int) -> _Prompt:
         revision, memory = self._memories.current(asked.user)
         layout = self.layout(asked.user, max_new_tokens=length)
-        return _Prompt(turn, layout, revision, memory, self._backbone.encode_chat(conversation(layout.prompt_turns)))
+        ids = self._backbone.encode_chat(conversation(layout.prompt_turns))
+        return _Prompt(turn, layout, revision, memory, ids, self._memories.past(asked.user, revision))
 
     def _answered(self, asked: Asked, prompt: _Prompt, ids: Sequence[int]) -> Reply:
         """Journal an answer and describe it. A weak backbone may write NUL characters, which no database takes."""
+        self._memories.keep_past(asked.user, prompt.revision, prompt.kept)
         text = self._backbone.decode(ids).replace("\x00", "").strip()
         draft = TurnDraft("assistant", text, session=prompt.turn.session, key=f"{asked.key}:answer" if asked.key else None)
         turn = self._append(asked.user, [draft])[0]

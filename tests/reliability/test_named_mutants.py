@@ -21,6 +21,7 @@ from locas_agent.engine import Engine
 from locas_agent.errors import LocasError
 from locas_agent.loaded import LoadedMemories
 from locas_agent.memory import LocasMemory, MemoryBatch
+from locas_agent.past import Kept, Past
 from locas_storage import Revision, UserKey, counters, crypto, forgetting, jobs, journal, lineage, payloads, rows, rules, vault
 from locas_storage import conformance as cases
 from locas_storage import engine as storage_engine
@@ -113,6 +114,12 @@ def cache_is_kept_under(patch: pytest.MonkeyPatch, name_of: Callable[[UserKey, R
     patch.setattr(LoadedMemories, "of", remembered)
 
 
+def pasts_are_kept_under(patch: pytest.MonkeyPatch, name_of: Callable[[UserKey, Revision | None], object]) -> None:
+    pasts: dict[object, Past | None] = {}
+    patch.setattr(LoadedMemories, "past", lambda _, key, revision: Kept(pasts.get(name_of(key, revision))))
+    patch.setattr(LoadedMemories, "keep_past", lambda _, key, revision, kept: pasts.update({name_of(key, revision): kept.past}))
+
+
 def values_are_shown(patch: pytest.MonkeyPatch) -> None:
     create = storage_engine.create_engine
     patch.setattr(storage_engine, "create_engine", lambda url, **how: create(url, **(how | {"hide_parameters": False})))
@@ -183,6 +190,12 @@ MUTANTS = [
     Mutant("replies with two rows in each other's place", two_rows_of_a_batch_trade_places, workbench.no_reply_is_anothers),
     Mutant("a cache without the revision", lambda patch: cache_is_kept_under(patch, lambda key, _: key), workbench.no_reply_is_anothers),
     Mutant("a cache without the user", lambda patch: cache_is_kept_under(patch, lambda _, revision: revision.number), workbench.no_reply_is_anothers),
+    Mutant("a past without the revision", lambda patch: pasts_are_kept_under(patch, lambda key, _: key), workbench.no_reply_is_anothers),
+    Mutant(
+        "a past without the user",
+        lambda patch: pasts_are_kept_under(patch, lambda _, revision: revision and revision.number),
+        workbench.no_reply_is_anothers,
+    ),
     Mutant("values are logged", values_are_shown, workbench.rows_and_values_are_not_logged),
     Mutant("rows are logged", rows_are_shown, workbench.rows_and_values_are_not_logged),
 ]

@@ -370,7 +370,7 @@ def test_erased_user_leaves_nothing_to_answer_from(agent: AgentMemory) -> None:
     agent.store.queue.ask(ada.key, ada.turns()[-1].seq)
     (lease,) = agent.store.queue.claim("late")
     ada.erase()
-    assert (ada.turns(), ada.revisions(), agent.users(), agent._memories._loaded) == ([], [], [], {})
+    assert (ada.turns(), ada.revisions(), agent.users(), agent.loads.n_bytes, agent.loads.past_bytes) == ([], [], [], 0, 0)
     with pytest.raises(UserErased):
         ada.reply("still there?")
     with pytest.raises(UserErased):
