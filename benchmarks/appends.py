@@ -1,7 +1,6 @@
 """The row `append` of `locas-agent bench` in all its cases, on SQLite and PostgreSQL: `python -m benchmarks.appends --json -`.
 
-PostgreSQL needs a server of its own, which the tests know how to start; that is why this is no part of the command. Cases: keys fresh or given, the
-peer inserting the turn's row alone or also the row by which it is found.
+PostgreSQL needs a server of its own, which the tests know how to start; that is why this is no part of the command. Cases: keys fresh or given.
 """
 
 from __future__ import annotations
@@ -46,10 +45,9 @@ def main() -> int:
     cases = []
     with tempfile.TemporaryDirectory(prefix="locas-bench-") as folder, databases(Path(folder), with_postgres=binaries() is not None) as places:
         for database, new_url in places.items():
-            for with_words, with_key in ((False, False), (True, False), (False, True), (True, True)):
-                name = f"append {database}, {'key given' if with_key else 'fresh key'}, beside {'turn and words' if with_words else 'turn'}"
-                goal = replace(APPEND, name=name)
-                case = compare(goal, new_url, rounds=chosen.rounds, turns=chosen.turns, with_words=with_words, with_key=with_key)
+            for with_key in (False, True):
+                goal = replace(APPEND, name=f"append {database}, {'key given' if with_key else 'fresh key'}")
+                case = compare(goal, new_url, rounds=chosen.rounds, turns=chosen.turns, with_key=with_key)
                 print(f"{case.name}: {case.ratio:.3f}, {case.spread[0]:.3f} to {case.spread[1]:.3f}", file=sys.stderr)
                 cases.append(case)
     deliver(chosen.json, [case.facts() for case in cases])

@@ -7,9 +7,10 @@ The ingestion runs in a process of its own. It is killed (SIGKILL) while it work
 Then the journal is read: every turn must be there once, in order, and every turn must be learnt or part of an overflow that was refused with a
 reason. Ends with code 1 if not.
 
-Latency is that of `stream` with 16 new tokens on a copy of the database, so that the questions leave no trace: its first token, 15 further ones,
-and the end, each as a median. What waits to be learnt grows and shrinks with each consolidation, and the prompt with it; so the latency "at turn 50"
-is the median over turns 40, 45, 50, 55 and 60, and so at turn 550.
+Latency is that of `stream` with 16 new tokens on copies of the database, so that the questions leave no trace: its first token, 15 further ones,
+and the end, each as a median. Early and late copies are asked in turn after all has been told, so that a machine that slows down slows both. What
+waits to be learnt grows and shrinks with each consolidation, and the prompt with it; so the latency "at turn 50" is the median over turns 40, 45, 50,
+55 and 60, and so at turn 550.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -106,9 +107,10 @@ def ingest(turns: list[Spoken], name: str, backbone: str, store: Path, config: L
             if user.due().due:
                 learn(user, flush=False)
             if number in moments:
-                for latency in measure(memory, name, store, number):
-                    tell("latency", **asdict(latency))
+                back_up(store, copy_at(store, number))
         learn(user, flush=True)
+        for latency in measure(memory, name, {at: copy_at(store, at) for pair in zip(*marks(len(turns)), strict=False) for at in pair}):
+            tell("latency", **asdict(latency))
 
 
 def learn(user: UserMemory, *, flush: bool) -> None:
@@ -121,26 +123,49 @@ def learn(user: UserMemory, *, flush: bool) -> None:
     )  # fmt: skip
 
 
-def measure(memory: AgentMemory, name: str, store: Path, turn: int) -> Iterator[Latency]:
-    """Stream a few replies on a copy of the database; the first warms up and does not count."""
+def copy_at(store: Path, turn: int) -> Path:
+    return store.with_name(f"{store.name}.at{turn}")
+
+
+def back_up(store: Path, copy: Path) -> None:
+    with closing(sqlite3.connect(store)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+
+
+def measure(memory: AgentMemory, name: str, copies: dict[int, Path]) -> Iterator[Latency]:
+    """Stream a few replies on each copy of the database, early and late ones in turn: a machine that slows down slows both. The first warms up."""
     # The policy is asked as ever and never says yes: a consolidation would be timed as a reply.
     never = memory.config.policy.model_copy(update=dict.fromkeys(("overflow_turns", "overflow_tokens", "min_overflow_tokens"), sys.maxsize))
     config = memory.config.model_copy(update={"policy": never})
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "copy.db"
-        with closing(sqlite3.connect(store)) as source, closing(sqlite3.connect(copy)) as target:
-            source.backup(target)
-        with AgentMemory(backbone=memory.backbone, store=open_store(f"sqlite:///{copy}"), config=config) as other:
-            user = other.for_user(name)
-            for repeat in range(REPEATS + 1):
-                times = [time.perf_counter()]
-                stream = user.stream(QUESTION, max_new_tokens=NEW_TOKENS)
-                times += [time.perf_counter() for _ in stream]
-                end = time.perf_counter()
-                if repeat and stream.reply is not None:
-                    first = times[1] if len(times) > 1 else end
-                    gaps = [later - earlier for earlier, later in pairwise(times[1:])]
-                    yield Latency(turn, first - times[0], gaps, end - times[-1] if len(times) > 1 else 0.0, stream.reply.prompt_tokens.total)
+    with ExitStack() as stack:
+        users = {}
+        for turn, copy in copies.items():
+            if copy.exists():  # the process was not killed at this very moment
+                stack.callback(remove, copy)
+                other = AgentMemory(backbone=memory.backbone, store=open_store(f"sqlite:///{copy}"), config=config)
+                users[turn] = stack.enter_context(other).for_user(name)
+        for repeat in range(REPEATS + 1):
+            for turn, user in users.items():
+                latency = reply_latency(user, turn)
+                if repeat and latency is not None:
+                    yield latency
+
+
+def reply_latency(user: UserMemory, turn: int) -> Latency | None:
+    times = [time.perf_counter()]
+    stream = user.stream(QUESTION, max_new_tokens=NEW_TOKENS)
+    times += [time.perf_counter() for _ in stream]
+    end = time.perf_counter()
+    if stream.reply is None:
+        return None
+    first = times[1] if len(times) > 1 else end
+    gaps = [later - earlier for earlier, later in pairwise(times[1:])]
+    return Latency(turn, first - times[0], gaps, end - times[-1] if len(times) > 1 else 0.0, stream.reply.prompt_tokens.total)
+
+
+def remove(copy: Path) -> None:
+    for ending in ("", "-wal", "-shm"):
+        copy.with_name(copy.name + ending).unlink(missing_ok=True)
 
 
 def marks(count: int) -> list[list[int]]:

@@ -124,8 +124,9 @@ class Replies:
         count = FIRST_TURNS
         while True:
             newest = self._store.turns(key, newest=count)
+            is_full = sum(turn.token_count for turn in newest) > self._backbone.context_tokens
             has_window = window.first_of_window(newest, self._settings.window_tokens) > 0
-            if len(newest) < count or count == most or (has_window and newest[0].seq <= learnt + 1):
+            if len(newest) < count or count == most or is_full or (has_window and newest[0].seq <= learnt + 1):
                 return newest
             count = min(2 * count, most)
 

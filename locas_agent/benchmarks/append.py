@@ -2,8 +2,9 @@
 
 Both sides write one turn per transaction, on one thread, into tables of the same schema on the same disk and with the same durability: SQLite in
 WAL mode with synchronous=FULL, PostgreSQL with its default settings (fsync and synchronous_commit on). The plain side is given ready rows and an
-engine as `create_engine` makes it: it computes no digest, cuts no words, locks no user, numbers nothing and checks no key. Time is that of the clock
-on the wall, since waiting for the disk is part of an append, less the time in which other programs had the processor.
+engine as `create_engine` makes it: it computes no digest, locks no user, numbers nothing and checks no key. Time is that of the clock
+on the wall, since waiting for the disk is part of an append, less the time in which other programs had the processor. An append leaves the index of
+words to the next search, so the turn's row is all it adds.
 """
 
 from __future__ import annotations
@@ -14,14 +15,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ARRAY, Engine, Text, bindparam, create_engine, event, func, insert, select
+from sqlalchemy import Engine, create_engine, event, insert, select
 
 from locas_agent.benchmarks.bench import Bench
 from locas_agent.benchmarks.journals import text
 from locas_agent.benchmarks.measuring import Goal, Row
 from locas_storage import SqlMemoryStore, Turn, TurnDraft, UserKey, new_item_id, rows, upgrade_schema, vault
-from locas_storage.schema import search, turn
-from locas_storage.words import indexed_words
+from locas_storage.schema import turn
 
 ADA = UserKey("default", "ada")
 ROUNDS, TURNS = 15, 100
@@ -31,7 +31,7 @@ _SCHEDULER = Path("/proc/thread-self/schedstat")
 Act = Callable[[TurnDraft], None]
 
 APPEND = Goal(
-    "append", "one turn of 25 words per transaction into SQLite; peer: SQLAlchemy inserts of the rows an append leaves", "turns per second",
+    "append", "one turn of 25 words per transaction into SQLite; peer: SQLAlchemy inserts of the rows an append adds", "turns per second",
     "ours/peer", 0.7, 0.9,
 )  # fmt: skip
 
@@ -39,12 +39,10 @@ APPEND = Goal(
 def append(bench: Bench) -> list[Row]:
     """Measure the row."""
     rounds, turns = bench.rounds(ROUNDS), 10 if bench.is_quick else TURNS
-    return [compare(APPEND, lambda: f"sqlite:///{bench.folder / new_item_id()}.db", rounds=rounds, turns=turns, with_words=True)]
+    return [compare(APPEND, lambda: f"sqlite:///{bench.folder / new_item_id()}.db", rounds=rounds, turns=turns)]
 
 
-def compare(
-    goal: Goal, new_url: Callable[[], str], *, rounds: int = ROUNDS, turns: int = TURNS, with_words: bool = False, with_key: bool = False
-) -> Row:
+def compare(goal: Goal, new_url: Callable[[], str], *, rounds: int = ROUNDS, turns: int = TURNS, with_key: bool = False) -> Row:
     """Append and insert in turn.
 
     Args:
@@ -52,13 +50,12 @@ def compare(
         new_url: makes a database and returns its URL.
         rounds: rounds that count; one before them fills caches.
         turns: of each side in a round.
-        with_words: the peer inserts the row by which a turn is found too: all that an append leaves but SQLite's own index over these words.
         with_key: turns bring an idempotency key of their own.
 
     Raises:
         RuntimeError: a side did not keep every turn.
     """
-    ours, plain = Ours(new_url()), Plain(new_url(), with_words=with_words)
+    ours, plain = Ours(new_url()), Plain(new_url())
     fast, peer = list[float](), list[float]()
     with closing(ours.store):
         for number in range(rounds + 1):
@@ -85,17 +82,13 @@ class Ours:
 class Plain:
     """Inserts of rows that were made before the clock runs."""
 
-    def __init__(self, url: str, *, with_words: bool) -> None:
+    def __init__(self, url: str) -> None:
         upgrade_schema(url)
         with closing(SqlMemoryStore(url)) as store:  # the user's row, which foreign keys ask for
             (self._like,) = store.append(ADA, [TurnDraft("user", "hello")])
         self._engine = durable(create_engine(url))
-        self._with_words = with_words
-        self._is_sqlite = self._engine.dialect.name == "sqlite"
-        listed = func.array_to_tsvector(bindparam("listed", type_=ARRAY(Text)))
-        self._insert_words = insert(search) if self._is_sqlite else insert(search).values(words=listed)
         self._seq = 1
-        self._ready: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        self._ready: list[dict[str, Any]] = []
 
     def prepare(self, drafts: Sequence[TurnDraft]) -> None:
         """Make the rows of the next drafts."""
@@ -103,18 +96,14 @@ class Plain:
         for one in drafts:
             self._seq += 1
             made = Turn(self._seq, one.key or new_item_id(), one.role, one.content, None, None, self._like.at, "user", 32, self._like.at)
-            found = indexed_words(one.content)
-            listed = {"words": " ".join(found)} if self._is_sqlite else {"listed": found}
-            self._ready.append((rows.turn_values(ADA, made, vault.CLEAR), rows.owner(ADA) | {"seq": self._seq} | listed))
+            self._ready.append(rows.turn_values(ADA, made, vault.CLEAR))
         self._ready.reverse()
 
     def __call__(self, one: TurnDraft) -> None:
-        """Insert the next ready rows in a transaction of their own."""
-        turn_row, words_row = self._ready.pop()
+        """Insert the next ready row in a transaction of its own."""
+        row = self._ready.pop()
         with self._engine.begin() as connection:
-            connection.execute(insert(turn), turn_row)
-            if self._with_words:
-                connection.execute(self._insert_words, words_row)
+            connection.execute(insert(turn), row)
 
     def count(self) -> int:
         """Return how many turns there are."""

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 
 from locas_storage.driver_errors import WAIT_SECONDS
 
@@ -40,8 +40,13 @@ def tune_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         how = connection.get_execution_options().get(BEGIN, "BEGIN IMMEDIATE")
-        if how is not None:
-            connection.exec_driver_sql(how)
+        if how is None:
+            return
+        driver = connection.dialect.loaded_dbapi
+        try:  # by the driver itself: to SQLAlchemy it is a statement like any other, which costs more than all that SQLite does in an append
+            connection.connection.driver_connection.execute(how)  # type: ignore[union-attr]
+        except driver.Error as error:
+            raise DBAPIError.instance(how, None, error, driver.Error, hide_parameters=True, dialect=connection.dialect) from error
 
 
 def ask_the_rested(engine: Engine) -> None:

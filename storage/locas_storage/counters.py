@@ -5,7 +5,7 @@ Knows nothing of what the counters count. Every function works within the caller
 
 import datetime as dt
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, insert, select, update
@@ -21,7 +21,13 @@ logger = logging.getLogger(__name__)
 
 _TAKEN = {"next_seq": subject.c.next_seq + bindparam("count", type_=BigInt), "lock_version": subject.c.lock_version + 1}
 # What is returned is computed from the locked row, the time too: a query that locks would read it before it waits for the lock.
-_TAKE = update(subject).where(rows.of_whom(subject), subject.c.erased_at.is_(None)).values(_TAKEN).returning(subject, DbNow().label("now"))
+TAKE = (
+    update(subject)
+    .where(rows.of_whom(subject), subject.c.erased_at.is_(None))
+    .values(_TAKEN)
+    .returning(subject.c.next_seq, subject.c.wrapped_dek, subject.c.kek_id, DbNow().label("now"))
+)
+"""Lock a standing user's row and take the next `count` numbers."""
 
 
 def state(connection: Connection, key: UserKey) -> UserState | None:
@@ -73,13 +79,15 @@ class Reserved:
     """Numbers taken for turns of a user whose row is locked by that.
 
     Attributes:
-        state: the counters as they were before.
+        key: the user.
+        first: the first of the numbers.
         now: the database's time, read once the row was locked: turns of a user are stored in the order of their times.
         wrapped_dek: the user's wrapped data key, None if there is none.
         kek_id: what it is wrapped under.
     """
 
-    state: UserState
+    key: UserKey
+    first: int
     now: dt.datetime
     wrapped_dek: bytes | None = field(repr=False)
     kek_id: str | None
@@ -98,8 +106,7 @@ def reserve(connection: Connection, key: UserKey, count: int) -> Reserved:
         found = _take(connection, key, count)
     if found is None:
         raise rules.erased(key)
-    before = replace(rows.state(found), next_seq=found.next_seq - count)
-    return Reserved(before, found.now, found.wrapped_dek, found.kek_id)
+    return Reserved(key, found.next_seq - count, found.now, found.wrapped_dek, found.kek_id)
 
 
 def give_back(connection: Connection, key: UserKey, count: int) -> None:
@@ -150,7 +157,7 @@ def _lock(connection: Connection, key: UserKey, *, skip_locked: bool = False) ->
 
 
 def _take(connection: Connection, key: UserKey, count: int) -> Row[Any] | None:
-    return connection.execute(_TAKE, rows.whose(key) | {"count": count}).one_or_none()
+    return connection.execute(TAKE, rows.whose(key) | {"count": count}).one_or_none()
 
 
 def _make(connection: Connection, key: UserKey) -> None:

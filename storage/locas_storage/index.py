@@ -2,25 +2,27 @@
 
 Knows nothing of scores (`words.py`). Every function works within the caller's transaction.
 
-`lm_search` holds one row of words for each turn that may be found, and refuses by its foreign key that the turn is
-deleted before `remove` has taken it out. A turn whose text is kept encrypted is simply never added. On SQLite the FTS5
-index `lm_search_fts` stands beside it, kept in step here and not by triggers: those may not touch FTS5 while the schema
-of a file is not trusted. On PostgreSQL there is no index over the words of all users: GIN keeps words for ever that no
-row holds any more, so a search looks at the rows of its user.
+An append leaves the index alone: whoever appends seldom searches, and the index would cost more than the turn. A search
+first puts in what was said since the last one. `lm_search` holds one row of words for each turn up to the newest that is in
+it, and refuses by its foreign key that a turn is deleted before `remove` has taken it out. A turn whose text is kept encrypted
+is simply never added. On SQLite the FTS5 index `lm_search_fts` stands beside it, kept in step here and not by triggers: those
+may not touch FTS5 while the schema of a file is not trusted. On PostgreSQL there is no index over the words of all users: GIN
+keeps words for ever that no row holds any more, so a search looks at the rows of its user.
 
 No text of a user reaches a query's syntax: `words.py` leaves letters and digits only.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-from sqlalchemy import ARRAY, BindParameter, Connection, Text, bindparam, cast, column, delete, func, insert, literal, select, table
+from sqlalchemy import ARRAY, BindParameter, Connection, Select, Text, bindparam, cast, column, delete, func, insert, literal, select, table
 from sqlalchemy.dialects.postgresql import TSQUERY
 
 from locas_storage import rows
 from locas_storage.crypto import Seal
 from locas_storage.records import Turn, UserKey
 from locas_storage.schema import FTS_TABLE, search, turn
-from locas_storage.statements import chunks, one_or_many
+from locas_storage.statements import VALUES_PER_STATEMENT, chunks, one_or_many
 from locas_storage.words import MAX_CANDIDATES, indexed_words
 
 _FTS = table(FTS_TABLE, column("rowid"), column("words"), column(FTS_TABLE))
@@ -31,11 +33,26 @@ _INDEX_ADDED = insert(_FTS).from_select(["rowid", "words"], _ADDED)
 _ADD_LISTED = insert(search).values(words=func.array_to_tsvector(bindparam("listed", type_=ARRAY(Text))))
 
 
-def add(connection: Connection, key: UserKey, turns: Iterable[Turn]) -> None:
-    """Make turns findable, given in ascending order and without a gap."""
+def is_behind(connection: Connection, key: UserKey) -> bool:
+    """Tell whether something was said since the user's index was last brought up to date."""
+    return connection.scalar(select(_waiting(key).exists())) is True
+
+
+def catch_up(connection: Connection, key: UserKey, seal: Seal) -> None:
+    """Put into the index what a locked user has said since this was last done, in the order it was said."""
+    while said := connection.execute(_waiting(key).order_by(turn.c.seq).limit(VALUES_PER_STATEMENT)).all():
+        _add(connection, key, [rows.turn(row, seal) for row in said])
+
+
+def _waiting(key: UserKey) -> Select[Any]:
+    """Select the turns that are not in the index yet. One whose time is over is put in too: it stays until it is forgotten."""
+    newest = select(func.coalesce(func.max(search.c.seq), 0)).where(rows.of(search, key)).scalar_subquery()
+    return select(turn).where(rows.of(turn, key), turn.c.forgotten_at.is_(None), turn.c.seq > newest)
+
+
+def _add(connection: Connection, key: UserKey, turns: Iterable[Turn]) -> None:
+    """Put turns into the index, given in ascending order."""
     found = [(one.seq, indexed_words(one.content)) for one in turns]
-    if not found:
-        return
     if connection.dialect.name == "sqlite":
         values = [rows.owner(key) | {"seq": seq, "words": " ".join([mark(key), *words])} for seq, words in found]
         connection.execute(_ADD, one_or_many(values))
@@ -45,9 +62,7 @@ def add(connection: Connection, key: UserKey, turns: Iterable[Turn]) -> None:
 
 
 def candidates(connection: Connection, key: UserKey, wanted: Sequence[str], seal: Seal) -> list[Turn]:
-    """Return the newest of the user's turns that share a word with the query, oldest first."""
-    if not wanted:
-        return []
+    """Return the newest of the user's turns that share one of the words, oldest first."""
     query = select(turn).join(search, rows.of(search, key) & (search.c.seq == turn.c.seq)).where(rows.of(turn, key), rows.shown())
     if connection.dialect.name == "sqlite":
         any_of = " OR ".join(f'"{word}"' for word in wanted)

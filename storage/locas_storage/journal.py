@@ -6,7 +6,8 @@ Knows nothing of revisions. Every function works within the caller's transaction
 import datetime as dt
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import Connection, bindparam, insert, select
+from sqlalchemy import Connection, Executable, bindparam, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
 
 from locas_storage import rows, rules
 from locas_storage.bounds import new_item_id
@@ -16,26 +17,43 @@ from locas_storage.schema import turn
 from locas_storage.statements import chunks, clamped, one_or_many
 
 _ADD = insert(turn)
+_ADD_NEW: dict[str, Executable] = {
+    name: dialect.insert(turn)
+    .on_conflict_do_nothing(index_elements=[turn.c.tenant_id, turn.c.subject_id, turn.c.idem_key])
+    .execution_options(preserve_rowcount=True)
+    for name, dialect in (("sqlite", sqlite), ("postgresql", postgresql))
+}
+"""By the name of the dialect: a conflict is no part of the SQL that databases share."""
 _KNOWN = select(turn).where(rows.of_whom(turn), turn.c.idem_key.in_(bindparam("idem_keys", expanding=True)))
 
 
 def append(
     connection: Connection, key: UserKey, drafts: Sequence[TurnDraft], seal: Seal, *, next_seq: int, now: dt.datetime
-) -> tuple[list[Turn], list[Turn]]:
-    """Add turns to the journal of a locked user; return one turn for each draft, and those that are new."""
-    known = _by_idem_key(connection, key, [draft.key for draft in drafts if draft.key is not None], seal)
+) -> tuple[list[Turn], int]:
+    """Add turns to the journal of a locked user; return one turn for each draft, and how many are new."""
+    if len(drafts) == 1 and drafts[0].key is not None:
+        return _append_keyed(connection, key, drafts[0], seal, next_seq=next_seq, now=now)
+    by_key = {one.key: one for one in known(connection, key, [draft.key for draft in drafts if draft.key is not None], seal)}
     added: list[Turn] = []
     answered: list[Turn] = []
     for draft in drafts:
         idem_key = draft.key or new_item_id()
-        if idem_key not in known:
-            known[idem_key] = rules.new_turn(draft, seq=next_seq + len(added), key=idem_key, created_at=now)
-            added.append(known[idem_key])
-        answered.append(known[idem_key])
+        if idem_key not in by_key:
+            by_key[idem_key] = rules.new_turn(draft, seq=next_seq + len(added), key=idem_key, created_at=now)
+            added.append(by_key[idem_key])
+        answered.append(by_key[idem_key])
     values = [rows.turn_values(key, one, seal) for one in added]
     if values:
         connection.execute(_ADD, one_or_many(values))
-    return answered, added
+    return answered, len(added)
+
+
+def _append_keyed(connection: Connection, key: UserKey, draft: TurnDraft, seal: Seal, *, next_seq: int, now: dt.datetime) -> tuple[list[Turn], int]:
+    """Add one turn unless its key is there: that is rare, so the turn is inserted first and looked for only if it was not taken."""
+    made = rules.new_turn(draft, seq=next_seq, key=str(draft.key), created_at=now)
+    if connection.execute(_ADD_NEW[connection.dialect.name], rows.turn_values(key, made, seal)).rowcount == 1:
+        return [made], 1
+    return known(connection, key, [made.key], seal), 0
 
 
 def turns(connection: Connection, key: UserKey, seal: Seal, *, after: int = 0, upto: int | None = None, newest: int | None = None) -> list[Turn]:
@@ -56,9 +74,6 @@ def span_digest(connection: Connection, key: UserKey, from_seq: int, to_seq: int
     return seal.span_digest(connection.scalars(query))
 
 
-def _by_idem_key(connection: Connection, key: UserKey, idem_keys: Iterable[str], seal: Seal) -> dict[str, Turn]:
-    known = {}
-    for chunk in chunks(idem_keys):
-        for row in connection.execute(_KNOWN, rows.whose(key) | {"idem_keys": chunk}):
-            known[row.idem_key] = rows.turn(row, seal)
-    return known
+def known(connection: Connection, key: UserKey, idem_keys: Iterable[str], seal: Seal) -> list[Turn]:
+    """Return the turns that were said under these keys."""
+    return [rows.turn(row, seal) for chunk in chunks(idem_keys) for row in connection.execute(_KNOWN, rows.whose(key) | {"idem_keys": chunk})]

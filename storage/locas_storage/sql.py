@@ -8,12 +8,11 @@ One rule holds it together: whatever changes a user locks the user's row first.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection
 
-from locas_storage import counters, index, items, jobs, journal, opening, rules, trail, words
+from locas_storage import at_once, counters, index, items, jobs, journal, opening, rules, trail, words
 from locas_storage.bounds import check_query, plain_json
 from locas_storage.engine import Database
 from locas_storage.files import PayloadFiles
@@ -85,19 +84,22 @@ class SqlMemoryStore:
         if not drafts:
             return []
         with self._write() as connection:
-            user = counters.reserve(connection, key, len(drafts))
+            answered = at_once.append(connection, key, drafts) if not self._vault.has_keys else None
             self._fault_point("append.user")
-            seal = self._vault.seal_for_append(connection, user)
-            answered, added = journal.append(connection, key, drafts, seal, next_seq=user.state.next_seq, now=user.now)
-            counters.give_back(connection, key, len(drafts) - len(added))
+            if answered is None:
+                answered = self._append_in_turn(connection, key, drafts)
             self._fault_point("append.turns")
-            if not seal.is_encrypting:  # the words would tell what was said
-                index.add(connection, key, added)
-            self._fault_point("append.index")
             if enqueue is not None:
-                jobs.ask(connection, replace(user.state, next_seq=user.state.next_seq + len(added)), enqueue)
+                jobs.ask(connection, counters.locked(connection, key), enqueue)
             self._fault_point("append.before_commit")
         self._fault_point("append.after_commit")
+        return answered
+
+    def _append_in_turn(self, connection: Connection, key: UserKey, drafts: Sequence[TurnDraft]) -> list[Turn]:
+        user = counters.reserve(connection, key, len(drafts))
+        seal = self._vault.seal_for_append(connection, user)
+        answered, added = journal.append(connection, key, drafts, seal, next_seq=user.first, now=user.now)
+        counters.give_back(connection, key, len(drafts) - added)
         return answered
 
     def turns(self, key: UserKey, *, after: int = 0, upto: int | None = None, newest: int | None = None) -> list[Turn]:
@@ -110,13 +112,27 @@ class SqlMemoryStore:
         """See `MemoryStore.search`."""
         check_query(text, limit)
         wanted = words.query_words(text)
+        if not wanted:
+            return []
         with self._read() as connection:
-            state = counters.state(connection, key)
-            seal = self._vault.seal(connection, key)
-            if seal.is_encrypting:
-                found = words.sharing(journal.turns(connection, key, seal) if wanted else [], wanted)
-            else:
-                found = index.candidates(connection, key, wanted, seal)
+            found = self._found(connection, key, wanted, limit)
+        if found is None:
+            with self._write() as connection:
+                if counters.locked_if_there(connection, key, skip_locked=False) is not None:
+                    index.catch_up(connection, key, self._vault.seal(connection, key))
+                found = self._found(connection, key, wanted, limit)
+        return found or []
+
+    def _found(self, connection: Connection, key: UserKey, wanted: Sequence[str], limit: int) -> list[FoundTurn] | None:
+        """Return the best of the user's turns that share a word; None where the index waits for what was said since the last search."""
+        state = counters.state(connection, key)
+        seal = self._vault.seal(connection, key)
+        if seal.is_encrypting:  # an index would tell what was said
+            found = words.sharing(journal.turns(connection, key, seal), wanted)
+        elif index.is_behind(connection, key):
+            return None
+        else:
+            found = index.candidates(connection, key, wanted, seal)
         return words.rank(wanted, found, turns=state.turns, limit=limit) if state else []
 
     def state(self, key: UserKey) -> UserState | None:

@@ -38,6 +38,11 @@ class Vault:
         if provider is not None:
             aes_gcm(bytes(KEY_BYTES))
 
+    @property
+    def has_keys(self) -> bool:
+        """Whether content is kept encrypted."""
+        return self._provider is not None
+
     def seal(self, connection: Connection, key: UserKey) -> Seal:
         """Return how a user's content is kept; of an unknown or erased user nothing can be opened.
 
@@ -59,10 +64,9 @@ class Vault:
             EncryptionMismatch: the user's content is encrypted and this store has no keys, or the other way round.
             KeyUnavailable: the data key cannot be wrapped or unwrapped.
         """
-        key = user.state.key
-        if user.wrapped_dek is not None or user.state.turns or self._provider is None:
-            return self._known(key, user.kek_id, user.wrapped_dek)
-        return self.give_key(connection, key)
+        if user.wrapped_dek is not None or user.first > 1 or self._provider is None:
+            return self._known(user.key, user.kek_id, user.wrapped_dek)
+        return self.give_key(connection, user.key)
 
     def give_key(self, connection: Connection, key: UserKey) -> Seal:
         """Make a data key for a locked user whose content is in the clear or not there yet, and return how it is kept from then on.

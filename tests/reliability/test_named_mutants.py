@@ -141,7 +141,7 @@ MUTANTS = [
         head_of_a_draft_is_not_compared,
         case(cases.test_commit_that_does_not_follow_changes_nothing, parent=0, from_seq=3, to_seq=4),
     ),
-    Mutant("a key is not looked up", put(journal, "_by_idem_key", lambda *_: {}), case(cases.test_same_key_is_one_turn)),
+    Mutant("a key is not looked up", put(journal, "known", lambda *_: []), case(cases.test_same_key_is_one_turn)),
     Mutant(
         "the tenant is not asked for",
         put(rows, "of", lambda table, key: table.c.subject_id == key.user),

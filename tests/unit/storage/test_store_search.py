@@ -6,14 +6,14 @@ Knows nothing of the contract that all stores share.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from storage_samples import ADA, BEN
 
-from locas_storage import InMemoryStore, SqlMemoryStore, StoreUnavailable, TurnDraft, index, words
+from locas_storage import InMemoryStore, SqlMemoryStore, StoreUnavailable, Turn, TurnDraft, UserKey, index, words
 
 CANARY = "canary9c1d"
 
@@ -51,19 +51,56 @@ def test_only_the_newest_of_very_many_candidates_are_ranked(store: SqlMemoryStor
         assert [hit.seq for hit in one.search(ADA, "dog")] == [9, 8, 7, 6, 5]
 
 
-def test_turn_that_is_not_in_the_index_is_not_found(store: SqlMemoryStore) -> None:
+def test_turn_that_was_taken_out_of_the_index_is_not_found(store: SqlMemoryStore) -> None:
     store.append(ADA, [TurnDraft("user", "dog one"), TurnDraft("user", "dog two"), TurnDraft("user", "dog three")])
+    assert len(store.search(ADA, "dog")) == 3
     with store._database.write() as connection:
         index.remove(connection, ADA, [2])
     assert {hit.seq for hit in store.search(ADA, "dog")} == {1, 3}
-    with store._database.write() as connection:
-        index.remove(connection, ADA)
-    assert store.search(ADA, "dog") == []
     assert len(store.turns(ADA)) == 3
+
+
+def test_words_are_put_in_by_the_search_that_follows(store: SqlMemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "VALUES_PER_STATEMENT", 2)
+    put_in, add = list[int](), index._add
+
+    def counting(connection: Connection, key: UserKey, turns: Iterable[Turn]) -> None:
+        said = list(turns)
+        put_in.extend(one.seq for one in said)
+        add(connection, key, said)
+
+    monkeypatch.setattr(index, "_add", counting)
+    store.append(ADA, [TurnDraft("user", f"dog {number}") for number in range(5)])
+    store.append(BEN, [TurnDraft("user", "dog")])
+    assert put_in == []
+    store.forget(ADA, [2])
+    assert {hit.seq for hit in store.search(ADA, "dog")} == {1, 3, 4, 5}
+    assert put_in == [1, 3, 4, 5]
+    assert store.search(ADA, "dog") != []
+    store.append(ADA, [TurnDraft("user", "dog again")])
+    store.forget(ADA, [5])
+    assert {hit.seq for hit in store.search(ADA, "dog")} == {1, 3, 4, 6}
+    assert put_in == [1, 3, 4, 5, 6]
+    assert store.verify().faults == ()
+
+
+def test_search_that_breaks_off_is_made_up_for_by_the_next(store: SqlMemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("after the words were put in")
+
+    store.append(ADA, [TurnDraft("user", "dog")])
+    with monkeypatch.context() as patch:
+        patch.setattr(index, "candidates", broken)
+        with pytest.raises(RuntimeError, match="after the words"):
+            store.search(ADA, "dog")
+    with store._database.read() as connection:
+        assert connection.execute(text("SELECT count(*) FROM lm_search")).scalar() == 0
+    assert [hit.seq for hit in store.search(ADA, "dog")] == [1]
 
 
 def test_turn_cannot_be_deleted_while_it_is_in_the_index(store: SqlMemoryStore) -> None:
     store.append(ADA, [TurnDraft("user", "dog")])
+    store.search(ADA, "dog")
 
     def delete(table: str) -> None:
         with store._database.write() as connection:
@@ -83,6 +120,8 @@ def test_no_byte_of_a_removed_word_is_left(url: str, tmp_path: Path) -> None:
     store.append(ADA, [TurnDraft("user", "I like dogs")])
     store.append(ADA, [TurnDraft("user", f"my code is {CANARY}")])
     store.append(BEN, [TurnDraft("user", "I like dogs too")])
+    assert store.search(ADA, CANARY)
+    assert store.search(BEN, "dogs")
     checkpoint(store)
     assert CANARY.encode() in (tmp_path / "locas.db").read_bytes()
     with store._database.write() as connection:

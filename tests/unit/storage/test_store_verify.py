@@ -33,6 +33,8 @@ def filled(store_url: str) -> Iterator[SqlMemoryStore]:
     for number in range(5):
         opened.commit(BEN, draft(number, number + 1, number + 1))
     say(opened, 2, BEN)
+    for user in (ADA, BEN):  # puts their words into the index
+        opened.search(user, "anything")
     opened.queue.ask(BEN, 7)
     opened.queue.claim("worker", key=BEN)
     opened.record(BEN, "refuse", {"reason": "drift"})
