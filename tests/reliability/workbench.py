@@ -159,6 +159,7 @@ def rows_and_values_are_not_logged(bench: Workbench) -> None:
         store = bench.store()
         store.append(ADA, [TurnDraft("user", heard.canary)])
         store.turns(ADA)
+        store.search(ADA, heard.canary)
     assert heard.hits() == []
 
 
