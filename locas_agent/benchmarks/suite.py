@@ -26,7 +26,7 @@ FAMILIES: dict[Measure, tuple[str, ...]] = {
     recall_cost.recall_cost: ("recall-seconds", "bytes"),
     loading.load: ("load",),
     latency.flat: ("flat",),
-    latency.growth: ("growth",),
+    latency.growth: ("growth", "growth-kept"),
     append.append: ("append",),
 }
 """What is measured together, with the rows it gives."""
