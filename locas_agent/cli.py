@@ -41,6 +41,7 @@ from locas_agent.cli_pg19 import pg19
 from locas_agent.cli_removal import erase, forget, jobs
 from locas_agent.cli_signals import stop_on_signals
 from locas_agent.cli_verify import verify
+from locas_agent.config import LocasConfig, Objective, TrainingSettings
 from locas_storage import UserKey, open_store
 
 if TYPE_CHECKING:
@@ -255,6 +256,7 @@ def eval_recall(
     facts: Annotated[int, typer.Option("--facts", min=1, help="Facts told in each session.")] = 4,
     lora_users: Annotated[int, typer.Option("--lora-users", min=0, help="People the LoRA peer is trained for; 0 leaves it out.")] = 16,
     prefix_users: Annotated[int, typer.Option("--prefix-users", min=0, help="People the prefix peer is trained for; 0 leaves it out.")] = 0,
+    objective: Annotated[Objective, typer.Option("--objective", help="What memories learn from; see docs/method.md.")] = "self_study",
     backbone: BackboneOption = "tiny",
     store: StoreOption = "sqlite://",
     device: DeviceOption = None,
@@ -266,7 +268,8 @@ def eval_recall(
     from locas_agent.evaluation.recall import RecallOptions, evaluation_config, recall_table, run_recall
 
     options = RecallOptions(users=users, sessions=sessions, facts=facts, seed=seed, lora_users=lora_users, prefix_users=prefix_users)
-    with open_agent(backbone, store, device, dtype, evaluation_config(None)) as memory, progress_bar() as progress:
+    config = evaluation_config(LocasConfig(training=TrainingSettings(objective=objective)))
+    with open_agent(backbone, store, device, dtype, config) as memory, progress_bar() as progress:
         report = run_recall(options, agent=memory, progress=progress)
     deliver(json, report, recall_table(report))
 

@@ -133,7 +133,7 @@ def ask(agent: AgentMemory, options: RecallOptions, *, kind: str = "recall", pro
             progress("asked", number + 1, len(prompts))
     report: dict[str, Any] = {
         "kind": kind, "backbone": agent.backbone.name, "seed": options.seed, "users": options.users, "sessions": options.sessions,
-        "facts_per_session": options.facts,
+        "facts_per_session": options.facts, "objective": agent.config.training.objective,
     }  # fmt: skip
     costs = peer_arm("temp_lora", agent, handles[: options.lora_users], asked, arms["temp_lora"])
     if options.prefix_users:
@@ -256,7 +256,8 @@ _PEERS = (("LoRA", "temp_lora"), ("prefix", "prefix"))
 
 def recall_table(report: dict[str, Any]) -> Table:
     """Return the report as people read it."""
-    title = f"{report['users']} people, {report['sessions']} sessions of {report['facts_per_session']} facts, backbone {report['backbone']}"
+    told = f"{report['users']} people, {report['sessions']} sessions of {report['facts_per_session']} facts"
+    title = f"{told}, backbone {report['backbone']}, {report['objective']}"
     table = Table(title=title, title_justify="left")
     for column in ("arm", "what it has", "exact match", "95 %", "n"):
         table.add_column(column, justify="left" if column in ("arm", "what it has") else "right")
