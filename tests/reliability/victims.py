@@ -24,7 +24,7 @@ from locas_agent.backbone import Backbone
 from locas_agent.engine import Engine
 from locas_agent.learner import Learner, Task
 from locas_agent.rounds import Rounds
-from locas_storage import Lease, SqlMemoryStore, Turn, TurnDraft, UserKey, counters, jobs, rules
+from locas_storage import Lease, SqlMemoryStore, Turn, TurnDraft, UserKey, UserState, counters, jobs, rules
 from locas_storage.conformance.samples import draft, item
 from locas_storage.engine import Database
 from locas_storage.errors import StorageError
@@ -122,9 +122,14 @@ def payload_of(user: str, to_seq: int) -> bytes:
     return hashlib.shake_256(f"{user} {to_seq}".encode()).digest(PAYLOAD_BYTES)
 
 
-def learn(store: SqlMemoryStore, key: UserKey, to_seq: int, *, payload: bytes | None = None, lease: Lease | None = None) -> int:
-    """Commit a memory of the turns up to one, with a study item of the span and one retired; return its number."""
-    state = store.state(key)
+def learn(
+    store: SqlMemoryStore, key: UserKey, to_seq: int, *, payload: bytes | None = None, lease: Lease | None = None, state: UserState | None = None
+) -> int:
+    """Commit a memory of the turns up to one, with a study item of the span and one retired; return its number.
+
+    With a `state` that was read before, it follows that one: what happened meanwhile is for the store to notice.
+    """
+    state = state or store.state(key)
     assert state is not None
     first = state.consolidated_seq + 1
     old = tuple(kept.item_id for kept in store.study_items(key))[:1]
@@ -202,7 +207,7 @@ def hold(life: Life, store: SqlMemoryStore, key: UserKey) -> None:
     try:
         state = store.state(key)
         if state is not None and state.consolidated_seq < lease.to_seq:
-            learn(store, key, lease.to_seq, payload=b"stale", lease=lease)
+            learn(store, key, lease.to_seq, payload=b"stale", lease=lease, state=state)
         else:  # another has learnt it already
             store.queue.settle(lease, lease.to_seq)
         life.tell(outcome="committed")
