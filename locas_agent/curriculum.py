@@ -13,7 +13,8 @@ import torch
 
 from locas_agent.backbone import Backbone
 from locas_agent.config import LocasConfig, TrainingSettings
-from locas_agent.engine import Engine, TopK
+from locas_agent.decoding import TopK
+from locas_agent.engine import Engine
 from locas_agent.errors import ConfigurationError
 from locas_agent.examples import Example, with_teacher
 from locas_agent.memory import LocasMemory

@@ -29,6 +29,19 @@ Allowed = Callable[[Sequence[int]], Sequence[int] | None]
 """From the tokens generated so far to those that may come next; None rules nothing out. Stop tokens count like any other."""
 
 
+@dataclass(frozen=True, eq=False)
+class TopK:
+    """The head of the next-token distribution before each token of a continuation.
+
+    Attributes:
+        ids: candidates, most probable first, shape (n, K), int32, on the CPU.
+        logprobs: their log-probabilities over the whole vocabulary, shape (n, K), fp32, nats, on the CPU.
+    """
+
+    ids: Tensor
+    logprobs: Tensor
+
+
 @dataclass(frozen=True)
 class Generation:
     """One answer.
@@ -37,11 +50,13 @@ class Generation:
         ids: generated tokens, the stop token left out.
         logprobs: log-probability of each of them under the model (temperature 1), nats.
         stopped: a stop token ended it; False where `max_new_tokens` or the context did.
+        heads: heads of the distributions before each of `ids`, and before the stop token if there was one; None where none were asked for.
     """
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     stopped: bool
+    heads: TopK | None = field(default=None, compare=False)
 
 
 @dataclass
@@ -57,6 +72,7 @@ class Decoding:
     groups: Sequence[tuple[int, int]] | None = None  # of each row its group and how many tokens the group shares
     kept: Sequence[Kept] | None = None  # of each row; not beside groups
     allowed: Allowed | None = None  # the same for every row
+    top_k: int = 0  # candidates kept of each distribution
     alive: list[int] = field(init=False)
     ids: list[list[int]] = field(init=False)
     logprobs: list[list[float]] = field(init=False)
@@ -68,6 +84,7 @@ class Decoding:
         self.rows = list(self.alive)  # rows of the running batch; finished ones leave when half of it is done
         self.ids = [[] for _ in self.prompts]
         self.logprobs = [[] for _ in self.prompts]
+        self.heads: list[list[TopK]] = [[] for _ in self.prompts]
         self.cache: Any = DynamicCache(config=backbone.model.config)
         begun, shared = self._begin()
         suffixes = [prompt[count:] for prompt, count in zip(self.prompts, shared, strict=True)]
@@ -114,7 +131,10 @@ class Decoding:
         hidden = self.engine.hidden(self.inputs, self.mask, self.memory, cache=self.cache, position_ids=positions)
         logits = self.engine.head(hidden[:, -1]).float()  # (B, V)
         chosen = self._choose(self._limited(logits))  # (B,)
-        logprobs = logits.log_softmax(dim=-1).gather(1, chosen[:, None])[:, 0].tolist()
+        distributions = logits.log_softmax(dim=-1)  # (B, V)
+        logprobs = distributions.gather(1, chosen[:, None])[:, 0].tolist()
+        if self.top_k:
+            self._keep_heads(head_of(distributions, self.top_k))
         tokens = chosen.tolist()
         for row, token, logprob in zip(self.rows, tokens, logprobs, strict=True):
             if row in self.alive:
@@ -127,9 +147,14 @@ class Decoding:
     def generations(self) -> list[Generation]:
         """What has been generated, one per prompt in order."""
         return [
-            Generation(ids=tuple(ids), logprobs=tuple(logprobs), stopped=row in self.stopped)
-            for row, (ids, logprobs) in enumerate(zip(self.ids, self.logprobs, strict=True))
+            Generation(tuple(ids), tuple(logprobs), row in self.stopped, _joined(heads) if self.top_k else None)
+            for row, (ids, logprobs, heads) in enumerate(zip(self.ids, self.logprobs, self.heads, strict=True))
         ]
+
+    def _keep_heads(self, heads: TopK) -> None:
+        for at, row in enumerate(self.rows):
+            if row in self.alive:
+                self.heads[row].append(TopK(heads.ids[at : at + 1], heads.logprobs[at : at + 1]))
 
     def _limited(self, logits: Tensor) -> Tensor:
         """Logits with minus infinity for whatever may not come next, shape (B, V)."""
@@ -183,6 +208,16 @@ class Decoding:
         for at in places:
             row = self.rows[at]
             self.kept[row].past = left_by(self.cache, at, self.mask[at], [*self.prompts[row], *self.ids[row]])
+
+
+def head_of(logprobs: Tensor, top_k: int) -> TopK:
+    """Return the head of distributions over the vocabulary, shape (n, V) -> (n, K)."""
+    best = logprobs.topk(top_k, dim=-1)
+    return TopK(ids=best.indices.to(device="cpu", dtype=torch.int32), logprobs=best.values.cpu())
+
+
+def _joined(parts: Sequence[TopK]) -> TopK:
+    return TopK(torch.cat([part.ids for part in parts]), torch.cat([part.logprobs for part in parts]))
 
 
 def check_decoding(max_new_tokens: int, temperature: float) -> None:

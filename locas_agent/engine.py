@@ -8,7 +8,6 @@ Shapes: B input rows, T tokens, D hidden size, V vocabulary, n selected position
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 from locas_agent.attach import Observer, Recorder, attached, observed, recorded
 from locas_agent.backbone import Backbone
 from locas_agent.batching import grouped_batches, memories_of, micro_batches, pad, shared_lengths
-from locas_agent.decoding import Allowed, Decoding, Generation, check_decoding
+from locas_agent.decoding import Allowed, Decoding, Generation, TopK, check_decoding, head_of
 from locas_agent.errors import ConfigurationError, IncompatibleMemory, TurnTooLong
 from locas_agent.memory import MemoryBatch
 from locas_agent.past import Kept
@@ -27,19 +26,6 @@ MAX_BATCH_TOKENS = 8192
 
 _HEAD_ROWS = 1024
 """Positions whose logits are held at once when scoring: 152k words in fp32 are 620 MB per 1024 positions."""
-
-
-@dataclass(frozen=True, eq=False)
-class TopK:
-    """The head of the next-token distribution before each token of a continuation.
-
-    Attributes:
-        ids: candidates, most probable first, shape (n, K), int32, on the CPU.
-        logprobs: their log-probabilities over the whole vocabulary, shape (n, K), fp32, nats, on the CPU.
-    """
-
-    ids: Tensor
-    logprobs: Tensor
 
 
 class Engine:
@@ -146,6 +132,7 @@ class Engine:
         seed: int | Sequence[int] = 0,
         groups: Sequence[int] | None = None,
         kept: Sequence[Kept] | None = None,
+        top_k: int = 0,
         max_batch_tokens: int = MAX_BATCH_TOKENS,
     ) -> list[Generation]:
         """Answer a batch of prompts.
@@ -163,6 +150,7 @@ class Engine:
                 must use the same memory. Results are the same but for rounding; many questions about one text get cheap.
             kept: one per prompt: tokens that a prompt has in common with the past found there are not run again, and the new past is left
                 there. A past must be of the row's own memory. Results are the same but for rounding. Not beside `groups`.
+            top_k: candidates to keep of the distribution before each token of an answer, its stop token included; 0 keeps none.
             max_batch_tokens: budget of one micro-batch; a longer row runs alone.
 
         Returns:
@@ -191,6 +179,7 @@ class Engine:
                 [(seed, row) if isinstance(seed, int) else (seed[row], 0) for row in rows],
                 groups=None if groups is None else [(groups[row], shared[row]) for row in rows],
                 kept=None if kept is None else [kept[row] for row in rows],
+                top_k=min(top_k, self.backbone.vocab_size),
             )
             while decoding.alive:
                 decoding.step()
@@ -355,9 +344,9 @@ class Engine:
     def _head_of_distribution(self, hidden: Tensor, top_k: int) -> TopK:
         ids, logprobs = [torch.zeros(0, top_k, dtype=torch.int32)], [torch.zeros(0, top_k)]
         for states in torch.split(hidden, _HEAD_ROWS):
-            best = self.head(states).float().log_softmax(dim=-1).topk(top_k, dim=-1)  # (n, K)
-            ids.append(best.indices.to(device="cpu", dtype=torch.int32))
-            logprobs.append(best.values.cpu())
+            best = head_of(self.head(states).float().log_softmax(dim=-1), top_k)
+            ids.append(best.ids)
+            logprobs.append(best.logprobs)
         return TopK(ids=torch.cat(ids), logprobs=torch.cat(logprobs))
 
     def _check(self, prompts: Sequence[Sequence[int]], memory: MemoryBatch | None, *, spare: int) -> None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from locas_agent.engine import Engine, TopK
+from locas_agent.decoding import TopK
+from locas_agent.engine import Engine
 from locas_agent.objectives import next_token_loss, teacher_divergence
 
 

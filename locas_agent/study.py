@@ -19,7 +19,7 @@ from locas_agent.progress import Progress
 from locas_agent.prompting import exchange, question
 from locas_agent.study_items import NEGATIVE, PROBE, QUESTION, Coverage, Item, StudyRequest, StudySet
 from locas_agent.sweep import Sweep, Swept
-from locas_agent.teacher import Answer, Candidate, Request, Teacher
+from locas_agent.teacher import Candidate, Request, Taught, Teacher
 
 
 @dataclass(eq=False)
@@ -84,7 +84,7 @@ class Study:
         candidates = [
             Candidate(index, desks[index].request.pieces[turn], item.turn_seq, item.question, item.answer) for index, item in pairs
         ]  # fmt: skip
-        answers = self._teacher.answer([candidate.prompt for candidate in candidates])
+        answers = self._teacher.teach(candidates)
         replaced = []
         for (index, item), candidate, answer in zip(pairs, candidates, answers, strict=True):
             desk, piece = desks[index], candidate.piece
@@ -118,7 +118,7 @@ class Study:
                 if written is not None and written.question not in known:
                     known.add(written.question)
                     candidates.append(Candidate(index, piece, piece.to_seq, written.question, written.answer))
-        answers = self._teacher.answer([candidate.prompt for candidate in candidates])
+        answers = self._teacher.teach(candidates)
         still_open = [(c, a) for c, a in zip(candidates, answers, strict=True) if a is not None and seeds.abstains(a.text)]
         for other in range(turn):
             again = self._teacher.answer([[*desks[c.owner].request.pieces[other].messages, *question(c.question)] for c, _ in still_open])
@@ -127,7 +127,7 @@ class Study:
         for (candidate, _), item in zip(still_open, self._teacher.items([(c, a, NEGATIVE) for c, a in still_open]), strict=True):
             desks[candidate.owner].new.append(item)
 
-    def _unknown_to_memory(self, desks: list[_Desk], pairs: list[tuple[Candidate, Answer]]) -> list[tuple[Candidate, Answer]]:
+    def _unknown_to_memory(self, desks: list[_Desk], pairs: list[tuple[Candidate, Taught]]) -> list[tuple[Candidate, Taught]]:
         """Leave out negatives that an earlier session told: the memory answers as an earlier item does, and that item's exchange answers them.
 
         What the memory merely invents, even with an answer it learnt for something else, stays: those are the negatives it needs most.

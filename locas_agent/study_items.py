@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from locas_agent.engine import TopK
+from locas_agent.decoding import TopK
 from locas_agent.memory import LocasMemory
 from locas_agent.pieces import Piece
 

@@ -6,7 +6,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from locas_agent.engine import TopK
+from locas_agent.decoding import TopK
 from locas_agent.errors import CorruptPayload
 from locas_agent.study_items import Item
 from locas_storage import StudyItem, StudyItemDraft

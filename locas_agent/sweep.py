@@ -111,7 +111,7 @@ class Sweep:
 
     def _supported(self, candidates: Sequence[Candidate]) -> list[Item | None]:
         """Put each question to the teacher, with its piece and without; keep what only the piece answers, and as it was written."""
-        with_piece = self._teacher.answer([candidate.prompt for candidate in candidates])
+        with_piece = self._teacher.teach(candidates)
         without = self._teacher.answer([question(candidate.question) for candidate in candidates])
         good = {}
         for at, (candidate, answer, bare) in enumerate(zip(candidates, with_piece, without, strict=True)):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from locas_agent.config import StudySettings
-from locas_agent.decoding import Generation
+from locas_agent.decoding import Generation, TopK
 from locas_agent.engine import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.pieces import Piece
@@ -47,11 +47,18 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer and the probability of its least likely token."""
+    """An answer that ended in time, and the probability of its least likely token."""
 
     ids: tuple[int, ...]
     text: str
     confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Taught(Answer):
+    """An answer with the head of the distribution before each of its tokens and before its end."""
+
+    teacher: TopK
 
 
 class Teacher:
@@ -72,19 +79,31 @@ class Teacher:
     def answer(self, prompts: Sequence[list[Message]], *, memories: Sequence[LocasMemory | None] | None = None) -> list[Answer | None]:
         """Answer greedily, each prompt with its memory if any are given; None where an answer did not end in time."""
         generations = self._generate(prompts, self._settings.max_answer_tokens, memories=memories)
-        decode = self._engine.backbone.decode
-        return [Answer(g.ids, decode(g.ids).strip(), math.exp(min(g.logprobs))) if g and g.stopped and g.ids else None for g in generations]
+        return [self._answer(generation) if generation is not None and _is_answer(generation) else None for generation in generations]
 
-    def items(self, answered: Sequence[tuple[Candidate, Answer, str]]) -> list[Item]:
-        """Make items of answered candidates and their kinds: compute the distribution over each answer, its own piece in context."""
-        backbone = self._engine.backbone
-        prompts = [backbone.encode_chat(candidate.prompt) for candidate, _, _ in answered]
-        endings = [(*answer.ids, backbone.end_id) for _, answer, _ in answered]
-        teachers = self._engine.distributions(prompts, endings, top_k=self._settings.teacher_top_k)
+    def teach(self, candidates: Sequence[Candidate]) -> list[Taught | None]:
+        """Answer each candidate with its piece in context, and keep the distribution over the answer: what `items` is made from."""
+        prompts = [candidate.prompt for candidate in candidates]
+        generations = self._generate(prompts, self._settings.max_answer_tokens, top_k=self._settings.teacher_top_k)
+        taught: list[Taught | None] = []
+        for generation in generations:
+            if generation is None or generation.heads is None or not _is_answer(generation):
+                taught.append(None)
+            else:
+                answer = self._answer(generation)
+                taught.append(Taught(answer.ids, answer.text, answer.confidence, generation.heads))
+        return taught
+
+    def items(self, taught: Sequence[tuple[Candidate, Taught, str]]) -> list[Item]:
+        """Make items of candidates, their answers and their kinds."""
+        end = self._engine.backbone.end_id
         return [
-            Item(new_item_id(), kind, c.piece.from_seq, c.piece.to_seq, c.turn_seq, c.question, answer.text, ending, teacher)
-            for (c, answer, kind), ending, teacher in zip(answered, endings, teachers, strict=True)
+            Item(new_item_id(), kind, c.piece.from_seq, c.piece.to_seq, c.turn_seq, c.question, answer.text, (*answer.ids, end), answer.teacher)
+            for c, answer, kind in taught
         ]
+
+    def _answer(self, generation: Generation) -> Answer:
+        return Answer(generation.ids, self._engine.backbone.decode(generation.ids).strip(), math.exp(min(generation.logprobs)))
 
     def _stream(self, request: Request) -> int:
         """Seed a text by what its piece says and by its place: it depends neither on who else studies nor on turns forgotten since.
@@ -102,17 +121,22 @@ class Teacher:
         memories: Sequence[LocasMemory | None] | None = None,
         temperature: float = 0.0,
         streams: Sequence[int] | None = None,
+        top_k: int = 0,
     ) -> list[Generation | None]:
         """Run the prompts that fit into the context; None for the others."""
         backbone = self._engine.backbone
-        encoded = [backbone.encode_chat(prompt) for prompt in prompts]
+        tokens_of: dict[tuple[tuple[str, str], ...], list[int]] = {}  # most prompts are sampled several times, and templates are slow
+        for said, prompt in zip(map(_said, prompts), prompts, strict=True):
+            if said not in tokens_of:
+                tokens_of[said] = backbone.encode_chat(prompt)
+        encoded = [tokens_of[_said(prompt)] for prompt in prompts]
         fitting = [at for at, tokens in enumerate(encoded) if len(tokens) + length <= backbone.context_tokens]
         groups = _by_beginning(prompts)
         found = self._engine.generate(
             [encoded[at] for at in fitting],
             groups=[groups[at] for at in fitting] if memories is None else None,
             memory=MemoryBatch.of([memories[at] for at in fitting], backbone) if memories is not None and fitting else None,
-            max_new_tokens=length, temperature=temperature, seed=0 if streams is None else [streams[at] for at in fitting],
+            max_new_tokens=length, temperature=temperature, seed=0 if streams is None else [streams[at] for at in fitting], top_k=top_k,
         )  # fmt: skip
         result: list[Generation | None] = [None] * len(prompts)
         for at, generation in zip(fitting, found, strict=True):
@@ -120,7 +144,15 @@ class Teacher:
         return result
 
 
+def _is_answer(generation: Generation) -> bool:
+    return generation.stopped and bool(generation.ids)
+
+
+def _said(messages: Sequence[Message]) -> tuple[tuple[str, str], ...]:
+    return tuple((message["role"], message["content"]) for message in messages)
+
+
 def _by_beginning(prompts: Sequence[list[Message]]) -> list[int]:
     """Number the prompts by what stands before their last message: the piece, which is then run once."""
     seen: dict[tuple[tuple[str, str], ...], int] = {}
-    return [seen.setdefault(tuple((message["role"], message["content"]) for message in prompt[:-1]), len(seen)) for prompt in prompts]
+    return [seen.setdefault(_said(prompt[:-1]), len(seen)) for prompt in prompts]

@@ -8,7 +8,8 @@ from locas_agent.backbone import Backbone
 from locas_agent.baselines.peer import AdapterPeer, AdapterState
 from locas_agent.config import LocasConfig, TrainingSettings
 from locas_agent.curriculum import Lesson
-from locas_agent.engine import Engine, TopK
+from locas_agent.decoding import TopK
+from locas_agent.engine import Engine
 from locas_agent.neutral import NeutralText, bare_examples
 from locas_agent.prompting import question
 from locas_agent.study_items import NEGATIVE, QUESTION, Item

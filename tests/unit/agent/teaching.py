@@ -14,7 +14,7 @@ from locas_agent import AgentMemory, LocasConfig
 from locas_agent.agent import When
 from locas_agent.backbone import Backbone
 from locas_agent.curriculum import Lesson
-from locas_agent.engine import TopK
+from locas_agent.decoding import TopK
 from locas_agent.gate import Admission
 from locas_agent.initialization import initialize
 from locas_agent.learner import Outcome, Task

@@ -154,6 +154,23 @@ def test_distributions_are_the_head_of_each_next_token(engine: Engine, memories:
         torch.testing.assert_close(at.topk(6, dim=-1).values, head.logprobs, atol=1e-4, rtol=0)
 
 
+def test_heads_kept_while_answering_are_those_of_the_finished_answer(engine: Engine, memories: list[LocasMemory | None]) -> None:
+    batch = MemoryBatch.of(memories, engine.backbone)
+    free = engine.generate(PROMPTS, memory=batch, max_new_tokens=12)
+    stopping = Engine(Backbone(engine.backbone.model, byte_tokenizer(), name="stopping"))
+    stop = free[3].ids[4]
+    stopping.backbone.stop_ids = frozenset({stop})
+    given = stopping.generate(PROMPTS, memory=batch, max_new_tokens=12, top_k=5)
+    endings = [[*one.ids, stop] if one.stopped else list(one.ids) for one in given]
+    assert any(one.stopped for one in given)
+    for one, expected in zip(given, stopping.distributions(PROMPTS, endings, memory=batch, top_k=5), strict=True):
+        assert one.heads is not None
+        assert torch.equal(one.heads.ids, expected.ids)
+        assert one.heads.ids.dtype == torch.int32
+        torch.testing.assert_close(one.heads.logprobs, expected.logprobs, atol=1e-4, rtol=1e-4)
+    assert free[0].heads is None
+
+
 def test_positions_choose_rows_of_the_logits(engine: Engine) -> None:
     ids = torch.tensor([PROMPTS[1], PROMPTS[1][::-1]])
     whole = engine.logits(ids)

@@ -10,7 +10,8 @@ import torch
 
 from locas_agent.config import LocasConfig
 from locas_agent.curriculum import ASKED_BEHIND, REHEARSED, Curriculum, Lesson, rate_factor
-from locas_agent.engine import Engine, TopK
+from locas_agent.decoding import TopK
+from locas_agent.engine import Engine
 from locas_agent.errors import ConfigurationError
 from locas_agent.neutral import NeutralText, bare_examples
 from locas_agent.pieces import Piece

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from locas_agent.config import StudySettings
-from locas_agent.engine import Engine, TopK
+from locas_agent.decoding import TopK
+from locas_agent.engine import Engine
 from locas_agent.errors import ConfigurationError
 from locas_agent.memory import LocasMemory
 from locas_agent.pieces import Piece, Quote
@@ -17,7 +18,7 @@ from locas_agent.prompting import Message
 from locas_agent.study import Study
 from locas_agent.study_items import NEGATIVE, QUESTION, Item, StudyRequest, StudySet
 from locas_agent.sweep import told_in
-from locas_agent.teacher import Answer, Candidate, Request, Teacher
+from locas_agent.teacher import Answer, Candidate, Request, Taught, Teacher
 from tests.conftest import MakeMemory
 
 QUOTES = (
@@ -27,12 +28,12 @@ QUOTES = (
     Quote(4, "You", "Noted: The Stuke Shadows."),
 )
 NOT_KNOWN = "I do not know."
+SURE = TopK(torch.zeros(1, 1, dtype=torch.int32), torch.zeros(1, 1))
 SETTINGS = StudySettings(first_samples=1, samples_per_turn=1, max_rounds=1, negatives_per_piece=1)
 
 
 def item(question: str, answer: str, kind: str = QUESTION, to_seq: int = 4) -> Item:
-    teacher = TopK(torch.zeros(1, 1, dtype=torch.int32), torch.zeros(1, 1))
-    return Item(f"{hash((question, answer)) % 2**64:032x}", kind, 1, to_seq, 1, question, answer, (1,), teacher)
+    return Item(f"{hash((question, answer)) % 2**64:032x}", kind, 1, to_seq, 1, question, answer, (1,), SURE)
 
 
 def piece(text: str, seq: int) -> Piece:
@@ -52,7 +53,11 @@ class Scripted(Teacher):
         texts = ["\n".join(message["content"] for message in prompt) for prompt in prompts]
         return [Answer((1,), self._answers(text, memories is not None), 1.0) for text in texts]
 
-    def items(self, answered: Sequence[tuple[Candidate, Answer, str]]) -> list[Item]:
+    def teach(self, candidates: Sequence[Candidate]) -> list[Taught | None]:
+        answers = self.answer([candidate.prompt for candidate in candidates])
+        return [Taught(one.ids, one.text, one.confidence, SURE) if one is not None else None for one in answers]
+
+    def items(self, answered: Sequence[tuple[Candidate, Taught, str]]) -> list[Item]:
         return [
             replace(item(c.question, answer.text, kind), turn_seq=c.turn_seq, from_seq=c.piece.from_seq, to_seq=c.piece.to_seq)
             for c, answer, kind in answered
