@@ -5,15 +5,17 @@ commits a consolidation: payload, study items, revision, counters; training runs
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from sqlalchemy import select
 
 from locas_storage import counters, items, jobs, journal, payloads, revisions, rules, trail
 from locas_storage.columns import DbNow
-from locas_storage.errors import RevisionConflict
+from locas_storage.crypto import Seal
+from locas_storage.errors import RevisionConflict, StorageError
 from locas_storage.learnt import Revision, RevisionDraft
 from locas_storage.leases import Lease
-from locas_storage.payloads import Keeping
+from locas_storage.payloads import Keeping, Prepared
 from locas_storage.records import UserKey
 from locas_storage.sql_queue import Transaction
 from locas_storage.sql_upkeep import SqlUpkeep
@@ -49,6 +51,15 @@ class SqlRevisions:
             seal = self._vault.seal(connection, key)
         # Its number is known before the commit: it follows the parent, or the commit is refused.
         payload = payloads.prepare(draft.payload, draft.parent + 1, draft.fingerprint, key, seal, self._keeping)
+        try:
+            return self._save(key, draft, lease, seal, payload)
+        except StorageError:
+            if payload.data is None:  # nobody names its file, unless another has committed the same bytes
+                with suppress(StorageError):
+                    self._upkeep.remove_files(key, [payload.sha256])
+            raise
+
+    def _save(self, key: UserKey, draft: RevisionDraft, lease: Lease | None, seal: Seal, payload: Prepared) -> Revision:
         self._fault_point("commit.file")
         with self._write() as connection:
             state = counters.locked(connection, key)

@@ -148,13 +148,16 @@ def test_file_of_a_commit_that_broke_off_is_collected(open_: Open, place: Path, 
     broken.close()
 
 
-def test_refused_commit_leaves_the_file_to_collect(open_: Open, place: Path) -> None:
+def test_refused_commit_leaves_no_file_but_those_that_are_named(open_: Open, place: Path) -> None:
     store = open_()
     learn(store, 2)
-    with pytest.raises(RevisionConflict):
-        store.commit(ADA, draft(0, 1, 2, LARGE))
-    assert store.collect(grace_seconds=-5) == 1
-    assert len(names(place)) == 2
+    kept = names(place)
+    for payload in (LARGE, store.payload(ADA, 1)):
+        with pytest.raises(RevisionConflict):
+            store.commit(ADA, draft(0, 1, 2, payload))
+        assert names(place) == kept
+    assert store.payload(ADA, 1).startswith(LARGE)
+    assert store.collect(grace_seconds=-5) == 0
     store.close()
 
 
