@@ -34,7 +34,7 @@ from statistics import median
 from typing import Any
 
 from locas_agent import AgentMemory, LocasConfig, LocasError, UserMemory
-from locas_agent.evaluation.locomo_data import Spoken, read_dialogues
+from locas_agent.evaluation.locomo.data import Spoken, read_dialogues
 from locas_storage import MemoryStore, UserKey, open_store
 
 QUESTION = "What did we talk about?"

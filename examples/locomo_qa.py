@@ -16,10 +16,10 @@ from pathlib import Path
 
 from langchain_locas import ChatLocas
 from locas_agent import AgentMemory, LocasError
-from locas_agent.evaluation.locomo import LocomoOptions, selected
-from locas_agent.evaluation.locomo_data import CATEGORIES, AskedQuestion, Dialogue, dialogues_of, read_dialogues
-from locas_agent.evaluation.locomo_people import MadeUpOptions, made_up
-from locas_agent.evaluation.locomo_scoring import exact, official
+from locas_agent.evaluation.locomo.data import CATEGORIES, AskedQuestion, Dialogue, dialogues_of, read_dialogues
+from locas_agent.evaluation.locomo.people import MadeUpOptions, made_up
+from locas_agent.evaluation.locomo.run import LocomoOptions, selected
+from locas_agent.evaluation.locomo.scoring import exact, official
 
 TENANT = "locomo"
 NOBODY = "nobody"

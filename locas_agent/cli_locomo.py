@@ -57,11 +57,11 @@ def locomo(
     """Long conversations of LoCoMo are learnt session by session, then questioned. Default store: memory. The data are CC BY-NC and not shipped."""
     if (path is None) == (people is None):
         raise typer.BadParameter("name LoCoMo's file, or make conversations up with --people")
-    from locas_agent.evaluation.locomo import LocomoOptions, data_digest, locomo_config, near_floor, read_disputed, run_locomo
-    from locas_agent.evaluation.locomo_data import dialogues_of, read_dialogues
-    from locas_agent.evaluation.locomo_people import MadeUpOptions, made_up
-    from locas_agent.evaluation.locomo_plot import plot_locomo
-    from locas_agent.evaluation.locomo_report import adversarial_table, legend, locomo_table
+    from locas_agent.evaluation.locomo.data import dialogues_of, read_dialogues
+    from locas_agent.evaluation.locomo.people import MadeUpOptions, made_up
+    from locas_agent.evaluation.locomo.plot import plot_locomo
+    from locas_agent.evaluation.locomo.report import adversarial_table, legend, locomo_table
+    from locas_agent.evaluation.locomo.run import LocomoOptions, data_digest, locomo_config, near_floor, read_disputed, run_locomo
     from locas_agent.plots import check_picture
 
     if plot is not None:

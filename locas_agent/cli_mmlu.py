@@ -55,10 +55,10 @@ def mmlu(
     if sum(source is not None for source in (user, people, text)) > 1:
         raise typer.BadParameter("--user, --people and --text are three sources of memories: name one")
     _stay_offline()
-    from locas_agent.evaluation.forgetting import load_tasks, measure_forgetting
-    from locas_agent.evaluation.forgetting_report import forgetting_table
-    from locas_agent.evaluation.mmlu_data import Mmlu
-    from locas_agent.evaluation.mmlu_memories import text_config
+    from locas_agent.evaluation.mmlu.data import Mmlu
+    from locas_agent.evaluation.mmlu.memories import text_config
+    from locas_agent.evaluation.mmlu.report import forgetting_table
+    from locas_agent.evaluation.mmlu.run import load_tasks, measure_forgetting
     from locas_agent.evaluation.recall import evaluation_config
 
     data = Mmlu(path) if path is not None else None
@@ -75,7 +75,7 @@ def _taught(
     memory: AgentMemory, *, user: str | None, tenant: str, people: int | None, text: Path | None, seed: int, progress: Progress | None
 ) -> dict[str, LocasMemory]:
     """Take the memories from where the options say."""
-    from locas_agent.evaluation.mmlu_memories import of_people, of_text, of_user
+    from locas_agent.evaluation.mmlu.memories import of_people, of_text, of_user
     from locas_agent.evaluation.recall import RecallOptions
 
     if user is not None:

@@ -46,11 +46,11 @@ def pg19(
     from pydantic import ValidationError
 
     from locas_agent.backbone import Backbone
-    from locas_agent.evaluation.pg19 import run_pg19
-    from locas_agent.evaluation.pg19_data import read_books
-    from locas_agent.evaluation.pg19_options import PAPER_LOCAS, PAPER_LORA, LocasSettings, LoraSettings, Pg19Options
-    from locas_agent.evaluation.pg19_plot import plot_pg19
-    from locas_agent.evaluation.pg19_report import COLUMNS, pg19_rows
+    from locas_agent.evaluation.pg19.data import read_books
+    from locas_agent.evaluation.pg19.options import PAPER_LOCAS, PAPER_LORA, LocasSettings, LoraSettings, Pg19Options
+    from locas_agent.evaluation.pg19.plot import plot_pg19
+    from locas_agent.evaluation.pg19.report import COLUMNS, pg19_rows
+    from locas_agent.evaluation.pg19.run import run_pg19
     from locas_agent.plots import check_picture
 
     quiet()

@@ -19,10 +19,10 @@ from locas_agent.backbone import Backbone
 from locas_agent.cli import app
 from locas_agent.config import AdmissionSettings
 from locas_agent.errors import ConfigurationError, TurnTooLong
-from locas_agent.evaluation.forgetting import load_tasks, measure_forgetting
-from locas_agent.evaluation.harness import MemoryLM
-from locas_agent.evaluation.mmlu_data import DEV, LETTERS, PROMPT, TEST, Mmlu
-from locas_agent.evaluation.mmlu_memories import of_text, text_config
+from locas_agent.evaluation.mmlu.data import DEV, LETTERS, PROMPT, TEST, Mmlu
+from locas_agent.evaluation.mmlu.harness import MemoryLM
+from locas_agent.evaluation.mmlu.memories import of_text, text_config
+from locas_agent.evaluation.mmlu.run import load_tasks, measure_forgetting
 from locas_agent.exports.dense import merge
 from locas_agent.memory import LocasMemory
 from locas_agent.serialization import to_bytes

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from locas_agent.errors import ConfigurationError
-from locas_agent.evaluation.locomo import LocomoOptions, read_disputed, selected
-from locas_agent.evaluation.locomo_data import CATEGORIES, Dialogue, dialogues_of, parse_date, read_dialogues, written_date
-from locas_agent.evaluation.locomo_people import MadeUpOptions, made_up
+from locas_agent.evaluation.locomo.data import CATEGORIES, Dialogue, dialogues_of, parse_date, read_dialogues, written_date
+from locas_agent.evaluation.locomo.people import MadeUpOptions, made_up
+from locas_agent.evaluation.locomo.run import LocomoOptions, read_disputed, selected
 from tests.locomo_sample import SECRET, flat, numbered
 
 SHARED = os.environ.get("LOCAS_DATA")  # a fixture of every test clears it

@@ -14,15 +14,16 @@ from rich.console import Console
 from locas_agent.agent import AgentMemory
 from locas_agent.config import LocasConfig
 from locas_agent.errors import ConfigurationError
-from locas_agent.evaluation import asking, locomo_arms
-from locas_agent.evaluation.locomo import LocomoOptions, run_locomo
-from locas_agent.evaluation.locomo_answers import OPEN, TRAP_FIRST, TRAP_SECOND, AnswerBook, Given
-from locas_agent.evaluation.locomo_arms import ARMS, Arms, Wording, forms
-from locas_agent.evaluation.locomo_data import Dialogue, dialogues_of
-from locas_agent.evaluation.locomo_ingest import handles_of, ingest, learnt, tell
-from locas_agent.evaluation.locomo_plot import plot_locomo
-from locas_agent.evaluation.locomo_report import adversarial_table, figures, legend, locomo_table
-from locas_agent.evaluation.locomo_scoring import NOT_MENTIONED
+from locas_agent.evaluation import asking
+from locas_agent.evaluation.locomo import arms as locomo_arms
+from locas_agent.evaluation.locomo.answers import OPEN, TRAP_FIRST, TRAP_SECOND, AnswerBook, Given
+from locas_agent.evaluation.locomo.arms import ARMS, Arms, Wording, forms
+from locas_agent.evaluation.locomo.data import Dialogue, dialogues_of
+from locas_agent.evaluation.locomo.ingest import handles_of, ingest, learnt, tell
+from locas_agent.evaluation.locomo.plot import plot_locomo
+from locas_agent.evaluation.locomo.report import adversarial_table, figures, legend, locomo_table
+from locas_agent.evaluation.locomo.run import LocomoOptions, run_locomo
+from locas_agent.evaluation.locomo.scoring import NOT_MENTIONED
 from locas_agent.plots import check_picture
 from locas_storage import InMemoryStore
 from tests.conftest import MakeBackbone

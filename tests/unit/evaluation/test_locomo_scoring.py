@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from locas_agent.evaluation.locomo_scoring import NOT_MENTIONED, chosen, exact, normalised, offer, official, options, refuses, trap_comes_first
+from locas_agent.evaluation.locomo.scoring import NOT_MENTIONED, chosen, exact, normalised, offer, official, options, refuses, trap_comes_first
 
 MULTI_HOP = [
     ("dog, cat, fish, bird, horse", "cat, horse", 1.0),  # more guesses cost nothing

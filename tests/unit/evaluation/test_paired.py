@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from locas_agent.evaluation.paired import Pair, compare, mcnemar_p, paired_interval
+from locas_agent.evaluation.mmlu.paired import Pair, compare, mcnemar_p, paired_interval
 
 
 @pytest.mark.parametrize(

@@ -17,14 +17,14 @@ import torch
 from locas_agent.backbone import Backbone
 from locas_agent.engine import Engine
 from locas_agent.errors import ConfigurationError, ConsolidationError, ExchangeError, IncompatibleMemory
-from locas_agent.evaluation import pg19
-from locas_agent.evaluation.pg19 import run_pg19
-from locas_agent.evaluation.pg19_data import Book, book_of, chunks_of, read_books
-from locas_agent.evaluation.pg19_learners import Online, with_adapter, with_memory
-from locas_agent.evaluation.pg19_options import PAPER_LORA, LocasSettings, LoraSettings, Pg19Options
-from locas_agent.evaluation.pg19_plot import plot_pg19
-from locas_agent.evaluation.pg19_report import COLUMNS, clock_on, figures, pg19_rows
-from locas_agent.evaluation.pg19_streams import Stream
+from locas_agent.evaluation.pg19 import run as pg19
+from locas_agent.evaluation.pg19.data import Book, book_of, chunks_of, read_books
+from locas_agent.evaluation.pg19.learners import Online, with_adapter, with_memory
+from locas_agent.evaluation.pg19.options import PAPER_LORA, LocasSettings, LoraSettings, Pg19Options
+from locas_agent.evaluation.pg19.plot import plot_pg19
+from locas_agent.evaluation.pg19.report import COLUMNS, clock_on, figures, pg19_rows
+from locas_agent.evaluation.pg19.run import run_pg19
+from locas_agent.evaluation.pg19.streams import Stream
 from tests.conftest import MakeBackbone
 
 TOKENS = 230

@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from locas_agent.evaluation.locomo_data import ADVERSARIAL, ASSISTANT, written_date
+from locas_agent.evaluation.locomo.data import ADVERSARIAL, ASSISTANT, written_date
 from locas_agent.evaluation.people import Person, make_person
 from locas_agent.evaluation.relations import Relation
 

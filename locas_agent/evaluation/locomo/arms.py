@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from locas_agent.agent import AgentMemory
 from locas_agent.evaluation import asking
-from locas_agent.evaluation.locomo_answers import OPEN, TRAP_FIRST, TRAP_SECOND, AnswerBook, Given
-from locas_agent.evaluation.locomo_data import ADVERSARIAL, AskedQuestion, Dialogue
-from locas_agent.evaluation.locomo_scoring import NOT_MENTIONED, offer
+from locas_agent.evaluation.locomo.answers import OPEN, TRAP_FIRST, TRAP_SECOND, AnswerBook, Given
+from locas_agent.evaluation.locomo.data import ADVERSARIAL, AskedQuestion, Dialogue
+from locas_agent.evaluation.locomo.scoring import NOT_MENTIONED, offer
 from locas_agent.memory import LocasMemory
 from locas_agent.progress import Progress
 from locas_agent.user import UserMemory

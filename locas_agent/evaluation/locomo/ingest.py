@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from locas_agent.agent import AgentMemory
-from locas_agent.evaluation.locomo_data import DatedSession, Dialogue
+from locas_agent.evaluation.locomo.data import DatedSession, Dialogue
 from locas_agent.progress import Progress
 from locas_agent.user import UserMemory
 

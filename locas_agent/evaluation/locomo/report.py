@@ -12,10 +12,10 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from locas_agent.evaluation.locomo_answers import OPEN, TRAP_FIRST, TRAP_SECOND, AnswerBook
-from locas_agent.evaluation.locomo_arms import ARMS, forms
-from locas_agent.evaluation.locomo_data import ADVERSARIAL, CATEGORIES, AskedQuestion, Dialogue
-from locas_agent.evaluation.locomo_scoring import chosen, exact, official, token_f1, trap_comes_first
+from locas_agent.evaluation.locomo.answers import OPEN, TRAP_FIRST, TRAP_SECOND, AnswerBook
+from locas_agent.evaluation.locomo.arms import ARMS, forms
+from locas_agent.evaluation.locomo.data import ADVERSARIAL, CATEGORIES, AskedQuestion, Dialogue
+from locas_agent.evaluation.locomo.scoring import chosen, exact, official, token_f1, trap_comes_first
 from locas_agent.evaluation.scoring import clustered_interval, mean
 
 ANSWERABLE = "1-4"

@@ -10,7 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from locas_agent.evaluation.pg19_report import perplexity
+from locas_agent.evaluation.pg19.report import perplexity
 from locas_agent.plots import blank_figure, save_figure
 
 _COLUMNS = 4

@@ -15,11 +15,11 @@ from typing import Any
 
 from locas_agent.backbone import Backbone
 from locas_agent.errors import ConfigurationError, ConsolidationError
-from locas_agent.evaluation.pg19_data import Book, Chunk, chunks_of, token_ids
-from locas_agent.evaluation.pg19_learners import reader
-from locas_agent.evaluation.pg19_options import Arm, Pg19Options
-from locas_agent.evaluation.pg19_report import clock_on, figures, overall
-from locas_agent.evaluation.pg19_streams import Shelf, Stream
+from locas_agent.evaluation.pg19.data import Book, Chunk, chunks_of, token_ids
+from locas_agent.evaluation.pg19.learners import reader
+from locas_agent.evaluation.pg19.options import Arm, Pg19Options
+from locas_agent.evaluation.pg19.report import clock_on, figures, overall
+from locas_agent.evaluation.pg19.streams import Shelf, Stream
 from locas_agent.progress import Progress
 
 CHECKPOINT_CHUNKS = 16

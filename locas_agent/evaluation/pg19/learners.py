@@ -18,8 +18,8 @@ from locas_agent.backbone import Backbone
 from locas_agent.baselines.peer import peft
 from locas_agent.engine import Engine
 from locas_agent.errors import IncompatibleMemory
-from locas_agent.evaluation.pg19_data import Chunk
-from locas_agent.evaluation.pg19_options import LocasSettings, LoraSettings, Pg19Options, StepSettings
+from locas_agent.evaluation.pg19.data import Chunk
+from locas_agent.evaluation.pg19.options import LocasSettings, LoraSettings, Pg19Options, StepSettings
 from locas_agent.initialization import initialize
 from locas_agent.memory import MemoryBatch
 from locas_agent.objectives import next_token_loss

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Literal
 
-from locas_agent.evaluation.pg19_streams import Stream
+from locas_agent.evaluation.pg19.streams import Stream
 
 Clock = Literal["seconds", "cpu_seconds"]
 """What relative times are of: wall time on a GPU, processor time on a CPU, which other work on the machine does not change."""

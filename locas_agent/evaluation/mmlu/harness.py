@@ -1,6 +1,6 @@
 """A backbone with one memory or none as a model of lm-evaluation-harness (lm-eval). Knows no task, no score and no user.
 
-Importing this needs lm-eval; `locas_agent.evaluation.forgetting` says so where it is missing.
+Importing this needs lm-eval; `locas_agent.evaluation.mmlu.run` says so where it is missing.
 """
 
 from __future__ import annotations

@@ -20,11 +20,11 @@ from locas_agent.agent import AgentMemory
 from locas_agent.checkpoints import TINY
 from locas_agent.config import LocasConfig
 from locas_agent.errors import ConfigurationError
-from locas_agent.evaluation.locomo_answers import AnswerBook
-from locas_agent.evaluation.locomo_arms import ARMS, Arms, Wording
-from locas_agent.evaluation.locomo_data import CATEGORIES, AskedQuestion, Dialogue
-from locas_agent.evaluation.locomo_ingest import handles_of, ingest, learnt
-from locas_agent.evaluation.locomo_report import figures
+from locas_agent.evaluation.locomo.answers import AnswerBook
+from locas_agent.evaluation.locomo.arms import ARMS, Arms, Wording
+from locas_agent.evaluation.locomo.data import CATEGORIES, AskedQuestion, Dialogue
+from locas_agent.evaluation.locomo.ingest import handles_of, ingest, learnt
+from locas_agent.evaluation.locomo.report import figures
 from locas_agent.evaluation.recall import evaluation_config
 from locas_agent.progress import Progress
 

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 from locas_agent.agent import AgentMemory
 from locas_agent.errors import ConfigurationError, MissingExtra
 from locas_agent.evaluation.drift import drift, neutral_rows
-from locas_agent.evaluation.paired import Comparison, Pair, compare
+from locas_agent.evaluation.mmlu.paired import Comparison, Pair, compare
 from locas_agent.evaluation.scoring import mean
 from locas_agent.memory import LocasMemory
 from locas_agent.progress import Progress
 
 if TYPE_CHECKING:
-    from locas_agent.evaluation.harness import MemoryLM
+    from locas_agent.evaluation.mmlu.harness import MemoryLM
 
 Tasks = dict[str, Any]
 """The harness's tasks by name."""
@@ -93,7 +93,7 @@ def measure_forgetting(
     Raises:
         ConfigurationError: no memory.
     """
-    from locas_agent.evaluation.harness import MemoryLM
+    from locas_agent.evaluation.mmlu.harness import MemoryLM
 
     if not memories:
         raise ConfigurationError("no memory was given to compare with the bare backbone")
