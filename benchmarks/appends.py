@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from locas_agent.benchmarks.append import APPEND, ROUNDS, TURNS, compare
-from locas_agent.cli_output import deliver
+from locas_agent.cli.output import deliver
 from locas_storage import new_item_id
 from tests.postgres_server import PostgresServer, binaries
 

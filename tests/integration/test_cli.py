@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from locas_agent.cli import app
-from locas_agent.cli_output import deliver, progress_bar, visible
+from locas_agent.cli.output import deliver, progress_bar, visible
 from locas_storage import InMemoryStore, RevisionDraft, TurnDraft, UserKey, open_store
 
 ADA = UserKey("default", "ada")
@@ -279,6 +279,6 @@ def test_in_memory_store_is_closed_after_a_command(run: Run, monkeypatch: pytest
         def close(self) -> None:
             closed.append(self)
 
-    monkeypatch.setattr("locas_agent.cli.open_store", lambda url: Watched())
+    monkeypatch.setattr("locas_agent.cli.commands.open_store", lambda url: Watched())
     assert run("users", "--store", "sqlite://").exit_code == 0
     assert len(closed) == 1

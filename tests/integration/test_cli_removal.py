@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from locas_agent.cli import app
-from locas_agent.cli_signals import stop_on_signals
+from locas_agent.cli.signals import stop_on_signals
 from locas_storage import RevisionDraft, TurnDraft, UserKey, open_store
 
 ADA = UserKey("default", "ada")

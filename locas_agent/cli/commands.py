@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from locas_agent.cli_bench import bench
-from locas_agent.cli_db import databases
-from locas_agent.cli_exchange import explain, export, import_
-from locas_agent.cli_keys import keys
-from locas_agent.cli_locomo import locomo
-from locas_agent.cli_mmlu import mmlu
-from locas_agent.cli_model import BackboneOption, DeviceOption, DtypeOption, SeedOption, open_agent, quiet
-from locas_agent.cli_options import (
+from locas_agent.cli.bench import bench
+from locas_agent.cli.db import databases
+from locas_agent.cli.exchange import explain, export, import_
+from locas_agent.cli.keys import keys
+from locas_agent.cli.locomo import locomo
+from locas_agent.cli.mmlu import mmlu
+from locas_agent.cli.model import BackboneOption, DeviceOption, DtypeOption, SeedOption, open_agent, quiet
+from locas_agent.cli.options import (
     DEFAULT_KEPT,
     DEFAULT_STORE,
     CommandGroup,
@@ -36,11 +36,11 @@ from locas_agent.cli_options import (
     UserOption,
     key_provider,
 )
-from locas_agent.cli_output import deliver, progress_bar, revision_facts, revision_table, table
-from locas_agent.cli_pg19 import pg19
-from locas_agent.cli_removal import erase, forget, jobs
-from locas_agent.cli_signals import stop_on_signals
-from locas_agent.cli_verify import verify
+from locas_agent.cli.output import deliver, progress_bar, revision_facts, revision_table, table
+from locas_agent.cli.pg19 import pg19
+from locas_agent.cli.removal import erase, forget, jobs
+from locas_agent.cli.signals import stop_on_signals
+from locas_agent.cli.verify import verify
 from locas_agent.config import LocasConfig, Objective, TrainingSettings
 from locas_storage import UserKey, open_store
 
@@ -107,7 +107,7 @@ def chat(
     inline_bytes: InlineBytesOption = DEFAULT_KEPT.inline_bytes,
 ) -> None:
     """Talk; /why, /consolidate, /revisions and /help inside."""
-    from locas_agent.cli_chat import Chat, typed_lines
+    from locas_agent.cli.chat import Chat, typed_lines
 
     with open_agent(backbone, store, device, dtype, key_file=key_file, files=files, keep_payloads=keep_payloads, inline_bytes=inline_bytes) as memory:
         handle = memory.for_user(user, tenant=tenant)
@@ -289,7 +289,3 @@ def _consolidation_facts(user: str, result: Consolidation) -> dict[str, Any]:
         "user": user, "status": result.status, "reason": result.reason, "detail": result.detail, "turns": result.turns,
         "revision": result.revision.number if result.revision else None, "figures": result.figures,
     }  # fmt: skip
-
-
-if __name__ == "__main__":
-    main()

@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from locas_agent.cli_options import DEFAULT_STORE, FilesOption, JsonOption, KeyFileOption, StoreOption, key_provider
-from locas_agent.cli_output import deliver, table
+from locas_agent.cli.options import DEFAULT_STORE, FilesOption, JsonOption, KeyFileOption, StoreOption, key_provider
+from locas_agent.cli.output import deliver, table
 from locas_storage import open_store
 
 

@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from locas_agent.cli_model import BackboneOption, DeviceOption, DtypeOption, open_agent
-from locas_agent.cli_options import DEFAULT_STORE, FilesOption, JsonOption, KeyFileOption, StoreOption, TenantOption, UserOption
-from locas_agent.cli_output import deliver, revision_facts, revision_table, table
+from locas_agent.cli.model import BackboneOption, DeviceOption, DtypeOption, open_agent
+from locas_agent.cli.options import DEFAULT_STORE, FilesOption, JsonOption, KeyFileOption, StoreOption, TenantOption, UserOption
+from locas_agent.cli.output import deliver, revision_facts, revision_table, table
 
 FormName = Literal["dense", "lora", "memory"]
 

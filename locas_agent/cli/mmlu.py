@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from locas_agent.cli_model import BackboneOption, DeviceOption, DtypeOption, SeedOption, open_agent
-from locas_agent.cli_options import JsonOption, KeyFileOption, StoreOption, TenantOption
-from locas_agent.cli_output import deliver, progress_bar
+from locas_agent.cli.model import BackboneOption, DeviceOption, DtypeOption, SeedOption, open_agent
+from locas_agent.cli.options import JsonOption, KeyFileOption, StoreOption, TenantOption
+from locas_agent.cli.output import deliver, progress_bar
 
 if TYPE_CHECKING:
     from locas_agent.agent import AgentMemory

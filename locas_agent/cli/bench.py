@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from locas_agent.cli_model import DeviceOption, SeedOption, quiet
-from locas_agent.cli_options import JsonOption
-from locas_agent.cli_output import deliver, progress_bar, table
+from locas_agent.cli.model import DeviceOption, SeedOption, quiet
+from locas_agent.cli.options import JsonOption
+from locas_agent.cli.output import deliver, progress_bar, table
 
 
 def bench(

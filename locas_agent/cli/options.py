@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from locas_agent.cli_output import STDOUT
+from locas_agent.cli.output import STDOUT
 from locas_agent.config import StoreSettings
 from locas_storage import EnvironmentKeyProvider, FileKeyProvider, KeyProvider, LocasError
 

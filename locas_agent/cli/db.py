@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import typer
 
-from locas_agent.cli_options import DEFAULT_STORE, CommandGroup, JsonOption, StoreOption
-from locas_agent.cli_output import deliver
+from locas_agent.cli.options import DEFAULT_STORE, CommandGroup, JsonOption, StoreOption
+from locas_agent.cli.output import deliver
 from locas_storage import SchemaVersion, check_schema, schema_version, upgrade_schema
 
 databases = typer.Typer(cls=CommandGroup, no_args_is_help=True, help="Versions of the tables.")

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from locas_agent.cli_model import BackboneOption, DeviceOption, DtypeOption, SeedOption, open_agent
-from locas_agent.cli_options import JsonOption, StoreOption
-from locas_agent.cli_output import deliver, progress_bar
+from locas_agent.cli.model import BackboneOption, DeviceOption, DtypeOption, SeedOption, open_agent
+from locas_agent.cli.options import JsonOption, StoreOption
+from locas_agent.cli.output import deliver, progress_bar
 
 Conversations = Annotated[
     list[str] | None, typer.Option("--conversation", metavar="SAMPLE_ID", help="Only this one; may be repeated. All unless given.")

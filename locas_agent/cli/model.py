@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from locas_agent.cli_options import DEFAULT_KEPT, key_provider
+from locas_agent.cli.options import DEFAULT_KEPT, key_provider
 
 if TYPE_CHECKING:
     from locas_agent.agent import AgentMemory

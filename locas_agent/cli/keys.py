@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from locas_agent.cli_options import DEFAULT_STORE, CommandGroup, FilesOption, StoreOption
+from locas_agent.cli.options import DEFAULT_STORE, CommandGroup, FilesOption, StoreOption
 from locas_storage import FileKeyProvider, add_key, new_key_file, open_store, retire_keys
 
 RequiredKeyFileOption = Annotated[str, typer.Option("--key-file", metavar="PATH", envvar="LOCAS_KEY_FILE", help="The key file.")]

@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from locas_agent.cli_options import DEFAULT_STORE, FilesOption, JsonOption, StoreOption, TenantOption, UserOption
-from locas_agent.cli_output import deliver, table
+from locas_agent.cli.options import DEFAULT_STORE, FilesOption, JsonOption, StoreOption, TenantOption, UserOption
+from locas_agent.cli.output import deliver, table
 from locas_storage import Receipt, UserKey, open_store
 
 WORK_COMMAND = "locas-agent work --once"

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from locas_agent.cli_model import BackboneOption, DeviceOption, DtypeOption, SeedOption, quiet
-from locas_agent.cli_options import JsonOption
-from locas_agent.cli_output import deliver, progress_bar, table
+from locas_agent.cli.model import BackboneOption, DeviceOption, DtypeOption, SeedOption, quiet
+from locas_agent.cli.options import JsonOption
+from locas_agent.cli.output import deliver, progress_bar, table
 
 Settings = Literal["same-steps", "paper"]
 Initialization = Literal["highest", "lowest", "random", "random_index"]
