@@ -5,6 +5,7 @@ Knows nothing of engines' settings and of who asks for connections (`engine.py`)
 
 import selectors
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event
@@ -21,6 +22,8 @@ _PRAGMAS = (
     "trusted_schema=OFF",
     "secure_delete=ON",
 )
+_Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
+"""For one socket and one look: the default one makes a descriptor of its own first."""
 _RESTED_SECONDS = 30.0
 """A connection unused for longer is asked whether it lives before it is used again; a firewall may have dropped it without a word."""
 
@@ -40,13 +43,20 @@ def tune_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         how = connection.get_execution_options().get(BEGIN, "BEGIN IMMEDIATE")
-        if how is None:
-            return
-        driver = connection.dialect.loaded_dbapi
-        try:  # by the driver itself: to SQLAlchemy it is a statement like any other, which costs more than all that SQLite does in an append
-            connection.connection.driver_connection.execute(how)  # type: ignore[union-attr]
-        except driver.Error as error:
-            raise DBAPIError.instance(how, None, error, driver.Error, hide_parameters=True, dialect=connection.dialect) from error
+        if how is not None:
+            by_driver(connection, how)
+
+
+def by_driver(connection: Connection, statement: str, parameters: Sequence[Any] = ()) -> Any:
+    """Execute a statement on SQLite by the driver itself, and return its cursor; errors are those SQLAlchemy would raise.
+
+    For what every append does: SQLAlchemy's way takes 60 us a statement, SQLite's part in it 12.
+    """
+    driver = connection.dialect.loaded_dbapi
+    try:
+        return connection.connection.driver_connection.execute(statement, parameters)  # type: ignore[union-attr]
+    except driver.Error as error:
+        raise DBAPIError.instance(statement, None, error, driver.Error, hide_parameters=True, dialect=connection.dialect) from error
 
 
 def ask_the_rested(engine: Engine) -> None:
@@ -72,6 +82,6 @@ def ask_the_rested(engine: Engine) -> None:
 
 
 def _has_word(socket: int) -> bool:
-    with selectors.DefaultSelector() as selector:
+    with _Selector() as selector:
         selector.register(socket, selectors.EVENT_READ)
         return bool(selector.select(0))

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import IntegrityError
 
 from locas_storage import rows, rules
-from locas_storage.columns import BigInt, DbNow
+from locas_storage.columns import EPOCH, BigInt, DbNow
+from locas_storage.connections import by_driver
 from locas_storage.errors import RevisionConflict
 from locas_storage.records import UserKey, UserState
 from locas_storage.schema import subject
@@ -28,6 +30,7 @@ TAKE = (
     .returning(subject.c.next_seq, subject.c.wrapped_dek, subject.c.kek_id, DbNow().label("now"))
 )
 """Lock a standing user's row and take the next `count` numbers."""
+_TAKE_BY_DRIVER = TAKE.compile(dialect=sqlite.dialect())
 
 
 def state(connection: Connection, key: UserKey) -> UserState | None:
@@ -106,7 +109,7 @@ def reserve(connection: Connection, key: UserKey, count: int) -> Reserved:
         found = _take(connection, key, count)
     if found is None:
         raise rules.erased(key)
-    return Reserved(key, found.next_seq - count, found.now, found.wrapped_dek, found.kek_id)
+    return found
 
 
 def give_back(connection: Connection, key: UserKey, count: int) -> None:
@@ -156,8 +159,17 @@ def _lock(connection: Connection, key: UserKey, *, skip_locked: bool = False) ->
     return connection.execute(select(subject).where(rows.of(subject, key)).with_for_update(skip_locked=skip_locked)).one_or_none()
 
 
-def _take(connection: Connection, key: UserKey, count: int) -> Row[Any] | None:
-    return connection.execute(TAKE, rows.whose(key) | {"count": count}).one_or_none()
+def _take(connection: Connection, key: UserKey, count: int) -> Reserved | None:
+    values = rows.whose(key) | {"count": count}
+    if connection.dialect.name == "sqlite":
+        given = _TAKE_BY_DRIVER.construct_params(values)
+        row = by_driver(connection, _TAKE_BY_DRIVER.string, [given[name] for name in _TAKE_BY_DRIVER.positiontup or ()]).fetchone()
+        if row is None:
+            return None
+        next_seq, wrapped_dek, kek_id, now = row
+        return Reserved(key, next_seq - count, EPOCH + dt.timedelta(microseconds=now), wrapped_dek, kek_id)
+    found = connection.execute(TAKE, values).one_or_none()
+    return None if found is None else Reserved(key, found.next_seq - count, found.now, found.wrapped_dek, found.kek_id)
 
 
 def _make(connection: Connection, key: UserKey) -> None:
