@@ -59,7 +59,7 @@ def test_one_thread_is_given_back() -> None:
 def test_families_give_every_row_of_the_table() -> None:
     assert set(suite.NAMES) == {
         "decode-base", "decode-peft-equal", "decode-peft-r64", "decode-sequential", "learn-short", "learn-long", "learn-templora",
-        "learn-templora-short", "step-forward", "recall-seconds", "load", "bytes", "flat", "growth", "append",
+        "learn-templora-short", "step-forward", "recall-seconds", "load", "bytes", "flat", "growth", "growth-kept", "append",
     }  # fmt: skip
     assert len(suite.NAMES) == len(set(suite.NAMES))
 

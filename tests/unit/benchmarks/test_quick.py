@@ -105,7 +105,7 @@ def test_flat_notices_other_turns(bench: Bench, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_growth(bench: Bench) -> None:
-    check(latency.growth(bench), "growth")
+    check(latency.growth(bench), "growth", "growth-kept")
 
 
 def test_append(bench: Bench) -> None:
