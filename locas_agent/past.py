@@ -88,5 +88,5 @@ def left_by(cache: Any, row: int, mask: Tensor, ids: Sequence[int]) -> Past:
         ids: the row's tokens in order; there may be fewer than the cache holds, or more.
     """
     at = mask[: cache.get_seq_length()].nonzero()[:, 0][: len(ids)]
-    layers = tuple((layer.keys[row][:, at].clone(), layer.values[row][:, at].clone()) for layer in cache.layers)
+    layers = tuple((layer.keys[row][:, at], layer.values[row][:, at]) for layer in cache.layers)  # chosen by indices, so copies
     return Past(tuple(ids[: len(at)]), layers)

@@ -126,10 +126,11 @@ class Teacher:
         """Run the prompts that fit into the context; None for the others."""
         backbone = self._engine.backbone
         tokens_of: dict[tuple[tuple[str, str], ...], list[int]] = {}  # most prompts are sampled several times, and templates are slow
-        for said, prompt in zip(map(_said, prompts), prompts, strict=True):
+        keys = [_said(prompt) for prompt in prompts]
+        for said, prompt in zip(keys, prompts, strict=True):
             if said not in tokens_of:
                 tokens_of[said] = backbone.encode_chat(prompt)
-        encoded = [tokens_of[_said(prompt)] for prompt in prompts]
+        encoded = [tokens_of[said] for said in keys]
         fitting = [at for at, tokens in enumerate(encoded) if len(tokens) + length <= backbone.context_tokens]
         groups = _by_beginning(prompts)
         found = self._engine.generate(

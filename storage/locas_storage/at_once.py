@@ -28,7 +28,7 @@ _MADE = (
         [column.name for column in _COLUMNS],
         select(*(_OF_THE_ROW.get(column.name, bindparam(f"new_{column.name}", type_=column.type)) for column in _COLUMNS)),
     )
-    .on_conflict_do_nothing(index_elements=[turn.c.tenant_id, turn.c.subject_id, turn.c.idem_key])
+    .on_conflict_do_nothing(index_elements=journal.IDENTITY)
     .returning(turn.c.seq)
     .cte("made")
 )

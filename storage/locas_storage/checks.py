@@ -79,7 +79,8 @@ def journal(ledger: Ledger) -> Iterator[Finding]:
 def findable(ledger: Ledger) -> Iterator[Finding]:
     """Every turn that can be read is in the index of words up to the last search, and no other; none of one whose content is encrypted."""
     listed = set(ledger.connection.scalars(select(search.c.seq).where(rows.of(search, ledger.key))))
-    indexed = {seq for seq in ledger.digests if seq <= max(listed, default=0)}  # later ones wait for the next search
+    last = max(listed, default=0)
+    indexed = {seq for seq in ledger.digests if seq <= last}  # later ones wait for the next search
     wanted = set() if ledger.seal.is_encrypting else indexed - ledger.forgotten
     for seq in sorted(wanted - listed):
         yield "index", f"turn {seq} cannot be found"

@@ -32,12 +32,17 @@ class UtcMicros(TypeDecorator[dt.datetime]):
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> dt.datetime | None:
         """Turn microseconds into an aware datetime in UTC."""
-        return None if value is None else EPOCH + dt.timedelta(microseconds=value)
+        return None if value is None else moment(value)
 
 
 def micros(value: dt.datetime) -> int:
     """Return an aware datetime as microseconds since 1970-01-01 UTC."""
     return (value - EPOCH) // dt.timedelta(microseconds=1)
+
+
+def moment(value: int) -> dt.datetime:
+    """Return microseconds since 1970-01-01 UTC as an aware datetime."""
+    return EPOCH + dt.timedelta(microseconds=value)
 
 
 class DbNow(FunctionElement[dt.datetime]):

@@ -13,7 +13,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import IntegrityError
 
 from locas_storage import rows, rules
-from locas_storage.columns import EPOCH, BigInt, DbNow
+from locas_storage.columns import BigInt, DbNow, moment
 from locas_storage.connections import by_driver
 from locas_storage.errors import RevisionConflict
 from locas_storage.records import UserKey, UserState
@@ -167,7 +167,7 @@ def _take(connection: Connection, key: UserKey, count: int) -> Reserved | None:
         if row is None:
             return None
         next_seq, wrapped_dek, kek_id, now = row
-        return Reserved(key, next_seq - count, EPOCH + dt.timedelta(microseconds=now), wrapped_dek, kek_id)
+        return Reserved(key, next_seq - count, moment(now), wrapped_dek, kek_id)
     found = connection.execute(TAKE, values).one_or_none()
     return None if found is None else Reserved(key, found.next_seq - count, found.now, found.wrapped_dek, found.kek_id)
 

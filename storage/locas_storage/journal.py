@@ -17,10 +17,10 @@ from locas_storage.schema import turn
 from locas_storage.statements import chunks, clamped, one_or_many
 
 _ADD = insert(turn)
+IDENTITY = [turn.c.tenant_id, turn.c.subject_id, turn.c.idem_key]
+"""What makes a turn said again the same turn."""
 _ADD_NEW: dict[str, Executable] = {
-    name: dialect.insert(turn)
-    .on_conflict_do_nothing(index_elements=[turn.c.tenant_id, turn.c.subject_id, turn.c.idem_key])
-    .execution_options(preserve_rowcount=True)
+    name: dialect.insert(turn).on_conflict_do_nothing(index_elements=IDENTITY).execution_options(preserve_rowcount=True)
     for name, dialect in (("sqlite", sqlite), ("postgresql", postgresql))
 }
 """By the name of the dialect: a conflict is no part of the SQL that databases share."""
