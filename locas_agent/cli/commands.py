@@ -21,7 +21,7 @@ from locas_agent.cli.exchange import explain, export, import_
 from locas_agent.cli.keys import keys
 from locas_agent.cli.locomo import locomo
 from locas_agent.cli.mmlu import mmlu
-from locas_agent.cli.model import BackboneOption, DeviceOption, DtypeOption, SeedOption, open_agent, quiet
+from locas_agent.cli.model import BackboneOption, ConfigOption, DeviceOption, DtypeOption, SeedOption, open_agent, quiet, read_config
 from locas_agent.cli.options import (
     DEFAULT_KEPT,
     DEFAULT_STORE,
@@ -41,7 +41,7 @@ from locas_agent.cli.pg19 import pg19
 from locas_agent.cli.removal import erase, forget, jobs
 from locas_agent.cli.signals import stop_on_signals
 from locas_agent.cli.verify import verify
-from locas_agent.config import LocasConfig, Objective, TrainingSettings
+from locas_agent.config import Objective, StoreSettings
 from locas_storage import UserKey, open_store
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ def chat(
     store: StoreOption = DEFAULT_STORE,
     device: DeviceOption = None,
     dtype: DtypeOption = "float32",
+    config: ConfigOption = None,
     seed: SeedOption = 0,
     max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")] = None,
     temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="Of sampling; 0 is greedy.")] = 0.0,
@@ -109,7 +110,8 @@ def chat(
     """Talk; /why, /consolidate, /revisions and /help inside."""
     from locas_agent.cli.chat import Chat, typed_lines
 
-    with open_agent(backbone, store, device, dtype, key_file=key_file, files=files, keep_payloads=keep_payloads, inline_bytes=inline_bytes) as memory:
+    kept = StoreSettings(keep_payloads=keep_payloads, files=files, inline_bytes=inline_bytes)
+    with open_agent(backbone, store, device, dtype, read_config(config), kept, key_file=key_file) as memory:
         handle = memory.for_user(user, tenant=tenant)
         Chat(handle, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed).run(typed_lines())
 
@@ -194,6 +196,7 @@ def consolidate(
     store: StoreOption = DEFAULT_STORE,
     device: DeviceOption = None,
     dtype: DtypeOption = "float32",
+    config: ConfigOption = None,
     seed: SeedOption = 0,
     key_file: KeyFileOption = None,
     files: FilesOption = None,
@@ -202,7 +205,8 @@ def consolidate(
     json: JsonOption = None,
 ) -> None:
     """Learn what has left the window; each user's new memory is admitted or refused by itself. A refusal is a result, not a failure."""
-    with open_agent(backbone, store, device, dtype, key_file=key_file, files=files, keep_payloads=keep_payloads, inline_bytes=inline_bytes) as memory:
+    kept = StoreSettings(keep_payloads=keep_payloads, files=files, inline_bytes=inline_bytes)
+    with open_agent(backbone, store, device, dtype, read_config(config), kept, key_file=key_file) as memory:
         names = [user] if user is not None else [key.user for key in memory.users(tenant=tenant)]
         with progress_bar() as progress:
             handles = [memory.for_user(name, tenant=tenant) for name in names]
@@ -222,6 +226,7 @@ def work(
     store: StoreOption = DEFAULT_STORE,
     device: DeviceOption = None,
     dtype: DtypeOption = "float32",
+    config: ConfigOption = None,
     key_file: KeyFileOption = None,
     files: FilesOption = None,
     keep_payloads: KeepPayloadsOption = DEFAULT_KEPT.keep_payloads,
@@ -229,9 +234,10 @@ def work(
     json: JsonOption = None,
 ) -> None:
     """Drain the queue of consolidations and rebuilds until stopped; any number of workers may run. SIGTERM gives back what is in progress."""
+    kept = StoreSettings(keep_payloads=keep_payloads, files=files, inline_bytes=inline_bytes)
     with (
         stop_on_signals() as stop,
-        open_agent(backbone, store, device, dtype, key_file=key_file, files=files, keep_payloads=keep_payloads, inline_bytes=inline_bytes) as memory,
+        open_agent(backbone, store, device, dtype, read_config(config), kept, key_file=key_file) as memory,
         progress_bar() as progress,
     ):
         done = memory.work(stop=stop, once=once, jobs_at_once=jobs_at_once, lease_seconds=lease_seconds, poll_seconds=poll_seconds, progress=progress)
@@ -256,11 +262,14 @@ def eval_recall(
     facts: Annotated[int, typer.Option("--facts", min=1, help="Facts told in each session.")] = 4,
     lora_users: Annotated[int, typer.Option("--lora-users", min=0, help="People the LoRA peer is trained for; 0 leaves it out.")] = 16,
     prefix_users: Annotated[int, typer.Option("--prefix-users", min=0, help="People the prefix peer is trained for; 0 leaves it out.")] = 0,
-    objective: Annotated[Objective, typer.Option("--objective", help="What memories learn from; see docs/method.md.")] = "self_study",
+    objective: Annotated[
+        Objective | None, typer.Option("--objective", help="What memories learn from, see docs/method.md; the settings' unless given.")
+    ] = None,
     backbone: BackboneOption = "tiny",
     store: StoreOption = "sqlite://",
     device: DeviceOption = None,
     dtype: DtypeOption = "float32",
+    config: ConfigOption = None,
     seed: SeedOption = 0,
     json: JsonOption = None,
 ) -> None:
@@ -268,8 +277,10 @@ def eval_recall(
     from locas_agent.evaluation.recall import RecallOptions, evaluation_config, recall_table, run_recall
 
     options = RecallOptions(users=users, sessions=sessions, facts=facts, seed=seed, lora_users=lora_users, prefix_users=prefix_users)
-    config = evaluation_config(LocasConfig(training=TrainingSettings(objective=objective)))
-    with open_agent(backbone, store, device, dtype, config) as memory, progress_bar() as progress:
+    settings = evaluation_config(read_config(config))
+    if objective is not None:
+        settings = settings.model_copy(update={"training": settings.training.model_copy(update={"objective": objective})})
+    with open_agent(backbone, store, device, dtype, settings) as memory, progress_bar() as progress:
         report = run_recall(options, agent=memory, progress=progress)
     deliver(json, report, recall_table(report))
 

@@ -13,6 +13,7 @@ import typer
 from locas_agent.cli.model import BackboneOption, DeviceOption, DtypeOption, open_agent
 from locas_agent.cli.options import DEFAULT_STORE, FilesOption, JsonOption, KeyFileOption, StoreOption, TenantOption, UserOption
 from locas_agent.cli.output import deliver, revision_facts, revision_table, table
+from locas_agent.config import StoreSettings
 
 FormName = Literal["dense", "lora", "memory"]
 
@@ -40,7 +41,7 @@ def export(
     json: JsonOption = None,
 ) -> None:
     """Write a user's memory for other programs. What is written is personal data; `forget` and `erase` do not reach it."""
-    with open_agent(backbone, store, device, dtype, key_file=key_file, files=files) as memory:
+    with open_agent(backbone, store, device, dtype, kept=StoreSettings(files=files), key_file=key_file) as memory:
         handle = memory.for_user(user, tenant=tenant)
         place = handle.export(path, form=form, multiple=multiple, base=base)
     facts = {"path": str(place), "form": form, "personal_data": True}
@@ -60,7 +61,7 @@ def import_(
     json: JsonOption = None,
 ) -> None:
     """Begin a user with an exported memory of the same backbone; the user's journal must be empty."""
-    with open_agent(backbone, store, device, dtype, key_file=key_file, files=files) as memory:
+    with open_agent(backbone, store, device, dtype, kept=StoreSettings(files=files), key_file=key_file) as memory:
         revision = memory.for_user(user, tenant=tenant).import_memory(path)
     deliver(json, revision_facts(revision), revision_table([revision]))
 
@@ -80,7 +81,7 @@ def explain(
     json: JsonOption = None,
 ) -> None:
     """Print what a user's memory does to a text: each token's log-probability with and without it."""
-    with open_agent(backbone, store, device, dtype, key_file=key_file, files=files) as memory:
+    with open_agent(backbone, store, device, dtype, kept=StoreSettings(files=files), key_file=key_file) as memory:
         found = memory.for_user(user, tenant=tenant).explain(text, question=question)
     if plot is not None:
         from locas_agent.plots import plot_explanation

@@ -1,4 +1,4 @@
-"""What the commands that need a backbone share: the options that choose it, and the opened `AgentMemory`.
+"""What the commands that need a backbone share: the options that choose it and its settings, and the opened `AgentMemory`.
 
 Knows no command. Nothing here imports torch before a command asks for the model.
 """
@@ -6,21 +6,33 @@ Knows no command. Nothing here imports torch before a command asks for the model
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from pydantic import ValidationError
 
-from locas_agent.cli.options import DEFAULT_KEPT, key_provider
+from locas_agent.cli.options import key_provider
 
 if TYPE_CHECKING:
     from locas_agent.agent import AgentMemory
-    from locas_agent.config import LocasConfig
+    from locas_agent.config import LocasConfig, StoreSettings
 
 DtypeName = Literal["float32", "bfloat16", "float16", "auto"]
 
 BackboneOption = Annotated[str, typer.Option("--backbone", help="'tiny' (bundled), a folder, or a hub id.")]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="For example cuda:0; the first GPU if there is one, else the CPU.")]
 DtypeOption = Annotated[DtypeName, typer.Option("--dtype", help="Of the backbone; memories are trained in float32 whatever it is.")]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="JSON of LocasConfig's fields, as its model_dump_json() writes them; the defaults unless given.",
+    ),
+]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of everything drawn at random.")]
 
 
@@ -30,20 +42,38 @@ def open_agent(
     device: str | None,
     dtype: str,
     config: LocasConfig | None = None,
+    kept: StoreSettings | None = None,
     *,
     key_file: str | None = None,
-    files: str | None = None,
-    keep_payloads: int = DEFAULT_KEPT.keep_payloads,
-    inline_bytes: int = DEFAULT_KEPT.inline_bytes,
 ) -> AgentMemory:
-    """Load what a command works on."""
+    """Load what a command works on; `kept` says how the store keeps payloads."""
     from locas_agent.agent import AgentMemory
     from locas_agent.config import LocasConfig, StoreSettings
 
     quiet()
-    kept = StoreSettings(keep_payloads=keep_payloads, files=files, inline_bytes=inline_bytes)
-    config = (config or LocasConfig()).model_copy(update={"store": kept})
-    return AgentMemory.load(backbone, store, config, device=device, dtype=dtype, key_provider=key_provider(key_file))
+    settings = (config or LocasConfig()).model_copy(update={"store": kept or StoreSettings()})
+    return AgentMemory.load(backbone, store, settings, device=device, dtype=dtype, key_provider=key_provider(key_file))
+
+
+def read_config(path: Path | None) -> LocasConfig:
+    """Return the settings of a file, or the defaults where there is none. How a store keeps payloads has options of its own.
+
+    Raises:
+        ConfigurationError: the file is no JSON, or has a field that does not exist or cannot have that value.
+    """
+    from locas_agent.config import LocasConfig
+    from locas_agent.errors import ConfigurationError
+
+    if path is None:
+        return LocasConfig()
+    try:
+        config = LocasConfig.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        found = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg']}" for each in error.errors())
+        raise ConfigurationError(f"{path} holds no settings: {found}; compare it with LocasConfig().model_dump_json()") from error
+    if "store" in config.model_fields_set:
+        raise ConfigurationError(f"{path} has a field 'store'; leave it out, and give --files, --keep-payloads and --inline-bytes")
+    return config
 
 
 def quiet() -> None:
