@@ -5,6 +5,7 @@ Knows all the others, and holds no logic of theirs: `Replies` answers, `Rounds` 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING, Literal, Self, get_args
 from locas_agent import pending, policy
 from locas_agent.backbone import Backbone
 from locas_agent.config import LocasConfig, StoreSettings
+from locas_agent.counting import counted
 from locas_agent.engine import Engine
-from locas_agent.errors import ConfigurationError, TurnTooLong
+from locas_agent.errors import ConfigurationError, LocasError
 from locas_agent.exchange import Exchange
 from locas_agent.learner import Learner
 from locas_agent.loaded import LoadedMemories, Loads
@@ -32,11 +34,10 @@ from locas_storage import KeyProvider, MemoryStore, Receipt, Revision, StorageEr
 if TYPE_CHECKING:
     from locas_agent.user import UserMemory
 
+logger = logging.getLogger(__name__)
+
 When = Literal["inline", "background"]
 """Where a consolidation that the policy wants is done: in the call that set it off, or by a worker."""
-
-TURN_OVERHEAD_TOKENS = 16
-"""Room kept in a prompt for session headers and the opening of the answer, in tokens."""
 
 
 class AgentMemory:
@@ -71,10 +72,9 @@ class AgentMemory:
         self.exchange = Exchange(backbone=backbone, store=store, memories=self._memories, config=self.config, append=self.append)
         if consolidation not in get_args(When):
             raise ConfigurationError(f"consolidation is {consolidation!r}: choose one of {', '.join(get_args(When))}")
-        if (self.config.memory.width or 1) > backbone.ffn_width:
-            raise ConfigurationError(
-                f"memory.width is {self.config.memory.width}, wider than the backbone's FFN of {backbone.ffn_width} neurons: choose less"
-            )
+        for name, most in (("width", backbone.ffn_width), ("layers", backbone.n_layers)):
+            if (getattr(self.config.memory, name) or 1) > most:
+                raise ConfigurationError(f"memory.{name} is {getattr(self.config.memory, name)}, {backbone.name!r} has {most}: choose less")
 
     @classmethod
     def load(
@@ -221,20 +221,11 @@ class AgentMemory:
         Raises:
             TurnTooLong: a turn does not fit into the backbone's context beside an answer; nothing was written.
         """
-        counted = []
-        limit = self.backbone.context_tokens - self.config.window.max_new_tokens - TURN_OVERHEAD_TOKENS
-        for draft in drafts:
-            text = f"{draft.name}: {draft.content}" if draft.name else draft.content
-            tokens = len(self.backbone.encode_chat([{"role": draft.role, "content": text}], generation_prompt=False))
-            if tokens > limit:
-                raise TurnTooLong(
-                    f"the turn has {tokens} tokens, the context of {self.backbone.name!r} leaves room for {limit}: split it into several turns"
-                )
-            counted.append(replace(draft, token_count=tokens))
+        said = [counted(self.backbone, draft, answer_tokens=self.config.window.max_new_tokens) for draft in drafts]
         if self.consolidation == "inline":
-            return self.store.append(key, counted)
-        due = pending.due(self.store, key, self.config, about_to_be_said=counted)
-        return self.store.append(key, counted, enqueue=due.to_seq if due.decision.due else None)
+            return self.store.append(key, said)
+        due = pending.due(self.store, key, self.config, about_to_be_said=said)
+        return self.store.append(key, said, enqueue=due.to_seq if due.decision.due else None)
 
     def current(self, key: UserKey) -> tuple[Revision | None, LocasMemory | None]:
         """Return a user's current revision and its memory."""
@@ -257,9 +248,17 @@ class AgentMemory:
         return self.replies.stream(asked, sampling, lambda reply: finish.append(self._with_consolidation(asked.user, reply)))
 
     def _with_consolidation(self, key: UserKey, reply: Reply) -> Reply:
-        if self.consolidation == "background" or not self.due(key).due:
-            return reply
-        return replace(reply, consolidation=self.consolidate_keys([key])[0])
+        """Both turns are journalled by now: what goes wrong here is said in the reply, and the overflow stays due."""
+        try:
+            if self.consolidation == "background" or not self.due(key).due:
+                return reply
+            done = self.consolidate_keys([key])[0]
+        except LocasError as error:
+            logger.warning(
+                "consolidation after a reply failed", extra={"action": "consolidate", "reason": type(error).__name__, "user": key.short_hash}
+            )
+            done = Consolidation("failed", type(error).__name__, str(error), None, 0)
+        return replace(reply, consolidation=done)
 
     def due(self, key: UserKey) -> policy.Decision:
         """Ask the policy whether this user's overflow is to be learnt now."""
@@ -271,8 +270,11 @@ class AgentMemory:
         """Learn several users' overflow and commit each admitted memory in one transaction of its own.
 
         Raises:
+            ConfigurationError: a user stands in it twice.
             RevisionConflict: a user's memory moved or a worker took it over meanwhile; the other users' are committed all the same.
         """
+        if len(set(keys)) < len(keys):
+            raise ConfigurationError(f"{len(keys)} users are to be consolidated, {len(set(keys))} different ones: name each once")
         results: list[Consolidation] = []
         for result in self.rounds.run([Order(key, flush=flush) for key in keys], progress=progress, seed=seed):
             if isinstance(result, StorageError):

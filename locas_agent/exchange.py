@@ -23,11 +23,11 @@ from locas_agent.exports.reading import read_export
 from locas_agent.loaded import LoadedMemories
 from locas_agent.rounds import CODE_VERSION
 from locas_agent.serialization import to_bytes
-from locas_storage import MemoryStore, Revision, RevisionDraft, Turn, TurnDraft, UserKey
+from locas_storage import IMPORTED, MemoryStore, Revision, RevisionDraft, Turn, TurnDraft, UserKey
 
 logger = logging.getLogger(__name__)
 
-IMPORTED = "What was said before is known from elsewhere."
+MARKER = "What was said before is known from elsewhere."
 """Text of the turn that stands for an imported memory."""
 
 
@@ -85,7 +85,7 @@ class Exchange:
         """
         manifest, memory = read_export(self._backbone, path)
         digest = hashlib.sha256(to_bytes(memory)).hexdigest()
-        marker = TurnDraft("system", IMPORTED, key=f"import:{digest}", trust="import")
+        marker = TurnDraft("system", MARKER, key=f"import:{digest}", trust=IMPORTED)
         state = self._store.state(key)
         if state is not None and state.turns > 0 and [turn.key for turn in self._store.turns(key)] != [marker.key]:
             raise ExchangeError(

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from locas_agent import window
 from locas_agent.backbone import Backbone
 from locas_agent.config import WindowSettings
+from locas_agent.counting import counted, room_beside
+from locas_agent.decoding import check_decoding
 from locas_agent.engine import Engine
-from locas_agent.errors import TurnNotFound
+from locas_agent.errors import ConfigurationError, TurnNotFound
 from locas_agent.loaded import LoadedMemories
 from locas_agent.memory import LocasMemory
 from locas_agent.past import Kept
@@ -81,8 +83,13 @@ class Replies:
         self._append = append
 
     def answer(self, asked: Sequence[Asked], sampling: Sampling) -> list[Reply]:
-        """Answer several users in one batch, each row with its own memory."""
-        length = sampling.max_new_tokens or self._settings.max_new_tokens
+        """Answer several users in one batch, each row with its own memory.
+
+        Raises:
+            ConfigurationError: no answer is that long, or no such temperature; nothing was written.
+            TurnTooLong: what somebody says leaves no room for the answer; nothing was written.
+        """
+        length = self._longest(asked, sampling)
         said = [self._say(one) for one in asked]
         prompts = [self._prompt(one, turn, length) for one, turn in zip(asked, said, strict=True)]
         generations = self._engine.generate(
@@ -92,8 +99,12 @@ class Replies:
         return [self._answered(one, prompt, generation.ids) for one, prompt, generation in zip(asked, prompts, generations, strict=True)]
 
     def stream(self, asked: Asked, sampling: Sampling, finish: Callable[[Reply], None]) -> Iterator[str]:
-        """Answer one user piece by piece; the answer is journalled and handed to `finish` when the last piece has been taken."""
-        length = sampling.max_new_tokens or self._settings.max_new_tokens
+        """Answer one user piece by piece; the answer is journalled and handed to `finish` when the last piece has been taken.
+
+        Raises:
+            ConfigurationError, TurnTooLong: as `answer`.
+        """
+        length = self._longest([asked], sampling)
         prompt = self._prompt(asked, self._say(asked), length)
         memory = self._memories.batch([prompt.memory])
         ids: list[int] = []
@@ -109,7 +120,7 @@ class Replies:
     def layout(self, key: UserKey, *, max_new_tokens: int | None = None) -> window.Layout:
         """Sort the user's newest turns into window, overflow that fits, and the rest; reads no more of the journal than that takes."""
         state = self._store.state(key)
-        room = self._backbone.context_tokens - (max_new_tokens or self._settings.max_new_tokens)
+        room = self._backbone.context_tokens - (self._settings.max_new_tokens if max_new_tokens is None else max_new_tokens)
         learnt = state.consolidated_seq if state else 0
         newest = self._newest(key, learnt)
         laid = window.lay_out(newest, consolidated_seq=learnt, window_tokens=self._settings.window_tokens, room_tokens=room)
@@ -130,6 +141,19 @@ class Replies:
                 return newest
             count = min(2 * count, most)
 
+    def _longest(self, asked: Sequence[Asked], sampling: Sampling) -> int:
+        """Return the longest answer, in tokens, after refusing what could not be answered: nobody's turn is journalled yet."""
+        length = self._settings.max_new_tokens if sampling.max_new_tokens is None else sampling.max_new_tokens
+        check_decoding(length, sampling.temperature)
+        most = room_beside(self._backbone, self._settings.max_new_tokens)
+        if length > most:
+            raise ConfigurationError(
+                f"max_new_tokens is {length}; an answer becomes a turn, and a turn of {self._backbone.name!r} has up to {most} tokens: ask for less"
+            )
+        for one in asked:
+            counted(self._backbone, TurnDraft("user", one.text), answer_tokens=length)
+        return length
+
     def _say(self, asked: Asked) -> Turn:
         turn = self._append(asked.user, [TurnDraft("user", asked.text, key=asked.key)])[0]
         if turn.is_forgotten:
@@ -143,10 +167,10 @@ class Replies:
         return _Prompt(turn, layout, revision, memory, ids, self._memories.past(asked.user, revision))
 
     def _answered(self, asked: Asked, prompt: _Prompt, ids: Sequence[int]) -> Reply:
-        """Journal an answer and describe it. A weak backbone may write NUL characters, which no database takes."""
+        """Journal an answer and describe it."""
         self._memories.keep_past(asked.user, prompt.revision, prompt.kept)
-        text = self._backbone.decode(ids).replace("\x00", "").strip()
-        draft = TurnDraft("assistant", text, session=prompt.turn.session, key=f"{asked.key}:answer" if asked.key else None)
+        key = f"{asked.key}:answer" if asked.key else None
+        draft = TurnDraft("assistant", self._text(ids), session=prompt.turn.session, key=key)
         turn = self._append(asked.user, [draft])[0]
         layout, revision = prompt.layout, prompt.revision
         return Reply(
@@ -155,6 +179,19 @@ class Replies:
             pending_turns=layout.pending_turns, unseen_turns=layout.unseen_turns,
             prompt_tokens=PromptTokens(sum(t.token_count for t in layout.window), sum(t.token_count for t in layout.overflow)),
         )  # fmt: skip
+
+    def _text(self, ids: Sequence[int]) -> str:
+        """Spell an answer, cut to what a turn can hold.
+
+        A weak backbone may write NUL characters, which no database takes, and noise whose spelling has more tokens than it was drawn with.
+        """
+        most = room_beside(self._backbone, self._settings.max_new_tokens)
+        while True:
+            text = self._backbone.decode(ids).replace("\x00", "").strip()
+            tokens = len(self._backbone.encode_chat([{"role": "assistant", "content": text}], generation_prompt=False))
+            if tokens <= most or not ids:
+                return text
+            ids = ids[: min(len(ids) - 1, len(ids) * most // tokens)]
 
 
 def _why_none(revision: Revision | None) -> str | None:

@@ -108,9 +108,9 @@ class Consolidation:
     """What one consolidation did: admitted with a revision, refused with the reason, or nothing to do."""
 
     status: str
-    """`admitted`, `refused`, `nothing`, or `queued` when it was left to a worker."""
+    """`admitted`, `refused`, `nothing`, `queued` when it was left to a worker, or `failed` when one that a reply set off raised an error."""
     reason: str
-    """One word for programs, e.g. `drift`, `no gain`, `diverged`, `no overflow`."""
+    """One word for programs, e.g. `drift`, `no gain`, `diverged`, `no overflow`; of a failed one the error's class."""
     detail: str
     """The same in a sentence, without content."""
     revision: Revision | None

@@ -73,21 +73,27 @@ class Worker:
         ended = stop or Event()
         while not ended.is_set():
             try:
-                if key is None:
-                    self._counts["expired_turns"] += sum(len(receipt.turns) for receipt in self._store.expire().values())
-                leases = self._store.queue.claim(self._owner, limit=self._jobs_at_once, lease_seconds=self._lease_seconds, key=key)
+                found = self._claim_and_learn(key, ended)
             except StoreUnavailable:
                 if once:
                     raise
-                logger.warning("store unavailable, trying again", extra={"action": "claim"})
-                leases = []
-            if leases:
-                self._learn(leases, ended)
-            elif once:
+                # What is still leased runs out, and is claimed anew.
+                logger.warning("store unavailable, trying again", extra={"action": "wait"})
+                found = False
+            if once and not found:
                 break
-            else:
+            if not found:
                 ended.wait(self._poll_seconds)
         return Work(**self._counts)
+
+    def _claim_and_learn(self, key: UserKey | None, ended: Event) -> bool:
+        """Learn some of what is due; return whether there was anything."""
+        if key is None:
+            self._counts["expired_turns"] += sum(len(receipt.turns) for receipt in self._store.expire().values())
+        leases = self._store.queue.claim(self._owner, limit=self._jobs_at_once, lease_seconds=self._lease_seconds, key=key)
+        if leases:
+            self._learn(leases, ended)
+        return bool(leases)
 
     def _learn(self, leases: Sequence[Lease], ended: Event) -> None:
         """Learn the turns of some leases side by side. One that breaks the round is found by learning them one by one."""

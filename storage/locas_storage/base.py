@@ -172,8 +172,8 @@ class MemoryStore(Protocol):
     def commit(self, key: UserKey, draft: RevisionDraft, *, lease: Lease | None = None) -> Revision:
         """Make a trained memory the user's current revision, all or nothing.
 
-        A store keeps the newest payloads only, as many different ones as it was told. Older revisions become 'pruned' in
-        the same step: row and digest stay, the bytes are gone.
+        A store keeps the newest payloads only, as many different ones as it was told, and besides them what was learnt from
+        an `IMPORTED` turn alone. Older revisions become 'pruned' in the same step: row and digest stay, the bytes are gone.
 
         Args:
             key: whose.

@@ -13,7 +13,7 @@ from locas_storage.bounds import new_item_id
 from locas_storage.learnt import Revision, StudyItem
 from locas_storage.leases import Job, Lease
 from locas_storage.receipts import Receipt
-from locas_storage.records import AuditEntry, Turn, UserState
+from locas_storage.records import IMPORTED, AuditEntry, Turn, UserState
 
 
 @dataclass(slots=True)
@@ -93,9 +93,11 @@ class Shelf:
         self.state = replace(self.state, fence=self.state.fence + 1)
 
     def prune(self, keep: int) -> None:
-        """Give up all payloads but the newest."""
+        """Give up all payloads but the newest, and those of imported memories."""
         newest_first = [one.payload_sha256 for one in reversed(self.revisions) if one.payload_sha256 is not None and one.is_kept]
-        gone = rules.beyond_kept(newest_first, keep)
+        imported = {turn.seq for turn in self.turns if turn.trust == IMPORTED}
+        alone = {one.payload_sha256 for one in self.revisions if one.from_seq == one.to_seq and one.to_seq in imported}
+        gone = rules.beyond_kept(newest_first, keep) - alone
         self.revisions = [replace(one, state="pruned") if one.payload_sha256 in gone else one for one in self.revisions]
         for digest in gone:
             del self.payloads[digest]

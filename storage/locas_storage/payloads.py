@@ -19,8 +19,8 @@ from locas_storage.crypto import Seal
 from locas_storage.errors import CorruptPayload, StoreUnavailable
 from locas_storage.files import PayloadFiles
 from locas_storage.learnt import Revision
-from locas_storage.records import UserKey
-from locas_storage.schema import blob, revision
+from locas_storage.records import IMPORTED, UserKey
+from locas_storage.schema import blob, revision, turn
 
 INLINE_BYTES = 32 << 20
 """Largest payload that lies in the database unless a store is told otherwise: beyond it a file is read and written faster."""
@@ -131,15 +131,23 @@ def _maker(connection: Connection, key: UserKey, saved: Revision) -> int:
 def prune(connection: Connection, key: UserKey, keep: int) -> list[str]:
     """Give up the payloads of a locked user beyond the newest `keep` different ones; return those whose files can go.
 
-    Rows and digests stay, so that the chain of revisions can still be checked.
+    Rows and digests stay, so that the chain of revisions can still be checked. An imported memory is kept as long as its turn is.
     """
     named = select(revision.c.blob_sha256).where(rows.of(revision, key), revision.c.blob_sha256.is_not(None)).order_by(revision.c.rev.desc())
     gone = rules.beyond_kept(connection.scalars(named), keep)
+    gone -= _imported(connection, key) if gone else set()
     if not gone:
         return []
     pruned = update(revision).where(rows.of(revision, key), revision.c.blob_sha256.in_(gone))
     connection.execute(pruned.values(blob_sha256=None, state="pruned"))
     return drop_unused(connection, key)
+
+
+def _imported(connection: Connection, key: UserKey) -> set[str]:
+    """Return the payloads learnt from nothing but a turn that stands for a memory learnt elsewhere."""
+    alone = (revision.c.from_seq == revision.c.to_seq) & (turn.c.seq == revision.c.to_seq) & (turn.c.trust == IMPORTED)
+    named = select(revision.c.blob_sha256).where(rows.of(revision, key), rows.of(turn, key), alone, revision.c.blob_sha256.is_not(None))
+    return set(connection.scalars(named))
 
 
 def drop_unused(connection: Connection, key: UserKey) -> list[str]:

@@ -52,6 +52,10 @@ class UserKey:
         return f"UserKey(#{self.short_hash})"
 
 
+IMPORTED = "import"
+"""Trust of a turn that stands for a memory learnt elsewhere. What was learnt from it alone cannot be learnt again, so it is never pruned."""
+
+
 @dataclass(frozen=True, slots=True)
 class TurnDraft:
     """A turn about to be appended.
@@ -63,7 +67,8 @@ class TurnDraft:
         session: the session the turn belongs to.
         at: when it was said, aware; None means "now" by the database's clock.
         key: the same key twice is one turn; None means a fresh key.
-        trust: where the text comes from, for policies that learn from some sources only.
+        trust: where the text comes from, for policies that learn from some sources only; `IMPORTED` where a turn stands for a memory learnt
+            elsewhere.
         token_count: tokens of the content, 0 if not counted.
         expires_at: when it is to be forgotten by itself, aware; None means never.
 

@@ -8,6 +8,7 @@ import pytest
 from locas_storage.base import MemoryStore
 from locas_storage.conformance.samples import ADA, BEN, draft, say
 from locas_storage.errors import RevisionNotFound
+from locas_storage.records import IMPORTED, TurnDraft
 
 
 def commit_each(store: MemoryStore, count: int) -> None:
@@ -55,6 +56,19 @@ def test_pruned_revision_cannot_be_restored(store: MemoryStore) -> None:
     assert (store.state(ADA), store.revisions(ADA)) == before
     assert store.rollback(ADA, 2).restores == 2
     assert store.rollback(ADA, 0).restores == 0
+
+
+def test_imported_memory_is_kept_until_its_turn_is_forgotten(store: MemoryStore) -> None:
+    store.append(ADA, [TurnDraft("system", "What was said before.", trust=IMPORTED)])
+    store.commit(ADA, draft(0, 1, 1, b"learnt elsewhere"))
+    say(store, 5)
+    for number in range(1, 6):
+        store.commit(ADA, draft(number, number + 1, number + 1, f"payload {number + 1}".encode()))
+    assert kept(store) == [1, 4, 5, 6]
+    store.forget(ADA, [2])
+    assert store.payload(ADA, store.revisions(ADA)[-1].number) == b"learnt elsewhere"  # where learning begins again
+    store.forget(ADA, [1])
+    assert kept(store) == []
 
 
 def test_rollback_keeps_every_payload(store: MemoryStore) -> None:

@@ -20,7 +20,7 @@ from locas_agent.errors import ConfigurationError, RevisionConflict, TurnNotFoun
 from locas_agent.loaded import LoadedMemories
 from locas_agent.results import Work
 from locas_agent.worker import Worker
-from locas_storage import Lease, SqlMemoryStore
+from locas_storage import Lease, SqlMemoryStore, StoreUnavailable
 from tests.unit.agent.teaching import QuickLearner, Texts, quick_agent
 
 MakeAgent = Callable[..., AgentMemory]
@@ -193,6 +193,36 @@ def test_worker_waits_for_work_until_it_is_stopped(agent: AgentMemory) -> None:
     stop.set()
     thread.join(timeout=10)
     assert counts == [Work(admitted=1)]
+
+
+def test_worker_outlives_a_store_that_goes_away_in_the_middle_of_a_round(agent: AgentMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell(agent)
+    stop, queue = threading.Event(), agent.store.queue
+    refused: list[str] = []
+
+    def gone(name: str, times: int, real: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object, **more: object) -> object:
+            if refused.count(name) < times:
+                refused.append(name)
+                raise StoreUnavailable("the server is restarting")
+            return real(*arguments, **more)
+
+        return call
+
+    monkeypatch.setattr(agent.store, "commit", gone("commit", 1, agent.store.commit))
+    monkeypatch.setattr(queue, "fail", gone("fail", 2, queue.fail))
+    counts: list[Work] = []
+    settings = {"once": False, "poll_seconds": 0.05, "lease_seconds": 1.0}
+    thread = threading.Thread(target=lambda: counts.append(agent.work(stop=stop, **settings)))  # type: ignore[arg-type]
+    thread.start()
+    for _ in range(1000):
+        if agent.for_user("ada").revisions() or not thread.is_alive():
+            break
+        time.sleep(0.01)
+    stop.set()
+    thread.join(timeout=10)
+    assert refused == ["commit", "fail", "fail"]
+    assert counts == [Work(admitted=1)]  # the lease of the first attempt ran out and was claimed anew
 
 
 def test_user_whose_turns_break_learning_harms_nobody_else(agent: AgentMemory, caplog: pytest.LogCaptureFixture) -> None:
@@ -385,11 +415,11 @@ def test_erased_user_leaves_nothing_to_answer_from(agent: AgentMemory) -> None:
 
 def test_expired_turn_is_not_answered_from(agent: AgentMemory) -> None:
     ada = agent.for_user("ada")
-    ada.add("user", "ends", expires_at=dt.datetime.now(dt.UTC) + dt.timedelta(seconds=0.8))
+    ada.add("user", "ends", expires_at=dt.datetime.now(dt.UTC) + dt.timedelta(seconds=4))
     ada.add("user", "stays")
     assert ada.consolidate(flush=True).admitted
     assert ada.reply("x").used_memory
-    time.sleep(0.9)
+    time.sleep(4)
     assert not ada.reply("y").used_memory  # without a worker
     assert "ends" not in {turn.content for turn in ada.turns()}
     assert agent.work() == Work(admitted=1)

@@ -1,0 +1,38 @@
+"""How many tokens a turn takes, and whether it can stand in a prompt at all. Knows no store and no window."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from locas_agent.backbone import Backbone
+from locas_agent.errors import TurnTooLong
+from locas_storage import TurnDraft
+
+TURN_OVERHEAD_TOKENS = 16
+"""Room kept in a prompt for session headers and the opening of the answer, in tokens."""
+
+
+def room_beside(backbone: Backbone, answer_tokens: int) -> int:
+    """Return the longest turn, in tokens, that fits into the context beside an answer of that many; none does if it is not positive."""
+    return backbone.context_tokens - answer_tokens - TURN_OVERHEAD_TOKENS
+
+
+def counted(backbone: Backbone, draft: TurnDraft, *, answer_tokens: int) -> TurnDraft:
+    """Return a draft with its token count.
+
+    Args:
+        backbone: gives tokenizer, chat template and context.
+        draft: what is to be said.
+        answer_tokens: room that must be left for an answer.
+
+    Raises:
+        TurnTooLong: it leaves less.
+    """
+    text = f"{draft.name}: {draft.content}" if draft.name else draft.content
+    tokens = len(backbone.encode_chat([{"role": draft.role, "content": text}], generation_prompt=False))
+    if tokens > (limit := room_beside(backbone, answer_tokens)):
+        raise TurnTooLong(
+            f"the turn has {tokens} tokens, the context of {backbone.name!r} leaves room for {limit} beside an answer of {answer_tokens}: "
+            "split it into several turns"
+        )
+    return replace(draft, token_count=tokens)
