@@ -95,7 +95,7 @@ def decide(before: Measured, after: Measured, *, is_finite: bool, settings: Admi
     """Decide whether a memory replaces the former one: finite, better at the new, not worse at the old, neutral text left alone."""
     if not is_finite:
         return Admission(False, "diverged", "loss or rows are not finite; lower training.learning_rate")
-    if after.drift_nats > settings.max_drift_nats:
+    if not after.drift_nats <= settings.max_drift_nats:
         return Admission(False, "drift", f"neutral text moved by {after.drift_nats:.4f} nats per token, at most {settings.max_drift_nats} is allowed")
     if before.earlier_recall is not None and after.earlier_recall is not None:
         lost = before.earlier_recall - after.earlier_recall

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
 
+from locas_agent.errors import ConfigurationError
 from locas_agent.evaluation.relations import RELATIONS, Relation
 from locas_agent.evaluation.values import HELD, TRAIN, make_value
 
@@ -141,12 +142,14 @@ def make_person(rng: Random, *, sessions: int, facts_per_session: int, split: st
     """Draw a person who tells `facts_per_session` facts in each session; from the second on, one of them replaces an older value.
 
     Raises:
-        ValueError: more facts are asked for than there are relations.
+        ConfigurationError: more facts are asked for than there are relations.
     """
     changes = min(1, facts_per_session - 1)
     fresh = facts_per_session + (sessions - 1) * (facts_per_session - changes)
     if fresh + 4 > len(RELATIONS):
-        raise ValueError(f"{sessions} sessions of {facts_per_session} facts need {fresh + 4} relations, there are {len(RELATIONS)}: ask for fewer")
+        raise ConfigurationError(
+            f"{sessions} sessions of {facts_per_session} facts need {fresh + 4} relations, there are {len(RELATIONS)}: ask for fewer"
+        )
     order = rng.sample(RELATIONS, len(RELATIONS))
     known: dict[str, Fact] = {}
     replaced: dict[str, str] = {}

@@ -88,8 +88,12 @@ def teach(agent: AgentMemory, options: RecallOptions, *, progress: Progress | No
 
 
 def handles_of(agent: AgentMemory, options: RecallOptions) -> list[UserMemory]:
-    """Return the handles of the people of an evaluation."""
-    return [agent.for_user(f"person-{index}", tenant=f"recall-{options.seed}") for index in range(options.users)]
+    """Return the handles of the people of an evaluation.
+
+    Other people are another tenant, and so are other settings: in a store that was used before, memories learnt otherwise would be asked.
+    """
+    tenant = f"recall-{options.seed}-{options.sessions}x{options.facts}-{agent.config.digest()[:8]}"
+    return [agent.for_user(f"person-{index}", tenant=tenant) for index in range(options.users)]
 
 
 def evaluation_config(config: LocasConfig | None) -> LocasConfig:
@@ -140,10 +144,8 @@ def ask(agent: AgentMemory, options: RecallOptions, *, kind: str = "recall", pro
         arms["prefix"] = Arm()
         costs |= peer_arm("prefix", agent, handles[: options.prefix_users], asked, arms["prefix"])
     report["arms"] = {name: arm.report() for name, arm in arms.items()}
-    report["retention"] = [
-        round(mean([float(hit) for hit, each in zip(right, asked, strict=True) if each.fact.session == number]), 4)
-        for number in range(options.sessions)
-    ]
+    by_session = [[float(hit) for hit, each in zip(right, asked, strict=True) if each.fact.session == number] for number in range(options.sessions)]
+    report["retention"] = [round(mean(hits), 4) if hits else None for hits in by_session]  # None: all its facts were told anew later
     updated = Arm()
     for hit, each in zip(right, asked, strict=True):
         if each.fact.relation.key in people[each.user].replaced:
@@ -276,7 +278,7 @@ def _figures(report: dict[str, Any]) -> list[tuple[str, str]]:
     updated, abstention = report["updated_facts"], report["abstention"]
     peers = [(label, report.get(f"{name}_seconds_per_user"), report.get(f"{name}_params_per_user")) for label, name in _PEERS]
     rows = [
-        ("retention by session", " ".join(f"{value:.2f}" for value in report["retention"])),
+        ("retention by session", " ".join("-" if value is None else f"{value:.2f}" for value in report["retention"])),
         ("study coverage", f"{report['study_coverage']:.3f}"),
         ("facts told anew", f"{updated['exact_match']:.3f}" if updated else "none"),
         ("abstention", f"{abstention['exact_match']:.3f}" if abstention else "none"),

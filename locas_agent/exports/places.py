@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 
+from safetensors import SafetensorError
+
 from locas_agent.errors import ExchangeError
 
 
@@ -49,5 +51,6 @@ def placed(place: Path) -> Iterator[Path]:
             draft.rename(place)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-    except OSError as error:
-        raise ExchangeError(f"cannot write {place.name!r}: {error.strerror or type(error).__name__}") from error
+    except (OSError, SafetensorError) as error:  # the latter when the disk refuses a tensor file
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise ExchangeError(f"cannot write {place.name!r}: {reason}") from error

@@ -69,7 +69,7 @@ def read_portable(backbone: Backbone, path: Path) -> tuple[Manifest, LocasMemory
             if not is_sound:
                 raise CorruptPayload(f"{path.name!r} is no portable memory: {MANIFEST_NAME} and {PAYLOAD} were looked for, uncompressed")
             manifest, payload = Manifest.parse(archive.read(MANIFEST_NAME)), archive.read(PAYLOAD)
-    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:  # the last two: encrypted, or a method zipfile lacks
+    except (OSError, EOFError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:  # the last two: encrypted, or a method zipfile lacks
         raise CorruptPayload(f"{path.name!r} is no portable memory that can be read: {type(error).__name__}") from error
     if manifest.form != "memory" or manifest.digests != {PAYLOAD: hashlib.sha256(payload).hexdigest()}:
         raise CorruptPayload(f"{path.name!r}: the memory's bytes are not those its manifest speaks of")

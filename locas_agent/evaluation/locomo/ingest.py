@@ -21,9 +21,10 @@ DIALOGUES_PER_BATCH = 8
 def handles_of(agent: AgentMemory, dialogues: Sequence[Dialogue], *, digest: str, sessions: int | None = None) -> list[UserMemory]:
     """Return a handle for each conversation: one memory holds what both speakers said.
 
-    Other data is another tenant, and so are fewer sessions: a memory that has learnt more than the questions are about would be another arm.
+    Other data is another tenant, and so are fewer sessions and other settings: a memory that has learnt more than the questions are about, or
+    otherwise, would be another arm.
     """
-    tenant = f"locomo-{digest[:12]}" + ("" if sessions is None else f"-{sessions}")
+    tenant = f"locomo-{digest[:12]}-{agent.config.digest()[:8]}" + ("" if sessions is None else f"-{sessions}")
     return [agent.for_user(dialogue.name, tenant=tenant) for dialogue in dialogues]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import textwrap
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def of_text(agent: AgentMemory, path: Path, *, progress: Progress | None = None)
         raise ConfigurationError(f"{path.name}: no text that can be read ({type(error).__name__}); it has to be a file in UTF-8") from error
     if not turns:
         raise ConfigurationError(f"{path.name} holds no text")
-    handle = agent.for_user(path.name, tenant="text")
+    digest = hashlib.sha256("\n".join(turns).encode()).hexdigest()
+    handle = agent.for_user(path.name, tenant=f"text-{digest[:12]}-{agent.config.digest()[:8]}")  # another text, or learnt otherwise, is another
     for number, turn in enumerate(turns):
         handle.add("user", turn, key=str(number))
     handle.consolidate(flush=True, progress=progress)

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from locas_agent.backbone import Backbone
 from locas_agent.errors import ConfigurationError, ConsolidationError
 from locas_agent.evaluation.pg19.data import Book, Chunk, chunks_of, token_ids
@@ -60,6 +62,9 @@ def run_pg19(
                 "leave it out, or give a smaller window or a larger --max-tokens"
             )
     shelf, clock = Shelf(state), clock_on(backbone.device.type)
+    for book in books:  # a damaged file neither
+        for arm in options.arms:
+            shelf.read(_name(backbone, book, arm, options))
     found = []
     for book, tokens in zip(books, ids, strict=True):
         chunks = chunks_of(tokens, window=options.window_tokens, stride=options.stride_tokens)
@@ -77,8 +82,7 @@ def run_pg19(
 
 def _read(backbone: Backbone, book: Book, chunks: Sequence[Chunk], arm: Arm, options: Pg19Options, shelf: Shelf, progress: Progress | None) -> Stream:
     """Read one book in one arm, from where a former run stopped."""
-    about = json.dumps([backbone.fingerprint, str(backbone.dtype), book.sha256, options.about(arm)], sort_keys=True)
-    name = f"{book.sha256[:12]}-{arm}-{hashlib.sha256(about.encode()).hexdigest()[:16]}"
+    name = _name(backbone, book, arm, options)
     stream, tensors = shelf.read(name)
     if len(stream.nll) == len(chunks):
         return stream
@@ -89,6 +93,8 @@ def _read(backbone: Backbone, book: Book, chunks: Sequence[Chunk], arm: Arm, opt
     for number in range(len(stream.nll), len(chunks)):
         wall, cpu = time.perf_counter(), time.process_time()
         nll = own.read(chunks[number], number)
+        if backbone.device.type == "cuda":
+            torch.cuda.synchronize(backbone.device)  # the step is still under way there
         stream.seconds += time.perf_counter() - wall
         stream.cpu_seconds += time.process_time() - cpu
         if not math.isfinite(nll):
@@ -101,3 +107,10 @@ def _read(backbone: Backbone, book: Book, chunks: Sequence[Chunk], arm: Arm, opt
         if progress is not None:
             progress(f"{book.name}: {arm}", number + 1, len(chunks))
     return stream
+
+
+def _name(backbone: Backbone, book: Book, arm: Arm, options: Pg19Options) -> str:
+    """Name the stream of an arm on a book; whatever its figures depend on changes the name, times and so the kind of device too."""
+    about = [backbone.fingerprint, str(backbone.dtype), backbone.device.type, book.sha256, options.about(arm)]
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    return f"{book.sha256[:12]}-{arm}-{digest[:16]}"

@@ -5,6 +5,7 @@ Knows no model: parameters are named tensors here. A file's name says which book
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -64,8 +65,10 @@ class Shelf:
             return Stream(), {}
         try:
             with safe_open(path, framework="pt") as opened:
-                tensors = {key: opened.get_tensor(key) for key in opened.keys()}
-                return Stream(**json.loads(opened.metadata()["stream"])), tensors
+                tensors, about = {key: opened.get_tensor(key) for key in opened.keys()}, opened.metadata()
+            if about["sha256"] != _digest(about["stream"], tensors):
+                raise ValueError("other bytes than were written")
+            return Stream(**json.loads(about["stream"])), tensors
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise ExchangeError(f"--state: {path.name} cannot be read ({type(error).__name__}); remove it to read that book anew") from error
 
@@ -80,10 +83,20 @@ class Shelf:
             return
         fresh = path.with_suffix(".new")
         try:
-            save_file(dict(tensors), fresh, metadata={"stream": json.dumps(asdict(stream))})
+            told = json.dumps(asdict(stream))
+            save_file(dict(tensors), fresh, metadata={"stream": told, "sha256": _digest(told, tensors)})
             os.replace(fresh, path)
         except (SafetensorError, OSError) as error:
             raise ExchangeError(f"--state: cannot write {path.name} ({type(error).__name__})") from error
 
     def _path(self, name: str) -> Path | None:
         return None if self._folder is None else self._folder / f"{name}.safetensors"
+
+
+def _digest(told: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of what a file says and of its tensors' bytes, hexadecimal."""
+    digest = hashlib.sha256(told.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
+import signal
 import stat
 import warnings
 import zipfile
@@ -284,6 +286,30 @@ def test_altered_and_shortened_exports_are_refused(backbone: Backbone, exports: 
     path.unlink()
     with pytest.raises((CorruptPayload, ExchangeError)):
         read_export(backbone, exports / form)
+
+
+def test_portable_file_whose_directory_claims_more_than_there_is_is_refused(backbone: Backbone, exports: Path) -> None:
+    content = bytearray((exports / "memory").read_bytes())
+    entry = content.rindex(b"PK\x01\x02")  # of the payload in the ZIP archive's directory: 20 and 24 bytes on are its two sizes
+    for at in (entry + 20, entry + 24):
+        content[at : at + 4] = (int.from_bytes(content[at : at + 4], "little") + 4096).to_bytes(4, "little")
+    (exports / "memory").write_bytes(content)
+    with pytest.raises(CorruptPayload):
+        read_export(backbone, exports / "memory")
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_disk_that_takes_no_more_leaves_nothing_and_says_so(backbone: Backbone, make_memory: MakeMemory, tmp_path: Path, form: str) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as a full disk: the write fails, nobody is killed
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(ExchangeError, match="cannot write"):
+            WRITERS[form](backbone, make_memory(1, width=40), tmp_path / "refused")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_values_that_are_not_finite_are_refused_even_with_a_fitting_digest(backbone: Backbone, exports: Path) -> None:

@@ -66,6 +66,15 @@ def test_each_session_is_learnt_once_with_captions_and_without_queries(agent: Ag
     assert learnt(agent, handles)["consolidations_admitted"] == 5
 
 
+def test_other_settings_are_other_users(make_backbone: MakeBackbone, dialogues: list[Dialogue]) -> None:
+    store, backbone = InMemoryStore(), make_backbone()
+    lighter = QUICK.model_copy(update={"training": QUICK.training.model_copy(update={"max_steps": 1})})
+    agents = [AgentMemory(backbone=backbone, store=store, config=config) for config in (QUICK, QUICK, lighter)]
+    keys = [[handle.key for handle in handles_of(agent, dialogues, digest="d" * 64)] for agent in agents]
+    assert keys[0] == keys[1]
+    assert not set(keys[0]) & set(keys[2])
+
+
 def test_refused_session_is_not_tried_again_but_waits_for_the_next(make_backbone: MakeBackbone, dialogues: list[Dialogue]) -> None:
     refusing = QUICK.model_copy(update={"admission": QUICK.admission.model_copy(update={"max_drift_nats": 1e-12})})
     with AgentMemory(backbone=make_backbone(), store=InMemoryStore(), config=refusing) as agent:

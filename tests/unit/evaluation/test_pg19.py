@@ -197,6 +197,27 @@ def test_damaged_state_is_told_by_name(backbone: Backbone, tmp_path: Path) -> No
         run_pg19(backbone, [made_up()], OPTIONS, state=tmp_path)
 
 
+def test_one_flipped_bit_of_a_state_is_noticed_before_any_book_is_read(backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pg19, "CHECKPOINT_CHUNKS", 3)
+    read: list[tuple[str, int]] = []
+
+    def progress(stage: str, done: int, _total: int) -> None:
+        read.append((stage, done))
+        if (stage, done) == ("book-0: locas", 4):
+            raise _Killed
+
+    with pytest.raises(_Killed):
+        run_pg19(backbone, [made_up()], OPTIONS, state=tmp_path, progress=progress)
+    (file,) = tmp_path.glob("*-locas-*.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1  # in a tensor: the header stands in front
+    file.write_bytes(content)
+    read.clear()
+    with pytest.raises(ExchangeError, match=r"-locas-.*remove it"):
+        run_pg19(backbone, [made_up(), made_up(1)], OPTIONS, state=tmp_path, progress=progress)
+    assert read == []
+
+
 def test_state_of_other_parameters_is_refused(backbone: Backbone) -> None:
     reader = with_memory(Engine(backbone), [1, 2, 3], OPTIONS.locas, seed=0)
     with pytest.raises(IncompatibleMemory, match="1 tensors, 4 were expected"):

@@ -7,18 +7,34 @@ from typing import Any
 
 import pytest
 
+from locas_agent import AgentMemory, LocasConfig
 from locas_agent.backbone import Backbone
 from locas_agent.baselines.peer import AdapterPeer, AdapterState, AdapterTrained
 from locas_agent.config import TrainingSettings
 from locas_agent.curriculum import Lesson
 from locas_agent.engine import Engine
+from locas_agent.errors import ConfigurationError
 from locas_agent.evaluation.peer_arm import PEERS, peer_arm
 from locas_agent.evaluation.people import make_person
-from locas_agent.evaluation.recall import Asked, RecallOptions
+from locas_agent.evaluation.recall import Asked, RecallOptions, handles_of
 from locas_agent.evaluation.scoring import Arm
 from locas_storage import InMemoryStore
 from tests.unit.agent.teaching import quick_agent
 from tests.unit.peer_lessons import neutral_text
+
+
+def test_other_people_or_settings_are_other_users_of_a_store(backbone: Backbone) -> None:
+    few, many = RecallOptions(users=2, facts=2), RecallOptions(users=2, facts=3)
+    with quick_agent(backbone, InMemoryStore()) as agent:
+        learnt_otherwise = AgentMemory(backbone=backbone, store=agent.store, config=LocasConfig(training=TrainingSettings(objective="ntp")))
+        tenants = [handles_of(each, options)[0].key.tenant for each, options in ((agent, few), (agent, few), (agent, many), (learnt_otherwise, few))]
+    assert tenants[0] == tenants[1]
+    assert len(set(tenants)) == 3
+
+
+def test_more_facts_than_there_are_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="ask for fewer"):
+        RecallOptions(users=2, facts=16).people()
 
 
 def test_prefix_is_asked_for_and_left_out_otherwise() -> None:
