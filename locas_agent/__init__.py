@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from locas_agent.errors import LocasError
     from locas_agent.memory import LocasMemory, MemoryBatch
     from locas_agent.reference import LocasModel
+    from locas_agent.reply_stream import ReplyStream
     from locas_agent.results import Consolidation, ExplainedToken, Explanation, PromptTokens, Recall, Reply, Work
-    from locas_agent.user import ReplyStream, UserMemory
+    from locas_agent.user import UserMemory
     from locas_storage import FoundTurn, InMemoryStore, MemoryStore, Receipt, Revision, SqlMemoryStore, Turn, UserKey
 
 _HOME = {
@@ -49,7 +50,7 @@ _HOME = {
     "Recall": "locas_agent.results",
     "Receipt": "locas_storage",
     "Reply": "locas_agent.results",
-    "ReplyStream": "locas_agent.user",
+    "ReplyStream": "locas_agent.reply_stream",
     "Revision": "locas_storage",
     "SqlMemoryStore": "locas_storage",
     "StoreSettings": "locas_agent.config",

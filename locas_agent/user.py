@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,32 +16,13 @@ from locas_agent.progress import Progress
 from locas_agent.prompting import conversation
 from locas_agent.prompting import question as asking
 from locas_agent.replies import Asked, Sampling
+from locas_agent.reply_stream import ReplyStream
 from locas_agent.results import Consolidation, ExplainedToken, Explanation, Recall, Reply
 from locas_agent.twins import async_twin
 from locas_storage import FoundTurn, Receipt, Revision, Turn, TurnDraft, UserKey
 
 if TYPE_CHECKING:
     from locas_agent.agent import AgentMemory
-
-
-class ReplyStream:
-    """An answer while it is being written: iterate for pieces of text; afterwards `reply` holds the result.
-
-    The answer is journalled when the iteration ends. Left half-way, the user's turn stays and no answer is stored.
-    """
-
-    def __init__(self, pieces: Iterator[str], finish: list[Reply]) -> None:
-        self._pieces = pieces
-        self._finish = finish
-
-    def __iter__(self) -> Iterator[str]:
-        """Return the pieces of text as they come."""
-        return self._pieces
-
-    @property
-    def reply(self) -> Reply | None:
-        """The finished reply; None until the iteration has ended."""
-        return self._finish[0] if self._finish else None
 
 
 class UserMemory:
@@ -99,6 +80,12 @@ class UserMemory:
         finish: list[Reply] = []
         asked = Asked(self.key, text, key)
         return ReplyStream(self._agent.stream_answer(asked, Sampling(max_new_tokens, temperature, seed), finish), finish)
+
+    def astream(
+        self, text: str, *, max_new_tokens: int | None = None, temperature: float = 0.0, seed: int = 0, key: str | None = None
+    ) -> ReplyStream:
+        """Do what `stream` does, for `async for`: each piece is written off the event loop."""
+        return self.stream(text, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, key=key)
 
     def consolidate(self, *, flush: bool = False, wait: bool = True, progress: Progress | None = None, seed: int | None = None) -> Consolidation:
         """Learn the turns that left the window; with `flush` those still in it too.
@@ -287,6 +274,7 @@ class UserMemory:
     aexport = async_twin(export)
     aimport_memory = async_twin(import_memory)
     aturns = async_twin(turns)
+    aprompt = async_twin(prompt)
     asearch = async_twin(search)
     arevisions = async_twin(revisions)
     arollback = async_twin(rollback)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import inspect
 import logging
 import threading
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from locas_agent import AgentMemory, Backbone
+from locas_agent import AgentMemory, Backbone, UserMemory
 from locas_agent.errors import ConfigurationError, RevisionConflict, TurnNotFound, UserErased
 from locas_agent.loaded import LoadedMemories
 from locas_agent.results import Work
@@ -474,11 +475,25 @@ def test_twins_do_the_same(agent: AgentMemory) -> None:
     async def all_of_them() -> None:
         ada = agent.for_user("ada")
         await ada.aadd("user", "one")
+        assert (await ada.aprompt("x"))[-1]["content"] == "x"
+        stream = ada.astream("two")
+        pieces = [piece async for piece in stream]
+        assert stream.reply is not None
+        assert "".join(pieces).strip() == stream.reply.text == ada.turns()[-1].content
         await ada.aconsolidate(flush=True)
         assert (await ada.aforget(1)).turns == (1,)
-        assert await agent.awork() == Work(nothing=1)
+        assert await agent.awork() == Work(admitted=1)
         await ada.aerase()
         await ada.abegin_again()
         assert ada.turns() == []
 
     asyncio.run(all_of_them())
+
+
+def test_every_verb_has_its_twin() -> None:
+    of_user = {name for name, value in vars(UserMemory).items() if inspect.isfunction(value) and not name.startswith("_")}
+    twins = {name for name in of_user if name.startswith("a") and name[1:] in of_user}
+    of_agent = {"reply_many", "prefetch", "consolidate_many", "users", "work", "close"}
+    assert len(twins) > 15
+    assert {f"a{verb}" for verb in of_user - twins} == twins
+    assert all(callable(getattr(AgentMemory, f"a{verb}")) for verb in of_agent)
