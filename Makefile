@@ -25,7 +25,7 @@ demo: $(STAMP)  ## Set up, then show the main job: told over sessions, consolida
 test: $(STAMP)  ## Set up, then run the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
-# The quick form is part of `make test`; this one takes some hours, and puts its figures into docs/reliability.md.
+# The quick form is part of `make test`; this one takes most of an hour on a quiet machine, and puts its figures into docs/reliability.md.
 reliability: $(STAMP)  ## Set up, then run the gates of docs/reliability.md in full: kills, pauses, stops, damage
 	RELIABILITY=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/reliability --timeout 14400 $(ARGS)
 	$(BIN)/python -m tests.reliability.table docs/reliability.md

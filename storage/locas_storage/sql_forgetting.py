@@ -1,6 +1,6 @@
 """Owns `SqlForgetting`: forgetting, erasing and expiring in an SQL database, one transaction for each user.
 
-Knows nothing of the statements (`mmlu/run.py`, `lineage.py`) nor of how a connection is made.
+Knows nothing of the statements (`forgetting.py`, `lineage.py`) nor of how a connection is made.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""The code of the README runs as it stands, one block after the other, each in a process of its own."""
+"""The code of the README and of the page for operators runs as it stands, in processes of its own."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from locas_storage import UserKey, open_store
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def code_blocks() -> list[str]:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def code_blocks(page: str = "README.md") -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
     return [block.partition("\n```")[0] for block in text.split("```python\n")[1:]]
 
 
@@ -40,3 +40,17 @@ def test_code_of_the_readme_runs(tmp_path: Path) -> None:
         turns = store.turns(UserKey("default", "ada"))
     assert [turn.role for turn in turns] == ["user", "user", "assistant"]
     assert [turn.content for turn in turns[:2]] == ["My dog is called Zorbin.", "Good morning!"]
+
+
+def test_code_of_the_page_for_operators_runs_and_its_file_is_taken_by_a_worker(tmp_path: Path) -> None:
+    settings, loop = code_blocks("docs/operations.md")
+    talk = """import asyncio
+memory.for_user("ada").add("user", "My dog is called Zorbin.")
+asyncio.run(answer(memory, "ada", "What is my dog called?"))
+"""
+    assert "Zorbin" in run(f"{settings}\n{loop}\n{talk}", tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "locas_agent.cli", "work", "--once", "--config", "locas.json", "--json", "-"], cwd=tmp_path, check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
