@@ -72,9 +72,11 @@ class AgentMemory:
         self.exchange = Exchange(backbone=backbone, store=store, memories=self._memories, config=self.config, append=self.append)
         if consolidation not in get_args(When):
             raise ConfigurationError(f"consolidation is {consolidation!r}: choose one of {', '.join(get_args(When))}")
-        for name, most in (("width", backbone.ffn_width), ("layers", backbone.n_layers)):
-            if (getattr(self.config.memory, name) or 1) > most:
-                raise ConfigurationError(f"memory.{name} is {getattr(self.config.memory, name)}, {backbone.name!r} has {most}: choose less")
+        shape = self.config.memory
+        if (shape.width or 1) > backbone.ffn_width:
+            raise ConfigurationError(f"memory.width is {shape.width}, wider than the backbone's FFN of {backbone.ffn_width} neurons: choose less")
+        if (shape.layers or 1) > backbone.n_layers:
+            raise ConfigurationError(f"memory.layers is {shape.layers}, more than the {backbone.n_layers} of {backbone.name!r}: choose less")
 
     @classmethod
     def load(

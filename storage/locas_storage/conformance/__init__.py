@@ -71,6 +71,7 @@ from locas_storage.conformance.queue import (
     test_worker_that_wakes_late_is_refused,
 )
 from locas_storage.conformance.retention import (
+    test_imported_memory_is_kept_until_its_turn_is_forgotten,
     test_old_payloads_are_pruned_and_their_rows_stay,
     test_pruned_payload_may_come_back,
     test_pruned_revision_cannot_be_restored,
@@ -129,6 +130,7 @@ __all__ = [
     "test_forgotten_key_does_not_come_back",
     "test_forgotten_turn_is_gone_at_once_with_all_that_saw_it",
     "test_hostile_names_never_meet",
+    "test_imported_memory_is_kept_until_its_turn_is_forgotten",
     "test_job_of_one_user_can_be_claimed",
     "test_job_whose_workers_fall_silent_dies",
     "test_jobs_of_similar_length_are_claimed_together",
