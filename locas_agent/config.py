@@ -132,6 +132,10 @@ class WindowSettings(_Settings):
     max_new_tokens: int = Field(48, ge=1)
     """Longest reply, in tokens, unless the call says otherwise."""
 
+    def answer_tokens(self, asked: int | None) -> int:
+        """Return the longest answer of a call that asked for this many tokens, or for nothing."""
+        return self.max_new_tokens if asked is None else asked
+
 
 class PolicySettings(_Settings):
     """When overflow is consolidated without being asked."""

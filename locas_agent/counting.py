@@ -17,6 +17,12 @@ def room_beside(backbone: Backbone, answer_tokens: int) -> int:
     return backbone.context_tokens - answer_tokens - TURN_OVERHEAD_TOKENS
 
 
+def tokens_of(backbone: Backbone, draft: TurnDraft) -> int:
+    """Return how many tokens a draft takes in a prompt, in the backbone's chat template and with the speaker's name if it has one."""
+    text = f"{draft.name}: {draft.content}" if draft.name else draft.content
+    return len(backbone.encode_chat([{"role": draft.role, "content": text}], generation_prompt=False))
+
+
 def counted(backbone: Backbone, draft: TurnDraft, *, answer_tokens: int) -> TurnDraft:
     """Return a draft with its token count.
 
@@ -28,8 +34,7 @@ def counted(backbone: Backbone, draft: TurnDraft, *, answer_tokens: int) -> Turn
     Raises:
         TurnTooLong: it leaves less.
     """
-    text = f"{draft.name}: {draft.content}" if draft.name else draft.content
-    tokens = len(backbone.encode_chat([{"role": draft.role, "content": text}], generation_prompt=False))
+    tokens = tokens_of(backbone, draft)
     if tokens > (limit := room_beside(backbone, answer_tokens)):
         raise TurnTooLong(
             f"the turn has {tokens} tokens, the context of {backbone.name!r} leaves room for {limit} beside an answer of {answer_tokens}: "

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from locas_agent import window
 from locas_agent.backbone import Backbone
 from locas_agent.config import WindowSettings
-from locas_agent.counting import counted, room_beside
+from locas_agent.counting import counted, room_beside, tokens_of
 from locas_agent.decoding import check_decoding
 from locas_agent.engine import Engine
 from locas_agent.errors import ConfigurationError, TurnNotFound
@@ -120,7 +120,7 @@ class Replies:
     def layout(self, key: UserKey, *, max_new_tokens: int | None = None) -> window.Layout:
         """Sort the user's newest turns into window, overflow that fits, and the rest; reads no more of the journal than that takes."""
         state = self._store.state(key)
-        room = self._backbone.context_tokens - (self._settings.max_new_tokens if max_new_tokens is None else max_new_tokens)
+        room = self._backbone.context_tokens - self._settings.answer_tokens(max_new_tokens)
         learnt = state.consolidated_seq if state else 0
         newest = self._newest(key, learnt)
         laid = window.lay_out(newest, consolidated_seq=learnt, window_tokens=self._settings.window_tokens, room_tokens=room)
@@ -143,7 +143,7 @@ class Replies:
 
     def _longest(self, asked: Sequence[Asked], sampling: Sampling) -> int:
         """Return the longest answer, in tokens, after refusing what could not be answered: nobody's turn is journalled yet."""
-        length = self._settings.max_new_tokens if sampling.max_new_tokens is None else sampling.max_new_tokens
+        length = self._settings.answer_tokens(sampling.max_new_tokens)
         check_decoding(length, sampling.temperature)
         most = room_beside(self._backbone, self._settings.max_new_tokens)
         if length > most:
@@ -188,7 +188,7 @@ class Replies:
         most = room_beside(self._backbone, self._settings.max_new_tokens)
         while True:
             text = self._backbone.decode(ids).replace("\x00", "").strip()
-            tokens = len(self._backbone.encode_chat([{"role": "assistant", "content": text}], generation_prompt=False))
+            tokens = tokens_of(self._backbone, TurnDraft("assistant", text))
             if tokens <= most or not ids:
                 return text
             ids = ids[: min(len(ids) - 1, len(ids) * most // tokens)]

@@ -110,8 +110,7 @@ class UserMemory:
         revision, current = agent.current(self.key)
         memory = agent.batch_of([current])
         prompt = agent.backbone.encode_chat(asking(question_text))
-        longest = agent.config.window.max_new_tokens if max_new_tokens is None else max_new_tokens
-        generation = agent.engine.generate([prompt], memory=memory, max_new_tokens=longest)[0]
+        generation = agent.engine.generate([prompt], memory=memory, max_new_tokens=agent.config.window.answer_tokens(max_new_tokens))[0]
         answer = agent.backbone.decode(generation.ids).strip()
         without = float(agent.engine.score([prompt], [generation.ids])[0].sum()) if generation.ids else 0.0
         return Recall(answer, revision.number if revision else None, sum(generation.logprobs), without, self._citations(question_text, answer))

@@ -189,7 +189,7 @@ class ChatLocas(BaseChatModel):
         given = self.max_tokens if max_tokens is None else max_tokens
         if given is not None and given < 1:
             raise ConfigurationError(f"max_tokens is {given}: an answer has at least one token; leave it out for the memory's configuration")
-        return given or self.agent_memory.config.window.max_new_tokens
+        return self.agent_memory.config.window.answer_tokens(given)
 
     # Generation --------------------------------------------------------------------------------------------------------
 

@@ -135,7 +135,8 @@ def prune(connection: Connection, key: UserKey, keep: int) -> list[str]:
     """
     named = select(revision.c.blob_sha256).where(rows.of(revision, key), revision.c.blob_sha256.is_not(None)).order_by(revision.c.rev.desc())
     gone = rules.beyond_kept(connection.scalars(named), keep)
-    gone -= _imported(connection, key) if gone else set()
+    if gone:
+        gone -= _imported(connection, key)
     if not gone:
         return []
     pruned = update(revision).where(rows.of(revision, key), revision.c.blob_sha256.in_(gone))
