@@ -7,7 +7,7 @@ Shapes: L layers, N neurons of the FFN, D hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from locas_agent import attach
 from locas_agent.checkpoints import DTYPES, TINY, Attention, Dtype, attention_kernel, cast_parameters, find_device, find_source, load_parts
+from locas_agent.detokenizer import clean
 from locas_agent.errors import BackboneError, ConfigurationError
 from locas_agent.ffn_sites import FfnSite, find_sites
 from locas_agent.fingerprints import fingerprint_of, weights_digest
@@ -231,21 +232,16 @@ class Backbone:
         return [int(token) for token in self.tokenizer.encode(text, add_special_tokens=False, **options)]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids, control tokens left out."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        """The text of token ids; control tokens and what no turn can hold are left out, see `detokenizer.clean`."""
+        return clean(self._spell(ids))
 
-    def spelled(self, tokens: Iterable[int]) -> Iterator[tuple[int, str]]:
-        """Pair each token with the text it completes, in whole characters: one character may span several tokens."""
-        ids: list[int] = []
-        shown = ""
-        for token in tokens:
-            ids.append(token)
-            whole = self.decode(ids)
-            if whole.endswith("\ufffd"):
-                yield token, ""
-            else:
-                yield token, whole[len(shown) :]
-                shown = whole
+    def is_text(self, ids: Sequence[int]) -> bool:
+        """Tell whether token ids spell text and nothing that `decode` leaves out, control tokens aside."""
+        text = self._spell(ids)
+        return clean(text) == text
+
+    def _spell(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def count_tokens(self, text: str) -> int:
         """How many tokens a text takes, without any chat template around it."""

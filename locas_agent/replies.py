@@ -13,6 +13,7 @@ from locas_agent.backbone import Backbone
 from locas_agent.config import WindowSettings
 from locas_agent.counting import counted, room_beside, tokens_of
 from locas_agent.decoding import check_decoding
+from locas_agent.detokenizer import Detokenizer
 from locas_agent.engine import Engine
 from locas_agent.errors import ConfigurationError, TurnNotFound
 from locas_agent.loaded import LoadedMemories
@@ -111,10 +112,13 @@ class Replies:
         tokens = self._engine.stream(
             prompt.ids, memory=memory, max_new_tokens=length, temperature=sampling.temperature, seed=sampling.seed, kept=prompt.kept
         )
-        for token, text in self._backbone.spelled(tokens):
+        detokenizer = Detokenizer(self._backbone.decode)
+        for token in tokens:
             ids.append(token)
-            if text:
+            if text := detokenizer.add(token):
                 yield text
+        if text := detokenizer.finish():
+            yield text
         finish(self._answered(asked, prompt, ids))
 
     def layout(self, key: UserKey, *, max_new_tokens: int | None = None) -> window.Layout:
@@ -183,11 +187,11 @@ class Replies:
     def _text(self, ids: Sequence[int]) -> str:
         """Spell an answer, cut to what a turn can hold.
 
-        A weak backbone may write NUL characters, which no database takes, and noise whose spelling has more tokens than it was drawn with.
+        A weak backbone may write noise whose spelling has more tokens than it was drawn with.
         """
         most = room_beside(self._backbone, self._settings.max_new_tokens)
         while True:
-            text = self._backbone.decode(ids).replace("\x00", "").strip()
+            text = self._backbone.decode(ids).strip()
             tokens = tokens_of(self._backbone, TurnDraft("assistant", text))
             if tokens <= most or not ids:
                 return text

@@ -79,7 +79,7 @@ class Teacher:
     def answer(self, prompts: Sequence[list[Message]], *, memories: Sequence[LocasMemory | None] | None = None) -> list[Answer | None]:
         """Answer greedily, each prompt with its memory if any are given; None where an answer did not end in time."""
         generations = self._generate(prompts, self._settings.max_answer_tokens, memories=memories)
-        return [self._answer(generation) if generation is not None and _is_answer(generation) else None for generation in generations]
+        return [self._answer(generation) if generation is not None and self._is_answer(generation) else None for generation in generations]
 
     def teach(self, candidates: Sequence[Candidate]) -> list[Taught | None]:
         """Answer each candidate with its piece in context, and keep the distribution over the answer: what `items` is made from."""
@@ -87,7 +87,7 @@ class Teacher:
         generations = self._generate(prompts, self._settings.max_answer_tokens, top_k=self._settings.teacher_top_k)
         taught: list[Taught | None] = []
         for generation in generations:
-            if generation is None or generation.heads is None or not _is_answer(generation):
+            if generation is None or generation.heads is None or not self._is_answer(generation):
                 taught.append(None)
             else:
                 answer = self._answer(generation)
@@ -104,6 +104,10 @@ class Teacher:
 
     def _answer(self, generation: Generation) -> Answer:
         return Answer(generation.ids, self._engine.backbone.decode(generation.ids).strip(), math.exp(min(generation.logprobs)))
+
+    def _is_answer(self, generation: Generation) -> bool:
+        """Tell whether an answer ended in time and is text: a memory would learn to write the noise in it."""
+        return generation.stopped and bool(generation.ids) and self._engine.backbone.is_text(generation.ids)
 
     def _stream(self, request: Request) -> int:
         """Seed a text by what its piece says and by its place: it depends neither on who else studies nor on turns forgotten since.

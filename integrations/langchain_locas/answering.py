@@ -14,6 +14,7 @@ from langchain_locas.errors import AnswerTimeout, PromptTooLong
 from langchain_locas.tool_calls import Call, begins_with_call
 from langchain_locas.writing import Writing
 from locas_agent import AgentMemory, UserKey
+from locas_agent.detokenizer import Detokenizer
 from locas_agent.errors import TurnTooLong
 from locas_agent.pending import overflow
 
@@ -96,11 +97,13 @@ class Answer:
             allowed=begins_with_call(agent.backbone, question.must_call) if question.must_call else None,
         )  # fmt: skip
         try:
-            for _, piece in agent.backbone.spelled(tokens):
+            detokenizer = Detokenizer(agent.backbone.decode)
+            for token in tokens:
                 self.answer_tokens += 1
-                yield piece
+                yield detokenizer.add(token)
                 if deadline is not None and time.monotonic() > deadline:
                     raise AnswerTimeout(f"no whole answer within {question.timeout_seconds} seconds: give it longer, or fewer max_tokens")
+            yield detokenizer.finish()
         except TurnTooLong as error:
             raise PromptTooLong(f"{error}: send fewer messages, or let LocasMemoryMiddleware trim them") from error
 

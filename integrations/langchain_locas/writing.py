@@ -33,7 +33,7 @@ class Writing:
 
     def take(self, piece: str) -> str:
         """Take a piece and return what may be shown now; `is_stopped` tells that a stop word came."""
-        self._whole += piece.replace("\x00", "")  # a weak backbone may write it, and no database takes it
+        self._whole += piece
         if not self._whole[: self._shown]:
             self._whole = self._whole.lstrip()
         found = [at for word in self._stop if (at := self._whole.find(word)) >= 0]

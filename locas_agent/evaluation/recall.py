@@ -19,6 +19,7 @@ from rich.table import Table
 
 from locas_agent import prompting, seeds
 from locas_agent.agent import AgentMemory
+from locas_agent.answers import contains
 from locas_agent.config import LocasConfig, PolicySettings
 from locas_agent.evaluation import asking
 from locas_agent.evaluation.drift import drift, neutral_rows
@@ -129,10 +130,13 @@ def ask(agent: AgentMemory, options: RecallOptions, *, kind: str = "recall", pro
     attached: dict[str, Sequence[LocasMemory | None]] = {"memory": memories, "window_memory": memories, "wrong_user": others}
     arms = {name: Arm() for name in ARMS}
     right: list[bool] = []
+    recalled: list[str] = []
     for number, (name, messages) in enumerate(prompts.items()):
         chosen = [attached[name][each.user] if name in attached else None for each in asked]
-        hits = [arms[name].add(answer, each.fact.value, each.user) for answer, each in zip(_answers(agent, messages, chosen), asked, strict=True)]
-        right = hits if name == "memory" else right
+        answers = _answers(agent, messages, chosen)
+        hits = [arms[name].add(answer, each.fact.value, each.user) for answer, each in zip(answers, asked, strict=True)]
+        if name == "memory":
+            right, recalled = hits, answers
         if progress is not None:
             progress("asked", number + 1, len(prompts))
     report: dict[str, Any] = {
@@ -146,11 +150,7 @@ def ask(agent: AgentMemory, options: RecallOptions, *, kind: str = "recall", pro
     report["arms"] = {name: arm.report() for name, arm in arms.items()}
     by_session = [[float(hit) for hit, each in zip(right, asked, strict=True) if each.fact.session == number] for number in range(options.sessions)]
     report["retention"] = [round(mean(hits), 4) if hits else None for hits in by_session]  # None: all its facts were told anew later
-    updated = Arm()
-    for hit, each in zip(right, asked, strict=True):
-        if each.fact.relation.key in people[each.user].replaced:
-            updated.add(each.fact.value if hit else "", each.fact.value, each.user)
-    report["updated_facts"] = updated.report()
+    report["updated_facts"] = _updated(people, asked, recalled)
     report |= _coverage(agent, handles, people)
     report["abstention"] = _abstention(agent, people, memories, options)
     present = [memory for memory in memories if memory is not None]
@@ -180,6 +180,18 @@ def _questions(agent: AgentMemory, people: Sequence[Person], handles: Sequence[U
         if both:
             raise RuntimeError(f"{len(both)} questions to be asked stand among the trained ones; the backbone wrote a held-out wording")
     return asked
+
+
+def _updated(people: Sequence[Person], asked: Sequence[Asked], recalled: Sequence[str]) -> dict[str, Any] | None:
+    """Score the facts told anew: `exact_match` names the newest value, `stale` the share of answers that name the former one."""
+    arm, stale = Arm(), list[float]()
+    for answer, each in zip(recalled, asked, strict=True):
+        former = people[each.user].replaced.get(each.fact.relation.key)
+        if former is not None:
+            arm.add(answer, each.fact.value, each.user)
+            stale.append(float(contains(answer, former)))
+    report = arm.report()
+    return None if report is None else report | {"stale": round(mean(stale), 4)}
 
 
 def _searched(journals: Sequence[Sequence[Turn]], asked: Sequence[Asked]) -> list[list[Turn]]:
@@ -280,7 +292,7 @@ def _figures(report: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("retention by session", " ".join("-" if value is None else f"{value:.2f}" for value in report["retention"])),
         ("study coverage", f"{report['study_coverage']:.3f}"),
-        ("facts told anew", f"{updated['exact_match']:.3f}" if updated else "none"),
+        ("facts told anew", f"{updated['exact_match']:.3f} (the former value: {updated['stale']:.3f})" if updated else "none"),
         ("abstention", f"{abstention['exact_match']:.3f}" if abstention else "none"),
         ("drift, nats per token", f"{report['drift_kl_nats']:.4f}"),
         ("refused consolidations", str(report["refused_consolidations"])),

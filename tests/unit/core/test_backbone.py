@@ -109,13 +109,6 @@ def test_template_is_given_the_tools(make_backbone: MakeBackbone) -> None:
     assert not made.stop_ids & set(ids)
 
 
-def test_tokens_are_spelled_in_whole_characters(backbone: Backbone) -> None:
-    text = "é 你 ok"
-    pairs = list(backbone.spelled(backbone.encode(text)))
-    assert [token for token, _ in pairs] == backbone.encode(text)
-    assert [piece for _, piece in pairs] == ["", "é", " ", "", "", "你", " ", "o", "k"]
-
-
 def test_text_comes_back_and_is_counted(backbone: Backbone) -> None:
     text = "Grüße, 12 \n ok"
     assert backbone.decode(backbone.encode(text)) == text
