@@ -11,12 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, get_args
+from typing import TYPE_CHECKING, Literal, NoReturn, Self, get_args
 
 from locas_agent import pending, policy
 from locas_agent.backbone import Backbone
 from locas_agent.config import LocasConfig, StoreSettings
-from locas_agent.counting import counted
+from locas_agent.counting import counted, longest_answer
+from locas_agent.crews import Crews
 from locas_agent.engine import Engine
 from locas_agent.errors import ConfigurationError, LocasError
 from locas_agent.exchange import Exchange
@@ -54,13 +55,16 @@ class AgentMemory:
             transaction that appends the turn, and a worker does it: `work`, or the command `locas-agent work` beside this process.
 
     Raises:
-        ConfigurationError: `memory.width` exceeds the backbone's, or `consolidation` is neither of the two.
+        ConfigurationError: `memory.width` exceeds the backbone's, `window.max_new_tokens` leaves no room for a question, `consolidation` is
+            neither of the two, or a part is none.
     """
 
     def __init__(self, *, backbone: Backbone, store: MemoryStore, config: LocasConfig | None = None, consolidation: When = "inline") -> None:
+        _check_parts(backbone, store, config)
         self.backbone = backbone
         self.store = store
         self.config = config or LocasConfig()
+        self.crews = Crews()
         self.engine = Engine(backbone)
         self.learner = Learner(self.engine, self.config)
         self.consolidation = consolidation
@@ -77,12 +81,17 @@ class AgentMemory:
             raise ConfigurationError(f"memory.width is {shape.width}, wider than the backbone's FFN of {backbone.ffn_width} neurons: choose less")
         if (shape.layers or 1) > backbone.n_layers:
             raise ConfigurationError(f"memory.layers is {shape.layers}, more than the {backbone.n_layers} of {backbone.name!r}: choose less")
+        if self.config.window.max_new_tokens > (most := longest_answer(backbone)):
+            raise ConfigurationError(
+                f"window.max_new_tokens is {self.config.window.max_new_tokens}; the context of {backbone.name!r} has {backbone.context_tokens} "
+                f"tokens, in which an answer has to stand as a turn beside the next answer: choose at most {most}"
+            )
 
     @classmethod
     def load(
         cls,
         backbone: str | Path | Backbone = "tiny",
-        store: str | MemoryStore = "sqlite:///locas.db",
+        store: str | Path | MemoryStore = "sqlite:///locas.db",
         config: LocasConfig | None = None,
         *,
         device: str | None = None,
@@ -90,11 +99,11 @@ class AgentMemory:
         consolidation: When = "inline",
         key_provider: KeyProvider | None = None,
     ) -> Self:
-        """Build the usual parts: a backbone by name, path or hub id, a store by SQLAlchemy URL.
+        """Build the usual parts: a backbone by name, path or hub id, a store by SQLAlchemy URL or path.
 
         Args:
             backbone: "tiny" (bundled), a folder, a hub id, or a ready `Backbone`.
-            store: any SQLAlchemy URL, "sqlite://" for a database in memory, or a ready store.
+            store: any SQLAlchemy URL, "sqlite://" for a database in memory, a `Path` of an SQLite file, or a ready store.
             config: everything that can be chosen.
             device: e.g. "cuda:0"; the first GPU if there is one, else the CPU.
             dtype: dtype of the backbone; memories are trained in fp32 whatever it is.
@@ -102,13 +111,14 @@ class AgentMemory:
             key_provider: with it the store keeps all content encrypted, see `locas_storage.SqlMemoryStore`; for a store given by URL.
 
         Raises:
-            ConfigurationError: a ready store was given beside a key provider or `config.store`.
+            ConfigurationError: a ready store was given beside a key provider or `config.store`, or what was given is no store, backbone or config.
         """
+        _check_parts(backbone, store, config, may_be_named=True)
         kept = (config or LocasConfig()).store
-        if not isinstance(store, str) and (key_provider is not None or kept != StoreSettings()):
+        if not isinstance(store, str | Path) and (key_provider is not None or kept != StoreSettings()):
             raise ConfigurationError("key_provider or config.store was given beside a ready store: give it to the store when you make that")
         ready = backbone if isinstance(backbone, Backbone) else Backbone.load(str(backbone), device=device, dtype=dtype)  # type: ignore[arg-type]
-        made = open_store(store, key_provider=key_provider, **kept.model_dump()) if isinstance(store, str) else store
+        made = open_store(store, key_provider=key_provider, **kept.model_dump()) if isinstance(store, str | Path) else store
         return cls(backbone=ready, store=made, config=config, consolidation=consolidation)
 
     def for_user(self, user: str, *, tenant: str = "default") -> UserMemory:
@@ -132,7 +142,9 @@ class AgentMemory:
             temperature: 0 is greedy.
             seed: of sampling.
         """
-        handles = [self._handle(user) for user, _ in turns]
+        if isinstance(turns, str) or not all(isinstance(one, tuple | list) and len(one) == 2 for one in turns):
+            raise ConfigurationError("turns: expected pairs of a user, or handle, and a text, such as [('ada', 'Hello.')]")
+        handles = self._handles([user for user, _ in turns])
         if len({handle.key for handle in handles}) != len(handles):
             raise ConfigurationError("a user stands twice in one call of reply_many: its second turn needs the first answer; make two calls")
         asked = [Asked(handle.key, text) for handle, (_, text) in zip(handles, turns, strict=True)]
@@ -144,8 +156,8 @@ class AgentMemory:
         Args:
             users: users of the tenant "default", or handles; whoever has no memory is passed over.
         """
-        for user in users:
-            self._memories.prefetch(self._handle(user).key)
+        for handle in self._handles(users):
+            self._memories.prefetch(handle.key)
 
     def consolidate_many(
         self, users: Sequence[str | UserMemory], *, flush: bool = False, progress: Progress | None = None, seed: int | None = None
@@ -158,7 +170,7 @@ class AgentMemory:
             progress: told of the stages.
             seed: overrides `training.seed`.
         """
-        return self.consolidate_keys([self._handle(user).key for user in users], flush=flush, progress=progress, seed=seed)
+        return self.consolidate_keys([handle.key for handle in self._handles(users)], flush=flush, progress=progress, seed=seed)
 
     def work(
         self,
@@ -183,17 +195,18 @@ class AgentMemory:
         worker = Worker(self.store, self.rounds, jobs_at_once=jobs_at_once, lease_seconds=lease_seconds, poll_seconds=poll_seconds, progress=progress)
         return worker.drain(stop=stop, once=once)
 
-    areply_many = async_twin(reply_many)
-    aprefetch = async_twin(prefetch)
-    aconsolidate_many = async_twin(consolidate_many)
-    awork = async_twin(work)
-    ausers = async_twin(users)
+    areply_many = async_twin(reply_many, "answers")
+    aprefetch = async_twin(prefetch, "answers")
+    aconsolidate_many = async_twin(consolidate_many, "training")
+    awork = async_twin(work, None)
+    ausers = async_twin(users, "journal")
 
     def close(self) -> None:
-        """Let go of the store's connections."""
+        """Wait for the async calls that are being made, cancel those that have not begun, and let go of the store's connections."""
+        self.crews.close()
         self.store.close()
 
-    aclose = async_twin(close)
+    aclose = async_twin(close, None)
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -207,6 +220,22 @@ class AgentMemory:
         """Name the backbone, never a user."""
         return f"AgentMemory(backbone={self.backbone.name!r})"
 
+    def __copy__(self) -> Self:
+        """Return itself: it stands for one backbone and one store, which every copy would share."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        """Return itself, as `__copy__` does."""
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled.
+
+        Raises:
+            ConfigurationError: always.
+        """
+        raise ConfigurationError("an AgentMemory holds a backbone and open connections and cannot be pickled: load one in each process")
+
     # What the handles share ------------------------------------------------------------------------------------------
 
     @property
@@ -214,8 +243,12 @@ class AgentMemory:
         """Count the memories found ready, read and dropped so far, and what is kept of users now."""
         return self._memories.loads
 
-    def _handle(self, user: str | UserMemory) -> UserMemory:
-        return self.for_user(user) if isinstance(user, str) else user
+    def _handles(self, users: Sequence[str | UserMemory]) -> list[UserMemory]:
+        from locas_agent.user import UserMemory
+
+        if isinstance(users, str):
+            raise ConfigurationError("users: got one str, expected a list of users or handles")
+        return [user if isinstance(user, UserMemory) else self.for_user(user) for user in users]
 
     def append(self, key: UserKey, drafts: Sequence[TurnDraft]) -> list[Turn]:
         """Journal turns with their token counts; in the background mode the same transaction asks for what is due.
@@ -300,17 +333,36 @@ class AgentMemory:
         self.store.queue.ask(key, left[-1].seq)
         return Consolidation("queued", "background", "a worker will learn them", None, len(left))
 
-    def forget(self, key: UserKey, turns: Sequence[int], *, wait: bool | None, progress: Progress | None) -> Receipt:
-        """Detach and remove turns, and rebuild the memory: here, or by a worker."""
+    def forget(self, key: UserKey, turns: Sequence[int]) -> Receipt:
+        """Detach and remove turns; `rebuild` comes next."""
         receipt = self.store.forget(key, turns)
         self._memories.drop(key)
+        return receipt
+
+    def rebuild(self, key: UserKey, receipt: Receipt, *, wait: bool | None, progress: Progress | None) -> None:
+        """Learn a user's remaining turns again after a forgetting: here, or by a worker."""
         waits = wait if wait is not None else self.consolidation == "inline"
         if receipt.rebuild_to_seq and waits:
             Worker(self.store, self.rounds, progress=progress).drain(key=key)
-        return receipt
 
     def erase(self, key: UserKey) -> Receipt:
         """Remove everything of a user."""
         receipt = self.store.erase(key)
         self._memories.drop(key)
         return receipt
+
+
+def _check_parts(backbone: object, store: object, config: object, *, may_be_named: bool = False) -> None:
+    """Refuse what is no part of an `AgentMemory`, before anything is loaded."""
+    if not isinstance(backbone, (Backbone, str, Path) if may_be_named else Backbone):
+        named = "'tiny', a folder, a hub id or " if may_be_named else ""
+        raise ConfigurationError(f"backbone: got {_kind(backbone)}, expected {named}a Backbone")
+    if not (may_be_named and isinstance(store, str | Path)) and not callable(getattr(store, "append", None)):
+        named = "a SQLAlchemy URL, the Path of an SQLite file, 'sqlite://' for a database in memory, or " if may_be_named else ""
+        raise ConfigurationError(f"store: got {_kind(store)}, expected {named}a MemoryStore, such as open_store(URL)")
+    if config is not None and not isinstance(config, LocasConfig):
+        raise ConfigurationError(f"config: got {_kind(config)}, expected a LocasConfig; of a mapping LocasConfig.model_validate makes one")
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else type(value).__name__

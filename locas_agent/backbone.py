@@ -8,6 +8,7 @@ Shapes: L layers, N neurons of the FFN, D hidden size.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -18,9 +19,10 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from locas_agent import attach
+from locas_agent.alternating import alternating
 from locas_agent.checkpoints import DTYPES, TINY, Attention, Dtype, attention_kernel, cast_parameters, find_device, find_source, load_parts
 from locas_agent.detokenizer import clean
-from locas_agent.errors import BackboneError, ConfigurationError
+from locas_agent.errors import BackboneError, ConfigurationError, InvalidTurn
 from locas_agent.ffn_sites import FfnSite, find_sites
 from locas_agent.fingerprints import fingerprint_of, weights_digest
 
@@ -187,8 +189,9 @@ class Backbone:
         """Encode messages by the backbone's own chat template.
 
         Control tokens spelled out inside a message are encoded as ordinary text, so a turn cannot pretend to be
-        another role. Templates with a thinking mode are asked not to use it. Without a template each message becomes
-        "Role: text" and a line break, after the beginning-of-text token if there is one.
+        another role. Templates with a thinking mode are asked not to use it. A template that refuses the messages as
+        they are, for example two user turns in a row, is given them as a user and an assistant in turn. Without a
+        template each message becomes "Role: text" and a line break, after the beginning-of-text token if there is one.
 
         Args:
             messages: dicts with "role" and "content", and "tool_calls" where the template knows them.
@@ -199,23 +202,34 @@ class Backbone:
             Token ids, nothing truncated.
 
         Raises:
-            BackboneError: the template refuses the messages, for example two user turns in a row.
+            BackboneError: the template refuses the messages in either form.
+            InvalidTurn: a text cannot be encoded.
         """
+        _check_encodable([*messages, *(tools or ())])
         if self.tokenizer.chat_template is None:
             return self._encode_plain_chat(messages, generation_prompt)
         try:
-            ids = self.tokenizer.apply_chat_template(
-                [dict(message) for message in messages],
-                tools=None if tools is None else [dict(tool) for tool in tools],
-                add_generation_prompt=generation_prompt,
-                tokenize=True,
-                return_dict=False,
-                sanitize_control_tokens=True,
-                enable_thinking=False,
-            )
+            return self._encode_by_template(messages, generation_prompt, tools)
         except TemplateError as error:
+            folded = None if tools else alternating(messages)
+            with suppress(TemplateError):
+                if folded is not None:
+                    return self._encode_by_template(folded, generation_prompt, None)
             roles = [message.get("role") for message in messages]
             raise BackboneError(f"the chat template of {self.name!r} refuses roles {roles}: {error}") from error
+
+    def _encode_by_template(
+        self, messages: Sequence[Mapping[str, Any]], generation_prompt: bool, tools: Sequence[Mapping[str, Any]] | None
+    ) -> list[int]:
+        ids = self.tokenizer.apply_chat_template(
+            [dict(message) for message in messages],
+            tools=None if tools is None else [dict(tool) for tool in tools],
+            add_generation_prompt=generation_prompt,
+            tokenize=True,
+            return_dict=False,
+            sanitize_control_tokens=True,
+            enable_thinking=False,
+        )
         return [int(token) for token in ids]
 
     def _encode_plain_chat(self, messages: Sequence[Mapping[str, Any]], generation_prompt: bool) -> list[int]:
@@ -225,7 +239,14 @@ class Backbone:
         return start + self._ids("".join(lines) + tail, split_special_tokens=True)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, nothing added around it; control tokens spelled out in it count as such."""
+        """Token ids of a text, nothing added around it; control tokens spelled out in it count as such.
+
+        Raises:
+            InvalidTurn: it is no text, or holds a lone surrogate.
+        """
+        if not isinstance(text, str):
+            raise InvalidTurn(f"text: got {type(text).__name__}, expected str")
+        _check_encodable(text)
         return self._ids(text)
 
     def _ids(self, text: str, **options: Any) -> list[int]:
@@ -246,3 +267,17 @@ class Backbone:
     def count_tokens(self, text: str) -> int:
         """How many tokens a text takes, without any chat template around it."""
         return len(self.encode(text))
+
+
+def _check_encodable(value: object) -> None:
+    """Refuse a lone surrogate anywhere in a value: tokenizers take Unicode text only."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise InvalidTurn("text: holds a lone surrogate, which is not text; decode the source with errors='replace'") from None
+    elif isinstance(value, Mapping):
+        _check_encodable([*value.keys(), *value.values()])
+    elif isinstance(value, list | tuple):
+        for one in value:
+            _check_encodable(one)

@@ -17,6 +17,11 @@ def room_beside(backbone: Backbone, answer_tokens: int) -> int:
     return backbone.context_tokens - answer_tokens - TURN_OVERHEAD_TOKENS
 
 
+def longest_answer(backbone: Backbone) -> int:
+    """Return the longest answer, in tokens, that can be a turn itself beside another such answer; none can if it is 0."""
+    return max(0, (backbone.context_tokens - TURN_OVERHEAD_TOKENS) // 2)
+
+
 def tokens_of(backbone: Backbone, draft: TurnDraft) -> int:
     """Return how many tokens a draft takes in a prompt, in the backbone's chat template and with the speaker's name if it has one."""
     text = f"{draft.name}: {draft.content}" if draft.name else draft.content

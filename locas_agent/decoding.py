@@ -9,8 +9,10 @@ Shapes: B rows, T tokens, P tokens of a common beginning, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,6 +26,9 @@ from locas_agent.past import Kept, is_whole, left_by, taken_up
 
 if TYPE_CHECKING:
     from locas_agent.engine import Engine
+
+LEAST_TEMPERATURE = 1e-8
+"""Below it the most probable token has all of the probability, and dividing logits by less overflows: answers are greedy."""
 
 Allowed = Callable[[Sequence[int]], Sequence[int] | None]
 """From the tokens generated so far to those that may come next; None rules nothing out. Stop tokens count like any other."""
@@ -91,7 +96,7 @@ class Decoding:
         self.inputs, self.mask = (part.to(backbone.device) for part in pad(suffixes, backbone.pad_id, left=True))
         self.mask = torch.cat([begun, self.mask], dim=1)
         self.uniforms = None
-        if self.temperature > 0.0:
+        if self.temperature >= LEAST_TEMPERATURE:
             streams = [torch.Generator().manual_seed((seed * 1_000_003 + row) % 2**63) for seed, row in self.seeds]
             self.uniforms = torch.stack([torch.rand(self.max_new_tokens, generator=stream, dtype=torch.float64) for stream in streams])
 
@@ -220,7 +225,22 @@ def _joined(parts: Sequence[TopK]) -> TopK:
     return TopK(torch.cat([part.ids for part in parts]), torch.cat([part.logprobs for part in parts]))
 
 
-def check_decoding(max_new_tokens: int, temperature: float) -> None:
-    """Raise `ConfigurationError` where there is nothing to generate or no such temperature."""
-    if max_new_tokens < 1 or temperature < 0.0:
-        raise ConfigurationError(f"max_new_tokens >= 1 and temperature >= 0, got {max_new_tokens} and {temperature}")
+def check_decoding(max_new_tokens: int, temperature: float, seed: int | Sequence[int] = 0) -> None:
+    """Raise `ConfigurationError` where there is nothing to generate, no such temperature or no such seed."""
+    if not _is_number(max_new_tokens, Integral) or max_new_tokens < 1:
+        raise ConfigurationError(f"max_new_tokens: got {_shown(max_new_tokens)}, expected an integer, 1 or more")
+    if not _is_number(temperature, Real) or not 0.0 <= temperature < math.inf:
+        raise ConfigurationError(f"temperature: got {_shown(temperature)}, expected a finite number, 0 (greedy) or more")
+    seeds: Sequence[object] = seed if isinstance(seed, Sequence) and not isinstance(seed, str) else [seed]
+    for one in seeds:
+        if not isinstance(one, Integral) or isinstance(one, bool) or int(one) < 0:
+            raise ConfigurationError(f"seed: got {_shown(one)}, expected an integer, 0 or more")
+
+
+def _is_number(value: object, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _shown(value: object) -> str:
+    """Name a value in a message: a number as it is, of anything else its type alone, since it may be somebody's text."""
+    return str(value) if _is_number(value, Real) else type(value).__name__

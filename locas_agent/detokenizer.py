@@ -7,7 +7,7 @@ left out here, once, so that a stream, the reply and the journal show the same t
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 _KEPT = "\t\n\r"
 """Control characters that are text."""
@@ -33,18 +33,27 @@ class Detokenizer:
 
     def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
         self._decode = decode
-        self._ids: list[int] = []
+        self.ids: list[int] = []
+        """The tokens so far."""
         self._shown = 0
+
+    def texts(self, tokens: Iterable[int]) -> Iterator[str]:
+        """Yield the text of all tokens, piece by piece, none of them empty."""
+        for token in tokens:
+            if text := self.add(token):
+                yield text
+        if text := self.finish():
+            yield text
 
     def add(self, token: int) -> str:
         """Take the next token and return the text that it completes, often none."""
-        self._ids.append(token)
-        whole = self._decode(self._ids).lstrip()
+        self.ids.append(token)
+        whole = self._decode(self.ids).lstrip()
         return "" if whole.endswith(_UNFINISHED) else self._show(whole.rstrip())
 
     def finish(self) -> str:
         """Return what is left when the last token came: a character that was never finished."""
-        return self._show(self._decode(self._ids).strip())
+        return self._show(self._decode(self.ids).strip())
 
     def _show(self, whole: str) -> str:
         # spaces that were held back may turn out to be the end: nothing that was shown is ever taken back

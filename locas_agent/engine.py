@@ -162,7 +162,7 @@ class Engine:
             ConfigurationError: an argument is out of bounds.
         """
         self._check(prompts, memory, spare=1)
-        check_decoding(max_new_tokens, temperature)
+        check_decoding(max_new_tokens, temperature, seed)
         if not isinstance(seed, int) and len(seed) != len(prompts):
             raise ConfigurationError(f"one seed, or one per prompt, got {len(seed)} for {len(prompts)}")
         if kept is not None and (groups is not None or len(kept) != len(prompts)):
@@ -215,7 +215,7 @@ class Engine:
             ConfigurationError: an argument is out of bounds, or `allowed` rules every token out.
         """
         self._check([prompt], memory, spare=1)
-        check_decoding(max_new_tokens, temperature)
+        check_decoding(max_new_tokens, temperature, seed)
         decoding = Decoding(self, [prompt], memory, max_new_tokens, temperature, [(seed, 0)], allowed=allowed, kept=None if kept is None else [kept])
         given = 0
         while decoding.alive:

@@ -61,5 +61,5 @@ def _as_turn(draft: TurnDraft, seq: int) -> Turn:
     now = datetime.now(UTC)
     return Turn(
         seq=seq, key="", role=draft.role, content=draft.content, name=draft.name, session=draft.session, at=draft.at or now, trust=draft.trust,
-        token_count=draft.token_count, created_at=now,
+        token_count=draft.token_count, created_at=now, offset_seconds=draft.offset_seconds,
     )  # fmt: skip

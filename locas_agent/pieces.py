@@ -43,7 +43,7 @@ def cut_pieces(turns: Sequence[Turn], count_tokens: Callable[[Sequence[Message]]
     """
     pieces = []
     for session in split_sessions(turns):
-        opening = header(session[0].at)
+        opening = header(session[0].local_at)
         room = max_tokens - count_tokens([opening])
         run: list[tuple[Turn, Message]] = []
         used = 0

@@ -24,7 +24,7 @@ class Spoken(Protocol):
     @property
     def name(self) -> str | None: ...  # noqa: D102
     @property
-    def at(self) -> datetime: ...  # noqa: D102
+    def local_at(self) -> datetime: ...  # noqa: D102
     @property
     def session(self) -> str | None: ...  # noqa: D102
 
@@ -53,10 +53,10 @@ def exchange(text: str, answer: str) -> list[Message]:
 
 
 def same_session(earlier: Spoken, later: Spoken) -> bool:
-    """Tell whether two neighbouring turns belong to one dated session: the same name, or without names the same day."""
+    """Tell whether two neighbouring turns belong to one dated session: the same name, or without names the same day of the speaker's."""
     if earlier.session is not None or later.session is not None:
         return earlier.session == later.session
-    return earlier.at.date() == later.at.date()
+    return earlier.local_at.date() == later.local_at.date()
 
 
 def split_sessions(turns: Iterable[SpokenT]) -> list[list[SpokenT]]:
@@ -74,6 +74,6 @@ def conversation(turns: Sequence[Spoken]) -> list[Message]:
     """Return turns as messages, each session headed by its date."""
     messages: list[Message] = []
     for session in split_sessions(turns):
-        messages.append(header(session[0].at))
+        messages.append(header(session[0].local_at))
         messages += [spoken(turn) for turn in session]
     return messages

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn, Self
 
 from locas_agent import policy
 from locas_agent.answers import agree
+from locas_agent.crews import Crew, Crews
 from locas_agent.errors import ConfigurationError, RevisionNotFound
 from locas_agent.exports.manifest import Form
 from locas_agent.inspection import layer_figures
@@ -63,7 +65,16 @@ class UserMemory:
         draft = TurnDraft(role, content, name=name, session=session, at=at, key=key, trust=trust, expires_at=expires_at)
         return self._agent.append(self.key, [draft])[0]
 
-    def reply(self, text: str, *, max_new_tokens: int | None = None, temperature: float = 0.0, seed: int = 0, key: str | None = None) -> Reply:
+    def reply(
+        self,
+        text: str,
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+        key: str | None = None,
+        session: str | None = None,
+    ) -> Reply:
         """Journal the user's turn, answer with window and memory, journal the answer; consolidate if the policy says so.
 
         Args:
@@ -71,21 +82,44 @@ class UserMemory:
             max_new_tokens: longest answer, in tokens.
             temperature: 0 is greedy.
             seed: of sampling.
-            key: makes a retried call one pair of turns.
-        """
-        return self._agent.answer([Asked(self.key, text, key)], Sampling(max_new_tokens, temperature, seed))[0]
+            key: makes a retried call one pair of turns: a question that was not answered is answered now, of another the same answer returned.
+            session: name of the session both turns belong to, as in `add`.
 
-    def stream(self, text: str, *, max_new_tokens: int | None = None, temperature: float = 0.0, seed: int = 0, key: str | None = None) -> ReplyStream:
+        Raises:
+            ConfigurationError: no answer is that long, or no such temperature or seed; nothing was written.
+            InvalidTurn: text, key or session cannot be journalled; nothing was written.
+            TurnTooLong: the text leaves no room for the answer; nothing was written.
+            TurnNotFound: what was said under this key before was forgotten.
+        """
+        return self._agent.answer([Asked(self.key, text, key, session)], Sampling(max_new_tokens, temperature, seed))[0]
+
+    def stream(
+        self,
+        text: str,
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+        key: str | None = None,
+        session: str | None = None,
+    ) -> ReplyStream:
         """Do what `reply` does, piece by piece; see `ReplyStream`."""
         finish: list[Reply] = []
-        asked = Asked(self.key, text, key)
-        return ReplyStream(self._agent.stream_answer(asked, Sampling(max_new_tokens, temperature, seed), finish), finish)
+        asked = Asked(self.key, text, key, session)
+        return ReplyStream(self._agent.stream_answer(asked, Sampling(max_new_tokens, temperature, seed), finish), finish, self.crews)
 
     def astream(
-        self, text: str, *, max_new_tokens: int | None = None, temperature: float = 0.0, seed: int = 0, key: str | None = None
+        self,
+        text: str,
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+        key: str | None = None,
+        session: str | None = None,
     ) -> ReplyStream:
         """Do what `stream` does, for `async for`: each piece is written off the event loop."""
-        return self.stream(text, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, key=key)
+        return self.stream(text, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, key=key, session=session)
 
     def consolidate(self, *, flush: bool = False, wait: bool = True, progress: Progress | None = None, seed: int | None = None) -> Consolidation:
         """Learn the turns that left the window; with `flush` those still in it too.
@@ -104,12 +138,28 @@ class UserMemory:
             return self._agent.queue(self.key, flush=flush)
         return self._agent.consolidate_keys([self.key], flush=flush, progress=progress, seed=seed)[0]
 
+    async def aconsolidate(
+        self, *, flush: bool = False, wait: bool = True, progress: Progress | None = None, seed: int | None = None
+    ) -> Consolidation:
+        """Do what `consolidate` does, off the event loop; what is left to a worker waits behind no training."""
+        crew: Crew = "training" if wait else "journal"
+        return await self.crews.run(crew, self.consolidate, flush=flush, wait=wait, progress=progress, seed=seed)
+
     def recall(self, question_text: str, *, max_new_tokens: int | None = None) -> Recall:
-        """Answer from memory alone: no turn in the prompt, nothing stored."""
+        """Answer from memory alone: no turn in the prompt, nothing stored.
+
+        Args:
+            question_text: what is asked.
+            max_new_tokens: longest answer, in tokens.
+
+        Raises:
+            InvalidTurn: it is no text that a turn could hold.
+            TurnTooLong: it leaves no room for an answer.
+        """
         agent = self._agent
+        prompt = agent.backbone.encode_chat(asking(_as_said(question_text)))
         revision, current = agent.current(self.key)
         memory = agent.batch_of([current])
-        prompt = agent.backbone.encode_chat(asking(question_text))
         generation = agent.engine.generate([prompt], memory=memory, max_new_tokens=agent.config.window.answer_tokens(max_new_tokens))[0]
         answer = agent.backbone.decode(generation.ids).strip()
         without = float(agent.engine.score([prompt], [generation.ids])[0].sum()) if generation.ids else 0.0
@@ -124,13 +174,14 @@ class UserMemory:
 
         Raises:
             ConfigurationError: no token of the text can be predicted from something before it.
+            InvalidTurn: one of them is no text that a turn could hold.
             TurnTooLong: it does not fit into the backbone's context.
         """
         agent = self._agent
         revision, current = agent.current(self.key)
-        ids = agent.backbone.encode(text)
+        ids = agent.backbone.encode(_as_said(text))
         if question is not None:
-            prompt = agent.backbone.encode_chat(asking(question))
+            prompt = agent.backbone.encode_chat(asking(_as_said(question)))
         else:
             start = agent.backbone.tokenizer.bos_token_id
             prompt, ids = ([int(start)], ids) if start is not None else (ids[:1], ids[1:])
@@ -185,7 +236,12 @@ class UserMemory:
             after: only turns with a greater number.
             upto: only turns up to this number.
             newest: only the last so many of these.
+
+        Raises:
+            ConfigurationError: one of them is no integer.
         """
+        for label, value in (("after", after), ("upto", 0 if upto is None else upto), ("newest", 0 if newest is None else newest)):
+            _integer(label, value)
         return self._agent.store.turns(self.key, after=after, upto=upto, newest=newest)
 
     def search(self, text: str, *, limit: int = 10) -> list[FoundTurn]:
@@ -198,25 +254,35 @@ class UserMemory:
         return self._agent.store.search(self.key, text, limit=limit)
 
     def prompt(self, text: str) -> list[dict[str, str]]:
-        """Return the messages `reply` would put before the backbone for this text, with nothing stored."""
-        agent = self._agent
-        return [*conversation(agent.replies.layout(self.key).prompt_turns), *asking(text)]
+        """Return the messages `reply` would put before the backbone for this text, with nothing stored.
+
+        Raises:
+            InvalidTurn: it is no text that a turn could hold.
+        """
+        asked = asking(_as_said(text))
+        return [*conversation(self._agent.replies.layout(self.key).prompt_turns), *asked]
 
     def revisions(self) -> list[Revision]:
         """Return every revision, oldest first."""
         return self._agent.store.revisions(self.key)
 
     def rollback(self, revision: int | Revision) -> Revision:
-        """Make an older revision current, as a new head; turns learnt since are overflow again. 0 is the time before the first."""
-        return self._agent.store.rollback(self.key, revision if isinstance(revision, int) else revision.number)
+        """Make an older revision current, as a new head; turns learnt since are overflow again. 0 is the time before the first.
+
+        Raises:
+            RevisionNotFound: there is no such revision, or its payload is no longer kept.
+            ConfigurationError: it is neither a revision nor a number.
+        """
+        return self._agent.store.rollback(self.key, revision.number if isinstance(revision, Revision) else _integer("revision", revision))
 
     def history(self, turn: int | Turn) -> list[Revision]:
         """Return the revisions that were trained on a turn.
 
         Raises:
             RevisionNotFound: there is no such turn.
+            ConfigurationError: it is neither a turn nor a number.
         """
-        seq = turn if isinstance(turn, int) else turn.seq
+        seq = _seq(turn)
         if not self._agent.store.turns(self.key, after=seq - 1, upto=seq):
             raise RevisionNotFound(f"the journal has no turn {seq}; see `turns()`")
         return [revision for revision in self.revisions() if revision.from_seq <= seq <= revision.to_seq]
@@ -239,9 +305,17 @@ class UserMemory:
         Raises:
             TurnNotFound: the journal has no such turn; nothing was removed.
             UnknownUser: the user has no turns.
+            ConfigurationError: something is neither a turn nor a number; nothing was removed.
         """
-        wanted = [turns] if isinstance(turns, int | Turn) else list(turns)
-        return self._agent.forget(self.key, [one if isinstance(one, int) else one.seq for one in wanted], wait=wait, progress=progress)
+        receipt = self._agent.forget(self.key, _seqs(turns))
+        self._agent.rebuild(self.key, receipt, wait=wait, progress=progress)
+        return receipt
+
+    async def aforget(self, turns: int | Turn | Iterable[int | Turn], *, wait: bool | None = None, progress: Progress | None = None) -> Receipt:
+        """Do what `forget` does, off the event loop: the turns are removed at once, whatever is being trained; the rebuild waits its turn."""
+        receipt = await self.crews.run("journal", self._agent.forget, self.key, _seqs(turns))
+        await self.crews.run("training", self._agent.rebuild, self.key, receipt, wait=wait, progress=progress)
+        return receipt
 
     def erase(self) -> Receipt:
         """Remove everything of this user: turns, memories, study items, jobs, keys. What comes late is refused with `UserErased`.
@@ -265,23 +339,42 @@ class UserMemory:
         """Ask the policy whether the overflow is to be learnt now; `reply` acts on it by itself, after `add` it is the caller's turn."""
         return self._agent.due(self.key)
 
-    aadd = async_twin(add)
-    areply = async_twin(reply)
-    aconsolidate = async_twin(consolidate)
-    arecall = async_twin(recall)
-    aexplain = async_twin(explain)
-    aexport = async_twin(export)
-    aimport_memory = async_twin(import_memory)
-    aturns = async_twin(turns)
-    aprompt = async_twin(prompt)
-    asearch = async_twin(search)
-    arevisions = async_twin(revisions)
-    arollback = async_twin(rollback)
-    ahistory = async_twin(history)
-    aforget = async_twin(forget)
-    aerase = async_twin(erase)
-    abegin_again = async_twin(begin_again)
-    adue = async_twin(due)
+    aadd = async_twin(add, "journal")
+    areply = async_twin(reply, "answers")
+    arecall = async_twin(recall, "answers")
+    aexplain = async_twin(explain, "answers")
+    aexport = async_twin(export, "answers")
+    aimport_memory = async_twin(import_memory, "answers")
+    aturns = async_twin(turns, "journal")
+    aprompt = async_twin(prompt, "journal")
+    asearch = async_twin(search, "journal")
+    arevisions = async_twin(revisions, "journal")
+    arollback = async_twin(rollback, "journal")
+    ahistory = async_twin(history, "journal")
+    aerase = async_twin(erase, "journal")
+    abegin_again = async_twin(begin_again, "journal")
+    adue = async_twin(due, "journal")
+
+    @property
+    def crews(self) -> Crews:
+        """The threads of the async twins, shared by all users."""
+        return self._agent.crews
+
+    def __copy__(self) -> Self:
+        """Return another handle of the same user, on the same `AgentMemory`."""
+        return type(self)(self._agent, self.key)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        """Return another handle, as `__copy__` does: backbone and store are shared."""
+        return copy(self)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled.
+
+        Raises:
+            ConfigurationError: always.
+        """
+        raise ConfigurationError("a handle belongs to an open AgentMemory and cannot be pickled: keep the user's name, and call for_user() there")
 
     def _citations(self, asked: str, answer: str) -> tuple[Turn, ...]:
         """Return the turns whose study items are answered this way; of several, those asked most alike."""
@@ -293,3 +386,24 @@ class UserMemory:
     def __repr__(self) -> str:
         """Show the key, which hides the names."""
         return f"UserMemory({self.key!r})"
+
+
+def _as_said(text: str) -> str:
+    """Return a text that is asked about and not journalled, if a turn could hold it: what is refused does not depend on the verb."""
+    return TurnDraft("user", text).content
+
+
+def _seqs(turns: int | Turn | Iterable[int | Turn]) -> list[int]:
+    if isinstance(turns, int | Turn) or not isinstance(turns, Iterable):
+        return [_seq(turns)]
+    return [_seq(one) for one in turns]
+
+
+def _seq(turn: int | Turn) -> int:
+    return turn.seq if isinstance(turn, Turn) else _integer("turn", turn)
+
+
+def _integer(label: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ConfigurationError(f"{label}: got {type(value).__name__}, expected a number, or what the verbs return it in")
+    return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from locas_storage import Turn
+from locas_storage import Turn, answer_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +21,8 @@ class Layout:
 
     @property
     def prompt_turns(self) -> tuple[Turn, ...]:
-        """What the prompt holds, oldest first."""
-        return (*self.overflow, *self.window)
+        """What the prompt holds, oldest first, and each answer after its question."""
+        return paired((*self.overflow, *self.window))
 
     @property
     def unseen_turns(self) -> int:
@@ -31,7 +31,7 @@ class Layout:
 
     def shortened(self, tokens: int) -> Layout:
         """Return the layout without its oldest turns, of at least so many tokens together; the newest turn stays."""
-        turns = list(self.prompt_turns)
+        turns = [*self.overflow, *self.window]
         dropped = 0
         while dropped < tokens and len(turns) > 1:
             dropped += turns.pop(0).token_count
@@ -39,6 +39,22 @@ class Layout:
         window = tuple(turn for turn in self.window if turn.seq >= first)
         lost = len(self.window) - len(window)
         return Layout(window, tuple(turn for turn in self.overflow if turn.seq >= first), self.pending_turns + lost)
+
+
+def paired(turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    """Return turns with each answer right after the turn that it answers, if that is among them; all others keep their order.
+
+    Calls that overlap in different processes, and a call that is tried again after others, leave other turns between the two.
+    """
+    questions = {answer_key(turn.key) for turn in turns}
+    answers = {turn.key: turn for turn in turns if turn.key in questions}
+    ordered: list[Turn] = []
+    for turn in turns:
+        if turn.key not in answers:
+            ordered.append(turn)
+        if (answer := answers.get(answer_key(turn.key))) is not None:
+            ordered.append(answer)
+    return tuple(ordered)
 
 
 def first_of_window(turns: Sequence[Turn], window_tokens: int) -> int:

@@ -30,7 +30,7 @@ from locas_storage.learnt import Revision, RevisionDraft, StudyItem, StudyItemDr
 from locas_storage.leases import Job, Lease
 from locas_storage.opening import SchemaVersion, check_schema, schema_version, upgrade_schema
 from locas_storage.receipts import Conversion, Receipt
-from locas_storage.records import IMPORTED, AuditEntry, FoundTurn, Turn, TurnDraft, UserKey, UserState
+from locas_storage.records import IMPORTED, AuditEntry, FoundTurn, Turn, TurnDraft, UserKey, UserState, answer_key
 from locas_storage.sql import SqlMemoryStore, open_store
 from locas_storage.verify import Fault, Verification
 
@@ -78,6 +78,7 @@ __all__ = [
     "UserState",
     "Verification",
     "add_key",
+    "answer_key",
     "check_schema",
     "new_item_id",
     "new_key_file",

@@ -139,6 +139,18 @@ class MemoryStore(Protocol):
         """
         ...
 
+    def known(self, key: UserKey, idem_keys: Iterable[str]) -> list[Turn]:
+        """Return the turns that were said under these keys, in ascending order; of a forgotten one what is left of it.
+
+        Args:
+            key: whose.
+            idem_keys: as in `Turn.key`; of an answer `answer_key` of the turn that it answers.
+
+        Raises:
+            CorruptPayload: a turn's text differs from its digest.
+        """
+        ...
+
     def search(self, key: UserKey, text: str, *, limit: int = 10) -> list[FoundTurn]:
         """Return the user's turns that share a word with a text, best first; of equally good ones the newer first.
 

@@ -65,15 +65,15 @@ class Database:
     READ, so that all of its statements see one state.
 
     Args:
-        url: an SQLAlchemy URL of SQLite or PostgreSQL; `sqlite://` is a database in memory.
+        url: an SQLAlchemy URL of SQLite or PostgreSQL; `sqlite://` is a database in memory, a `Path` is an SQLite file.
 
     Raises:
         StoreUnavailable: not such a URL, or its driver is not installed.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str | Path) -> None:
         try:
-            self.url: URL = make_url(url)
+            self.url: URL = URL.create("sqlite", database=str(url)) if isinstance(url, Path) else make_url(url)
             self.is_sqlite = self.url.get_backend_name() == "sqlite"
             self.is_in_memory = self.is_sqlite and _names_memory(self.url)
             self.engine: Engine = create_engine(self.url, hide_parameters=True, logging_name=_LOG_NAME, **self._options())

@@ -31,7 +31,7 @@ def remove_turns(connection: Connection, key: UserKey, seqs: Sequence[int], now:
         removed += connection.scalars(select(turn.c.seq).where(rows.of(turn, key), turn.c.seq.in_(chunk), turn.c.forgotten_at.is_(None)))
     index.remove(connection, key, removed)
     bare = {"content": b"", "content_sha256": _EMPTY_SHA256, "name": None, "session_id": None, "token_count": 0, "trust": "user"}
-    times = {"said_at": turn.c.created_at, "expires_at": None, "forgotten_at": now}
+    times = {"said_at": turn.c.created_at, "said_offset": 0, "expires_at": None, "forgotten_at": now}
     for chunk in chunks(removed):
         connection.execute(update(turn).where(rows.of(turn, key), turn.c.seq.in_(chunk)).values(bare | times))
     return sorted(removed)

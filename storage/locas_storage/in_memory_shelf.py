@@ -153,6 +153,7 @@ class Shelf:
                 "trust": "user",
                 "token_count": 0,
                 "expires_at": None,
+                "offset_seconds": 0,
             }
             self.turns[seq - 1] = self.by_key[old.key] = replace(old, **bare, is_forgotten=True)
         open_stops, asked = (self.job.stops, self.job.to_seq) if self.job is not None else ((), 0)

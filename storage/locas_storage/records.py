@@ -56,6 +56,15 @@ IMPORTED = "import"
 """Trust of a turn that stands for a memory learnt elsewhere. What was learnt from it alone cannot be learnt again, so it is never pruned."""
 
 
+MADE = "\x01"
+"""First character of every key that is made from another one. No caller's key may begin with it, so the two never meet."""
+
+
+def answer_key(key: str) -> str:
+    """Return the key of the turn that answers the turn with this key; as short for a long key as for any other."""
+    return f"{MADE}answer:{hashlib.sha256(key.encode()).hexdigest()}"
+
+
 @dataclass(frozen=True, slots=True)
 class TurnDraft:
     """A turn about to be appended.
@@ -66,7 +75,8 @@ class TurnDraft:
         name: who spoke, if it matters.
         session: the session the turn belongs to.
         at: when it was said, aware; None means "now" by the database's clock.
-        key: the same key twice is one turn; None means a fresh key.
+        key: the same key twice is one turn; None means a fresh key. A draft with `answers` gets `answer_key` of that.
+        answers: key of the turn that this one answers; one turn has one answer.
         trust: where the text comes from, for policies that learn from some sources only; `IMPORTED` where a turn stands for a memory learnt
             elsewhere.
         token_count: tokens of the content, 0 if not counted.
@@ -85,6 +95,7 @@ class TurnDraft:
     trust: str = "user"
     token_count: int = 0
     expires_at: dt.datetime | None = None
+    answers: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
@@ -96,13 +107,30 @@ class TurnDraft:
         for label, value in (("name", self.name), ("session", self.session)):
             if value is not None:
                 check_text(label, value, max_chars=MAX_LABEL_CHARS)
-        if self.key is not None:
-            check_text("key", self.key, max_chars=MAX_LABEL_CHARS, may_be_blank=False)
+        self._check_key()
         check_text("trust", self.trust, max_chars=16, may_be_blank=False)
         check_integer("token_count", self.token_count, least=0, most=(1 << 31) - 1)
         for label, time_of in (("at", self.at), ("expires_at", self.expires_at)):
             if time_of is not None:
                 check_time(label, time_of)
+
+    @property
+    def offset_seconds(self) -> int:
+        """How far east of UTC `at` is given, 0 if it is not."""
+        offset = None if self.at is None else self.at.utcoffset()
+        return 0 if offset is None else round(offset.total_seconds())
+
+    def _check_key(self) -> None:
+        if self.answers is not None:
+            check_text("answers", self.answers, max_chars=MAX_LABEL_CHARS, may_be_blank=False)
+            made = answer_key(self.answers)
+            if self.key not in (None, made):
+                raise InvalidTurn("key: got one beside `answers`, from which the key is made; leave one of them out")
+            object.__setattr__(self, "key", made)
+        elif self.key is not None:
+            check_text("key", self.key, max_chars=MAX_LABEL_CHARS, may_be_blank=False)
+            if self.key.startswith(MADE):
+                raise InvalidTurn("key: begins with the character U+0001, which marks keys that are made here; choose one without it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +151,7 @@ class Turn:
         expires_at: when it is to be forgotten by itself, aware UTC; None means never.
         is_forgotten: True for what is left of a turn that was forgotten: a number without content. Reads leave it out; an
             append that repeats its key answers with it.
+        offset_seconds: how far east of UTC `at` was given, 0 if it was not given.
     """
 
     seq: int
@@ -137,6 +166,12 @@ class Turn:
     created_at: dt.datetime
     expires_at: dt.datetime | None = None
     is_forgotten: bool = False
+    offset_seconds: int = 0
+
+    @property
+    def local_at(self) -> dt.datetime:
+        """When it was said, by the clock of whoever said it: in UTC where no time was given."""
+        return self.at.astimezone(dt.timezone(dt.timedelta(seconds=self.offset_seconds)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,7 @@ def turn_values(key: UserKey, turn: Turn, seal: Seal) -> Values:
         "name": turn.name,
         "session_id": turn.session,
         "said_at": turn.at,
+        "said_offset": turn.offset_seconds,
         "token_count": turn.token_count,
         "trust": turn.trust,
         "created_at": turn.created_at,
@@ -96,6 +97,7 @@ def turn(row: Row[Any], seal: Seal) -> Turn:
         created_at=row.created_at,
         expires_at=row.expires_at,
         is_forgotten=is_forgotten,
+        offset_seconds=row.said_offset,
     )
 
 

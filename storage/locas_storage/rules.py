@@ -179,6 +179,7 @@ def new_turn(draft: TurnDraft, *, seq: int, key: str, created_at: dt.datetime) -
         token_count=draft.token_count,
         created_at=created_at,
         expires_at=None if draft.expires_at is None else draft.expires_at.astimezone(dt.UTC),
+        offset_seconds=draft.offset_seconds,
     )
 
 

@@ -107,6 +107,8 @@ turn = Table(
     Column("name", String(200)),
     Column("session_id", String(200)),
     Column("said_at", UtcMicros, nullable=False),
+    # How far east of UTC the time was given, in seconds: what day it was for the user.
+    Column("said_offset", Integer, nullable=False, server_default="0"),
     Column("expires_at", UtcMicros),
     # Of a forgotten turn the number stays, so that there is no gap, and the key, so that a late retry does not bring it back.
     Column("forgotten_at", UtcMicros),

@@ -8,6 +8,7 @@ One rule holds it together: whatever changes a user locks the user's row first.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
@@ -38,7 +39,8 @@ class SqlMemoryStore:
     """A `MemoryStore` in an SQL database. Constructing it opens nothing; the first use does, and makes the tables.
 
     Args:
-        url: an SQLAlchemy URL of SQLite or PostgreSQL; `sqlite:///locas.db` is a file, `sqlite://` a database in memory.
+        url: an SQLAlchemy URL of SQLite or PostgreSQL; `sqlite:///locas.db` is a file, `sqlite://` a database in memory. A `Path` is an SQLite
+            file.
         keep_payloads: how many different payloads of a user are kept, the newest; revisions beyond them are pruned.
         files: where payloads larger than `inline_bytes` go, a folder or any place fsspec can write to; all stores on one
             database name the same place. Without it every payload lies in the database. Needs the extra `files`.
@@ -54,7 +56,7 @@ class SqlMemoryStore:
 
     def __init__(
         self,
-        url: str,
+        url: str | Path,
         *,
         keep_payloads: int = rules.KEEP_PAYLOADS,
         files: str | None = None,
@@ -107,6 +109,12 @@ class SqlMemoryStore:
         rules.check_newest(newest)
         with self._read() as connection:
             return journal.turns(connection, key, self._vault.seal(connection, key), after=after, upto=upto, newest=newest)
+
+    def known(self, key: UserKey, idem_keys: Iterable[str]) -> list[Turn]:
+        """See `MemoryStore.known`."""
+        with self._read() as connection:
+            found = journal.known(connection, key, idem_keys, self._vault.seal(connection, key))
+        return sorted(found, key=lambda one: one.seq)
 
     def search(self, key: UserKey, text: str, *, limit: int = 10) -> list[FoundTurn]:
         """See `MemoryStore.search`."""
@@ -276,17 +284,17 @@ class SqlMemoryStore:
 
 
 def open_store(
-    url: str,
+    url: str | Path,
     *,
     keep_payloads: int = rules.KEEP_PAYLOADS,
     files: str | None = None,
     inline_bytes: int = INLINE_BYTES,
     key_provider: KeyProvider | None = None,
 ) -> SqlMemoryStore:
-    """Return the store at a SQLAlchemy URL, such as `sqlite:///locas.db`; nothing is opened before its first use.
+    """Return the store at a SQLAlchemy URL or in a file, such as `sqlite:///locas.db`; nothing is opened before its first use.
 
     Args:
-        url: of an SQLite or PostgreSQL database.
+        url: of an SQLite or PostgreSQL database; a `Path` is an SQLite file.
         keep_payloads: see `SqlMemoryStore`, as for the others.
         files: where large payloads go.
         inline_bytes: largest payload in the database.
