@@ -18,7 +18,7 @@ from locas_agent.backbone import Backbone
 from locas_agent.config import LocasConfig, StoreSettings
 from locas_agent.counting import counted
 from locas_agent.engine import Engine
-from locas_agent.errors import ConfigurationError, LocasError
+from locas_agent.errors import ConfigurationError, LocasError, TurnNotFound
 from locas_agent.exchange import Exchange
 from locas_agent.learner import Learner
 from locas_agent.loaded import LoadedMemories, Loads
@@ -29,7 +29,19 @@ from locas_agent.results import Consolidation, Reply, Work
 from locas_agent.rounds import Order, Rounds
 from locas_agent.twins import async_twin
 from locas_agent.worker import Worker
-from locas_storage import KeyProvider, MemoryStore, Receipt, Revision, StorageError, Turn, TurnDraft, UserKey, open_store
+from locas_storage import (
+    IMPORTED,
+    CorrectedTurn,
+    KeyProvider,
+    MemoryStore,
+    Receipt,
+    Revision,
+    StorageError,
+    Turn,
+    TurnDraft,
+    UserKey,
+    open_store,
+)
 
 if TYPE_CHECKING:
     from locas_agent.user import UserMemory
@@ -303,11 +315,27 @@ class AgentMemory:
     def forget(self, key: UserKey, turns: Sequence[int], *, wait: bool | None, progress: Progress | None) -> Receipt:
         """Detach and remove turns, and rebuild the memory: here, or by a worker."""
         receipt = self.store.forget(key, turns)
+        self._rebuild(key, receipt, wait=wait, progress=progress)
+        return receipt
+
+    def correct(self, key: UserKey, turn: int, text: str, *, wait: bool | None, progress: Progress | None) -> CorrectedTurn:
+        """Replace the text of a turn, and rebuild the memory: here, or by a worker."""
+        found = self.store.turns(key, after=turn - 1, upto=turn)
+        if not found:
+            raise TurnNotFound(f"the journal has no turn {turn} that could be corrected; turns() lists those there are")
+        old = found[0]
+        if old.trust == IMPORTED:
+            raise ConfigurationError(f"turn {turn} stands for an imported memory, which no text replaces: forget it instead")
+        draft = TurnDraft(old.role, text, name=old.name, session=old.session, at=old.at, trust=old.trust, expires_at=old.expires_at)
+        made = self.store.correct(key, turn, counted(self.backbone, draft, answer_tokens=self.config.window.max_new_tokens))
+        self._rebuild(key, made.receipt, wait=wait, progress=progress)
+        return made
+
+    def _rebuild(self, key: UserKey, receipt: Receipt, *, wait: bool | None, progress: Progress | None) -> None:
         self._memories.drop(key)
         waits = wait if wait is not None else self.consolidation == "inline"
         if receipt.rebuild_to_seq and waits:
             Worker(self.store, self.rounds, progress=progress).drain(key=key)
-        return receipt
 
     def erase(self, key: UserKey) -> Receipt:
         """Remove everything of a user."""
