@@ -103,3 +103,19 @@ def test_what_cannot_be_corrected_changes_nothing(make_agent: MakeAgent, turn: i
     with pytest.raises(error):
         ada.correct(turn, text)
     assert ada.turns() == before
+
+
+def test_rebuild_that_nobody_waited_for_is_done_by_the_next_consolidation(make_agent: MakeAgent) -> None:
+    agent = make_agent()
+    ada = agent.for_user("ada")
+    for text in ("one", "two"):
+        ada.add("user", text)
+    ada.consolidate(flush=True)
+    made = ada.correct(1, "uno", wait=False)
+    assert made.receipt.rebuild_to_seq == 2
+    assert len(lessons(agent)) == 1
+    assert ada.consolidate(flush=True).admitted
+    assert lessons(agent)[1:] == [("two", "uno")]
+    agent.work()
+    assert agent.store.queue.jobs() == []
+    assert ada.revisions()[-1].to_seq == made.seq
