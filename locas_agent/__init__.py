@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     from locas_agent.reply_stream import ReplyStream
     from locas_agent.results import Consolidation, ExplainedToken, Explanation, PromptTokens, Recall, Reply, Work
     from locas_agent.user import UserMemory
-    from locas_storage import FoundTurn, InMemoryStore, MemoryStore, Receipt, Revision, SqlMemoryStore, Turn, UserKey
+    from locas_storage import CorrectedTurn, FoundTurn, InMemoryStore, MemoryStore, Receipt, Revision, SqlMemoryStore, Turn, UserKey
 
 _HOME = {
     "AdmissionSettings": "locas_agent.config",
     "AgentMemory": "locas_agent.agent",
     "Backbone": "locas_agent.backbone",
     "Consolidation": "locas_agent.results",
+    "CorrectedTurn": "locas_storage",
     "Engine": "locas_agent.engine",
     "ExplainedToken": "locas_agent.results",
     "Explanation": "locas_agent.results",
@@ -68,6 +69,7 @@ __all__ = [
     "AgentMemory",
     "Backbone",
     "Consolidation",
+    "CorrectedTurn",
     "Engine",
     "ExplainedToken",
     "Explanation",

@@ -19,7 +19,7 @@ from locas_agent.config import LocasConfig, StoreSettings
 from locas_agent.counting import counted, longest_answer
 from locas_agent.crews import Crews
 from locas_agent.engine import Engine
-from locas_agent.errors import ConfigurationError, LocasError
+from locas_agent.errors import ConfigurationError, LocasError, TurnNotFound
 from locas_agent.exchange import Exchange
 from locas_agent.learner import Learner
 from locas_agent.loaded import LoadedMemories, Loads
@@ -30,7 +30,19 @@ from locas_agent.results import Consolidation, Reply, Work
 from locas_agent.rounds import Order, Rounds
 from locas_agent.twins import async_twin
 from locas_agent.worker import Worker
-from locas_storage import KeyProvider, MemoryStore, Receipt, Revision, StorageError, Turn, TurnDraft, UserKey, open_store
+from locas_storage import (
+    IMPORTED,
+    CorrectedTurn,
+    KeyProvider,
+    MemoryStore,
+    Receipt,
+    Revision,
+    StorageError,
+    Turn,
+    TurnDraft,
+    UserKey,
+    open_store,
+)
 
 if TYPE_CHECKING:
     from locas_agent.user import UserMemory
@@ -338,6 +350,19 @@ class AgentMemory:
         receipt = self.store.forget(key, turns)
         self._memories.drop(key)
         return receipt
+
+    def correct(self, key: UserKey, turn: int, text: str) -> CorrectedTurn:
+        """Replace the text of a turn; `rebuild` comes next."""
+        found = self.store.turns(key, after=turn - 1, upto=turn)
+        if not found:
+            raise TurnNotFound(f"the journal has no turn {turn} that could be corrected; turns() lists those there are")
+        old = found[0]
+        if old.trust == IMPORTED:
+            raise ConfigurationError(f"turn {turn} stands for an imported memory, which no text replaces: forget it instead")
+        draft = TurnDraft(old.role, text, name=old.name, session=old.session, at=old.at, trust=old.trust, expires_at=old.expires_at)
+        made = self.store.correct(key, turn, counted(self.backbone, draft, answer_tokens=self.config.window.max_new_tokens))
+        self._memories.drop(key)
+        return made
 
     def rebuild(self, key: UserKey, receipt: Receipt, *, wait: bool | None, progress: Progress | None) -> None:
         """Learn a user's remaining turns again after a forgetting: here, or by a worker."""

@@ -21,7 +21,7 @@ from locas_agent.replies import Asked, Sampling
 from locas_agent.reply_stream import ReplyStream
 from locas_agent.results import Consolidation, ExplainedToken, Explanation, Recall, Reply
 from locas_agent.twins import async_twin
-from locas_storage import FoundTurn, Receipt, Revision, Turn, TurnDraft, UserKey
+from locas_storage import CorrectedTurn, FoundTurn, Receipt, Revision, Turn, TurnDraft, UserKey
 
 if TYPE_CHECKING:
     from locas_agent.agent import AgentMemory
@@ -316,6 +316,37 @@ class UserMemory:
         receipt = await self.crews.run("journal", self._agent.forget, self.key, _seqs(turns))
         await self.crews.run("training", self._agent.rebuild, self.key, receipt, wait=wait, progress=progress)
         return receipt
+
+    def correct(self, turn: int | Turn, text: str, *, wait: bool | None = None, progress: Progress | None = None) -> CorrectedTurn:
+        """Put another text in the place of what was said in a turn: the turn is forgotten and the text added, in one transaction.
+
+        What was learnt from the old text is gone as after `forget`. The new turn has the role, name, session, time, trust, expiry and key
+        of the old one; it is the newest of the journal and waits to be learnt.
+
+        Args:
+            turn: the turn, or its number.
+            text: what it should have said.
+            wait: see `forget`.
+            progress: told of the stages of the rebuild.
+
+        Returns:
+            The new turn, with the receipt of what was removed.
+
+        Raises:
+            TurnNotFound: the journal has no such turn, or it was forgotten; nothing was changed.
+            InvalidTurn: the text cannot be stored; nothing was changed.
+            TurnTooLong: it does not fit into the backbone's context beside an answer; nothing was changed.
+            ConfigurationError: the turn stands for an imported memory.
+        """
+        made = self._agent.correct(self.key, _seq(turn), text)
+        self._agent.rebuild(self.key, made.receipt, wait=wait, progress=progress)
+        return made
+
+    async def acorrect(self, turn: int | Turn, text: str, *, wait: bool | None = None, progress: Progress | None = None) -> CorrectedTurn:
+        """Do what `correct` does, off the event loop, as `aforget` forgets."""
+        made = await self.crews.run("journal", self._agent.correct, self.key, _seq(turn), text)
+        await self.crews.run("training", self._agent.rebuild, self.key, made.receipt, wait=wait, progress=progress)
+        return made
 
     def erase(self) -> Receipt:
         """Remove everything of this user: turns, memories, study items, jobs, keys. What comes late is refused with `UserErased`.

@@ -12,7 +12,7 @@ from locas_agent.errors import MissingExtra
 if TYPE_CHECKING:
     from langchain_locas.chat_model import ChatLocas
     from langchain_locas.classic import LocasMemory
-    from langchain_locas.errors import AnswerTimeout, PromptTooLong
+    from langchain_locas.errors import AnswerTimeout, ForeignThread, PromptTooLong
     from langchain_locas.history import LocasChatMessageHistory
     from langchain_locas.middleware import LocasMemoryMiddleware
     from langchain_locas.tools import memory_tools
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _HOME = {
     "AnswerTimeout": "langchain_locas.errors",
     "ChatLocas": "langchain_locas.chat_model",
+    "ForeignThread": "langchain_locas.errors",
     "LocasChatMessageHistory": "langchain_locas.history",
     "LocasMemory": "langchain_locas.classic",
     "LocasMemoryMiddleware": "langchain_locas.middleware",
@@ -30,6 +31,7 @@ _HOME = {
 __all__ = [
     "AnswerTimeout",
     "ChatLocas",
+    "ForeignThread",
     "LocasChatMessageHistory",
     "LocasMemory",
     "LocasMemoryMiddleware",

@@ -2,12 +2,16 @@
 
 from langchain_core.exceptions import ContextOverflowError, ModelTimeoutError
 
-from locas_agent.errors import LocasError, TurnTooLong
+from locas_agent.errors import ConfigurationError, LocasError, TurnTooLong
 
 
 class PromptTooLong(TurnTooLong, ContextOverflowError):
-    """The messages do not fit into the backbone's context."""
+    """The messages do not fit into the backbone's context, or one is too long to become a turn."""
 
 
 class AnswerTimeout(LocasError, ModelTimeoutError):
     """The answer was not written within the time it was given."""
+
+
+class ForeignThread(ConfigurationError):
+    """A user called in a thread that another user began."""

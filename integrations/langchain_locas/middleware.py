@@ -6,25 +6,35 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
+from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse, ToolCallRequest
+from langchain_core.messages import RemoveMessage, ToolMessage
 from langgraph.config import get_config
 from langgraph.runtime import Runtime
+from langgraph.types import Command
 
 from langchain_locas.caller import USER_ID, caller
 from langchain_locas.chat_model import ChatLocas
+from langchain_locas.errors import ForeignThread
+from langchain_locas.marks import NOBODY, Marks, ThreadState
 from langchain_locas.recording import Thread, live, record
-from locas_agent import AgentMemory
+from locas_agent import AgentMemory, UserMemory
 from locas_agent.errors import ConfigurationError
 
 
-class LocasMemoryMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
+class LocasMemoryMiddleware(AgentMiddleware[ThreadState, Any, Any]):
     """Name the user to the model, cut its prompt to the live window, and journal each message once.
 
     The user is looked for in the run's context (`context={"user_id": ...}`), then the server's authenticated user, then `configurable`.
     A message is journalled under its thread and its id: before the model is called, so that a question survives an error, and after the
-    agent has ended. Retries, resumed threads and other processes find it journalled.
+    agent has ended. Retries, resumed threads and other processes find it journalled. A message edited under its id replaces its turn.
 
-    The checkpoint keeps every message. The model sees the newest exchanges and those not learnt yet; what was forgotten it does not see.
+    A thread belongs to the user who began it; anybody else's call is refused with `ForeignThread`, and leaves nothing in the thread. With
+    `shared` a thread is a room: whoever speaks is journalled for themselves alone, and no answer is, since it may quote the others.
+
+    A message that the journal refuses fails the call that brings it. Later calls pass it over, with a line in the log.
+
+    The checkpoint keeps every message, and who said it, as a digest. The model sees the newest exchanges and those not learnt yet; what was
+    forgotten it does not see. Put this middleware first: what another one's `before_agent` refuses before it is put down to the next caller.
 
     A hook never trains. With `AgentMemory(consolidation="background")` the transaction that journals a turn queues what is due, for
     `locas-agent work` or `AgentMemory.work`; inline, `UserMemory.due` and `consolidate` are the program's to call between turns.
@@ -32,12 +42,33 @@ class LocasMemoryMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     Args:
         memory: the one behind the agent's `ChatLocas`.
         tenant: the application or customer the users belong to; the model's.
+        shared: whether several users may speak in one thread.
     """
 
-    def __init__(self, memory: AgentMemory, *, tenant: str = "default") -> None:
+    state_schema = ThreadState
+
+    def __init__(self, memory: AgentMemory, *, tenant: str = "default", shared: bool = False) -> None:
         super().__init__()
         self._memory = memory
         self._tenant = tenant
+        self._shared = shared
+
+    def before_agent(self, state: ThreadState, runtime: Runtime[Any]) -> dict[str, Any] | None:
+        """Put down who said what is new in the thread; take out again what one says who may not speak here."""
+        return self._opened(state, runtime, get_config())
+
+    async def abefore_agent(self, state: ThreadState, runtime: Runtime[Any]) -> dict[str, Any] | None:
+        """Do the same."""
+        return self._opened(state, runtime, get_config())
+
+    def before_model(self, state: ThreadState, runtime: Runtime[Any]) -> dict[str, Any] | None:
+        """Refuse who may not speak here, before any model reads the thread for them."""
+        self._thread(state, runtime, get_config())
+        return None
+
+    async def abefore_model(self, state: ThreadState, runtime: Runtime[Any]) -> dict[str, Any] | None:
+        """Do the same."""
+        return self.before_model(state, runtime)
 
     def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]) -> ModelResponse[Any]:
         """Journal the question, and call the model with what it has to see."""
@@ -49,20 +80,50 @@ class LocasMemoryMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         """Do the same, off the event loop."""
         return await handler(await asyncio.to_thread(self._prepared, request, get_config()))
 
-    def after_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> dict[str, Any] | None:
-        """Journal the answer."""
-        record(self._memory, self._thread(runtime, get_config()), state["messages"])
-        return None
+    def wrap_tool_call(
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], ToolMessage | Command[Any]]
+    ) -> ToolMessage | Command[Any]:
+        """Run a tool for whoever may speak here: a run that waits for a person may be resumed by somebody else."""
+        self._thread(request.state, request.runtime, get_config())
+        return handler(request)
 
-    async def aafter_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> dict[str, Any] | None:
+    async def awrap_tool_call(
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[ToolMessage | Command[Any]]]
+    ) -> ToolMessage | Command[Any]:
+        """Do the same."""
+        self._thread(request.state, request.runtime, get_config())
+        return await handler(request)
+
+    def after_agent(self, state: ThreadState, runtime: Runtime[Any]) -> dict[str, Any] | None:
+        """Journal the answer."""
+        return self._closed(state, self._thread(state, runtime, get_config()))
+
+    async def aafter_agent(self, state: ThreadState, runtime: Runtime[Any]) -> dict[str, Any] | None:
         """Do the same, off the event loop."""
-        await asyncio.to_thread(record, self._memory, self._thread(runtime, get_config()), state["messages"])
-        return None
+        return await asyncio.to_thread(self._closed, state, self._thread(state, runtime, get_config()))
+
+    def _opened(self, state: ThreadState, runtime: Runtime[Any], config: Mapping[str, Any]) -> dict[str, Any] | None:
+        marks, messages = Marks.of(state), state["messages"]
+        try:
+            user = self._user(marks, runtime, config)
+        except ConfigurationError:
+            # `before_model` says so. An error here would leave the messages in the thread, for the next caller to be taken as theirs.
+            gone = [RemoveMessage(id=str(message.id)) for message in marks.brought(messages)]
+            return {"messages": gone} if gone else None
+        # An agent inside another graph may find the messages of all its users, and no marks: nothing earlier is taken to be the caller's.
+        is_inner = "|" in str(_configurable(config).get("checkpoint_ns") or "")
+        return marks.opened(messages, user.key.digest, takes_earlier=not (self._shared or is_inner)).as_state()
+
+    def _closed(self, state: ThreadState, thread: Thread) -> dict[str, Any]:
+        recorded = record(self._memory, thread, state["messages"])
+        by = NOBODY if self._shared else thread.user.key.digest
+        return thread.marks.closed(state["messages"], by, recorded.refused).as_state()
 
     def _prepared(self, request: ModelRequest[Any], config: Mapping[str, Any]) -> ModelRequest[Any]:
         model = self._ours(request.model)
-        thread = self._thread(request.runtime, config)
-        turns = record(self._memory, thread, request.messages)
+        thread = self._thread(request.state, request.runtime, config)
+        # The state holds what was said; what other middleware makes of it for this one request is shown, and not journalled.
+        recorded = record(self._memory, thread, request.state["messages"])
         system = [request.system_message] if request.system_message is not None else []
         answer = model.answer_tokens(request.model_settings.get("max_tokens"))
 
@@ -70,7 +131,7 @@ class LocasMemoryMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             return model.get_num_tokens_from_messages([*system, *messages], request.tools)
 
         return request.override(
-            messages=live(self._memory, thread, request.messages, turns, answer_tokens=answer, count=count),  # type: ignore[arg-type]
+            messages=live(self._memory, thread, request.messages, recorded, answer_tokens=answer, count=count),  # type: ignore[arg-type]
             model_settings={**request.model_settings, USER_ID: thread.user.key.user},
         )
 
@@ -88,7 +149,27 @@ class LocasMemoryMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             raise ConfigurationError("the agent's ChatLocas has another memory or tenant than LocasMemoryMiddleware: give both the same")
         return model
 
-    def _thread(self, runtime: Runtime[Any], config: Mapping[str, Any]) -> Thread:
+    def _thread(self, state: Mapping[str, Any], runtime: Any, config: Mapping[str, Any]) -> Thread:
+        marks = Marks.of(state)
+        user = self._user(marks, runtime, config)
+        thread_id = _configurable(config).get("thread_id")
+        return Thread(user, None if thread_id is None else str(thread_id), marks, is_shared=self._shared)
+
+    def _user(self, marks: Marks, runtime: Any, config: Mapping[str, Any]) -> UserMemory:
+        """Return who speaks.
+
+        Raises:
+            ConfigurationError: nobody is named.
+            ForeignThread: another user began the thread, and it is no room.
+        """
         user = self._memory.for_user(caller(runtime, config), tenant=self._tenant)
-        thread_id = (config.get("configurable") or {}).get("thread_id")
-        return Thread(user, None if thread_id is None else str(thread_id))
+        if not self._shared and marks.owner not in (None, user.key.digest):
+            raise ForeignThread(
+                "this thread was begun by another user: give each user threads of their own, or build LocasMemoryMiddleware(shared=True) "
+                "for a room in which several speak"
+            )
+        return user
+
+
+def _configurable(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    return config.get("configurable") or {}

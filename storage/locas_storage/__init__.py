@@ -29,7 +29,7 @@ from locas_storage.keys import EnvironmentKeyProvider, FileKeyProvider, KeyProvi
 from locas_storage.learnt import Revision, RevisionDraft, StudyItem, StudyItemDraft
 from locas_storage.leases import Job, Lease
 from locas_storage.opening import SchemaVersion, check_schema, schema_version, upgrade_schema
-from locas_storage.receipts import Conversion, Receipt
+from locas_storage.receipts import Conversion, CorrectedTurn, Receipt
 from locas_storage.records import IMPORTED, AuditEntry, FoundTurn, Turn, TurnDraft, UserKey, UserState, answer_key
 from locas_storage.sql import SqlMemoryStore, open_store
 from locas_storage.verify import Fault, Verification
@@ -38,6 +38,7 @@ __all__ = [
     "IMPORTED",
     "AuditEntry",
     "Conversion",
+    "CorrectedTurn",
     "CorruptPayload",
     "EncryptionMismatch",
     "EnvironmentKeyProvider",

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from locas_storage.learnt import Revision, RevisionDraft, StudyItem
 from locas_storage.leases import Job, Lease
-from locas_storage.receipts import Receipt
+from locas_storage.receipts import CorrectedTurn, Receipt
 from locas_storage.records import AuditEntry, FoundTurn, Turn, TurnDraft, UserKey, UserState
 
 
@@ -254,6 +254,27 @@ class MemoryStore(Protocol):
             UnknownUser: the user has no turns.
             UserErased: the user was erased.
             TurnNotFound: the journal has no such turn; nothing was removed.
+        """
+        ...
+
+    def correct(self, key: UserKey, turn: int, draft: TurnDraft) -> CorrectedTurn:
+        """Forget one turn as `forget` does, and append another one in its place, in one transaction.
+
+        The new turn takes over the key of the old one, whatever the draft's key is: a late retry under that key answers with what was
+        said last. Everything else it has from the draft. It is the newest turn of the journal and waits to be learnt.
+
+        Args:
+            key: whose.
+            turn: number of the turn that is replaced.
+            draft: what is said in its place.
+
+        Returns:
+            The new turn, with the receipt of what was removed.
+
+        Raises:
+            UnknownUser: the user has no turns.
+            UserErased: the user was erased.
+            TurnNotFound: the journal has no such turn, or only its number is left; nothing was changed.
         """
         ...
 

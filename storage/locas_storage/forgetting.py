@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, select, update
 
 from locas_storage import counters, index, items, jobs, lineage, revisions, rows, rules, trail
+from locas_storage.bounds import new_item_id
 from locas_storage.columns import DbNow
 from locas_storage.receipts import Receipt
 from locas_storage.records import UserKey, UserState
@@ -35,6 +36,20 @@ def remove_turns(connection: Connection, key: UserKey, seqs: Sequence[int], now:
     for chunk in chunks(removed):
         connection.execute(update(turn).where(rows.of(turn, key), turn.c.seq.in_(chunk)).values(bare | times))
     return sorted(removed)
+
+
+def take_key(connection: Connection, key: UserKey, seq: int) -> str:
+    """Give a turn that can be read a fresh key, and return the one it had, for the turn that replaces it.
+
+    Raises:
+        TurnNotFound: only the turn's number is left.
+    """
+    here = (rows.of(turn, key), turn.c.seq == seq)
+    had = connection.scalar(select(turn.c.idem_key).where(*here, rows.shown()))
+    if had is None:
+        raise lineage.not_correctable(key, seq)
+    connection.execute(update(turn).where(*here).values(idem_key=new_item_id()))
+    return str(had)
 
 
 def purge_items(connection: Connection, key: UserKey, purged: Sequence[int]) -> int:

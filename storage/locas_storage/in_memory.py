@@ -6,7 +6,6 @@ Knows nothing of SQL; nothing outlives the process.
 import hashlib
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from locas_storage import leases, lineage, rules, words
@@ -15,7 +14,7 @@ from locas_storage.in_memory_queue import InMemoryQueue
 from locas_storage.in_memory_shelf import Shelf, utc_now
 from locas_storage.learnt import Revision, RevisionDraft, StudyItem
 from locas_storage.leases import Lease
-from locas_storage.receipts import Receipt
+from locas_storage.receipts import CorrectedTurn, Receipt
 from locas_storage.records import AuditEntry, FoundTurn, Turn, TurnDraft, UserKey, UserState
 
 
@@ -48,10 +47,7 @@ class InMemoryStore:
             for draft in drafts:
                 idem_key = draft.key or new_item_id()
                 if idem_key not in shelf.by_key:
-                    added = rules.new_turn(draft, seq=shelf.state.next_seq, key=idem_key, created_at=now)
-                    shelf.by_key[idem_key] = added
-                    shelf.turns.append(added)
-                    shelf.state = replace(shelf.state, next_seq=added.seq + 1)
+                    shelf.add(draft, key=idem_key, now=now)
                 answered.append(shelf.by_key[idem_key])
             if enqueue is not None:
                 shelf.ask(enqueue)
@@ -190,6 +186,13 @@ class InMemoryStore:
         with self._lock:
             shelf = self._of(key)
             return shelf.forget(lineage.check_forgettable(key, turns, shelf.state), "asked")
+
+    def correct(self, key: UserKey, turn: int, draft: TurnDraft) -> CorrectedTurn:
+        """See `MemoryStore.correct`."""
+        with self._lock:
+            shelf = self._of(key)
+            (seq,) = lineage.check_forgettable(key, [turn], shelf.state)
+            return shelf.correct(seq, draft)
 
     def erase(self, key: UserKey) -> Receipt:
         """See `MemoryStore.erase`."""

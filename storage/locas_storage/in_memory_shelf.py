@@ -12,8 +12,8 @@ from locas_storage import lineage, rules
 from locas_storage.bounds import new_item_id
 from locas_storage.learnt import Revision, StudyItem
 from locas_storage.leases import Job, Lease
-from locas_storage.receipts import Receipt
-from locas_storage.records import IMPORTED, AuditEntry, Turn, UserState
+from locas_storage.receipts import CorrectedTurn, Receipt
+from locas_storage.records import IMPORTED, AuditEntry, Turn, TurnDraft, UserState
 
 
 @dataclass(slots=True)
@@ -61,6 +61,14 @@ class Shelf:
         """Return the turns that may be read."""
         now = utc_now()
         return [turn for turn in self.turns if not turn.is_forgotten and (turn.expires_at is None or turn.expires_at > now)]
+
+    def add(self, draft: TurnDraft, *, key: str, now: dt.datetime) -> Turn:
+        """Add a turn to the journal."""
+        added = rules.new_turn(draft, seq=self.state.next_seq, key=key, created_at=now)
+        self.by_key[key] = added
+        self.turns.append(added)
+        self.state = replace(self.state, next_seq=added.seq + 1)
+        return added
 
     def expired(self) -> list[int]:
         """Return the turns whose time is over."""
@@ -170,6 +178,16 @@ class Shelf:
             self.ask(max([asked, *waiting]), waiting)
             rebuild = waiting[-1] if waiting else 0
         return self._receipt("forget", why, removed, plan.purged, len(gone_items), gone, self.state.head, rebuild)
+
+    def correct(self, seq: int, draft: TurnDraft) -> CorrectedTurn:
+        """Replace a turn; see `MemoryStore.correct`."""
+        old = self.turns[seq - 1]
+        if old not in self.shown_turns():
+            raise lineage.not_correctable(self.state.key, seq)
+        receipt = self.forget([seq], "corrected")
+        left = self.turns[seq - 1] = replace(self.turns[seq - 1], key=new_item_id())
+        self.by_key[left.key] = left
+        return CorrectedTurn.of(self.add(draft, key=old.key, now=utc_now()), receipt)
 
     def erase(self) -> Receipt:
         """Remove everything but the audit trail; see `MemoryStore.erase`."""

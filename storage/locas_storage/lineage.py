@@ -69,6 +69,11 @@ def check_forgettable(key: UserKey, seqs: Iterable[int], state: UserState) -> li
     return wanted
 
 
+def not_correctable(key: UserKey, seq: int) -> TurnNotFound:
+    """Return the error for correcting a turn of which only the number is left."""
+    return TurnNotFound(f"turn {seq} of user #{key.short_hash} was forgotten, there is nothing to correct; append what was said as a new turn")
+
+
 def _learnt(revisions: Sequence[Revision], head: int) -> list[Revision]:
     """Return the trained revisions that made the current memory, oldest first."""
     by_number = {revision.number: revision for revision in revisions}

@@ -1,10 +1,13 @@
-"""Owns `Receipt`: what forgetting and erasing removed, for whoever has to show it; and `Conversion`: what encrypting a database changed.
+"""Owns what a change leaves to be shown: `Receipt`, `CorrectedTurn` and `Conversion`.
 
 Knows nothing of what was in it. A digest of a forgotten text is left out on purpose: whoever guesses the text could confirm it.
 """
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Self
+
+from locas_storage.records import Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,22 @@ class Receipt:
     audit_sha256: str
     at: dt.datetime
     is_overwritten: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectedTurn(Turn):
+    """A turn that was said in the place of another one, which was forgotten in the same transaction.
+
+    Attributes:
+        receipt: what was removed.
+    """
+
+    receipt: Receipt = field(kw_only=True)
+
+    @classmethod
+    def of(cls, turn: Turn, receipt: Receipt) -> Self:
+        """Return a turn with the receipt of the one it replaces."""
+        return cls(**asdict(turn), receipt=receipt)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from locas_storage.keys import KeyProvider
 from locas_storage.learnt import Revision, RevisionDraft, StudyItem
 from locas_storage.leases import Lease
 from locas_storage.payloads import INLINE_BYTES, Keeping
-from locas_storage.receipts import Conversion, Receipt
+from locas_storage.receipts import Conversion, CorrectedTurn, Receipt
 from locas_storage.records import AuditEntry, FoundTurn, Turn, TurnDraft, UserKey, UserState
 from locas_storage.sql_forgetting import SqlForgetting
 from locas_storage.sql_queue import SqlJobQueue
@@ -182,6 +182,10 @@ class SqlMemoryStore:
     def forget(self, key: UserKey, turns: Iterable[int]) -> Receipt:
         """See `MemoryStore.forget`."""
         return self._forgetting.forget(key, turns)
+
+    def correct(self, key: UserKey, turn: int, draft: TurnDraft) -> CorrectedTurn:
+        """See `MemoryStore.correct`."""
+        return self._forgetting.correct(key, turn, draft, append=self._append_in_turn)
 
     def erase(self, key: UserKey) -> Receipt:
         """See `MemoryStore.erase`."""

@@ -11,9 +11,12 @@ from sqlalchemy import Connection, select
 
 from locas_storage import counters, forgetting, jobs, lineage, payloads, revisions
 from locas_storage.columns import DbNow
-from locas_storage.receipts import Receipt
-from locas_storage.records import UserKey, UserState
+from locas_storage.receipts import CorrectedTurn, Receipt
+from locas_storage.records import Turn, TurnDraft, UserKey, UserState
 from locas_storage.sql_queue import Transaction
+
+Append = Callable[[Connection, UserKey, Sequence[TurnDraft]], list[Turn]]
+"""Appends turns within a transaction."""
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +58,19 @@ class SqlForgetting:
             self._fault_point("forget.before_commit")
         self._fault_point("forget.after_commit")
         return self._finish(key, made, files)
+
+    def correct(self, key: UserKey, seq: int, draft: TurnDraft, *, append: Append) -> CorrectedTurn:
+        """See `MemoryStore.correct`; `append` adds the new turn within the transaction."""
+        with self._write() as connection:
+            state = counters.locked(connection, key)
+            lineage.check_forgettable(key, [seq], state)
+            idem_key = forgetting.take_key(connection, key, seq)
+            self._fault_point("correct.key")
+            made, files = self._forget(connection, state, [seq], "corrected")
+            (added,) = append(connection, key, [replace(draft, key=idem_key)])
+            self._fault_point("correct.before_commit")
+        self._fault_point("correct.after_commit")
+        return CorrectedTurn.of(added, self._finish(key, made, files))
 
     def erase(self, key: UserKey) -> Receipt:
         """See `MemoryStore.erase`."""

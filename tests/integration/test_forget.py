@@ -74,6 +74,15 @@ def test_rebuilt_memory_is_that_of_a_user_who_never_said_it(agent: AgentMemory, 
     assert items == [(item.kind, item.question, item.answer, item.teacher) for item in agent.store.study_items(agent.for_user("ben").key)]
 
 
+def test_corrected_memory_is_first_that_of_a_user_who_never_said_it(agent: AgentMemory, spared: bytes) -> None:
+    finn = agent.for_user("finn")
+    live(finn)
+    made = finn.correct(FORGOTTEN, "I live in Ostrava.")
+    assert payload(agent, finn) == spared
+    assert (made.seq, made.session) == (7, "s0")
+    assert finn.consolidate(flush=True).turns == 1  # the new words are all that is left to learn
+
+
 def test_rebuild_by_a_worker_in_another_process_is_the_same(agent: AgentMemory, spared: bytes, tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path / 'locas.db'}"
     with AgentMemory.load(agent.backbone, store, SHORT, consolidation="background") as other:

@@ -162,6 +162,63 @@ def test_forgotten_key_does_not_come_back(store: MemoryStore) -> None:
     assert [turn.content for turn in store.turns(ADA)] == ["other"]
 
 
+def test_corrected_turn_is_replaced_and_what_saw_it_is_gone(store: MemoryStore) -> None:
+    three_consolidations(store)
+    store.search(ADA, "text")  # whatever a search keeps to find turns by is there
+    said, before = store.turns(ADA)[2], counters(store)
+    new = TurnDraft("user", "other words", name="Ada", session="s", at=said.at, trust="user", token_count=7)
+    made = store.correct(ADA, 3, new)
+    assert (made.seq, made.role, made.content, made.name, made.session) == (9, "user", "other words", "Ada", "s")
+    assert (made.at, made.token_count, made.key, made.is_forgotten) == (said.at, 7, said.key, False)
+    assert (made.receipt.action, made.receipt.turns, made.receipt.revisions, made.receipt.study_items) == ("forget", (3,), (2, 3), 3)
+    assert (made.receipt.head, made.receipt.rebuild_to_seq) == (4, 6)
+
+    assert [turn.seq for turn in store.turns(ADA)] == [1, 2, 4, 5, 6, 7, 8, 9]
+    assert store.turns(ADA)[-1].content == "other words"
+    assert [found.seq for found in store.search(ADA, "other words")] == [9]
+    assert 3 not in [found.seq for found in store.search(ADA, "text 2")]
+    assert store.payload(ADA, 4) == b"first"
+    assert [kept.question for kept in store.study_items(ADA, with_retired=True)] == ["one"]
+    after = counters(store)
+    assert (after.head, after.consolidated_seq, after.next_seq) == (4, 2, 10)
+    with pytest.raises(RevisionConflict):  # whoever read the old words before may not commit
+        store.commit(ADA, draft(4, 3, 8, b"saw it", fence=before.fence))
+    (job,) = store.queue.jobs()
+    assert (job.to_seq, job.is_rebuild) == (6, True)
+    (line,) = store.audit(ADA)
+    assert (line.action, line.facts["why"], line.facts["turns"]) == ("forget", "corrected", 1)
+    assert store.commit(ADA, draft(4, 3, 9, fence=after.fence)).to_seq == 9
+
+
+def test_corrected_turn_is_known_by_its_key(store: MemoryStore) -> None:
+    store.append(ADA, [TurnDraft("user", "first words", key="k1"), TurnDraft("user", "other", key="k2")])
+    store.append(BEN, [TurnDraft("user", "ben's words", key="k1")])
+    store.correct(ADA, 1, TurnDraft("user", "second words", key="not looked at"))
+    (late,) = store.append(ADA, [TurnDraft("user", "first words", key="k1")])
+    assert (late.seq, late.content, late.is_forgotten) == (3, "second words", False)
+    made = store.correct(ADA, 3, TurnDraft("user", "third words"))
+    assert (made.seq, made.key, made.receipt.turns) == (4, "k1", (3,))
+    assert [(turn.seq, turn.content) for turn in store.turns(ADA)] == [(2, "other"), (4, "third words")]
+    assert store.append(ADA, [TurnDraft("user", "new", key="not looked at")])[0].seq == 5
+    assert [turn.content for turn in store.turns(BEN)] == ["ben's words"]
+
+
+def test_correcting_what_is_not_there_is_refused(store: MemoryStore) -> None:
+    three_consolidations(store)
+    store.append(ADA, [TurnDraft("user", "over", expires_at=dt.datetime.now(dt.UTC) - dt.timedelta(days=1))])
+    store.forget(ADA, [7])
+    state, turns, trail = store.state(ADA), store.turns(ADA), store.audit(ADA)
+    for seq in (0, 7, 9, 10, -1, 10**30):  # turn 7 is forgotten, the time of turn 9 is over
+        with pytest.raises(TurnNotFound):
+            store.correct(ADA, seq, TurnDraft("user", "other words"))
+    with pytest.raises(UnknownUser):
+        store.correct(BEN, 1, TurnDraft("user", "other words"))
+    assert (store.state(ADA), store.turns(ADA), store.audit(ADA)) == (state, turns, trail)
+    store.erase(ADA)
+    with pytest.raises(UserErased):
+        store.correct(ADA, 1, TurnDraft("user", "other words"))
+
+
 def test_forgetting_twice_changes_nothing(store: MemoryStore) -> None:
     three_consolidations(store)
     store.forget(ADA, [3, 3])

@@ -39,6 +39,7 @@ def live(folder: Path, point: str) -> None:
         "rollback": lambda: fragile.rollback(ADA, 0),
         "claim": lambda: fragile.queue.claim("victim", lease_seconds=0),
         "forget": lambda: fragile.forget(ADA, [2]),
+        "correct": lambda: fragile.correct(ADA, 2, TurnDraft("user", "corrected")),
         "erase": lambda: fragile.erase(ADA),
     }
     changes[point.partition(".")[0]]()

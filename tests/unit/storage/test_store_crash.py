@@ -15,9 +15,9 @@ import pytest
 from crash_worker import LATE
 from storage_samples import ADA, broken_invariants, draft, item
 
-from locas_storage import SqlMemoryStore, UserErased, UserState, sql, sql_forgetting, sql_queue, sql_revisions
+from locas_storage import SqlMemoryStore, TurnDraft, UserErased, UserState, sql, sql_forgetting, sql_queue, sql_revisions
 
-CHANGES = {sql: ["append"], sql_revisions: ["commit", "rollback"], sql_queue: ["claim"], sql_forgetting: ["forget", "erase"]}
+CHANGES = {sql: ["append"], sql_revisions: ["commit", "rollback"], sql_queue: ["claim"], sql_forgetting: ["forget", "correct", "erase"]}
 POINTS = sorted(
     {point for module in CHANGES for point in re.findall(r'_fault_point\("([a-z_.]+)"\)', Path(module.__file__).read_text(encoding="utf-8"))}
 )
@@ -107,6 +107,23 @@ def test_forgetting_cut_short_forgets_all_or_nothing(wrecks: Path, point: str) -
     assert again.turns == (() if is_done else (2,))
     assert again.is_overwritten
     assert [job.is_rebuild for job in store.queue.jobs()] == [True]
+    store.close()
+    assert broken_invariants(path) == []
+    assert_nowhere(path, b"acknowledged", b"text 1")
+
+
+@pytest.mark.parametrize("point", [point for point in POINTS if point.startswith("correct.")])
+def test_correction_cut_short_replaces_all_or_nothing(wrecks: Path, point: str) -> None:
+    path = wrecks / f"{point}.db"
+    assert broken_invariants(path) == []
+    store = SqlMemoryStore(f"sqlite:///{path}")
+    is_done = point == "correct.after_commit"
+    old, new = ["text 0", "text 1", "text 2"], ["text 0", "text 2", "corrected"]
+    assert [turn.content for turn in store.turns(ADA)] == (new if is_done else old)
+    assert (counters(store).head, counters(store).consolidated_seq) == ((2, 0) if is_done else (1, 2))
+    if not is_done:
+        store.correct(ADA, 2, TurnDraft("user", "corrected"))  # the retry ends it
+    assert [turn.content for turn in store.turns(ADA)] == new
     store.close()
     assert broken_invariants(path) == []
     assert_nowhere(path, b"acknowledged", b"text 1")

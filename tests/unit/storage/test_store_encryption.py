@@ -304,6 +304,15 @@ def test_forgotten_turns_stay_forgotten(store: SqlMemoryStore) -> None:
     assert store.verify().is_sound
 
 
+def test_corrected_turn_is_encrypted_as_the_old_one_was(store: SqlMemoryStore) -> None:
+    tell(store)
+    made = store.correct(ADA, 2, TurnDraft("user", "another secret"))
+    assert [turn.content for turn in store.turns(ADA)][-1] == made.content == "another secret"
+    with store._database.read() as connection:
+        assert all(b"secret" not in bytes(content) for content in connection.scalars(text("SELECT content FROM lm_turn")))
+    assert store.verify().is_sound
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o666, 0o610])
 def test_key_file_that_others_may_use_is_refused(key_file: Path, mode: int) -> None:
     assert key_file.stat().st_mode & 0o777 == 0o600

@@ -1,0 +1,121 @@
+"""Correcting a turn: what was said at first is gone, what is said instead is learnt. A stand-in learns in no time; the store is a real file."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from locas_agent import AgentMemory, Backbone
+from locas_agent.errors import ConfigurationError, InvalidTurn, TurnNotFound, TurnTooLong
+from locas_agent.results import Work
+from locas_storage import IMPORTED, SqlMemoryStore
+from tests.unit.agent.teaching import QuickLearner, quick_agent
+
+MakeAgent = Callable[..., AgentMemory]
+MAY = dt.datetime(2026, 5, 4, 10, 0, tzinfo=dt.UTC)
+
+
+@pytest.fixture
+def make_agent(backbone: Backbone, tmp_path: Path) -> Iterator[MakeAgent]:
+    made: list[AgentMemory] = []
+
+    def make(consolidation: str = "inline") -> AgentMemory:
+        made.append(quick_agent(backbone, SqlMemoryStore(f"sqlite:///{tmp_path / 'locas.db'}"), consolidation))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for agent in made:
+        agent.close()
+
+
+def lessons(agent: AgentMemory) -> list[tuple[str, ...]]:
+    assert isinstance(agent.learner, QuickLearner)
+    return agent.learner.lessons
+
+
+def test_what_was_learnt_from_the_old_text_is_gone_and_the_new_text_is_learnt(make_agent: MakeAgent) -> None:
+    agent = make_agent()
+    ada = agent.for_user("ada")
+    for text in ("I park on level 3.", "I like tea.", "I row."):
+        ada.add("user", text)
+    ada.consolidate(flush=True)
+    made = ada.correct(1, "I park on level 5.")
+    assert (made.content, made.receipt.turns, made.receipt.revisions, made.receipt.rebuild_to_seq) == ("I park on level 5.", (1,), (1,), 3)
+    assert lessons(agent)[1:] == [("I like tea.", "I row.")]  # rebuilt as if it had never been said
+    assert [turn.content for turn in ada.turns()] == ["I like tea.", "I row.", "I park on level 5."]
+    assert not any("level 3" in item.answer for item in agent.store.study_items(ada.key, with_retired=True))
+    assert ada.search("level")[0].seq == made.seq
+    assert ada.consolidate(flush=True).admitted
+    assert lessons(agent)[-1] == ("I park on level 5.",)
+    assert agent.store.queue.jobs() == []
+
+
+def test_new_turn_has_all_but_the_text_of_the_old_one(make_agent: MakeAgent) -> None:
+    agent = make_agent()
+    ada = agent.for_user("ada")
+    ends = dt.datetime.now(dt.UTC) + dt.timedelta(days=1)
+    old = ada.add("assistant", "It is on level 3.", at=MAY, session="s", name="Bot", key="k", trust="tool", expires_at=ends)
+    new = ada.correct(old, "It is on level 5, behind the lift.")
+    same = ("role", "at", "session", "name", "key", "trust", "expires_at")
+    assert [getattr(new, name) for name in same] == [getattr(old, name) for name in same]
+    assert new.token_count > old.token_count > 0
+    assert ada.add("assistant", "It is on level 3.", key="k").seq == new.seq  # a late retry brings nothing back
+    assert ada.correct(new.seq, "On the roof.").key == "k"
+    assert [turn.content for turn in ada.turns()] == ["On the roof."]
+
+
+def test_rebuild_is_left_to_a_worker_where_one_learns(make_agent: MakeAgent) -> None:
+    agent = make_agent("background")
+    ada = agent.for_user("ada")
+    for text in ("one", "two"):
+        ada.add("user", text)
+    ada.consolidate(flush=True)
+    asyncio.run(ada.acorrect(1, "uno"))
+    assert ada.reply("x").used_memory is False  # detached at once
+    assert len(lessons(agent)) == 1
+    assert agent.work() == Work(admitted=1)
+    assert lessons(agent)[1] == ("two",)
+
+
+@pytest.mark.parametrize(
+    ("turn", "text", "error"),
+    [
+        (9, "other", TurnNotFound),
+        (2, "other", TurnNotFound),
+        (3, "other", ConfigurationError),
+        (1, "a\x00b", InvalidTurn),
+        (1, "\ud83d", InvalidTurn),
+        (1, "word " * 9000, TurnTooLong),
+    ],
+    ids=["none", "forgotten", "imported", "NUL", "surrogate", "too long"],
+)
+def test_what_cannot_be_corrected_changes_nothing(make_agent: MakeAgent, turn: int, text: str, error: type[Exception]) -> None:
+    ada = make_agent().for_user("ada")
+    ada.add("user", "one")
+    ada.add("user", "two")
+    ada.add("system", "stands for a memory", trust=IMPORTED)
+    ada.forget(2)
+    before = ada.turns()
+    with pytest.raises(error):
+        ada.correct(turn, text)
+    assert ada.turns() == before
+
+
+def test_rebuild_that_nobody_waited_for_is_done_by_the_next_consolidation(make_agent: MakeAgent) -> None:
+    agent = make_agent()
+    ada = agent.for_user("ada")
+    for text in ("one", "two"):
+        ada.add("user", text)
+    ada.consolidate(flush=True)
+    made = ada.correct(1, "uno", wait=False)
+    assert made.receipt.rebuild_to_seq == 2
+    assert len(lessons(agent)) == 1
+    assert ada.consolidate(flush=True).admitted
+    assert lessons(agent)[1:] == [("two", "uno")]
+    agent.work()
+    assert agent.store.queue.jobs() == []
+    assert ada.revisions()[-1].to_seq == made.seq
