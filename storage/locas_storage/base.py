@@ -139,6 +139,20 @@ class MemoryStore(Protocol):
         """
         ...
 
+    def known(self, key: UserKey, idem_keys: Iterable[str]) -> list[Turn]:
+        """Return the turns that were said under these keys, in ascending order; one that was forgotten is returned as what is left of it.
+
+        What this reads does not grow with the journal.
+
+        Args:
+            key: whose.
+            idem_keys: any strings; one under which nothing was said adds nothing.
+
+        Raises:
+            CorruptPayload: a turn's text differs from its digest.
+        """
+        ...
+
     def search(self, key: UserKey, text: str, *, limit: int = 10) -> list[FoundTurn]:
         """Return the user's turns that share a word with a text, best first; of equally good ones the newer first.
 

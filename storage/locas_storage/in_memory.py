@@ -65,6 +65,13 @@ class InMemoryStore:
             found = [turn for turn in shelf.shown_turns() if turn.seq > after and (upto is None or turn.seq <= upto)] if shelf else []
             return found if newest is None else found[max(0, len(found) - newest) :]
 
+    def known(self, key: UserKey, idem_keys: Iterable[str]) -> list[Turn]:
+        """See `MemoryStore.known`."""
+        with self._lock:
+            shelf = self._shelves.get(key)
+            found = [shelf.by_key[one] for one in rules.possible_keys(idem_keys) if one in shelf.by_key] if shelf else []
+        return sorted(found, key=lambda one: one.seq)
+
     def search(self, key: UserKey, text: str, *, limit: int = 10) -> list[FoundTurn]:
         """See `MemoryStore.search`."""
         check_query(text, limit)

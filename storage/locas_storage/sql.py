@@ -108,6 +108,14 @@ class SqlMemoryStore:
         with self._read() as connection:
             return journal.turns(connection, key, self._vault.seal(connection, key), after=after, upto=upto, newest=newest)
 
+    def known(self, key: UserKey, idem_keys: Iterable[str]) -> list[Turn]:
+        """See `MemoryStore.known`."""
+        possible = rules.possible_keys(idem_keys)
+        if not possible:
+            return []
+        with self._read() as connection:
+            return sorted(journal.known(connection, key, possible, self._vault.seal(connection, key)), key=lambda one: one.seq)
+
     def search(self, key: UserKey, text: str, *, limit: int = 10) -> list[FoundTurn]:
         """See `MemoryStore.search`."""
         check_query(text, limit)
