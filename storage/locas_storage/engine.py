@@ -220,7 +220,7 @@ class Database:
             raise named(error, self.name) from without_values(error)
 
 
-def shown_url(url: str | URL) -> str:
+def shown_url(url: str | Path | URL) -> str:
     """Return a database's URL as messages, logs and traces may show it: without password and options.
 
     Options are left out since some are secrets too. Of what is no URL, or one in which password and host cannot be told apart,
@@ -233,13 +233,15 @@ def shown_url(url: str | URL) -> str:
     return parsed.set(query={}).render_as_string(hide_password=True)
 
 
-def _parsed(url: str | URL) -> URL:
-    """Parse a URL; unlike SQLAlchemy's own errors, those of this quote nothing of it.
+def _parsed(url: str | Path | URL) -> URL:
+    """Parse a URL, a path being that of an SQLite file; unlike SQLAlchemy's own errors, those of this quote nothing of it.
 
     Raises:
         ArgumentError: it is none, or holds a character that would have to be escaped: what SQLAlchemy takes for host or port is then
             a part of the password.
     """
+    if isinstance(url, Path):
+        return URL.create("sqlite", database=str(url))
     if not isinstance(url, str | URL):
         raise ArgumentError(f"a URL is a text, got {type(url).__name__}")
     try:
