@@ -1,14 +1,13 @@
 """One answer with one user's memory attached: what is asked of the backbone, what it was answered from. Stores nothing.
 
-Knows no LangChain: chat messages in, text and figures out.
+Knows no LangChain: tokens in, text and figures out.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from langchain_locas.errors import AnswerTimeout, PromptTooLong
 from langchain_locas.tool_calls import Call, begins_with_call
@@ -24,9 +23,12 @@ class Question:
     """What is asked, by whom, and how the answer is drawn."""
 
     user: UserKey
-    messages: Sequence[Mapping[str, Any]] = field(repr=False)
+    prompt: Sequence[int] = field(repr=False)
+    """What is asked, as the backbone's chat template writes it, in tokens."""
     max_tokens: int
-    tools: Sequence[Mapping[str, Any]] = ()
+    left_out: int = 0
+    """Messages that are not in the prompt since it would not have held them; the user's journal has them."""
+    has_tools: bool = False
     must_call: Sequence[str] = ()
     """The answer has to call one of these tools; empty leaves it to the backbone."""
     temperature: float = 0.0
@@ -45,6 +47,7 @@ class Answer:
         answer_tokens: tokens generated.
         revision: number of the revision that is current; None before the first.
         used_memory: whether a memory was attached.
+        left_out: messages of the user's journal for which the prompt had no room.
         pending_turns: turns of the user that left the window and wait to be learnt.
     """
 
@@ -59,8 +62,8 @@ class Answer:
         self._agent = agent
         self._question = question
         self._memory = agent.batch_of([memory])
-        self._prompt = agent.backbone.encode_chat(question.messages, tools=question.tools or None)
-        self.prompt_tokens = len(self._prompt)
+        self.prompt_tokens = len(question.prompt)
+        self.left_out = question.left_out
 
     def __iter__(self) -> Iterator[str]:
         """Yield pieces of text as they come.
@@ -70,7 +73,7 @@ class Answer:
             AnswerTimeout: it took longer than it was given.
         """
         question = self._question
-        writing = Writing(question.stop, has_tools=bool(question.tools))
+        writing = Writing(question.stop, has_tools=question.has_tools)
         for piece in self._pieces():
             if shown := writing.take(piece):
                 yield shown
@@ -93,7 +96,7 @@ class Answer:
         agent, question = self._agent, self._question
         deadline = None if question.timeout_seconds is None else time.monotonic() + question.timeout_seconds
         tokens = agent.engine.stream(
-            self._prompt, memory=self._memory, max_new_tokens=max(1, self._room), temperature=question.temperature, seed=question.seed,
+            question.prompt, memory=self._memory, max_new_tokens=max(1, self._room), temperature=question.temperature, seed=question.seed,
             allowed=begins_with_call(agent.backbone, question.must_call) if question.must_call else None,
         )  # fmt: skip
         try:

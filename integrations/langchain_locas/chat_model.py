@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Self, cast
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, cast
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
@@ -21,22 +22,29 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FieldSerializationInfo,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    field_serializer,
+    model_validator,
+)
 
 from langchain_locas.answering import Answer, Question
 from langchain_locas.caller import NO_USER, USER_ID, checked, in_config
+from langchain_locas.fitting import prompt_of
 from langchain_locas.messages import to_chat
 from langchain_locas.opening import Opening, profile_of
+from langchain_locas.options import StoreUrl, check_options, refused, secret, stop_words, without_values
 from langchain_locas.tool_calls import must_call, require_tools
 from locas_agent import AgentMemory, UserKey
 from locas_agent.errors import ConfigurationError
+from locas_storage.bounds import check_text
 
 DEFAULT_MODEL, DEFAULT_STORE = "tiny", "sqlite:///locas.db"
-
-_OPTIONS = frozenset(
-    {USER_ID, "model", "temperature", "max_tokens", "seed", "timeout", "tools", "tool_choice", "stream", "ls_structured_output_format"}
-)
-"""What a call may carry. An option that would do nothing is refused, so that nobody relies on it."""
 
 _STANDARD = frozenset({"api_key", "max_retries"})
 """What LangChain's interface gives every constructor and a model in this process has no use for."""
@@ -52,6 +60,9 @@ class ChatLocas(BaseChatModel):
         model: "tiny" (bundled), a folder, or a hub id.
         fields: see the fields below.
 
+    Raises:
+        ConfigurationError: an unknown option, or a value that an option cannot have; it is not quoted.
+
     Example:
         ``ChatLocas("tiny").invoke("What is my dog called?", user_id="ada")``
     """
@@ -62,8 +73,8 @@ class ChatLocas(BaseChatModel):
     """Who is answered when a call names nobody; only for a program with one user."""
     tenant: str = "default"
     """The application or customer the users belong to."""
-    store: str = DEFAULT_STORE
-    """SQLAlchemy URL of the database; "sqlite://" is one in memory."""
+    store: Annotated[StoreUrl | Path | None, BeforeValidator(secret)] = StoreUrl(DEFAULT_STORE)
+    """What `AgentMemory.load` takes: SQLAlchemy URL of the database, "sqlite://" for one in memory, or a path. It is kept as a secret."""
     memory: AgentMemory | None = Field(default=None, exclude=True, repr=False)
     """A ready memory, shared by reference; decides model, store, device and dtype."""
     device: str | None = None
@@ -76,22 +87,37 @@ class ChatLocas(BaseChatModel):
     """Longest answer, in tokens; the memory's configuration decides unless given."""
     seed: int = 0
     """Seed of sampling: the same call with the same seed gives the same answer."""
-    stop: list[str] | None = Field(default=None, alias="stop_sequences")
-    """Words before which an answer ends."""
+    stop: Annotated[list[str] | None, BeforeValidator(lambda given: None if given is None else stop_words(given))] = Field(
+        default=None, alias="stop_sequences"
+    )
+    """The word, or the words, before which an answer ends."""
     timeout: float | None = None
     """Longest time for an answer, in seconds."""
     streaming: bool = False
     """Whether `invoke` tells callbacks of the answer while it is written."""
     opening: Opening = Field(default_factory=Opening, exclude=True, repr=False)
 
-    model_config = ConfigDict(populate_by_name=True, arbitrary_types_allowed=True, protected_namespaces=())
+    model_config = ConfigDict(populate_by_name=True, arbitrary_types_allowed=True, protected_namespaces=(), hide_input_in_errors=True)
 
     def __init__(self, model: str = DEFAULT_MODEL, **fields: Any) -> None:
-        super().__init__(model=model, **fields)
+        try:
+            super().__init__(model=model, **fields)
+        except ValidationError as error:
+            raise refused(error) from None
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _without_values(cls, fields: Any, validated: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return validated(fields)
+        except ValidationError as error:
+            raise without_values(error) from None
 
     @model_validator(mode="before")
     @classmethod
-    def _known(cls, fields: dict[str, Any]) -> dict[str, Any]:
+    def _known(cls, fields: Any) -> Any:
+        if not isinstance(fields, Mapping):
+            return fields
         names = {name for field, info in cls.model_fields.items() for name in (field, info.alias) if name}
         if unknown := sorted(set(fields) - names - _STANDARD):
             raise ConfigurationError(f"a ChatLocas with {', '.join(unknown)}, which it does not know: see help(ChatLocas) for its options")
@@ -101,15 +127,30 @@ class ChatLocas(BaseChatModel):
     def _one_source(self) -> Self:
         if self.memory is None:
             return self
-        if self.model not in (DEFAULT_MODEL, self.memory.backbone.name) or self.store != DEFAULT_STORE:
+        if self.model not in (DEFAULT_MODEL, self.memory.backbone.name) or self.store != StoreUrl(DEFAULT_STORE):
             raise ConfigurationError("memory was given beside model or store: it has a backbone and a store already, give one or the others")
         self.model = self.memory.backbone.name
         return self
 
+    # A copy or an assignment is validated by nobody, so what is shown is masked once more.
+
+    @field_serializer("store")
+    def _shown(self, store: object, info: FieldSerializationInfo) -> object:
+        shown = secret(store)
+        return str(shown) if info.mode_is_json() and shown is not None else shown
+
+    def __repr_args__(self) -> Any:
+        return [(name, secret(value) if name == "store" else value) for name, value in super().__repr_args__()]
+
+    @property
+    def lc_secrets(self) -> dict[str, str]:
+        """Name the field that a subclass which LangChain serializes must leave out."""
+        return {"store": "LOCAS_STORE"}
+
     @property
     def agent_memory(self) -> AgentMemory:
         """The memory behind this model, loaded if it was not yet: for middleware, histories, tools, and to consolidate."""
-        memory = self.memory or self.opening.get(self.model, self.store, self.device, self.dtype)
+        memory = self.memory or self.opening.get(self.model, secret(self.store), self.device, self.dtype)
         if self.profile is None:
             self.profile = profile_of(memory.backbone)
         return memory
@@ -211,16 +252,18 @@ class ChatLocas(BaseChatModel):
         return generate_from_stream(self._stream(messages, stop, None, **kwargs))
 
     def _question(self, messages: Sequence[BaseMessage], stop: Sequence[str] | None, kwargs: Mapping[str, Any]) -> Question:
-        _check_options(kwargs)
+        check_options(kwargs)
         if not messages:
             raise ConfigurationError("a call without messages: there is nothing to answer")
         if kwargs.get("model", self.model) != self.model:
             raise ConfigurationError("a call named another model: a memory belongs to one backbone, build another ChatLocas")
-        tools = kwargs.get("tools") or ()
+        tools, user = kwargs.get("tools") or (), self._key(kwargs)
+        max_tokens = self.answer_tokens(kwargs.get("max_tokens"))
+        prompt, left_out = prompt_of(self.agent_memory, user, messages, tools, answer_tokens=max_tokens)
         return Question(
-            user=self._key(kwargs), messages=to_chat(messages), tools=tools, must_call=must_call(kwargs.get("tool_choice"), tools),
-            max_tokens=self.answer_tokens(kwargs.get("max_tokens")), temperature=kwargs.get("temperature", self.temperature) or 0.0,
-            seed=kwargs.get("seed", self.seed), stop=stop or self.stop or (), timeout_seconds=kwargs.get("timeout", self.timeout),
+            user=user, prompt=prompt, left_out=left_out, has_tools=bool(tools), must_call=must_call(kwargs.get("tool_choice"), tools),
+            max_tokens=max_tokens, temperature=kwargs.get("temperature", self.temperature) or 0.0, seed=kwargs.get("seed", self.seed),
+            stop=stop_words(stop or self.stop or ()), timeout_seconds=kwargs.get("timeout", self.timeout),
         )  # fmt: skip
 
     def _last_chunk(self, answer: Answer) -> AIMessageChunk:
@@ -234,6 +277,7 @@ class ChatLocas(BaseChatModel):
             response_metadata={
                 "model_name": self.model, "model_provider": "locas", "finish_reason": answer.finish_reason,
                 "memory_revision": answer.revision, "used_memory": answer.used_memory, "pending_turns": answer.pending_turns,
+                "left_out_messages": answer.left_out,
             },
         )  # fmt: skip
 
@@ -255,7 +299,7 @@ class ChatLocas(BaseChatModel):
         Raises:
             ConfigurationError: the chat template cannot call tools, `tool_choice` names none of them, or an option is unknown.
         """
-        _check_options(kwargs)
+        check_options(kwargs)
         require_tools(self.agent_memory.backbone)
         schemas = [convert_to_openai_tool(tool) for tool in tools]
         must_call(tool_choice, schemas)
@@ -280,7 +324,12 @@ class ChatLocas(BaseChatModel):
         return None if self.memory is None else profile_of(self.memory.backbone)  # else when it is loaded
 
     def get_token_ids(self, text: str) -> list[int]:
-        """Return the backbone's token ids of a text."""
+        """Return the backbone's token ids of a text.
+
+        Raises:
+            InvalidTurn: it is no text that a turn can hold.
+        """
+        check_text("text", text)
         return self.agent_memory.backbone.encode(text)
 
     def get_num_tokens_from_messages(
@@ -289,8 +338,3 @@ class ChatLocas(BaseChatModel):
         """Return how many tokens a prompt of these messages and tools takes, template and all."""
         schemas = [convert_to_openai_tool(tool) for tool in tools or ()]
         return len(self.agent_memory.backbone.encode_chat(to_chat(messages), tools=schemas or None))
-
-
-def _check_options(kwargs: Mapping[str, Any]) -> None:
-    if unknown := sorted(set(kwargs) - _OPTIONS):
-        raise ConfigurationError(f"a call with {', '.join(unknown)}: ChatLocas knows {', '.join(sorted(_OPTIONS))}; leave the others out")

@@ -8,10 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from langchain_classic.base_memory import BaseMemory
-from langchain_core.messages import get_buffer_string
-from pydantic import ConfigDict, Field
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, get_buffer_string
+from pydantic import ConfigDict, Field, ValidationError
 
+from langchain_locas.keeping import keep
 from langchain_locas.messages import from_turns
+from langchain_locas.options import refused
 from locas_agent import AgentMemory, UserMemory
 from locas_agent.errors import ConfigurationError
 
@@ -31,6 +33,9 @@ class LocasMemory(BaseMemory):
         input_key: which input the user said; needed where a chain has several.
         output_key: which output the assistant said; needed where a chain has several.
         return_messages: whether the variable holds messages rather than text.
+
+    Raises:
+        ConfigurationError: an unknown option, or a value of another type.
     """
 
     memory: AgentMemory = Field(exclude=True, repr=False)
@@ -42,7 +47,13 @@ class LocasMemory(BaseMemory):
     output_key: str | None = None
     return_messages: bool = False
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", hide_input_in_errors=True)
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise refused(error) from None
 
     @property
     def memory_variables(self) -> list[str]:
@@ -54,12 +65,19 @@ class LocasMemory(BaseMemory):
         messages = from_turns(self.memory.replies.layout(self._user.key).prompt_turns)
         return {self.memory_key: messages if self.return_messages else get_buffer_string(messages)}
 
-    def save_context(self, inputs: dict[str, Any], outputs: dict[str, str]) -> None:
-        """Journal what the user said and what was answered."""
+    def save_context(self, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
+        """Journal what the user said and what was answered, both or, where one is refused, neither.
+
+        A value may be a text, a message, or several of them; a message speaks for itself, by its role and its id.
+
+        Raises:
+            ConfigurationError: a value is nothing of that, or it cannot be told which one was said.
+            InvalidTurn: text that cannot be stored.
+            TurnTooLong: a message does not fit into the backbone's context beside an answer.
+        """
         said = _only({name: value for name, value in inputs.items() if name != self.memory_key}, self.input_key, "input_key")
         answered = _only(outputs, self.output_key, "output_key")
-        for role, text in (("user", said), ("assistant", answered)):
-            self._user.add(role, text, session=self.session_id)
+        keep(self.memory, self._user.key, self.session_id, [*_messages(said, HumanMessage), *_messages(answered, AIMessage)])
 
     def clear(self) -> None:
         """Forget the session, or without a session_id every turn of the user, and what was learnt from them."""
@@ -72,9 +90,22 @@ class LocasMemory(BaseMemory):
         return self.memory.for_user(self.user_id, tenant=self.tenant)
 
 
-def _only(values: dict[str, Any], key: str | None, option: str) -> str:
+def _only(values: dict[str, Any], key: str | None, option: str) -> object:
     """Return the value of a key, or the only one."""
     names = [key] if key is not None else list(values)
     if len(names) != 1 or names[0] not in values:
         raise ConfigurationError(f"{option} is {key!r}, the chain has {', '.join(sorted(values)) or 'none'}: name the one that was said")
-    return str(values[names[0]])
+    return values[names[0]]
+
+
+def _messages(value: object, speaker: type[HumanMessage | AIMessage]) -> list[BaseMessage]:
+    """Return what a chain was told or answered as messages; a bare text is the speaker's."""
+    if isinstance(value, str):
+        return [speaker(value)]
+    if isinstance(value, BaseMessage):
+        return [value]
+    if isinstance(value, list | tuple):
+        return [message for one in value for message in _messages(one, speaker)]
+    raise ConfigurationError(
+        f"a chain was told or answered a {type(value).__name__}, expected a text or messages: name another key, or give its text"
+    )

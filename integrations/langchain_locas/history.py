@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from langchain_core.chat_history import BaseChatMessageHistory
-from langchain_core.messages import BaseMessage, HumanMessage
+from langchain_core.messages import BaseMessage
 
-from langchain_locas.messages import from_turns, is_said, role_of, text_of, turn_key
+from langchain_locas.keeping import keep
+from langchain_locas.messages import from_turns
 from locas_agent import AgentMemory, Turn
 
 
@@ -18,7 +19,9 @@ class LocasChatMessageHistory(BaseChatMessageHistory):
     """The transcript of one user's session, in the journal.
 
     What a person or the assistant said is kept, in words; calls of tools and their results are not. A message that has an id is one turn,
-    however often it is added.
+    however often it is added; after it was forgotten, adding it again says it anew.
+
+    `messages` holds all of the session. When that is more than the backbone's context, `ChatLocas` leaves the oldest out of the prompt.
 
     Args:
         user_id: whose.
@@ -28,6 +31,7 @@ class LocasChatMessageHistory(BaseChatMessageHistory):
     """
 
     def __init__(self, user_id: str, session_id: str, *, memory: AgentMemory, tenant: str = "default") -> None:
+        self._memory = memory
         self._user = memory.for_user(user_id, tenant=tenant)
         self._session = session_id
 
@@ -37,14 +41,14 @@ class LocasChatMessageHistory(BaseChatMessageHistory):
         return from_turns(self._turns())
 
     def add_messages(self, messages: Sequence[BaseMessage]) -> None:
-        """Journal messages, oldest first."""
-        read_before = {turn.key for turn in self._turns()}
-        for message in messages:
-            if not is_said(message) or message.id in read_before:
-                continue
-            key = None if message.id is None else turn_key(self._session, message.id)
-            name = message.name if isinstance(message, HumanMessage) else None
-            self._user.add(role_of(message), text_of(message), name=name, session=self._session, key=key)
+        """Journal messages, oldest first: all of them or, where one is refused, none.
+
+        Raises:
+            ConfigurationError: a message has no role that is known, or holds something else than text.
+            InvalidTurn: text that cannot be stored.
+            TurnTooLong: a message does not fit into the backbone's context beside an answer.
+        """
+        keep(self._memory, self._user.key, self._session, messages)
 
     def clear(self) -> None:
         """Forget the session: its text, and what was learnt from it. To begin another conversation, take another session_id instead."""

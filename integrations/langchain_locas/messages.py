@@ -9,58 +9,90 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, FunctionMessage, HumanMessage, SystemMessage, ToolMessage
 
+from langchain_locas.tool_calls import storable
 from locas_agent.errors import ConfigurationError
-from locas_storage import Turn
+from locas_storage import Turn, TurnDraft
+from locas_storage.bounds import check_text
 
 _ROLES: tuple[tuple[type[BaseMessage], str], ...] = (
     (SystemMessage, "system"),
     (HumanMessage, "user"),
     (AIMessage, "assistant"),
     (ToolMessage, "tool"),
+    (FunctionMessage, "tool"),
 )
+_NAMED = {
+    "system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant", "ai": "assistant", "tool": "tool",
+    "function": "tool",
+}  # fmt: skip
+"""What the role of a `ChatMessage` means; the names are those that LangChain itself takes for messages."""
 _MESSAGES: dict[str, type[BaseMessage]] = {"system": SystemMessage, "user": HumanMessage, "assistant": AIMessage}
 
 
 def role_of(message: BaseMessage) -> str:
-    """Return the role of a message in a chat template.
+    """Return who speaks in a message: "system", "user", "assistant" or "tool".
+
+    Everything that asks who speaks asks here, so that what is answered is what is journalled.
 
     Raises:
-        ConfigurationError: there is none for it.
+        ConfigurationError: it is none of them.
     """
-    role = message.role if isinstance(message, ChatMessage) else next((role for kind, role in _ROLES if isinstance(message, kind)), None)
-    if role not in ("system", "user", "assistant", "tool"):
-        raise ConfigurationError(f"a message of type {message.type!r} has no place in a chat: expected system, human, ai or tool messages")
+    if isinstance(message, ChatMessage):
+        role = _NAMED.get(message.role)
+    else:
+        role = next((role for kind, role in _ROLES if isinstance(message, kind)), None)
+    if role is None:
+        what = "a ChatMessage whose role is another" if isinstance(message, ChatMessage) else f"a message of type {message.type!r}"
+        raise ConfigurationError(f"{what} has no place in a chat: expected system, human, ai or tool messages, or one of {', '.join(_NAMED)} as role")
     return role
 
 
 def text_of(message: BaseMessage) -> str:
-    """Return the text of a message. What a model wrote beside text (calls, thoughts) is left out, what a person sent is not.
+    """Return the text of a message as LangChain's own `text` joins it. What a model wrote beside text (calls, thoughts) is left out.
 
     Raises:
-        ConfigurationError: a person's or a tool's message holds something else than text.
+        ConfigurationError: somebody else's message holds something else than text.
     """
-    if isinstance(message.content, str):
-        return message.content
-    parts: list[str] = []
-    for block in message.content:
-        kind = "text" if isinstance(block, str) else str(block.get("type"))
-        if kind == "text":
-            parts.append(block if isinstance(block, str) else str(block.get("text", "")))
-        elif not isinstance(message, AIMessage):
-            raise ConfigurationError(f"a {message.type} message holds a block of type {kind!r}: a backbone reads text only, describe it in words")
-    return "\n".join(parts)
+    if not isinstance(message.content, str) and role_of(message) != "assistant":
+        kinds = (block.get("type") for block in message.content if not isinstance(block, str))
+        if other := next((kind for kind in kinds if kind not in (None, "text")), None):
+            raise ConfigurationError(f"a {message.type} message holds a block of type {other!r}: a backbone reads text only, describe it in words")
+    return str(message.text)
+
+
+def name_of(message: BaseMessage) -> str | None:
+    """Return the name of the person who speaks, None if none is given or no person speaks."""
+    return message.name if role_of(message) == "user" else None
 
 
 def is_said(message: BaseMessage) -> bool:
-    """Tell whether somebody said this: a person or the assistant, in words. A middleware's summary is no turn of the user."""
+    """Tell whether somebody said this: a person or the assistant, in words. A middleware's summary is no turn of the user.
+
+    Raises:
+        ConfigurationError: there is no such role, or a person's message holds something else than text.
+    """
     is_summary = "lc_source" in message.additional_kwargs
-    return isinstance(message, HumanMessage | AIMessage) and not is_summary and bool(text_of(message).strip())
+    return role_of(message) in ("user", "assistant") and not is_summary and bool(text_of(message).strip())
+
+
+def draft_of(message: BaseMessage, *, session: str | None, key: str | None) -> TurnDraft:
+    """Return a message that was said as the turn it becomes.
+
+    Raises:
+        InvalidTurn: text, name or session that cannot be stored.
+    """
+    return TurnDraft(role_of(message), text_of(message), name=name_of(message), session=session, key=key)
 
 
 def to_chat(messages: Iterable[BaseMessage]) -> list[dict[str, Any]]:
-    """Return messages as a chat template takes them; neighbours of one role are merged, since many templates refuse two in a row."""
+    """Return messages as a chat template takes them; neighbours of one role are merged, since many templates refuse two in a row.
+
+    Raises:
+        ConfigurationError: a message has no role, or holds something else than text.
+        InvalidTurn: a person's text is none that a turn can hold: no tokenizer takes half a character.
+    """
     chat: list[dict[str, Any]] = []
     for message in messages:
         entry = _entry(message)
@@ -81,19 +113,31 @@ def from_turns(turns: Sequence[Turn]) -> list[BaseMessage]:
     return [from_turn(turn) for turn in turns if turn.role in _MESSAGES]
 
 
-def turn_key(session: str | None, message_id: str) -> str:
-    """Return the idempotency key of a message: ids are unique within a thread at best, and may be longer than a key."""
-    scope = (session or "").encode()
-    return f"langchain-{hashlib.sha256(len(scope).to_bytes(4, 'big') + scope + message_id.encode()).hexdigest()[:40]}"
+def turn_key(session: str | None, message_id: str, *, again: int = 0) -> str:
+    """Return the idempotency key of a message: ids are unique within a thread at best, and may be longer than a key.
+
+    Args:
+        session: the session or thread.
+        message_id: any text.
+        again: how often the message was said anew after it had been forgotten; the forgotten turn keeps its key.
+    """
+    scope, named = (session or "").encode("utf-8", "surrogatepass"), message_id.encode("utf-8", "surrogatepass")
+    key = f"langchain-{hashlib.sha256(len(scope).to_bytes(4, 'big') + scope + named).hexdigest()[:40]}"
+    return f"{key}-{again}" if again else key
 
 
 def _entry(message: BaseMessage) -> dict[str, Any]:
     role, text = role_of(message), text_of(message)
-    entry: dict[str, Any] = {"role": role, "content": f"{message.name}: {text}" if message.name and role == "user" else text}
+    content = f"{message.name}: {text}" if message.name and role == "user" else text
+    if role in ("assistant", "tool"):
+        content = storable(content)  # nobody could say it again in other words, and the thread would be stuck
+    else:
+        check_text(f"a {message.type} message", content)
+    entry: dict[str, Any] = {"role": role, "content": content}
     if isinstance(message, AIMessage) and message.tool_calls:
         calls = [{"name": call["name"], "arguments": call["args"]} for call in message.tool_calls]
         entry["tool_calls"] = [{"type": "function", "function": call} for call in calls]
-    if isinstance(message, ToolMessage) and message.name:
+    if role == "tool" and message.name:
         entry["name"] = message.name
     return entry
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from threading import Lock
+from typing import Self, cast
 
 from langchain_core.language_models import ModelProfile
 
+from langchain_locas.options import StoreUrl
 from langchain_locas.tool_calls import can_call_tools
 from locas_agent import AgentMemory, Backbone
+from locas_agent.errors import ConfigurationError
 
 
 class Opening:
@@ -15,15 +19,33 @@ class Opening:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._built: dict[tuple[str | None, ...], AgentMemory] = {}
+        self._built: dict[tuple[str, StoreUrl | Path | None, str | None, str], AgentMemory] = {}
 
-    def get(self, model: str, store: str, device: str | None, dtype: str) -> AgentMemory:
+    def get(self, model: str, store: StoreUrl | Path | None, device: str | None, dtype: str) -> AgentMemory:
         """Return the one of these parts."""
         with self._lock:
             parts = (model, store, device, dtype)
             if parts not in self._built:
-                self._built[parts] = AgentMemory.load(model, store, device=device, dtype=dtype)
+                place = store.get_secret_value() if isinstance(store, StoreUrl) else store
+                self._built[parts] = AgentMemory.load(model, cast(str, place), device=device, dtype=dtype)  # which refuses what is no store
             return self._built[parts]
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        """Return itself: what it built is shared by reference."""
+        return self
+
+    def __reduce__(self) -> tuple[type[Opening], tuple[()]]:
+        """Leave the lock behind; what was built cannot leave the process.
+
+        Raises:
+            ConfigurationError: something was built.
+        """
+        if self._built:
+            raise ConfigurationError(
+                "this ChatLocas holds a loaded backbone and an open store, which cannot be pickled: pickle it before its first use, or build one "
+                "from the same settings where it is needed"
+            )
+        return Opening, ()
 
 
 def profile_of(backbone: Backbone) -> ModelProfile:

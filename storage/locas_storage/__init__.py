@@ -5,6 +5,7 @@ Knows nothing of tensors, tokens or language models: an operator can read or mig
 
 from locas_storage.base import JobQueue, MemoryStore
 from locas_storage.bounds import new_item_id
+from locas_storage.engine import shown_url
 from locas_storage.errors import (
     CorruptPayload,
     EncryptionMismatch,
@@ -86,5 +87,6 @@ __all__ = [
     "open_store",
     "retire_keys",
     "schema_version",
+    "shown_url",
     "upgrade_schema",
 ]

@@ -142,9 +142,12 @@ class MemoryStore(Protocol):
     def known(self, key: UserKey, idem_keys: Iterable[str]) -> list[Turn]:
         """Return the turns that were said under these keys, in ascending order; of a forgotten one what is left of it.
 
+        What this reads does not grow with the journal.
+
         Args:
             key: whose.
-            idem_keys: as in `Turn.key`; of an answer `answer_key` of the turn that it answers.
+            idem_keys: as in `Turn.key`, any strings; of an answer `answer_key` of the turn that it answers. One under which nothing was said
+                adds nothing.
 
         Raises:
             CorruptPayload: a turn's text differs from its digest.

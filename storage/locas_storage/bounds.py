@@ -53,6 +53,15 @@ def check_text(
         raise error(f"{label}: holds a lone surrogate, which is not text; decode the source with errors='replace'")
 
 
+def is_text(value: str, *, max_chars: int) -> bool:
+    """Tell whether `check_text` would take a value."""
+    try:
+        check_text("", value, max_chars=max_chars)
+    except InvalidTurn:
+        return False
+    return True
+
+
 def check_integer(label: str, value: int, *, least: int, most: int = MAX_INTEGER, error: type[StorageError] = InvalidTurn) -> None:
     """Refuse what is no integer within bounds."""
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:

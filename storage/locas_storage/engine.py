@@ -45,6 +45,9 @@ _WATCHED_DRIVER = "psycopg"
 _SCHEMA_LOCK = int.from_bytes(b"locas db", "big")
 """Key of the advisory lock under which the tables are made and changed."""
 
+_HIDDEN = "***"
+"""What is shown of a URL that cannot be read."""
+
 _LOG_NAME = "locas"
 """Tells this package's engines from an application's among SQLAlchemy's loggers."""
 
@@ -73,14 +76,15 @@ class Database:
 
     def __init__(self, url: str | Path) -> None:
         try:
-            self.url: URL = URL.create("sqlite", database=str(url)) if isinstance(url, Path) else make_url(url)
+            self.url: URL = _parsed(url)
             self.is_sqlite = self.url.get_backend_name() == "sqlite"
             self.is_in_memory = self.is_sqlite and _names_memory(self.url)
             self.engine: Engine = create_engine(self.url, hide_parameters=True, logging_name=_LOG_NAME, **self._options())
         except (ArgumentError, ImportError) as error:
             raise StoreUnavailable(
                 "store: not the URL of an SQLite or PostgreSQL database, or its driver is not installed (extra `postgres`); "
-                "expected something like sqlite:///locas.db or postgresql+psycopg://user@host/database"
+                "expected something like sqlite:///locas.db or postgresql+psycopg://user@host/database; "
+                "in a password @ is written as %40, : as %3A and / as %2F"
             ) from error
         logging.getLogger(f"sqlalchemy.engine.Engine.{_LOG_NAME}").addFilter(_no_rows)
         self._lock = threading.RLock()
@@ -105,8 +109,8 @@ class Database:
 
     @property
     def name(self) -> str:
-        """What messages call this database: its URL without a password."""
-        return self.url.difference_update_query(["password", "sslpassword"]).render_as_string(hide_password=True)
+        """What messages call this database: its URL as `shown_url` shows it."""
+        return shown_url(self.url)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -214,6 +218,39 @@ class Database:
             yield
         except SQLAlchemyError as error:
             raise named(error, self.name) from without_values(error)
+
+
+def shown_url(url: str | Path | URL) -> str:
+    """Return a database's URL as messages, logs and traces may show it: without password and options.
+
+    Options are left out since some are secrets too. Of what is no URL, or one in which password and host cannot be told apart,
+    nothing is shown.
+    """
+    try:
+        parsed = _parsed(url)
+    except ArgumentError:
+        return _HIDDEN
+    return parsed.set(query={}).render_as_string(hide_password=True)
+
+
+def _parsed(url: str | Path | URL) -> URL:
+    """Parse a URL, a path being that of an SQLite file; unlike SQLAlchemy's own errors, those of this quote nothing of it.
+
+    Raises:
+        ArgumentError: it is none, or holds a character that would have to be escaped: what SQLAlchemy takes for host or port is then
+            a part of the password.
+    """
+    if isinstance(url, Path):
+        return URL.create("sqlite", database=str(url))
+    if not isinstance(url, str | URL):
+        raise ArgumentError(f"a URL is a text, got {type(url).__name__}")
+    try:
+        parsed = make_url(url)
+    except ValueError:
+        parsed = None  # of the port, and it quotes what it took for one
+    if parsed is None or "@" in (parsed.host or ""):
+        raise ArgumentError("neither a host nor a port stands where one is expected")
+    return parsed
 
 
 def _no_rows(record: logging.LogRecord) -> bool:

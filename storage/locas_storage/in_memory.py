@@ -65,8 +65,8 @@ class InMemoryStore:
         """See `MemoryStore.known`."""
         with self._lock:
             shelf = self._shelves.get(key)
-            found = {one: shelf.by_key[one] for one in idem_keys if one in shelf.by_key} if shelf else {}
-        return sorted(found.values(), key=lambda one: one.seq)
+            found = [shelf.by_key[one] for one in rules.possible_keys(idem_keys) if one in shelf.by_key] if shelf else []
+        return sorted(found, key=lambda one: one.seq)
 
     def search(self, key: UserKey, text: str, *, limit: int = 10) -> list[FoundTurn]:
         """See `MemoryStore.search`."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from locas_storage.bounds import MAX_LABEL_CHARS, is_text
 from locas_storage.columns import micros
 from locas_storage.errors import CorruptPayload, InvalidRevision, InvalidTurn, RevisionConflict, RevisionNotFound, UnknownUser, UserErased
 from locas_storage.learnt import Revision, RevisionDraft, StudyItem, StudyItemDraft
@@ -19,6 +20,11 @@ KEEP_PAYLOADS = 3
 """How many different payloads of a user a store keeps unless told otherwise; each is a whole memory."""
 FIRST_PREVIOUS = "0" * 64
 """What stands before the first line of an audit trail."""
+
+
+def possible_keys(idem_keys: Iterable[str]) -> list[str]:
+    """Return the strings that a turn's key can be, each once: a database may refuse even to look for the others."""
+    return list(dict.fromkeys(key for key in idem_keys if is_text(key, max_chars=MAX_LABEL_CHARS)))
 
 
 def require_user(state: UserState | None, key: UserKey) -> UserState:

@@ -112,9 +112,11 @@ class SqlMemoryStore:
 
     def known(self, key: UserKey, idem_keys: Iterable[str]) -> list[Turn]:
         """See `MemoryStore.known`."""
+        possible = rules.possible_keys(idem_keys)
+        if not possible:
+            return []
         with self._read() as connection:
-            found = journal.known(connection, key, idem_keys, self._vault.seal(connection, key))
-        return sorted(found, key=lambda one: one.seq)
+            return sorted(journal.known(connection, key, possible, self._vault.seal(connection, key)), key=lambda one: one.seq)
 
     def search(self, key: UserKey, text: str, *, limit: int = 10) -> list[FoundTurn]:
         """See `MemoryStore.search`."""

@@ -103,6 +103,20 @@ def test_many_keys_are_looked_up_at_once(store: MemoryStore) -> None:
     assert len(store.turns(ADA)) == 1_200
 
 
+def test_turns_are_found_by_their_keys(store: MemoryStore) -> None:
+    assert store.known(ADA, ["k1"]) == []
+    first, second, third = store.append(ADA, [TurnDraft("user", f"text {at}", key=f"k{at}", name="Ada") for at in (1, 2, 3)])
+    store.append(BEN, [TurnDraft("user", "mine", key="k4")])
+    assert store.known(ADA, ["k3", "k1", "k4", "k3", "none"]) == [first, third]
+    assert store.known(ADA, ["", "\ud800", "k\x00", "k" * 1_000, *(f"k{at}" for at in range(2, 1_300))]) == [second, third]
+    assert store.known(ADA, []) == []
+    store.forget(ADA, [2])
+    (left,) = store.known(ADA, ["k2"])
+    assert (left.seq, left.is_forgotten, left.content, left.name) == (2, True, "", None)
+    store.erase(ADA)
+    assert store.known(ADA, ["k1", "k2"]) == []
+
+
 def test_hostile_names_never_meet(store: MemoryStore) -> None:
     keys = [UserKey(tenant, user) for tenant in HOSTILE[:4] for user in HOSTILE]
     for key in keys:

@@ -177,6 +177,9 @@ def test_answer_ends_before_a_stop_word(shared_model: ChatLocas) -> None:
     for cut in (
         shared_model.invoke(ASKED, user_id=ADA, max_tokens=40, stop=[word]),
         ChatLocas(memory=shared_model.memory, stop=[word]).invoke(ASKED, user_id=ADA, max_tokens=40),
+        shared_model.invoke(ASKED, user_id=ADA, max_tokens=40, stop=word),  # type: ignore[arg-type]  # one word is no list of letters
+        shared_model.bind(stop=word).invoke(ASKED, user_id=ADA, max_tokens=40),
+        ChatLocas(memory=shared_model.memory, stop_sequences=word).invoke(ASKED, user_id=ADA, max_tokens=40),
     ):
         assert cut.content == whole.partition(word)[0].rstrip()
         assert cut.response_metadata["finish_reason"] == "stop"
@@ -296,6 +299,8 @@ def test_options_that_would_do_nothing_are_refused(shared_model: ChatLocas) -> N
         shared_model.invoke([], user_id=ADA)
     with pytest.raises(ConfigurationError, match="empty text"):
         shared_model.invoke(ASKED, user_id=ADA, stop=[""])
+    with pytest.raises(ConfigurationError, match="stop holds a value of type int"):
+        shared_model.invoke(ASKED, user_id=ADA, stop=["x", 5])  # type: ignore[list-item]
     with pytest.raises(ConfigurationError, match="max_tokens is -1"):
         shared_model.invoke(ASKED, user_id=ADA, max_tokens=-1)
     image = [{"type": "image", "url": "x"}]
@@ -305,7 +310,7 @@ def test_options_that_would_do_nothing_are_refused(shared_model: ChatLocas) -> N
 
 def test_constructor_takes_what_is_standard_and_refuses_what_it_does_not_know() -> None:
     ChatLocas(max_retries=2, api_key="none", stop_sequences=["x"], tags=["y"])
-    with pytest.raises(ValueError, match="a ChatLocas with top_p, user, which it does not know"):
+    with pytest.raises(ConfigurationError, match=r"^a ChatLocas with top_p, user, which it does not know"):
         ChatLocas(user="ada", top_p=0.5)
 
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from langchain.agents import create_agent
 from langchain_classic.chains import ConversationChain
 from langchain_core.caches import InMemoryCache
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.runnables import ConfigurableFieldSpec, RunnableConfig
 from langchain_core.runnables.history import RunnableWithMessageHistory
 from langgraph.checkpoint.memory import InMemorySaver
 
 from langchain_locas import ChatLocas, LocasChatMessageHistory, LocasMemory, LocasMemoryMiddleware, memory_tools
-from locas_agent import AgentMemory
-from locas_agent.errors import ConfigurationError, UserErased
-from tests.unit.langchain.conftest import Teach
+from locas_agent import AgentMemory, Backbone
+from locas_agent.errors import ConfigurationError, LocasError, UserErased
+from locas_storage import SqlMemoryStore, Turn, UserKey
+from tests.unit.langchain.conftest import CONFIG, Teach
 
 NOISE = "ignore::langchain_core._api.deprecation.LangChainDeprecationWarning"  # what these adapters are for is marked for removal, and says so
 
@@ -47,6 +49,90 @@ def test_history_takes_each_message_once(agent: AgentMemory) -> None:
     assert texts(history) == [("human", "One."), ("ai", "Two.")]
     history.add_messages([HumanMessage("One."), HumanMessage("One.")])  # without ids they are two
     assert len(history.messages) == 4
+
+
+@pytest.mark.parametrize("has_ids", [True, False])
+def test_what_was_cleared_can_be_said_anew(agent: AgentMemory, has_ids: bool) -> None:
+    history = LocasChatMessageHistory("ada", "monday", memory=agent)
+    batch = [HumanMessage("One.", id="1" if has_ids else None), AIMessage("Two.", id="2" if has_ids else None)]
+    for _ in range(4):
+        history.add_messages(batch)
+        if has_ids:
+            history.add_messages(batch)
+        assert texts(history) == [("human", "One."), ("ai", "Two.")]
+        saved = history.messages
+        history.add_messages(saved)  # read and given back
+        assert len(history.messages) == 2
+        history.clear()
+        assert history.messages == []
+    history.add_messages(saved)
+    assert texts(history) == [("human", "One."), ("ai", "Two.")]
+
+
+def test_order_is_kept_where_some_of_a_batch_was_forgotten(agent: AgentMemory) -> None:
+    history = LocasChatMessageHistory("ada", "monday", memory=agent)
+    batch = [HumanMessage(f"Text {at}.", id=str(at)) for at in range(4)]
+    history.add_messages(batch[:3])
+    agent.for_user("ada").forget([1, 3])
+    history.add_messages(batch)
+    assert [message.content for message in history.messages] == ["Text 1.", "Text 0.", "Text 2.", "Text 3."]
+
+
+@pytest.mark.parametrize(
+    "bad", [HumanMessage("x" * 17_000), AIMessage("nul \x00"), HumanMessage([{"type": "image", "url": "x"}])], ids=["long", "nul", "image"]
+)
+@pytest.mark.parametrize("has_ids", [True, False])
+def test_a_batch_is_kept_whole_or_not_at_all(agent: AgentMemory, bad: BaseMessage, has_ids: bool) -> None:
+    history = LocasChatMessageHistory("ada", "monday", memory=agent)
+    good = [HumanMessage("One.", id="1" if has_ids else None), AIMessage("Three.", id="3" if has_ids else None)]
+    classic = LocasMemory(memory=agent, user_id="ben")
+    for _ in range(2):
+        with pytest.raises(LocasError):
+            history.add_messages([good[0], bad, good[1]])
+        with pytest.raises(LocasError):
+            classic.save_context({"input": "One."}, {"output": bad})
+    assert agent.for_user("ada").turns() == agent.for_user("ben").turns() == []
+    history.add_messages(good)
+    assert texts(history) == [("human", "One."), ("ai", "Three.")]
+
+
+@pytest.mark.parametrize("step", ["append.user", "append.turns", "append.before_commit"])
+def test_a_batch_that_fails_midway_is_not_doubled(tmp_path: Path, with_tools: Backbone, step: str) -> None:
+    failing = [step]
+
+    def fault(name: str) -> None:
+        if name in failing:
+            failing.clear()
+            raise ConnectionError("cut off")
+
+    store = SqlMemoryStore(f"sqlite:///{tmp_path / 'faulty.db'}", fault_point=fault)
+    with AgentMemory(backbone=with_tools, store=store, config=CONFIG) as agent:
+        history = LocasChatMessageHistory("ada", "monday", memory=agent)
+        batch = [HumanMessage("One."), AIMessage("Two.", id="2"), HumanMessage("Three.")]
+        with pytest.raises(ConnectionError):
+            history.add_messages(batch)
+        assert history.messages == []
+        history.add_messages(batch)
+        assert [message.content for message in history.messages] == ["One.", "Two.", "Three."]
+
+
+def test_adding_reads_no_journal(agent: AgentMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    inline = AgentMemory(backbone=agent.backbone, store=agent.store, config=CONFIG)
+    agent.for_user("ada").add("user", "Before.")
+    looked_up: list[str] = []
+    find = agent.store.known
+
+    def known(key: UserKey, idem_keys: Iterable[str]) -> list[Turn]:
+        looked_up.extend(keys := list(idem_keys))
+        return find(key, keys)
+
+    def turns(*_: object, **__: object) -> list[Turn]:
+        raise AssertionError("the journal was read")
+
+    monkeypatch.setattr(agent.store, "known", known)
+    monkeypatch.setattr(agent.store, "turns", turns)
+    LocasChatMessageHistory("ada", "monday", memory=inline).add_messages([HumanMessage("One.", id="1"), AIMessage("Two.")])
+    assert len(looked_up) == 2  # the id of the one message that has one, and the key it is kept under
 
 
 def test_history_leaves_out_what_nobody_said(agent: AgentMemory) -> None:
@@ -113,6 +199,21 @@ def test_classic_memory_asks_which_input_was_said(agent: AgentMemory) -> None:
     LocasMemory(memory=agent, user_id="ada", input_key="b", output_key="y").save_context({"a": "1", "b": "2"}, {"x": "3", "y": "4"})
     assert [turn.content for turn in agent.for_user("ada").turns()] == ["2", "4"]
     assert agent.for_user("ben").turns() == []
+
+
+def test_classic_memory_keeps_the_text_of_messages(agent: AgentMemory) -> None:
+    memory = LocasMemory(memory=agent, user_id="ada", session_id="monday")
+    blocks: list[str | dict[str, str]] = [{"type": "text", "text": "Tw"}, {"type": "text", "text": "o."}]
+    memory.save_context({"input": HumanMessage("One.", name="Ada")}, {"output": AIMessage(blocks)})
+    memory.save_context({"input": [SystemMessage("Be brief."), HumanMessage("Three."), HumanMessage("Four.")]}, {"output": ["Five.", AIMessage("")]})
+    turns = [(turn.role, turn.content, turn.name) for turn in agent.for_user("ada").turns()]
+    assert turns == [
+        ("user", "One.", "Ada"), ("assistant", "Two.", None), ("user", "Three.", None), ("user", "Four.", None), ("assistant", "Five.", None)
+    ]  # fmt: skip
+    for odd in (None, 5, {"a": "b"}, [None], object()):
+        with pytest.raises(ConfigurationError, match="expected a text or messages"):
+            memory.save_context({"input": "Six."}, {"output": odd})
+    assert len(agent.for_user("ada").turns()) == 5
 
 
 @pytest.mark.filterwarnings(NOISE)

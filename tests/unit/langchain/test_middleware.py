@@ -20,9 +20,9 @@ from langgraph.runtime import Runtime, ServerInfo
 from langgraph.types import Command
 from pydantic import BaseModel
 
-from langchain_locas import ChatLocas, LocasMemoryMiddleware, memory_tools
-from langchain_locas import chat_model as module
+from langchain_locas import ChatLocas, LocasMemoryMiddleware, fitting, memory_tools
 from langchain_locas.caller import caller
+from langchain_locas.messages import to_chat
 from langchain_locas.recording import Thread, live, record
 from locas_agent import AgentMemory, LocasConfig
 from locas_agent.engine import Engine
@@ -74,12 +74,12 @@ def prompts(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The texts of each prompt that reached the backbone."""
     seen: list[list[str]] = []
 
-    class Noting(module.Answer):
-        def __init__(self, agent: AgentMemory, question: module.Question) -> None:
-            seen.append([str(message["content"]) for message in question.messages])
-            super().__init__(agent, question)
+    def noting(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
+        chat = to_chat(messages)
+        seen.append([str(message["content"]) for message in chat])
+        return chat
 
-    monkeypatch.setattr(module, "Answer", Noting)
+    monkeypatch.setattr(fitting, "to_chat", noting)
     return seen
 
 

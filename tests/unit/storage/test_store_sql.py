@@ -41,6 +41,7 @@ from locas_storage import (
     migrations,
     open_store,
     schema_version,
+    shown_url,
     sql,
     upgrade_schema,
 )
@@ -427,3 +428,43 @@ def test_no_error_of_the_driver_escapes(path: Path, url: str) -> None:
     assert isinstance(caught.value.__cause__, SQLAlchemyError)
     assert not isinstance(caught.value, SQLAlchemyError)
     store.close()
+
+
+# What is shown of a URL ----------------------------------------------------------------------------------------------------
+
+PASSWORD = "0pen-sesame"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (f"postgresql+psycopg://ada:{PASSWORD}@db.example:5432/m", "postgresql+psycopg://ada:***@db.example:5432/m"),
+        (f"postgresql+psycopg://db.example/m?user=ada&password={PASSWORD}&sslmode=require", "postgresql+psycopg://db.example/m"),
+        (f"postgresql+psycopg://ada@db.example/m?oauth_client_secret={PASSWORD}", "postgresql+psycopg://ada@db.example/m"),
+        (f"postgresql://ada:a/{PASSWORD}@db.example/m", "postgresql://ada:***@db.example/m"),
+        (f"postgresql://ada:a@{PASSWORD}@db.example/m", "***"),
+        (f"postgresql://ada:a@b:{PASSWORD}@db.example/m", "***"),
+        (f"postgresql://db.example:{PASSWORD}/m", "***"),
+        (PASSWORD, "***"),
+        (PASSWORD.encode(), "***"),
+        ("sqlite:///file:x.db?mode=memory&uri=true", "sqlite:///file%3Ax.db"),
+        ("sqlite://", "sqlite://"),
+    ],
+)
+def test_no_password_is_shown(url: str, shown: str) -> None:
+    assert shown_url(url) == shown
+    if shown == "***":
+        with pytest.raises(StoreUnavailable, match="@ is written as %40") as caught:
+            open_store(url)
+        assert PASSWORD not in "".join(traceback.format_exception(caught.value))
+    else:
+        with closing(open_store(url)) as opened:
+            assert repr(opened) == f"SqlMemoryStore({shown!r})"
+
+
+def test_no_password_is_in_the_error_of_a_server_that_is_not_there(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    for url in (f"postgresql+psycopg://ada:{PASSWORD}@127.0.0.1:1/m", f"postgresql+psycopg://127.0.0.1:1/m?user=ada&password={PASSWORD}"):
+        with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:1/m") as caught:
+            open_store(url).turns(ADA)
+        assert PASSWORD not in "".join(traceback.format_exception(caught.value)) + caplog.text

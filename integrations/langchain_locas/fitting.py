@@ -1,0 +1,71 @@
+"""The prompt of a call, in tokens. Of messages that do not all fit, those that are turns of the journal stay behind, oldest first.
+
+Knows no memory and no answer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from langchain_core.messages import BaseMessage
+
+from langchain_locas.messages import role_of, text_of, to_chat
+from locas_agent import AgentMemory, Turn, UserKey
+
+
+def prompt_of(
+    agent: AgentMemory, user: UserKey, messages: Sequence[BaseMessage], tools: Sequence[Mapping[str, Any]], *, answer_tokens: int
+) -> tuple[list[int], int]:
+    """Return the prompt of a call, and how many of its messages had to stay behind.
+
+    Those are not lost: the journal holds them, so they are learnt or wait to be, and `LocasChatMessageHistory` still lists them.
+    What the journal does not hold word for word is never left out, however long the prompt becomes.
+
+    Args:
+        agent: whose backbone and journal.
+        user: who asks.
+        messages: all of the call.
+        tools: JSON schemas of functions that the answer may call.
+        answer_tokens: longest answer; the prompt leaves room for it, but never less than half the context to itself.
+    """
+    backbone = agent.backbone
+
+    def encoded(shown: Sequence[BaseMessage]) -> list[int]:
+        return backbone.encode_chat(to_chat(shown), tools=tools or None)
+
+    room = backbone.context_tokens - min(answer_tokens, backbone.context_tokens // 2)
+    prompt = encoded(messages)
+    if len(prompt) <= room:
+        return prompt, 0
+    turns = {turn.key: turn for turn in agent.store.known(user, [message.id for message in messages if message.id is not None])}
+    shown = _fitted(messages, turns, room_tokens=room, count=lambda some: len(encoded(some)))
+    return encoded(shown), len(messages) - len(shown)
+
+
+def _fitted(
+    messages: Sequence[BaseMessage], turns: Mapping[str, Turn], *, room_tokens: int, count: Callable[[Sequence[BaseMessage]], int]
+) -> list[BaseMessage]:
+    """Leave out the oldest messages that are turns, until the rest fits or none of them is left; an answer goes with its question.
+
+    The newest question stays, and what came after it.
+    """
+    questions = [at for at, message in enumerate(messages) if role_of(message) == "user"]
+    waiting = deque(at for at in range(questions[-1] if questions else 0) if _is_kept(messages[at], turns))
+    left_out: set[int] = set()
+    shown = list(messages)
+    while waiting and (excess := count(shown) - room_tokens) > 0:
+        while waiting and excess > 0:
+            excess -= max(1, turns[str(messages[waiting[0]].id)].token_count)
+            left_out.add(waiting.popleft())
+        while waiting and waiting[0] - 1 in left_out and role_of(messages[waiting[0]]) == "assistant":
+            left_out.add(waiting.popleft())
+        shown = [message for at, message in enumerate(messages) if at not in left_out]
+    return shown
+
+
+def _is_kept(message: BaseMessage, turns: Mapping[str, Turn]) -> bool:
+    """Tell whether the journal holds a message as it is; its id is the turn's key if a history gave it."""
+    turn = turns.get(str(message.id))
+    return turn is not None and not turn.is_forgotten and (turn.role, turn.content) == (role_of(message), text_of(message))
