@@ -292,7 +292,7 @@ class Engine:
             input_ids=input_ids.to(device),
             attention_mask=mask,
             position_ids=position_ids,
-            past_key_values=cache,
+            cache=cache,
             use_cache=cache is not None,
         )
         hidden: Tensor = output.last_hidden_state

@@ -69,7 +69,7 @@ class PrefixTuning(AdapterPeer):
         cache: Any = DynamicCache()
         own = self._engine.backbone
         with torch.inference_mode():
-            own.decoder(input_ids=torch.tensor([self._beginning], device=own.device), past_key_values=cache, use_cache=True)
+            own.decoder(input_ids=torch.tensor([self._beginning], device=own.device), cache=cache, use_cache=True)
         parts = [part[0] for layer in cache.layers for part in (layer.keys, layer.values)]  # (K, P, H) each
         ((name, _),) = self._parameters.items()
         return {name: torch.stack(parts).permute(2, 0, 1, 3).flatten(1).float().cpu().clone()}
@@ -91,14 +91,14 @@ class PrefixTuning(AdapterPeer):
     def _behind_prefix(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """The engine's arguments with the prefix in the cache, the mask and the positions."""
         rows = inputs["input_ids"].shape[0]
-        cache, mask, positions = (inputs[name] for name in ("past_key_values", "attention_mask", "position_ids"))
+        cache, mask, positions = (inputs[name] for name in ("cache", "attention_mask", "position_ids"))
         prefix = self._adapted.get_prompt(batch_size=rows)
         if cache is not None and cache.get_seq_length() == 0:
             for at, layer in enumerate(prefix.layers):
                 cache.update(layer.keys, layer.values, at)
         tokens = len(self._beginning)
         return inputs | {
-            "past_key_values": prefix if cache is None else cache,
+            "cache": prefix if cache is None else cache,
             "use_cache": True,
             "attention_mask": None if mask is None else torch.cat([mask.new_ones(rows, tokens), mask], dim=1),
             "position_ids": None if positions is None else positions + tokens,
