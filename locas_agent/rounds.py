@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from locas_agent import pending
@@ -20,14 +19,10 @@ from locas_agent.progress import Progress
 from locas_agent.results import Consolidation
 from locas_agent.serialization import to_bytes
 from locas_agent.study_records import from_record, to_draft
+from locas_agent.version import CODE_VERSION
 from locas_storage import Lease, MemoryStore, Revision, RevisionDraft, StorageError, Turn, UserKey, UserState
 
 logger = logging.getLogger(__name__)
-
-try:
-    CODE_VERSION = version("locas-agent")
-except PackageNotFoundError:
-    CODE_VERSION = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
