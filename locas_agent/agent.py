@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Literal, NoReturn, Self, get_args
 
 from locas_agent import pending, policy
 from locas_agent.backbone import Backbone
-from locas_agent.config import LocasConfig, StoreSettings
+from locas_agent.config import LocasConfig, MemorySettings, StoreSettings
+from locas_agent.consolidation import DEFAULT_WIDTH
 from locas_agent.counting import counted, longest_answer
 from locas_agent.crews import Crews
 from locas_agent.engine import Engine
@@ -43,6 +44,7 @@ from locas_storage import (
     UserKey,
     open_store,
 )
+from locas_storage.bounds import MAX_PAYLOAD_BYTES
 
 if TYPE_CHECKING:
     from locas_agent.user import UserMemory
@@ -67,8 +69,8 @@ class AgentMemory:
             transaction that appends the turn, and a worker does it: `work`, or the command `locas-agent work` beside this process.
 
     Raises:
-        ConfigurationError: `memory.width` exceeds the backbone's, `window.max_new_tokens` leaves no room for a question, `consolidation` is
-            neither of the two, or a part is none.
+        ConfigurationError: the shape of a memory exceeds the backbone's or a store's bounds, `window.max_new_tokens` leaves no room for a
+            question, `consolidation` is neither of the two, or a part is none.
     """
 
     def __init__(self, *, backbone: Backbone, store: MemoryStore, config: LocasConfig | None = None, consolidation: When = "inline") -> None:
@@ -88,11 +90,7 @@ class AgentMemory:
         self.exchange = Exchange(backbone=backbone, store=store, memories=self._memories, config=self.config, append=self.append)
         if consolidation not in get_args(When):
             raise ConfigurationError(f"consolidation is {consolidation!r}: choose one of {', '.join(get_args(When))}")
-        shape = self.config.memory
-        if (shape.width or 1) > backbone.ffn_width:
-            raise ConfigurationError(f"memory.width is {shape.width}, wider than the backbone's FFN of {backbone.ffn_width} neurons: choose less")
-        if (shape.layers or 1) > backbone.n_layers:
-            raise ConfigurationError(f"memory.layers is {shape.layers}, more than the {backbone.n_layers} of {backbone.name!r}: choose less")
+        _check_shape(backbone, self.config.memory)
         if self.config.window.max_new_tokens > (most := longest_answer(backbone)):
             raise ConfigurationError(
                 f"window.max_new_tokens is {self.config.window.max_new_tokens}; the context of {backbone.name!r} has {backbone.context_tokens} "
@@ -391,3 +389,18 @@ def _check_parts(backbone: object, store: object, config: object, *, may_be_name
 
 def _kind(value: object) -> str:
     return "None" if value is None else type(value).__name__
+
+
+def _check_shape(backbone: Backbone, shape: MemorySettings) -> None:
+    """Refuse a shape that the backbone does not have, or whose bytes no store would take once they are trained."""
+    if (shape.width or 1) > backbone.ffn_width:
+        raise ConfigurationError(f"memory.width is {shape.width}, wider than the backbone's FFN of {backbone.ffn_width} neurons: choose less")
+    if (shape.layers or 1) > backbone.n_layers:
+        raise ConfigurationError(f"memory.layers is {shape.layers}, more than the {backbone.n_layers} of {backbone.name!r}: choose less")
+    width, layers = shape.width or min(DEFAULT_WIDTH, backbone.ffn_width), shape.layers or backbone.n_layers
+    bytes_each = {"float32": 4, "bfloat16": 2, "int8": 1}[shape.stored_as]
+    if (size := 3 * layers * width * backbone.hidden_size * bytes_each) > MAX_PAYLOAD_BYTES:
+        raise ConfigurationError(
+            f"{width} slots beside {layers} layers of {backbone.name!r} are {size} bytes as {shape.stored_as}, a store takes at most "
+            f"{MAX_PAYLOAD_BYTES}: choose a smaller memory.width or fewer memory.layers"
+        )

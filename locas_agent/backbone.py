@@ -28,6 +28,9 @@ from locas_agent.fingerprints import fingerprint_of, weights_digest
 
 _END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|end_of_turn|>", "</s>")
 
+_NO_WARNING = {"verbose": False}
+"""Whoever counts the tokens of a long text wants to know how long it is; a tokenizer would warn that it is longer than the context."""
+
 
 class Backbone:
     """A frozen causal language model with its tokenizer.
@@ -229,6 +232,7 @@ class Backbone:
             return_dict=False,
             sanitize_control_tokens=True,
             enable_thinking=False,
+            tokenizer_kwargs=_NO_WARNING,
         )
         return [int(token) for token in ids]
 
@@ -250,7 +254,7 @@ class Backbone:
         return self._ids(text)
 
     def _ids(self, text: str, **options: Any) -> list[int]:
-        return [int(token) for token in self.tokenizer.encode(text, add_special_tokens=False, **options)]
+        return [int(token) for token in self.tokenizer.encode(text, add_special_tokens=False, **_NO_WARNING, **options)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids; control tokens and what no turn can hold are left out, see `detokenizer.clean`."""

@@ -16,6 +16,10 @@ ScaleRule = Literal["width", "sqrt", "none"]
 StoredAs = Literal["float32", "bfloat16", "int8"]
 
 
+MAX_SEED = (1 << 63) - 1
+"""Largest seed that is saved with a revision."""
+
+
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -67,6 +71,22 @@ class StudySettings(_Settings):
     """Entries of the teacher's distribution kept per answer token; the rest is one bucket."""
 
 
+class SourceSettings(_Settings):
+    """Who may be learnt from, by role, name and the label `trust` of a turn.
+
+    A label that stands nowhere here is not trusted: the teacher never reads such a turn. Origin: `docs/decisions.md`, who may be learnt from.
+    """
+
+    user: tuple[str, ...] = ("user", "import")
+    """Labels of the user's turns that are learnt."""
+    assistant: tuple[str, ...] = ("promised", "found")
+    """Labels of the assistant's turns that are learnt; without one of them what it says is only the context of what the user says."""
+    context: tuple[str, ...] = ("user", "import")
+    """Labels of turns that the teacher reads beside the two above, whoever says them."""
+    named_speakers: bool = True
+    """Where the user's turns carry names, a turn of the assistant that carries one is another person's, and follows `user`."""
+
+
 class TrainingSettings(_Settings):
     """How a memory is trained."""
 
@@ -105,7 +125,7 @@ class TrainingSettings(_Settings):
     """Largest gradient norm of one user; users do not share it."""
     max_batch_tokens: int = Field(2048, ge=64)
     """Tokens of one forward; a step over more users is split. Origin: two CPU cores (`docs/decisions.md`)."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=MAX_SEED)
     """Seed of sampling, of the initial rows and of the order of items."""
 
     def fall_of(self, steps: int) -> int:
@@ -170,6 +190,7 @@ class LocasConfig(_Settings):
     """Everything that can be chosen."""
 
     memory: MemorySettings = MemorySettings()
+    sources: SourceSettings = SourceSettings()
     study: StudySettings = StudySettings()
     training: TrainingSettings = TrainingSettings()
     admission: AdmissionSettings = AdmissionSettings()

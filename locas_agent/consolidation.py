@@ -92,6 +92,7 @@ class Trainer:
         self._backbone = engine.backbone
         self._config = config
         self._settings: TrainingSettings = config.training
+        self._neutral = neutral
         self._curriculum = Curriculum(engine, config, neutral)
 
     def train(self, lessons: Sequence[Lesson], *, progress: Progress | None = None) -> list[Trained]:
@@ -160,9 +161,13 @@ class Trainer:
             pupil.answered = answered
 
     def starting_memories(self, lessons: Sequence[Lesson]) -> list[LocasMemory]:
-        """Return each lesson's former memory, or a new one cloned from the neurons its own text activates."""
+        """Return each lesson's former memory, or a new one cloned from the neurons its own text activates; without any, neutral text does."""
         fresh = [index for index, lesson in enumerate(lessons) if lesson.memory is None]
-        texts = [[self._backbone.encode_chat(piece.messages, generation_prompt=False) for piece in lessons[index].pieces] for index in fresh]
+        texts = [
+            [self._backbone.encode_chat(piece.messages, generation_prompt=False) for piece in lessons[index].pieces]
+            or [[*example.prompt, *example.target] for example in self._neutral.anchors]
+            for index in fresh
+        ]
         settings = self._config.memory
         made = initialize_many(
             self._engine.backbone,

@@ -169,7 +169,7 @@ class Curriculum:
         """Return the turns of the pieces as examples: `ntp` without a teacher, `sd` with the whole piece before the teacher."""
         examples = []
         for piece in pieces:
-            turns = [self._backbone.encode_chat([message], generation_prompt=False) for message in piece.messages[1:]]
+            turns = [self._backbone.encode_chat([message], generation_prompt=False) for message in piece.told]
             turns = [turn for turn in turns if len(turn) >= 2]
             if objective == "ntp":
                 examples += [Example(tuple(turn[:1]), tuple(turn[1:]), None, weight) for turn in turns]

@@ -21,8 +21,8 @@ from locas_agent.exports.places import check_free
 from locas_agent.exports.portable import write_portable
 from locas_agent.exports.reading import read_export
 from locas_agent.loaded import LoadedMemories
-from locas_agent.rounds import CODE_VERSION
 from locas_agent.serialization import to_bytes
+from locas_agent.version import CODE_VERSION
 from locas_storage import IMPORTED, MemoryStore, Revision, RevisionDraft, Turn, TurnDraft, UserKey
 
 logger = logging.getLogger(__name__)

@@ -12,18 +12,20 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from locas_agent import gate, seeds
-from locas_agent.config import LocasConfig
+from locas_agent import gate, remarks, seeds
+from locas_agent.config import MAX_SEED, LocasConfig
 from locas_agent.consolidation import Trained, Trainer
 from locas_agent.curriculum import Lesson
 from locas_agent.engine import Engine
+from locas_agent.errors import BackboneError, ConfigurationError
 from locas_agent.memory import LocasMemory
 from locas_agent.neutral import NeutralText, load_neutral
 from locas_agent.pieces import QUOTE_CHARACTERS, Piece, cut_pieces
 from locas_agent.progress import Progress
-from locas_agent.prompting import question
+from locas_agent.prompting import Message, question, spoken
 from locas_agent.readout import Readout
 from locas_agent.serialization import as_stored
+from locas_agent.sources import Sources
 from locas_agent.student import student_for
 from locas_agent.study import Study
 from locas_agent.study_items import QUESTION, Item, StudyRequest, StudySet
@@ -43,6 +45,8 @@ class Task:
     pieces: tuple[Piece, ...]
     earlier: tuple[Item, ...] = ()
     memory: LocasMemory | None = None
+    left_out: int = 0
+    """Turns of the overflow that stand in no piece, see `Learner.heard`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,21 +93,51 @@ class Learner:
         room = backbone.context_tokens - len(backbone.encode_chat(question(seed))) - settings.max_question_tokens
         return max(MIN_PIECE_TOKENS, min(settings.max_piece_tokens, backbone.context_tokens // 2, room))
 
+    def heard(self, turns: Sequence[Turn]) -> list[Turn]:
+        """Return the turns of an overflow that the teacher may read, and can.
+
+        Raises:
+            BackboneError: the chat template refuses a role whatever is said in it.
+        """
+        sources = Sources.of(turns, self._config.sources)
+        heard = [turn for turn in turns if sources.may_be_read(turn) and self._is_legible(turn)]
+        if len(heard) < len(turns):
+            logger.info("turns left out of study", extra={"action": "study", "turns": len(turns), "left_out": len(turns) - len(heard)})
+        return heard
+
     def pieces(self, turns: Sequence[Turn]) -> tuple[Piece, ...]:
-        """Cut overflow into pieces that leave room for study on this backbone."""
-        backbone = self._engine.backbone
-        return tuple(cut_pieces(turns, lambda messages: len(backbone.encode_chat(messages, generation_prompt=False)), max_tokens=self.piece_tokens))
+        """Cut turns that the teacher may read into pieces that leave room for study on this backbone."""
+        sources = Sources.of(turns, self._config.sources)
+        return tuple(cut_pieces(turns, self._tokens_of, max_tokens=self.piece_tokens, is_learnt=sources.may_be_learnt))
+
+    def _tokens_of(self, messages: Sequence[Message]) -> int:
+        return len(self._engine.backbone.encode_chat(messages, generation_prompt=False))
+
+    def _is_legible(self, turn: Turn) -> bool:
+        """Tell whether the backbone can read a turn; one text that it cannot must not keep all the others from being learnt."""
+        try:
+            self._tokens_of([spoken(turn)])
+        except (BackboneError, TypeError, ValueError):
+            # A role that the template never takes is no matter of this text, and raises here too.
+            self._tokens_of([{"role": turn.role, "content": "text"}])
+            return False
+        return True
 
     def learn(self, tasks: Sequence[Task], *, seed: int | None = None, progress: Progress | None = None) -> list[Outcome]:
         """Study, train and judge; nothing is written anywhere.
 
         Args:
-            tasks: at least one piece each.
+            tasks: one for each user; one without a piece leaves its memory as it is.
             seed: overrides `training.seed`.
             progress: told of the stages.
+
+        Raises:
+            ConfigurationError: the seed is none that a revision keeps.
         """
         config = self._config
         if seed is not None:
+            if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= MAX_SEED:
+                raise ConfigurationError(f"seed: got {seed!r}, expected an integer, 0 to {MAX_SEED}")
             config = config.model_copy(update={"training": config.training.model_copy(update={"seed": seed})})
         started = time.perf_counter()
         sets = self._study(tasks, config, progress)
@@ -125,10 +159,18 @@ class Learner:
             figures |= {
                 "coverage": asdict(study_set.coverage) | {"share": study_set.coverage.share}, "items": len(study_set.items),
                 "retired_items": len(study_set.retired), "study_seconds": study_seconds, "seed": config.training.seed,
-                "norms": gate.norms(memory),
+                "left_out_turns": tasks[index].left_out, "norms": gate.norms(memory),
             }  # fmt: skip
-            outcomes.append(Outcome(admission, memory, study_set, lesson, figures))
+            outcomes.append(Outcome(self._remarked(admission, tasks[index], study_set), memory, study_set, lesson, figures))
         return outcomes
+
+    def _remarked(self, admission: gate.Admission, task: Task, study_set: StudySet) -> gate.Admission:
+        """Say beside the decision what a user would otherwise miss."""
+        said = [
+            *([admission.detail] if admission.detail else []), *remarks.of_coverage(study_set.coverage), *remarks.of_turns(task.left_out),
+            *remarks.of_shape(task.memory, self._config.memory, n_layers=self._engine.backbone.n_layers),
+        ]  # fmt: skip
+        return replace(admission, detail="; ".join(said))
 
     def _study(self, tasks: Sequence[Task], config: LocasConfig, progress: Progress | None) -> list[StudySet]:
         seed = config.training.seed
@@ -138,7 +180,9 @@ class Learner:
         return study.write([StudyRequest(task.pieces, task.earlier, task.memory) for task in tasks], progress=progress)
 
     def _has_matter(self, lesson: Lesson) -> bool:
-        return self._config.training.objective != "self_study" or any(item.kind == QUESTION for item in lesson.new)
+        if self._config.training.objective != "self_study":
+            return any(piece.told for piece in lesson.pieces)
+        return any(item.kind == QUESTION for item in lesson.new)
 
     def _judge(
         self, tasks: Sequence[Task], lessons: Sequence[Lesson], trained: dict[int, Trained], config: LocasConfig

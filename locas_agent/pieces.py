@@ -9,16 +9,18 @@ from locas_agent.prompting import Message, header, split_sessions, spoken
 from locas_storage import Turn
 
 QUOTE_CHARACTERS = 240
-"""A quote names a turn to the backbone, which has the whole turn in its context; longer ones are cut."""
+"""What a seed prompt quotes of a turn at most: it names the turn to the backbone, which has the whole of it in its context."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """One turn of a piece, to be asked about: who said it ("I", "You" or a name) and how it begins."""
+    """One turn of a piece as it may be quoted: who said it ("I", "You" or a name), its text, and whether it may be asked about."""
 
     turn_seq: int
     speaker: str
     text: str
+    is_learnt: bool = True
+    """False for a turn that is only the context of others: nothing is learnt from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +31,18 @@ class Piece:
     quotes: tuple[Quote, ...]
     from_seq: int
     to_seq: int
+    context_only: frozenset[int] = frozenset()
+    """Places in `messages` of turns that nothing is learnt from."""
+
+    @property
+    def told(self) -> tuple[Message, ...]:
+        """Messages that may be learnt as they are; the header is none."""
+        return tuple(message for at, message in enumerate(self.messages) if at and at not in self.context_only)
 
 
-def cut_pieces(turns: Sequence[Turn], count_tokens: Callable[[Sequence[Message]], int], *, max_tokens: int) -> list[Piece]:
+def cut_pieces(
+    turns: Sequence[Turn], count_tokens: Callable[[Sequence[Message]], int], *, max_tokens: int, is_learnt: Callable[[Turn], bool] = lambda _: True
+) -> list[Piece]:
     """Cut overflow at session dates, and again where a piece would grow beyond `max_tokens`.
 
     A turn longer than that is cut into parts of its text, each a piece of its own: nothing is left out.
@@ -40,6 +51,7 @@ def cut_pieces(turns: Sequence[Turn], count_tokens: Callable[[Sequence[Message]]
         turns: overflow in the order of the journal.
         count_tokens: tokens of a list of messages.
         max_tokens: largest piece, in tokens, header included.
+        is_learnt: tells whether a turn may be learnt from; every turn unless given.
     """
     pieces = []
     for session in split_sessions(turns):
@@ -51,21 +63,22 @@ def cut_pieces(turns: Sequence[Turn], count_tokens: Callable[[Sequence[Message]]
             for message in _parts(spoken(turn), count_tokens, room):
                 cost = count_tokens([message])
                 if run and used + cost > room:
-                    pieces.append(_piece(opening, run))
+                    pieces.append(_piece(opening, run, is_learnt))
                     run, used = [], 0
                 run.append((turn, message))
                 used += cost
-        pieces.append(_piece(opening, run))
+        pieces.append(_piece(opening, run, is_learnt))
     return pieces
 
 
-def _piece(opening: Message, run: list[tuple[Turn, Message]]) -> Piece:
+def _piece(opening: Message, run: list[tuple[Turn, Message]], is_learnt: Callable[[Turn], bool]) -> Piece:
     quotes = tuple(
-        Quote(turn.seq, turn.name or ("You" if turn.role == "assistant" else "I"), message["content"][:QUOTE_CHARACTERS])
+        Quote(turn.seq, turn.name or ("You" if turn.role == "assistant" else "I"), message["content"], is_learnt(turn))
         for turn, message in run
         if turn.role in ("user", "assistant") and message["content"].strip()
     )
-    return Piece((opening, *(message for _, message in run)), quotes, run[0][0].seq, run[-1][0].seq)
+    context_only = frozenset(at for at, (turn, _) in enumerate(run, start=1) if not is_learnt(turn))
+    return Piece((opening, *(message for _, message in run)), quotes, run[0][0].seq, run[-1][0].seq, context_only)
 
 
 def _parts(message: Message, count_tokens: Callable[[Sequence[Message]], int], room: int) -> list[Message]:

@@ -112,7 +112,8 @@ class Consolidation:
     reason: str
     """One word for programs, e.g. `drift`, `no gain`, `diverged`, `no overflow`; of a failed one the error's class."""
     detail: str
-    """The same in a sentence, without content."""
+    """The same in sentences, without content; also of an admitted one, where turns that carry a fact got no question that held, questions were
+    dropped, turns were left out, or the memory has another shape than the settings."""
     revision: Revision | None
     """The new head, when admitted."""
     turns: int

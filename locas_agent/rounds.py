@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from locas_agent import pending
@@ -20,14 +19,10 @@ from locas_agent.progress import Progress
 from locas_agent.results import Consolidation
 from locas_agent.serialization import to_bytes
 from locas_agent.study_records import from_record, to_draft
+from locas_agent.version import CODE_VERSION
 from locas_storage import Lease, MemoryStore, Revision, RevisionDraft, StorageError, Turn, UserKey, UserState
 
 logger = logging.getLogger(__name__)
-
-try:
-    CODE_VERSION = version("locas-agent")
-except PackageNotFoundError:
-    CODE_VERSION = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +89,8 @@ class Rounds:
     def task(self, key: UserKey, head: Revision | None, turns: Sequence[Turn]) -> Task:
         """Return what the learner is given: the turns in pieces, the study items in force, the memory that learnt them."""
         earlier = tuple(from_record(record) for record in self._store.study_items(key))
-        return Task(self._learner.pieces(turns), earlier, self._memories.of(key, head))
+        heard = self._learner.heard(turns)
+        return Task(self._learner.pieces(heard), earlier, self._memories.of(key, head), len(turns) - len(heard))
 
     def _look(self, order: Order) -> _Matter:
         self._store.expire(order.key)
@@ -126,10 +122,10 @@ class Rounds:
                 self._store.queue.settle(lease, matter.to_seq, refusal=facts)
             else:
                 self._store.record(key, "refuse", facts)
-            logger.info("consolidation refused", extra={"action": "refuse", "reason": admission.reason, "turns": count})
+            logger.info("consolidation refused", extra={"action": "refuse", "reason": admission.reason, "detail": admission.detail, "turns": count})
             return Consolidation("refused", admission.reason, admission.detail, None, count, outcome.figures)
         revision = self._store.commit(key, self._draft(matter, matter.state, outcome), lease=lease)
-        logger.info("revision saved", extra={"action": "commit", "revision": revision.number, "turns": count})
+        logger.info("revision saved", extra={"action": "commit", "revision": revision.number, "detail": admission.detail, "turns": count})
         return Consolidation("admitted", admission.reason, admission.detail, revision, count, outcome.figures)
 
     @staticmethod

@@ -31,6 +31,8 @@ class _Desk:
     new: list[Item] = field(default_factory=list)
     retired: set[str] = field(default_factory=set)
     swept: list[Swept] = field(default_factory=list)
+    dropped: int = 0
+    """Items beside those of the sweeps that no store would take."""
 
     @property
     def live(self) -> list[Item]:
@@ -98,9 +100,11 @@ class Study:
             desk.retired.add(item.item_id)
             if item.kind != NEGATIVE:
                 replaced.append((index, (replace(candidate, turn_seq=sources[0].turn_seq), answer, item.kind)))
-        for (index, _), item in zip(replaced, self._teacher.items([entry for _, entry in replaced]), strict=True):
-            if item.question not in {new.question for new in desks[index].new if new.item_id not in desks[index].retired}:
-                desks[index].new.append(item)
+        for (index, _), made in zip(replaced, self._teacher.items([entry for _, entry in replaced]), strict=True):
+            if made is None:
+                desks[index].dropped += 1
+            elif made.question not in {new.question for new in desks[index].new if new.item_id not in desks[index].retired}:
+                desks[index].new.append(made)
 
     def _negatives(self, desks: list[_Desk], active: list[int], turn: int) -> None:
         """Sample questions the piece leaves open; keep those that no piece at hand and no memory answers."""
@@ -125,7 +129,10 @@ class Study:
             still_open = [pair for pair, a in zip(still_open, again, strict=True) if a is None or seeds.abstains(a.text)]
         still_open = self._unknown_to_memory(desks, still_open)
         for (candidate, _), item in zip(still_open, self._teacher.items([(c, a, NEGATIVE) for c, a in still_open]), strict=True):
-            desks[candidate.owner].new.append(item)
+            if item is None:
+                desks[candidate.owner].dropped += 1
+            else:
+                desks[candidate.owner].new.append(item)
 
     def _unknown_to_memory(self, desks: list[_Desk], pairs: list[tuple[Candidate, Taught]]) -> list[tuple[Candidate, Taught]]:
         """Leave out negatives that an earlier session told: the memory answers as an earlier item does, and that item's exchange answers them.
@@ -168,9 +175,10 @@ class Study:
 def _coverage(desk: _Desk) -> Coverage:
     """Add up what the sweeps found."""
     return Coverage(
-        turns=sum(len(piece.quotes) for piece in desk.request.pieces),
+        turns=sum(quote.is_learnt for piece in desk.request.pieces for quote in piece.quotes),
         carrying=sum(len(swept.carrying) for swept in desk.swept),
         covered=sum(len(swept.covered & swept.carrying) for swept in desk.swept),
         nothing=sum(swept.nothing for swept in desk.swept),
         sampled=sum(swept.sampled for swept in desk.swept),
+        dropped=desk.dropped + sum(swept.dropped for swept in desk.swept),
     )

@@ -49,6 +49,8 @@ class Coverage:
     """Turns about which the backbone said that there is nothing to remember."""
     sampled: int
     """Questions sampled."""
+    dropped: int = 0
+    """Items that no store would take, left out before anything was trained."""
 
     @property
     def share(self) -> float:

@@ -7,7 +7,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from locas_agent.decoding import TopK
-from locas_agent.errors import CorruptPayload
+from locas_agent.errors import CorruptPayload, StorageError
 from locas_agent.study_items import Item
 from locas_storage import StudyItem, StudyItemDraft
 
@@ -25,6 +25,15 @@ def to_draft(item: Item) -> StudyItemDraft:
         item_id=item.item_id, kind=item.kind, from_seq=item.from_seq, to_seq=item.to_seq, turn_seq=item.turn_seq,
         question=item.question, answer=item.answer, teacher=save(tensors),
     )  # fmt: skip
+
+
+def can_be_kept(item: Item) -> bool:
+    """Tell whether the store takes an item; its own records are the judge, so that no rule stands in two places."""
+    try:
+        to_draft(item)
+    except StorageError:
+        return False
+    return True
 
 
 def from_record(record: StudyItem) -> Item:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from locas_agent import seeds
 from locas_agent.answers import agree, words
 from locas_agent.config import StudySettings
-from locas_agent.pieces import Piece, Quote
+from locas_agent.pieces import QUOTE_CHARACTERS, Piece, Quote
 from locas_agent.prompting import question
 from locas_agent.study_items import QUESTION, Item
 from locas_agent.teacher import Candidate, Request, Teacher
@@ -28,6 +28,8 @@ class Swept:
     """Turns about which the backbone said that there is nothing to remember."""
     sampled: int = 0
     """Questions sampled."""
+    dropped: int = 0
+    """Questions with an answer that no store would take."""
 
 
 @dataclass(eq=False)
@@ -65,15 +67,17 @@ class Sweep:
         """
         wanted = self._settings.wordings_per_turn
         found = {owner: Swept() for owner in pieces}
-        turns = {(owner, at): _Asking(owner, piece, at) for owner, piece in pieces.items() for at in range(len(piece.quotes))}
+        turns = {
+            (owner, at): _Asking(owner, piece, at) for owner, piece in pieces.items() for at, quote in enumerate(piece.quotes) if quote.is_learnt
+        }  # fmt: skip
         waiting = list(turns.values())
         for round_number in range(self._settings.max_rounds):
             if not waiting:
                 break
             candidates = self._ask(waiting, round_number, found)
-            for (asking, _), item in zip(candidates, self._supported([candidate for _, candidate in candidates]), strict=True):
-                if item is not None:
-                    at = told_in(asking.piece.quotes, asking.at, item)
+            for (asking, _), item in zip(candidates, self._supported(candidates, found), strict=True):
+                at = told_in(asking.piece.quotes, asking.at, item) if item is not None else None
+                if item is not None and at is not None:
                     turns[asking.owner, at].keep(replace(item, turn_seq=asking.piece.quotes[at].turn_seq))
             carrying = [asking for asking in waiting if asking.quote.turn_seq in found[asking.owner].carrying]
             waiting = [asking for asking in (carrying if round_number == 0 else waiting) if len(asking.kept) < wanted]
@@ -89,7 +93,11 @@ class Sweep:
         settings = self._settings
         samples = settings.samples_per_turn if round_number else settings.first_samples
         requests = [
-            Request(asking.piece, seeds.ask_about(asking.quote.text, speaker=asking.quote.speaker), f"{asking.at} {round_number} {sample}")
+            Request(
+                asking.piece,
+                seeds.ask_about(asking.quote.text[:QUOTE_CHARACTERS], speaker=asking.quote.speaker),
+                f"{asking.at} {round_number} {sample}",
+            )
             for asking in waiting
             for sample in range(samples)
         ]
@@ -109,8 +117,9 @@ class Sweep:
                     candidates.append((asking, Candidate(asking.owner, asking.piece, asking.quote.turn_seq, written.question, written.answer)))
         return candidates
 
-    def _supported(self, candidates: Sequence[Candidate]) -> list[Item | None]:
+    def _supported(self, asked: Sequence[tuple[_Asking, Candidate]], found: Mapping[int, Swept]) -> list[Item | None]:
         """Put each question to the teacher, with its piece and without; keep what only the piece answers, and as it was written."""
+        candidates = [candidate for _, candidate in asked]
         with_piece = self._teacher.teach(candidates)
         without = self._teacher.answer([question(candidate.question) for candidate in candidates])
         good = {}
@@ -120,15 +129,22 @@ class Sweep:
             if agree(answer.text, candidate.written) and not (bare is not None and agree(bare.text, answer.text)):
                 good[at] = (candidate, answer, QUESTION)
         items = dict(zip(good, self._teacher.items(list(good.values())), strict=True))
+        for at, item in items.items():
+            found[candidates[at].owner].dropped += item is None
         return [items.get(at) for at in range(len(candidates))]
 
 
-def told_in(quotes: Sequence[Quote], asked: int, item: Item) -> int:
+def told_in(quotes: Sequence[Quote], asked: int, item: Item) -> int | None:
     """Return which turn tells the answer: the one asked about, unless its text has no word of it and another's has.
 
     Asked about one turn, a small backbone now and then writes about its neighbour. Counted for the wrong turn, such an item would leave the
-    neighbour's own questions out as known, and hide that the turn asked about still has none.
+    neighbour's own questions out as known, and hide that the turn asked about still has none. None where a turn that is not to be learnt from
+    says more of the answer than every turn that is: it is that turn's claim, whoever was asked about.
     """
     wanted = set(words(item.answer)) - set(words(item.question))
     shared = [len(wanted & set(words(quote.text))) for quote in quotes]
-    return asked if shared[asked] or not any(shared) else shared.index(max(shared))
+    own = [share if quote.is_learnt else 0 for share, quote in zip(shared, quotes, strict=True)]
+    best = own[asked] or max(own)
+    if max(shared) > best:
+        return None
+    return asked if own[asked] or not best else own.index(best)

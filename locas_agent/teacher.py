@@ -17,6 +17,7 @@ from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.pieces import Piece
 from locas_agent.prompting import Message, question
 from locas_agent.study_items import Item
+from locas_agent.study_records import can_be_kept
 from locas_storage import new_item_id
 
 
@@ -94,13 +95,14 @@ class Teacher:
                 taught.append(Taught(answer.ids, answer.text, answer.confidence, generation.heads))
         return taught
 
-    def items(self, taught: Sequence[tuple[Candidate, Taught, str]]) -> list[Item]:
-        """Make items of candidates, their answers and their kinds."""
+    def items(self, taught: Sequence[tuple[Candidate, Taught, str]]) -> list[Item | None]:
+        """Make items of candidates, their answers and their kinds; None where no store would take what the backbone wrote."""
         end = self._engine.backbone.end_id
-        return [
+        made = [
             Item(new_item_id(), kind, c.piece.from_seq, c.piece.to_seq, c.turn_seq, c.question, answer.text, (*answer.ids, end), answer.teacher)
             for c, answer, kind in taught
         ]
+        return [item if can_be_kept(item) else None for item in made]
 
     def _answer(self, generation: Generation) -> Answer:
         return Answer(generation.ids, self._engine.backbone.decode(generation.ids).strip(), math.exp(min(generation.logprobs)))

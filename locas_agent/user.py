@@ -55,7 +55,8 @@ class UserMemory:
             session: name of the session it belongs to; without names, a session is a day.
             name: who speaks, in a conversation of several.
             key: the same key twice is one turn.
-            trust: label of where the text comes from.
+            trust: label of where the text comes from, at most 16 characters. The settings `sources` say which labels are learnt from: by default
+                the user's turns labelled "user", and the assistant's labelled "promised" or "found"; a turn with any other label never is.
             expires_at: when it is to be forgotten by itself, aware; never unless given.
 
         Raises:

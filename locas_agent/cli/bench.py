@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from locas_agent.cli.model import DeviceOption, SeedOption, quiet
+from locas_agent.cli.model import DeviceOption, SeedOption
 from locas_agent.cli.options import JsonOption
 from locas_agent.cli.output import deliver, progress_bar, table
 
@@ -25,7 +25,6 @@ def bench(
     from locas_agent.benchmarks.suite import run
     from locas_agent.plots import check_picture
 
-    quiet()
     if plot is not None:
         check_picture(plot)
     with progress_bar() as progress:

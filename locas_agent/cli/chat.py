@@ -119,7 +119,8 @@ class Chat:
 def outcome(result: Consolidation) -> str:
     """Say in one line what a consolidation did."""
     if result.revision is not None:
-        return f"learnt {result.turns} turns: revision {result.revision.number}"
+        learnt = f"learnt {result.turns} turns: revision {result.revision.number}"
+        return f"{learnt} ({result.detail})" if result.detail else learnt
     if result.status == "nothing":
         return f"nothing to learn: {result.detail}"
     return f"refused to learn {result.turns} turns ({result.reason}): {result.detail}"

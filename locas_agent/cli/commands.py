@@ -21,7 +21,7 @@ from locas_agent.cli.exchange import explain, export, import_
 from locas_agent.cli.keys import keys
 from locas_agent.cli.locomo import locomo
 from locas_agent.cli.mmlu import mmlu
-from locas_agent.cli.model import BackboneOption, ConfigOption, DeviceOption, DtypeOption, SeedOption, open_agent, quiet, read_config
+from locas_agent.cli.model import BackboneOption, ConfigOption, DeviceOption, DtypeOption, SeedOption, open_agent, read_config
 from locas_agent.cli.options import (
     DEFAULT_KEPT,
     DEFAULT_STORE,
@@ -36,12 +36,13 @@ from locas_agent.cli.options import (
     UserOption,
     key_provider,
 )
-from locas_agent.cli.output import deliver, progress_bar, revision_facts, revision_table, table
+from locas_agent.cli.output import deliver, keep_libraries_quiet, progress_bar, revision_facts, revision_table, table
 from locas_agent.cli.pg19 import pg19
 from locas_agent.cli.removal import erase, forget, jobs
 from locas_agent.cli.signals import stop_on_signals
 from locas_agent.cli.verify import verify
 from locas_agent.config import Objective, StoreSettings
+from locas_agent.version import CODE_VERSION
 from locas_storage import UserKey, open_store
 
 if TYPE_CHECKING:
@@ -58,14 +59,24 @@ def _new_file(url: str | None) -> str | None:
     return url
 
 
-app = typer.Typer(
-    name="locas-agent", cls=CommandGroup, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-    help="Long-term memory for language-model agents, kept in the weights.",
-)  # fmt: skip
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"locas-agent {CODE_VERSION}")
+        raise typer.Exit
+
+
+app = typer.Typer(name="locas-agent", cls=CommandGroup, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 evaluations = typer.Typer(cls=CommandGroup, no_args_is_help=True, help="Evaluations.")
 app.add_typer(evaluations, name="eval")
 app.add_typer(databases, name="db")
 app.add_typer(keys, name="keys")
+
+
+@app.callback()
+def about(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")] = False,
+) -> None:
+    """Long-term memory for language-model agents, kept in the weights."""
 
 
 @app.command()
@@ -82,7 +93,6 @@ def demo(
     from locas_agent.evaluation.demo import DEMO, run_demo
     from locas_agent.evaluation.recall import recall_table
 
-    quiet()
     path = Path(store.removeprefix(SQLITE_FILE) if store else mkdtemp(prefix="locas-demo-") + "/locas.db").absolute()
     chosen = {name: value for name, value in (("users", users), ("seed", seed)) if value is not None}
     with progress_bar() as progress:
@@ -291,7 +301,8 @@ evaluations.command("mmlu")(mmlu)
 
 
 def main() -> None:
-    """Run the command."""
+    """Run the command in a process that is its own."""
+    keep_libraries_quiet()
     app()
 
 

@@ -5,7 +5,6 @@ Knows no command. Nothing here imports torch before a command asks for the model
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -50,7 +49,6 @@ def open_agent(
     from locas_agent.agent import AgentMemory
     from locas_agent.config import LocasConfig, StoreSettings
 
-    quiet()
     settings = (config or LocasConfig()).model_copy(update={"store": kept or StoreSettings()})
     return AgentMemory.load(backbone, store, settings, device=device, dtype=dtype, key_provider=key_provider(key_file))
 
@@ -74,11 +72,3 @@ def read_config(path: Path | None) -> LocasConfig:
     if "store" in config.model_fields_set:
         raise ConfigurationError(f"{path} has a field 'store'; leave it out, and give --files, --keep-payloads and --inline-bytes")
     return config
-
-
-def quiet() -> None:
-    """Keep the bars of transformers off a standard error that is no terminal."""
-    if not sys.stderr.isatty():
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
@@ -36,6 +38,22 @@ ProgressCall = Callable[[str, int, int], None]
 
 class OutputFailed(LocasError):
     """The file named by `--json` could not be written."""
+
+
+QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_VERBOSITY": "error", "DATASETS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore"}
+WITHOUT_BARS = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}
+
+
+def keep_libraries_quiet() -> None:
+    """Keep notes of the libraries off standard error, and their bars where it is no terminal, here and in processes begun from here.
+
+    To be called before any of them is imported, by a process that is the command's own: a package that is imported into somebody's program
+    does not choose for it. What the environment asks for stands.
+    """
+    for name, value in (QUIET if sys.stderr.isatty() else QUIET | WITHOUT_BARS).items():
+        os.environ.setdefault(name, value)
+    if os.environ["PYTHONWARNINGS"] == "ignore" and not sys.warnoptions:
+        warnings.simplefilter("ignore")
 
 
 def visible(text: str) -> str:

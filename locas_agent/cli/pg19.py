@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from locas_agent.cli.model import BackboneOption, DeviceOption, DtypeOption, SeedOption, quiet
+from locas_agent.cli.model import BackboneOption, DeviceOption, DtypeOption, SeedOption
 from locas_agent.cli.options import JsonOption
 from locas_agent.cli.output import deliver, progress_bar, table
 
@@ -53,7 +53,6 @@ def pg19(
     from locas_agent.evaluation.pg19.run import run_pg19
     from locas_agent.plots import check_picture
 
-    quiet()
     if plot is not None:
         check_picture(plot)
     locas, lora = (PAPER_LOCAS, PAPER_LORA) if settings == "paper" else (LocasSettings(), LoraSettings())

@@ -70,7 +70,7 @@ def _taught(peer: AdapterPeer, agent: AgentMemory, handle: UserMemory) -> tuple[
     spent = 0.0
     for revision in handle.revisions():
         learnt = [turn for turn in journal if revision.from_seq <= turn.seq <= revision.to_seq]
-        lesson = _lesson(revision, records, agent.learner.pieces(learnt))
+        lesson = _lesson(revision, records, agent.learner.pieces(agent.learner.heard(learnt)))
         if not any(item.kind == QUESTION for item in lesson.new):
             continue
         trained = peer.train(lesson, state, steps=revision.metrics.get("steps"))

@@ -9,7 +9,7 @@ is simply never added. On SQLite the FTS5 index `lm_search_fts` stands beside it
 may not touch FTS5 while the schema of a file is not trusted. On PostgreSQL there is no index over the words of all users: GIN
 keeps words for ever that no row holds any more, so a search looks at the rows of its user.
 
-No text of a user reaches a query's syntax: `words.py` leaves letters and digits only.
+No text of a user reaches a query's syntax: `words.py` leaves letters, digits and symbols such as emoji, no quotes and no operators.
 """
 
 from collections.abc import Iterable, Sequence

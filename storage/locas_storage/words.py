@@ -21,21 +21,55 @@ _MAX_WORD_CHARS = 64
 _MAX_INDEXED_CHARS = 1 << 17
 """Of one turn. PostgreSQL takes at most 1 MiB of words."""
 
-# Chinese and Japanese are written without spaces: there each character is a word.
-_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_WORD = re.compile(rf"(?=[^\W_])[{_UNSPACED}]|(?:(?![{_UNSPACED}])[^\W_])+")
+# What is written without spaces is found by parts of a run. A Chinese or Japanese character says enough to be a word alone; of an
+# alphabet two neighbours are one: Thai, Lao, Burmese (with its extensions), Khmer.
+_CHARACTERS = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_RUNS = "\u0e00-\u0e3e\u0e40-\u0eff\u1000-\u109f\u1780-\u17ff\ua9e0-\ua9ff\uaa60-\uaa7f"
+_MOST = 0x1FFFF
+"""Beyond it there are ideographs only, and marks that `_UNSEEN` has."""
+_FLAG = "[\U0001f1e6-\U0001f1ff]"
+
+
+def _class_of(*categories: str) -> str:
+    """Return the characters of some Unicode categories as the inside of a class of a pattern."""
+    codes = {code for code in range(0x80, _MOST) if unicodedata.category(chr(code)) in categories}
+    starts = sorted(code for code in codes if code - 1 not in codes)
+    ends = sorted(code for code in codes if code + 1 not in codes)
+    return "".join(f"{chr(start)}-{chr(end)}" for start, end in zip(starts, ends, strict=True))
+
+
+_MARKS = _class_of("Mn", "Mc")
+"""Vowel signs and the like: part of a word, and none by themselves."""
+_SYMBOLS = _class_of("So")
+"""Emoji among them: each is a word."""
+_WORD = re.compile(
+    rf"(?P<run>(?:(?=[^\W_{_MARKS}])[{_RUNS}])(?:(?=[\w{_MARKS}])[{_RUNS}])*)|(?=[^\W_])[{_CHARACTERS}]|{_FLAG}{{2}}|[{_SYMBOLS}]"
+    rf"|(?![{_CHARACTERS}{_RUNS}])[^\W_](?:(?![{_CHARACTERS}{_RUNS}_])[\w{_MARKS}])*"
+)
+_UNSEEN = re.compile("[\u200c\u200d\u20dd-\u20e4\ufe00-\ufe0f\U0001f3fb-\U0001f3ff\U000e0100-\U000e01ef]")
+"""Joiners, enclosing marks, which form of a character is shown, and skin tones: they do not tell words apart."""
 _SATURATION, _LENGTH_WEIGHT = 1.2, 0.75
 """k1 and b of BM25, the usual values."""
 
 
 def words_of(text: str) -> list[str]:
-    """Return the words of a text, each as often as it occurs, without case, accents and punctuation."""
+    """Return the words of a text, each as often as it occurs, without case, accents and punctuation.
+
+    Where a script has no spaces between words, its characters or pairs of neighbours are the words; an emoji is a word.
+    """
     bare = text.lower() if text.isascii() else _without_accents(text)
-    return [word[:_MAX_WORD_CHARS] for word in _WORD.findall(bare)]
+    found: list[str] = []
+    for match in _WORD.finditer(bare):
+        word = match[0]
+        if match["run"] is None or len(word) == 1:
+            found.append(word[:_MAX_WORD_CHARS])
+        else:
+            found += (word[at : at + 2] for at in range(len(word) - 1))
+    return found
 
 
 def _without_accents(text: str) -> str:
-    plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold())
+    plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", _UNSEEN.sub("", text)).casefold())
     return "".join(character for character in plain if not unicodedata.combining(character))
 
 

@@ -6,6 +6,7 @@ Knows nothing of how a verb works; revisions are committed by hand with made-up 
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -49,6 +50,18 @@ def run() -> Run:
 
     def call(*arguments: str, said: str | None = None) -> Result:
         return runner.invoke(app, list(arguments), input=said)
+
+    return call
+
+
+@pytest.fixture
+def own_process(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a function that runs the command as a shell does, with its output caught and nothing quiet in its environment."""
+    loud = {name: value for name, value in os.environ.items() if not name.startswith(("TRANSFORMERS_", "HF_", "TQDM_", "PYTHONWARNINGS"))}
+
+    def call(*arguments: str, said: str = "") -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "locas_agent.cli", *arguments]
+        return subprocess.run(command, input=said, capture_output=True, text=True, env=loud, cwd=tmp_path, check=False)
 
     return call
 
@@ -282,3 +295,37 @@ def test_in_memory_store_is_closed_after_a_command(run: Run, monkeypatch: pytest
     monkeypatch.setattr("locas_agent.cli.commands.open_store", lambda url: Watched())
     assert run("users", "--store", "sqlite://").exit_code == 0
     assert len(closed) == 1
+
+
+def test_version_is_printed_without_a_model(own_process: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    done = own_process("--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"locas-agent \d\S*\n", done.stdout)
+
+
+def test_a_command_says_nothing_on_standard_error_that_is_not_ours(
+    told: str, tmp_path: Path, own_process: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    longer = "This sentence is said again and again. " * 400  # beyond the context, which a tokenizer remarks on
+    settings = tmp_path / "quick.json"
+    settings.write_text('{"study": {"max_rounds": 1, "negatives_per_piece": 1}, "training": {"max_steps": 2}}', encoding="utf-8")
+    elsewhere = f"sqlite:///{tmp_path / 'chat.db'}"
+    for arguments, said in (
+        (("turns", "--user", "ada", "--store", told), ""),
+        (("explain", "--user", "eve", "--store", elsewhere, "Rex"), ""),
+        (("chat", "--user", "eve", "--store", elsewhere, "--max-new-tokens", "2"), "My dog is called Rex.\n/quit\n"),
+        (("consolidate", "--user", "eve", "--flush", "--store", elsewhere, "--config", str(settings), "--json", "-"), ""),
+    ):
+        done = own_process(*arguments, said=said)
+        assert (done.returncode, done.stderr) == (0, ""), arguments
+    told_too_much = own_process("chat", "--user", "eve", "--store", elsewhere, said=f"{longer}\n/quit\n")
+    assert [line.split(":")[0] for line in told_too_much.stderr.splitlines()] == ["error"]
+
+
+def test_importing_the_packages_leaves_the_program_its_logging_and_its_environment() -> None:
+    program = (
+        "import logging, os, warnings; before = dict(os.environ), list(warnings.filters), logging.root.handlers[:], logging.root.level;"
+        "import locas_storage, locas_agent.cli.commands;"
+        "assert before == (dict(os.environ), list(warnings.filters), logging.root.handlers[:], logging.root.level)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

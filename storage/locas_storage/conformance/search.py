@@ -57,6 +57,12 @@ def test_search_compares_without_case_and_accents(store: MemoryStore) -> None:
     assert found(store, "東") == [6]
 
 
+def test_search_finds_what_is_written_without_spaces_and_emoji(store: MemoryStore) -> None:
+    store.append(ADA, [TurnDraft("user", text) for text in ("แมวของฉันชื่อมะลิ", "ແມວຂອງຂ້ອຍ", "ខ្ញុំមានឆ្មា", "ကြောင်", "That was fun 🎈🎈", "我的猫")])
+    assert [found(store, text) for text in ("มะลิ", "ຂອງ", "ឆ្មា", "🎈", "猫")] == [[1], [2], [3], [5], [6]]
+    assert found(store, "🎲") == []
+
+
 def test_search_puts_the_best_first(store: MemoryStore) -> None:
     told(store)
     hits = store.search(ADA, "Rex")

@@ -45,6 +45,10 @@ class QuickLearner:
         self.meanwhile: Callable[[list[Texts]], None] = lambda _: None
         self.refused: set[str] = set()
 
+    def heard(self, turns: Sequence[Turn]) -> list[Turn]:
+        """Read every turn."""
+        return list(turns)
+
     def pieces(self, turns: Sequence[Turn]) -> tuple[Piece, ...]:
         """Cut overflow as `Learner.pieces` does."""
         return tuple(cut_pieces(turns, lambda messages: len(self._backbone.encode_chat(messages, generation_prompt=False)), max_tokens=400))

@@ -57,7 +57,7 @@ class Scripted(Teacher):
         answers = self.answer([candidate.prompt for candidate in candidates])
         return [Taught(one.ids, one.text, one.confidence, SURE) if one is not None else None for one in answers]
 
-    def items(self, answered: Sequence[tuple[Candidate, Taught, str]]) -> list[Item]:
+    def items(self, answered: Sequence[tuple[Candidate, Taught, str]]) -> list[Item | None]:
         return [
             replace(item(c.question, answer.text, kind), turn_seq=c.turn_seq, from_seq=c.piece.from_seq, to_seq=c.piece.to_seq)
             for c, answer, kind in answered
@@ -116,6 +116,41 @@ def test_what_the_memory_invents_is_a_negative_and_what_it_knows_is_none(invente
 )
 def test_an_item_belongs_to_the_turn_that_tells_its_answer(asked: int, answer: str, turn: int) -> None:
     assert told_in(QUOTES, asked, item("Which team do I support?", answer)) == turn
+
+
+@pytest.mark.parametrize("bad", ["What is\x00 it?", "What is \ud83d it?", "x" * ((1 << 20) + 1)])
+def test_the_store_says_which_items_it_takes(engine: Engine, bad: str) -> None:
+    teacher, here = Teacher(engine, SETTINGS, seed=0), piece("I have a dog.", 1)
+    answer, odd = Taught((1,), "A dog.", 1.0, SURE), Taught((1,), bad, 1.0, SURE)
+    candidates = [Candidate(0, here, 1, "What have I?", "A dog."), Candidate(0, here, 1, bad, "A dog.")]
+    made = teacher.items([(candidates[0], answer, QUESTION), (candidates[1], answer, NEGATIVE), (candidates[0], odd, QUESTION)])
+    assert [each is not None for each in made] == [True, False, False]
+
+
+class Picky(Scripted):
+    """Makes no item of what has a `#` in it, as a teacher does of what no store takes."""
+
+    def items(self, answered: Sequence[tuple[Candidate, Taught, str]]) -> list[Item | None]:
+        return [None if "#" in each.question + each.answer else each for each in super().items(answered) if each is not None]
+
+
+def test_what_no_store_takes_is_left_out_wherever_it_was_written_and_counted() -> None:
+    def written(request: Request) -> str:
+        if "said:" not in request.prompt:
+            return "Question: Who is #?\nAnswer: I do not know."
+        return "Question: Where do I live?\nAnswer: In Ulm." if request.place.endswith("0") else "Question: Where is # home?\nAnswer: In Ulm."
+
+    def answers(prompt: str, with_memory: bool) -> str:
+        return "In Ulm." if "I moved to Ulm" in prompt and "#?" not in prompt else NOT_KNOWN
+
+    settings = StudySettings(first_samples=2, samples_per_turn=1, max_rounds=1, negatives_per_piece=1)
+    old = item("Where was # home?", "In Bern.")
+    request = StudyRequest((piece("I moved to Ulm now.", 9),), (old,))
+    found = Study(Picky(written, answers), settings, seed=0).write([request])[0]
+    assert [(each.question, each.answer) for each in found.items] == [("Where do I live?", "In Ulm.")]
+    assert found.retired == {old.item_id}  # what was told anew no longer holds, even where its new item cannot be kept
+    assert found.coverage.dropped == 3  # one of a sweep, one of what was asked again, one negative
+    assert (found.coverage.carrying, found.coverage.covered) == (1, 1)
 
 
 def test_questions_follow_from_what_a_piece_says_not_from_where_it_stands(engine: Engine) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, inspect, text
 from storage_samples import ADA
 
 from locas_storage import SchemaOutdated, SqlMemoryStore, TurnDraft, UserKey, check_schema, migrations, schema_version, upgrade_schema
-from locas_storage.schema import FTS_TABLE, VERSION_TABLE
+from locas_storage.schema import FTS_TABLE, VERSION_TABLE, search
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 STEPS = sorted({path.name.split(".")[0].removeprefix("schema_") for path in FIXTURES.glob("schema_*.sql")})
@@ -50,7 +50,8 @@ def row_hashes(url: str, columns: dict[str, list[str]] | None = None) -> Rows:
     found: Rows = {}
     with engine.connect() as connection:
         for table in inspect(connection).get_table_names():
-            if table == VERSION_TABLE or table.startswith(FTS_TABLE) or (columns is not None and table not in columns):
+            # The index of words is made from the turns, and made anew where its words are cut in another way.
+            if table in (VERSION_TABLE, search.name) or table.startswith(FTS_TABLE) or (columns is not None and table not in columns):
                 continue
             names = columns[table] if columns else [column["name"] for column in inspect(connection).get_columns(table)]
             rows = connection.execute(text(f"SELECT {', '.join(names)} FROM {table}")).all()
@@ -98,6 +99,17 @@ def test_older_schema_is_refused_then_upgraded_without_changing_a_row(load: Call
     assert store.append(ADA, [TurnDraft("user", "Göteborg, still")])[0].seq == 5
     assert {turn.seq for turn in store.search(ADA, "göteborg")} == {3, 5}
     assert store.rollback(ADA, 2).number == 5
+    store.close()
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_what_an_older_program_indexed_is_found_as_if_it_were_said_today(load: Callable[[str], str], step: str) -> None:
+    url = load(step)
+    upgrade_schema(url)
+    store = SqlMemoryStore(url)
+    for key in (ADA, BEN):
+        assert [turn.seq for turn in store.search(key, "😀")] == [3]  # no word when the texts of older steps were indexed
+        assert store.verify(tenant=key.tenant, user=key.user).is_sound
     store.close()
 
 

@@ -6,6 +6,7 @@ Knows nothing of the contract that all stores share.
 from __future__ import annotations
 
 import random
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -169,8 +170,36 @@ def test_words_are_cut_and_folded(said: str, found: list[str]) -> None:
     assert words.words_of(said) == found
 
 
-def test_words_are_letters_and_digits_only() -> None:
+def test_words_hold_letters_digits_and_symbols_only() -> None:
     # Queries are put together from words: nothing else may come through, whatever the text.
     every = "".join(chr(code) for code in range(1, 0x110000) if not 0xD800 <= code <= 0xDFFF)
     spaced: Callable[[str], str] = " ".join
-    assert all(word.isalnum() and word.isprintable() for word in words.words_of(spaced(every)))
+    for text_of_all in (every, spaced(every)):
+        for word in words.words_of(text_of_all):
+            assert word.isprintable()
+            assert {unicodedata.category(character)[0] for character in word} <= {"L", "N", "M", "S"}
+            assert word.isalnum() or not word.isascii()
+
+
+@pytest.mark.parametrize("said", ["ฉันเลี้ยงแมวสองตัว", "ຂ້ອຍຢູ່ວຽງຈັນ", "ខ្ញុំរស់នៅភ្នំពេញ", "ကျွန်တော်ရန်ကုန်မှာနေတယ်", "私は京都に住む", "我住在上海"])
+def test_a_part_of_a_run_without_spaces_is_found(store: SqlMemoryStore, said: str) -> None:
+    store.append(ADA, [TurnDraft("user", said), TurnDraft("user", "Nothing of note.")])
+    for start in range(0, max(1, len(said) - 6), 3):
+        assert [hit.seq for hit in store.search(ADA, said[start : start + 6])] == [1]
+
+
+def test_the_closer_of_two_thai_turns_comes_first(store: SqlMemoryStore) -> None:
+    store.append(ADA, [TurnDraft("user", "แมวของฉันชื่อมะลิ"), TurnDraft("user", "ฉันมาจากเชียงใหม่")])
+    assert [hit.seq for hit in store.search(ADA, "แมว")] == [1]
+    assert store.search(ADA, "เชียงใหม่")[0].seq == 2
+
+
+def test_an_emoji_is_a_word_whatever_its_shade(store: SqlMemoryStore) -> None:
+    store.append(ADA, [TurnDraft("user", said) for said in ("Great 👍🏽!", "I love it ❤️", "We moved 🇳🇴", "👨\u200d👩\u200d👧 at home", "🇴🇳")])
+    asked = {"👍": [1], "👍🏿": [1], "❤": [2], "🇳🇴": [3], "👧": [4], "🐕": []}
+    assert {text: [hit.seq for hit in store.search(ADA, text)] for text in asked} == asked
+
+
+def test_vowel_signs_belong_to_their_word(store: SqlMemoryStore) -> None:
+    store.append(ADA, [TurnDraft("user", "मेरी बिल्ली का नाम"), TurnDraft("user", "बाल काटना")])
+    assert [hit.seq for hit in store.search(ADA, "बिल्ली")] == [1]  # in pieces, both share the consonants

@@ -1,16 +1,16 @@
 """Step 0002: the words of turns, for search; digest and size of a payload kept with its revision, so that the payload can be pruned.
 
-Knows nothing of the package's current schema: a released step is frozen. It asks `words.py` how a text is cut, though:
-the index must fit the program that searches it, and a change of the cut is a step that indexes anew.
+Knows nothing of the package's current schema or of how it cuts a text now: a released step is frozen, and what it fills the
+index with stays what it was. A change of the cut is a step of its own that has everything indexed anew.
 """
+
+import hashlib
+import re
+import unicodedata
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
-
-from locas_storage.index import mark
-from locas_storage.records import UserKey
-from locas_storage.words import indexed_words
 
 revision = "0002"
 down_revision = "0001"
@@ -19,6 +19,11 @@ depends_on = None
 
 BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 TURNS_AT_ONCE = 500
+MOST_WORD_CHARS = 64
+MOST_INDEXED_CHARS = 1 << 17
+
+_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"(?=[^\W_])[{_UNSPACED}]|(?:(?![{_UNSPACED}])[^\W_])+")
 
 
 def upgrade() -> None:
@@ -45,7 +50,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("tenant_id", "subject_id", "seq", name="uq_lm_search_turn"),
     )
     for tenant, user in op.get_bind().execute(sa.text("SELECT tenant_id, subject_id FROM lm_subject WHERE wrapped_dek IS NULL")).all():
-        _index(op.get_bind(), UserKey(tenant, user))
+        _index(op.get_bind(), tenant, user)
     if op.get_bind().dialect.name == "sqlite":
         op.execute("CREATE VIRTUAL TABLE lm_search_fts USING fts5(words, content='lm_search', content_rowid='id', detail='none', tokenize='ascii')")
         op.execute("INSERT INTO lm_search_fts (lm_search_fts) VALUES ('rebuild')")
@@ -60,8 +65,8 @@ def downgrade() -> None:
         op.execute(f"ALTER TABLE lm_revision DROP COLUMN {column}")
 
 
-def _index(connection: sa.Connection, key: UserKey) -> None:
-    whose = {"tenant_id": key.tenant, "subject_id": key.user}
+def _index(connection: sa.Connection, tenant: str, user: str) -> None:
+    whose = {"tenant_id": tenant, "subject_id": user}
     chunk = sa.text(
         "SELECT seq, content FROM lm_turn WHERE tenant_id = :tenant_id AND subject_id = :subject_id AND seq > :last ORDER BY seq LIMIT :limit"
     )
@@ -74,9 +79,32 @@ def _index(connection: sa.Connection, key: UserKey) -> None:
         )
     last = 0
     while turns := connection.execute(chunk, whose | {"last": last, "limit": TURNS_AT_ONCE}).all():
-        found = [(turn.seq, indexed_words(bytes(turn.content).decode())) for turn in turns]
+        found = [(turn.seq, _words(bytes(turn.content).decode())) for turn in turns]
         packed = [
-            whose | {"seq": seq, "words": " ".join([mark(key), *words]) if connection.dialect.name == "sqlite" else words} for seq, words in found
+            whose | {"seq": seq, "words": " ".join([_mark(tenant, user), *words]) if connection.dialect.name == "sqlite" else words}
+            for seq, words in found
         ]
         connection.execute(insert, packed)
         last = turns[-1].seq
+
+
+def _words(text: str) -> list[str]:
+    """Return the distinct words by which a turn was found when this step was released."""
+    if text.isascii():
+        bare = text.lower()
+    else:
+        folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold())
+        bare = "".join(character for character in folded if not unicodedata.combining(character))
+    kept, room = [], MOST_INDEXED_CHARS
+    for word in dict.fromkeys(found[:MOST_WORD_CHARS] for found in _WORD.findall(bare)):
+        room -= len(word)
+        if room < 0:
+            break
+        kept.append(word)
+    return kept
+
+
+def _mark(tenant: str, user: str) -> str:
+    """Return the word that stood in every row of a user when this step was released."""
+    first, second = tenant.encode(), user.encode()
+    return f"owner{hashlib.sha256(len(first).to_bytes(4, 'big') + first + second).hexdigest()}"
