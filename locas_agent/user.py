@@ -51,10 +51,10 @@ class UserMemory:
         Args:
             role: `user`, `assistant`, `system` or `tool`.
             content: the text.
-            at: when it was said, aware; now unless given.
-            session: name of the session it belongs to; without names, a session is a day.
+            at: when it was said, aware; now, in UTC, unless given. Its zone decides which day it was: prompts show the speaker's date.
+            session: name of the session it belongs to; without names, a session is a day of the speaker's.
             name: who speaks, in a conversation of several.
-            key: the same key twice is one turn.
+            key: the same key twice is one turn; it does not begin with U+0001, which marks keys that are made here.
             trust: label of where the text comes from.
             expires_at: when it is to be forgotten by itself, aware; never unless given.
 
