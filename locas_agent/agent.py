@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, NoReturn, Self, get_args
 
@@ -65,6 +65,8 @@ class AgentMemory:
         self.store = store
         self.config = config or LocasConfig()
         self.crews = Crews()
+        self._being_learnt: set[UserKey] = set()
+        self._lock = Lock()
         self.engine = Engine(backbone)
         self.learner = Learner(self.engine, self.config)
         self.consolidation = consolidation
@@ -283,7 +285,14 @@ class AgentMemory:
         return self.replies.stream(asked, sampling, lambda reply: finish.append(self._with_consolidation(asked.user, reply)))
 
     def _with_consolidation(self, key: UserKey, reply: Reply) -> Reply:
-        """Both turns are journalled by now: what goes wrong here is said in the reply, and the overflow stays due."""
+        """Both turns are journalled by now: what goes wrong here is said in the reply, and the overflow stays due.
+
+        While another reply of the same user has it learnt, nothing is done: both would learn the same, and one in vain.
+        """
+        with self._lock:
+            if key in self._being_learnt:
+                return reply
+            self._being_learnt.add(key)
         try:
             if self.consolidation == "background" or not self.due(key).due:
                 return reply
@@ -293,6 +302,9 @@ class AgentMemory:
                 "consolidation after a reply failed", extra={"action": "consolidate", "reason": type(error).__name__, "user": key.short_hash}
             )
             done = Consolidation("failed", type(error).__name__, str(error), None, 0)
+        finally:
+            with self._lock:
+                self._being_learnt.discard(key)
         return replace(reply, consolidation=done)
 
     def due(self, key: UserKey) -> policy.Decision:
@@ -334,16 +346,18 @@ class AgentMemory:
         return Consolidation("queued", "background", "a worker will learn them", None, len(left))
 
     def forget(self, key: UserKey, turns: Sequence[int]) -> Receipt:
-        """Detach and remove turns; `rebuild` comes next."""
+        """Detach and remove turns; where it `rebuilds`, `rebuild` comes next."""
         receipt = self.store.forget(key, turns)
         self._memories.drop(key)
         return receipt
 
-    def rebuild(self, key: UserKey, receipt: Receipt, *, wait: bool | None, progress: Progress | None) -> None:
-        """Learn a user's remaining turns again after a forgetting: here, or by a worker."""
-        waits = wait if wait is not None else self.consolidation == "inline"
-        if receipt.rebuild_to_seq and waits:
-            Worker(self.store, self.rounds, progress=progress).drain(key=key)
+    def rebuilds(self, receipt: Receipt, wait: bool | None) -> bool:
+        """Tell whether the call that made turns forgotten learns the others again itself; else there is nothing to learn, or a worker does it."""
+        return bool(receipt.rebuild_to_seq) and (self.consolidation == "inline" if wait is None else wait)
+
+    def rebuild(self, key: UserKey, progress: Progress | None) -> None:
+        """Learn a user's remaining turns again after a forgetting."""
+        Worker(self.store, self.rounds, progress=progress).drain(key=key)
 
     def erase(self, key: UserKey) -> Receipt:
         """Remove everything of a user."""

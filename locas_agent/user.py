@@ -308,13 +308,15 @@ class UserMemory:
             ConfigurationError: something is neither a turn nor a number; nothing was removed.
         """
         receipt = self._agent.forget(self.key, _seqs(turns))
-        self._agent.rebuild(self.key, receipt, wait=wait, progress=progress)
+        if self._agent.rebuilds(receipt, wait):
+            self._agent.rebuild(self.key, progress)
         return receipt
 
     async def aforget(self, turns: int | Turn | Iterable[int | Turn], *, wait: bool | None = None, progress: Progress | None = None) -> Receipt:
         """Do what `forget` does, off the event loop: the turns are removed at once, whatever is being trained; the rebuild waits its turn."""
         receipt = await self.crews.run("journal", self._agent.forget, self.key, _seqs(turns))
-        await self.crews.run("training", self._agent.rebuild, self.key, receipt, wait=wait, progress=progress)
+        if self._agent.rebuilds(receipt, wait):
+            await self.crews.run("training", self._agent.rebuild, self.key, progress)
         return receipt
 
     def erase(self) -> Receipt:

@@ -113,7 +113,7 @@ class SqlMemoryStore:
     def known(self, key: UserKey, idem_keys: Iterable[str]) -> list[Turn]:
         """See `MemoryStore.known`."""
         with self._read() as connection:
-            found = journal.known(connection, key, idem_keys, self._vault.seal(connection, key))
+            found = journal.known(connection, key, dict.fromkeys(idem_keys), self._vault.seal(connection, key))
         return sorted(found, key=lambda one: one.seq)
 
     def search(self, key: UserKey, text: str, *, limit: int = 10) -> list[FoundTurn]:
