@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, NoReturn, Self, get_args
 
@@ -79,6 +79,8 @@ class AgentMemory:
         self.store = store
         self.config = config or LocasConfig()
         self.crews = Crews()
+        self._being_learnt: set[UserKey] = set()
+        self._lock = Lock()
         self.engine = Engine(backbone)
         self.learner = Learner(self.engine, self.config)
         self.consolidation = consolidation
@@ -293,7 +295,14 @@ class AgentMemory:
         return self.replies.stream(asked, sampling, lambda reply: finish.append(self._with_consolidation(asked.user, reply)))
 
     def _with_consolidation(self, key: UserKey, reply: Reply) -> Reply:
-        """Both turns are journalled by now: what goes wrong here is said in the reply, and the overflow stays due."""
+        """Both turns are journalled by now: what goes wrong here is said in the reply, and the overflow stays due.
+
+        While another reply of the same user has it learnt, nothing is done: both would learn the same, and one in vain.
+        """
+        with self._lock:
+            if key in self._being_learnt:
+                return reply
+            self._being_learnt.add(key)
         try:
             if self.consolidation == "background" or not self.due(key).due:
                 return reply
@@ -303,6 +312,9 @@ class AgentMemory:
                 "consolidation after a reply failed", extra={"action": "consolidate", "reason": type(error).__name__, "user": key.short_hash}
             )
             done = Consolidation("failed", type(error).__name__, str(error), None, 0)
+        finally:
+            with self._lock:
+                self._being_learnt.discard(key)
         return replace(reply, consolidation=done)
 
     def due(self, key: UserKey) -> policy.Decision:
@@ -344,29 +356,31 @@ class AgentMemory:
         return Consolidation("queued", "background", "a worker will learn them", None, len(left))
 
     def forget(self, key: UserKey, turns: Sequence[int]) -> Receipt:
-        """Detach and remove turns; `rebuild` comes next."""
+        """Detach and remove turns; where it `rebuilds`, `rebuild` comes next."""
         receipt = self.store.forget(key, turns)
         self._memories.drop(key)
         return receipt
 
     def correct(self, key: UserKey, turn: int, text: str) -> CorrectedTurn:
-        """Replace the text of a turn; `rebuild` comes next."""
+        """Replace the text of a turn; the caller rebuilds the memory next."""
         found = self.store.turns(key, after=turn - 1, upto=turn)
         if not found:
             raise TurnNotFound(f"the journal has no turn {turn} that could be corrected; turns() lists those there are")
         old = found[0]
         if old.trust == IMPORTED:
             raise ConfigurationError(f"turn {turn} stands for an imported memory, which no text replaces: forget it instead")
-        draft = TurnDraft(old.role, text, name=old.name, session=old.session, at=old.at, trust=old.trust, expires_at=old.expires_at)
+        draft = TurnDraft(old.role, text, name=old.name, session=old.session, at=old.local_at, trust=old.trust, expires_at=old.expires_at)
         made = self.store.correct(key, turn, counted(self.backbone, draft, answer_tokens=self.config.window.max_new_tokens))
         self._memories.drop(key)
         return made
 
-    def rebuild(self, key: UserKey, receipt: Receipt, *, wait: bool | None, progress: Progress | None) -> None:
-        """Learn a user's remaining turns again after a forgetting: here, or by a worker."""
-        waits = wait if wait is not None else self.consolidation == "inline"
-        if receipt.rebuild_to_seq and waits:
-            Worker(self.store, self.rounds, progress=progress).drain(key=key)
+    def rebuilds(self, receipt: Receipt, wait: bool | None) -> bool:
+        """Tell whether the call that made turns forgotten learns the others again itself; else there is nothing to learn, or a worker does it."""
+        return bool(receipt.rebuild_to_seq) and (self.consolidation == "inline" if wait is None else wait)
+
+    def rebuild(self, key: UserKey, progress: Progress | None) -> None:
+        """Learn a user's remaining turns again after a forgetting."""
+        Worker(self.store, self.rounds, progress=progress).drain(key=key)
 
     def erase(self, key: UserKey) -> Receipt:
         """Remove everything of a user."""

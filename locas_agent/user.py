@@ -51,10 +51,10 @@ class UserMemory:
         Args:
             role: `user`, `assistant`, `system` or `tool`.
             content: the text.
-            at: when it was said, aware; now unless given.
-            session: name of the session it belongs to; without names, a session is a day.
+            at: when it was said, aware; now, in UTC, unless given. Its zone decides which day it was: prompts show the speaker's date.
+            session: name of the session it belongs to; without names, a session is a day of the speaker's.
             name: who speaks, in a conversation of several.
-            key: the same key twice is one turn.
+            key: the same key twice is one turn; it does not begin with U+0001, which marks keys that are made here.
             trust: label of where the text comes from, at most 16 characters. The settings `sources` say which labels are learnt from: by default
                 the user's turns labelled "user", and the assistant's labelled "promised" or "found"; a turn with any other label never is.
             expires_at: when it is to be forgotten by itself, aware; never unless given.
@@ -309,13 +309,15 @@ class UserMemory:
             ConfigurationError: something is neither a turn nor a number; nothing was removed.
         """
         receipt = self._agent.forget(self.key, _seqs(turns))
-        self._agent.rebuild(self.key, receipt, wait=wait, progress=progress)
+        if self._agent.rebuilds(receipt, wait):
+            self._agent.rebuild(self.key, progress)
         return receipt
 
     async def aforget(self, turns: int | Turn | Iterable[int | Turn], *, wait: bool | None = None, progress: Progress | None = None) -> Receipt:
         """Do what `forget` does, off the event loop: the turns are removed at once, whatever is being trained; the rebuild waits its turn."""
         receipt = await self.crews.run("journal", self._agent.forget, self.key, _seqs(turns))
-        await self.crews.run("training", self._agent.rebuild, self.key, receipt, wait=wait, progress=progress)
+        if self._agent.rebuilds(receipt, wait):
+            await self.crews.run("training", self._agent.rebuild, self.key, progress)
         return receipt
 
     def correct(self, turn: int | Turn, text: str, *, wait: bool | None = None, progress: Progress | None = None) -> CorrectedTurn:
@@ -340,13 +342,15 @@ class UserMemory:
             ConfigurationError: the turn stands for an imported memory.
         """
         made = self._agent.correct(self.key, _seq(turn), text)
-        self._agent.rebuild(self.key, made.receipt, wait=wait, progress=progress)
+        if self._agent.rebuilds(made.receipt, wait):
+            self._agent.rebuild(self.key, progress)
         return made
 
     async def acorrect(self, turn: int | Turn, text: str, *, wait: bool | None = None, progress: Progress | None = None) -> CorrectedTurn:
         """Do what `correct` does, off the event loop, as `aforget` forgets."""
         made = await self.crews.run("journal", self._agent.correct, self.key, _seq(turn), text)
-        await self.crews.run("training", self._agent.rebuild, self.key, made.receipt, wait=wait, progress=progress)
+        if self._agent.rebuilds(made.receipt, wait):
+            await self.crews.run("training", self._agent.rebuild, self.key, progress)
         return made
 
     def erase(self) -> Receipt:

@@ -57,4 +57,4 @@ def memory_tools(memory: AgentMemory, *, tenant: str = "default") -> list[BaseTo
 
 def _line(turn: FoundTurn) -> str:
     said = " ".join(turn.content.split())
-    return f"turn {turn.seq}, {turn.at:%Y-%m-%d}, {turn.name or turn.role}: {said}"
+    return f"turn {turn.seq}, {turn.local_at:%Y-%m-%d}, {turn.name or turn.role}: {said}"

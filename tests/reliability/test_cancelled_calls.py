@@ -88,7 +88,7 @@ async def storm(agent: AgentMemory, cancels: int, *, seed: int = 0) -> Storm:
         return False
 
     await asyncio.gather(*(caller() for _ in range(AT_ONCE)))
-    await asyncio.get_running_loop().shutdown_default_executor()  # what was cancelled goes on in its thread: wait for it
+    await asyncio.to_thread(agent.crews.close)  # what was cancelled goes on in its thread: wait for it
     return told
 
 

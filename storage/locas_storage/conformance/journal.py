@@ -12,7 +12,7 @@ import pytest
 from locas_storage.base import MemoryStore
 from locas_storage.conformance.samples import ADA, BEN, draft, item, say
 from locas_storage.errors import InvalidTurn
-from locas_storage.records import TurnDraft, UserKey
+from locas_storage.records import TurnDraft, UserKey, answer_key
 
 HOSTILE = [
     "a'b",
@@ -66,6 +66,8 @@ def test_turns_come_back_as_they_went_in(store: MemoryStore) -> None:
     )
     assert first.at == said
     assert first.at.utcoffset() == dt.timedelta(0)
+    assert (first.local_at.isoformat(), first.offset_seconds) == (said.isoformat(), -7 * 3600)
+    assert (second.local_at, second.offset_seconds) == (second.at, 0)
     assert second.at == second.created_at
     assert before < second.created_at < dt.datetime.now(dt.UTC) + dt.timedelta(seconds=2)
     assert second.key != ""
@@ -95,6 +97,20 @@ def test_same_key_is_one_turn(store: MemoryStore) -> None:
     assert [turn.seq for turn in again] == [1, 3]
     assert [turn.content for turn in store.turns(ADA)] == ["one", "three", "four"]
     assert store.append(BEN, [TurnDraft("user", "mine", key="k")])[0].content == "mine"
+
+
+def test_answers_are_found_by_the_key_of_their_question(store: MemoryStore) -> None:
+    asked = store.append(ADA, [TurnDraft("user", "one", key="k"), TurnDraft("user", "two")])
+    (answered,) = store.append(ADA, [TurnDraft("assistant", "an answer", answers="k")])
+    assert store.known(ADA, [answer_key("k"), "k"]) == [asked[0], answered]
+    assert store.known(ADA, [asked[1].key]) == [asked[1]]
+
+
+def test_turn_has_one_answer(store: MemoryStore) -> None:
+    store.append(ADA, [TurnDraft("user", "?", key="k"), TurnDraft("user", "the caller's own", key="k:answer")])
+    first = store.append(ADA, [TurnDraft("assistant", "yes", answers="k")])
+    assert store.append(ADA, [TurnDraft("assistant", "no", answers="k")]) == first
+    assert [turn.content for turn in store.turns(ADA)] == ["?", "the caller's own", "yes"]
 
 
 def test_many_keys_are_looked_up_at_once(store: MemoryStore) -> None:
