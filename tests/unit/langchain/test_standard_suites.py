@@ -32,6 +32,7 @@ def suite(case: ElementTree.Element) -> str:
     return {"Unit": "ChatModel", "Integration": "ChatModel", "Guard": "Guard"}.get(name, "Tools")
 
 
+@pytest.mark.rounding  # in a process of its own
 @pytest.mark.slow
 def test_standard_suites_pass_without_excuse(tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
