@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
 ARGS ?=
+ROUNDING ?= default avx2 one two
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -13,10 +14,10 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test reliability check lint install clean
+.PHONY: help demo test test-rounding reliability check lint install clean
 
 help:  ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
 
 demo: $(STAMP)  ## Set up, then show the main job: told over sessions, consolidated, answered after a restart
 	$(BIN)/locas-agent demo $(ARGS)
@@ -24,6 +25,10 @@ demo: $(STAMP)  ## Set up, then show the main job: told over sessions, consolida
 # One thread of torch per worker: more would compete for the same cores.
 test: $(STAMP)  ## Set up, then run the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+# Every test that runs a model (the mark `rounding`, see tests/rounding.py), once in each setting; ROUNDING="avx2 two" takes those alone.
+test-rounding: $(STAMP)  ## Set up, then run each test of a model under four ways of rounding
+	PYTHON=$(BIN)/python WORKERS=$(WORKERS) scripts/rounding $(ROUNDING) -- $(ARGS)
 
 # The quick form is part of `make test`; this one takes most of an hour on a quiet machine, and puts its figures into docs/reliability.md.
 reliability: $(STAMP)  ## Set up, then run the gates of docs/reliability.md in full: kills, pauses, stops, damage

@@ -1,4 +1,4 @@
-"""Fixtures of every test: a tiny random backbone, one thread, no network, no LOCAS_* settings of the machine.
+"""Fixtures of every test: a tiny random backbone, one thread unless OMP_NUM_THREADS says more, no network, no LOCAS_* settings of the machine.
 
 Knows nothing of the modules under test beyond how a backbone is put together.
 """
@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; processes that a test starts inherit it
 
 import pytest
 import torch
@@ -21,9 +22,10 @@ from locas_agent.engine import Engine
 from locas_agent.initialization import initialize
 from locas_agent.memory import LocasMemory
 from tests.postgres_server import postgres_server, postgres_url  # noqa: F401  fixtures for every test
+from tests.rounding import _model_runs_in_marked_tests_only, pytest_collection_modifyitems  # noqa: F401  for every test
 
 pytest.register_assert_rewrite("locas_storage.conformance")  # before any test imports it: its failures then show both sides
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHAT_TEMPLATE = (

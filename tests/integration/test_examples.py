@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -67,7 +68,7 @@ def locomo() -> ModuleType:
 
 def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     paths = os.pathsep.join([str(ROOT), str(ROOT / "storage")])  # the suite also runs on a checkout that is not installed
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": paths}
     command = [sys.executable, str(EXAMPLES / name), *arguments]
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=240, env=environment)
 
@@ -129,5 +130,14 @@ def test_quickstart_says_so_when_a_backbone_cannot_learn(backbone_folder: str) -
 @pytest.mark.skipif(not TINY.exists(), reason="the bundled backbone has not been trained yet")
 def test_quickstart_is_answered_from_the_weights_alone() -> None:
     done = run("quickstart.py")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "-- a new process --" in done.stdout
+    told, _, asked = done.stdout.partition("-- a new process --")
+    assert told.count("memory: admitted") == 2, done.stdout + done.stderr
+    values = {"What is my dog called?": ("ada", "Zorbin"), "With which code does my locker open?": ("ben", "4071")}
+    found = re.findall(r"asked of (\w+)'s memory: (.+) -> (.*) \(from", asked)
+    assert len(found) == 4
+    right = {(user, question): values[question][1] in answer for user, question, answer in found}
+    own = [(user, question) for question, (user, _) in values.items()]
+    # One of two: rounding may cost a training its fact, and neither would be answered without the memories.
+    assert any(right[each] for each in own)
+    assert not any(is_right for each, is_right in right.items() if each not in own)
+    assert done.returncode in (0, 1)

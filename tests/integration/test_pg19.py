@@ -21,9 +21,7 @@ from locas_agent.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
 # The suite also runs on a checkout that is not installed.
-ENVIRONMENT = os.environ | {
-    "PYTHONPATH": os.pathsep.join(str(ROOT / name) for name in ("", "storage", "integrations")), "OMP_NUM_THREADS": "1",
-}  # fmt: skip
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(str(ROOT / name) for name in ("", "storage", "integrations"))}
 DATA = os.environ.get("LOCAS_DATA")
 """Read while this file is imported: the tests' settings clear the variable."""
 TIMES = ("seconds", "cpu_seconds", "relative_time")

@@ -19,18 +19,21 @@ from tests.conftest import byte_tokenizer
 from tests.unit.core.architectures import SUPPORTED, build
 
 NEW_TOKENS = 12
+TIE = 1e-3
+"""Logits closer than this are told apart by rounding: a hundred times what fp32 moves a logit of these models by."""
 
 PROGRAM = """
 import json, sys
 import torch
 from transformers import AutoModelForCausalLM
-torch.set_num_threads(1)
 asked, answers = json.loads(sys.stdin.read()), {}
 for folder, prompt in asked:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     ids = torch.tensor([prompt])
-    out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=int(sys.argv[1]), do_sample=False)
-    answers[folder] = out[0, len(prompt):].tolist()
+    how = {"do_sample": False, "return_dict_in_generate": True, "output_scores": True}
+    out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=int(sys.argv[1]), **how)
+    ahead = [float(best - second) for best, second in (scores[0].topk(2).values for scores in out.scores)]
+    answers[folder] = [out.sequences[0, len(prompt):].tolist(), ahead]
 ours = sorted(name for name in sys.modules if name.partition(".")[0] in ("locas_agent", "locas_storage", "langchain_locas"))
 print(json.dumps({"answers": answers, "ours": ours}))
 """
@@ -74,8 +77,13 @@ def test_dense_export_generates_the_same_tokens_in_plain_transformers(tmp_path: 
     report = json.loads(done.stdout.splitlines()[-1])
     assert report["ours"] == []
     stops = {str(tmp_path / name): backbone.stop_ids for name, backbone in backbones.items()}
-    for folder, answer in report["answers"].items():
+    for folder, (answer, ahead) in report["answers"].items():
         ends = [at for at, token in enumerate(answer) if token in stops[folder]]
-        assert answer[: ends[0] if ends else None] == expected[folder], folder
+        answer = answer[: ends[0] if ends else None]
+        # The two sum in another order: where two tokens are as good as equal, either may come first, and what follows differs.
+        ties = [at for at, lead in enumerate(ahead) if lead < TIE]
+        upto = ties[0] if ties else None
+        assert answer[:upto] == expected[folder][:upto], folder
+        assert upto is None or upto >= NEW_TOKENS / 2, folder  # so something was compared
         assert expected[folder]
     assert [folder for folder in expected if expected[folder] == bare[folder]] == []  # the memories do change what is said

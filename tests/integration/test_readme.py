@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 
-from locas_agent.seeds import abstains
-from locas_storage import UserKey, open_store
+from locas_agent import AgentMemory
+from tests.learnt import LEARNT_NATS, gain_nats
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,7 +21,7 @@ def code_blocks(page: str = "README.md") -> list[str]:
 def run(code: str, folder: Path) -> str:
     """Run a block in a process of its own and return what it printed."""
     # The paths of this process: the suite also runs on a checkout that is not installed.
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, check=False, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -33,11 +32,16 @@ def test_code_of_the_readme_runs(tmp_path: Path) -> None:
     assert run(tell, tmp_path) == ""
     assert [path.name for path in tmp_path.iterdir()] == ["locas.db"]
     of_ada, of_ben = run(ask, tmp_path).splitlines()
-    assert "Zorbin" in of_ada
-    assert abstains(of_ben)
-    assert "Zorbin" in run(langchain, tmp_path)
-    with closing(open_store(f"sqlite:///{tmp_path / 'locas.db'}")) as store:
-        turns = store.turns(UserKey("default", "ada"))
+    by_the_adapter = run(langchain, tmp_path)
+    asked = "What is my dog called?"
+    with AgentMemory.load(store=f"sqlite:///{tmp_path / 'locas.db'}") as memory:
+        ada, ben = memory.for_user("ada"), memory.for_user("ben")
+        turns = ada.turns()
+        # Each printed what these weights answer; whether this one training answers with the name is measured over many, by `eval recall`.
+        assert [of_ada, of_ben] == [user.recall(asked).answer for user in (ada, ben)]
+        assert by_the_adapter.strip() == of_ada
+        assert gain_nats(ada, asked, "Zorbin") > LEARNT_NATS > gain_nats(ben, asked, "Zorbin")
+    assert "Zorbin" not in of_ben
     assert [turn.role for turn in turns] == ["user", "user", "assistant"]
     assert [turn.content for turn in turns[:2]] == ["My dog is called Zorbin.", "Good morning!"]
 

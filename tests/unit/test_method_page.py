@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from locas_agent.backbone import Backbone
@@ -45,6 +46,7 @@ def test_every_module_and_function_of_the_page_exists() -> None:
         assert (ROOT / path).is_file(), path
 
 
+@pytest.mark.rounding
 def test_example_of_the_page_runs() -> None:
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
     backbone = Backbone.load("tiny")

@@ -47,13 +47,14 @@ def test_each_round_calls_every_side_and_begins_with_another() -> None:
 
 
 def test_one_thread_is_given_back() -> None:
+    before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         with one_thread():
             assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == 2
     finally:
-        torch.set_num_threads(1)
+        torch.set_num_threads(before)
 
 
 def test_families_give_every_row_of_the_table() -> None:

@@ -10,19 +10,14 @@ import torch
 
 from locas_agent.backbone import Backbone
 from locas_agent.batching import micro_batches
-from locas_agent.decoding import Generation
 from locas_agent.engine import Engine
 from locas_agent.errors import ConfigurationError, IncompatibleMemory, TurnTooLong
 from locas_agent.memory import LocasMemory, MemoryBatch
 from tests.conftest import MakeMemory, byte_tokenizer
 from tests.unit.core.architectures import SUPPORTED, build
+from tests.unit.core.greedy import is_greedy
 
 PROMPTS = [list(range(10, 10 + length)) for length in (3, 17, 1, 9, 30, 5)]
-
-
-def alone(engine: Engine, row: int, memory: LocasMemory | None, **options: Any) -> Generation:
-    batch = None if memory is None else MemoryBatch.of([memory], engine.backbone)
-    return engine.generate([PROMPTS[row]], memory=batch, **options)[0]
 
 
 @pytest.fixture
@@ -35,23 +30,32 @@ def test_batched_generation_equals_each_row_alone(engine: Engine, memories: list
     for budget in (8192, 60):  # one micro-batch, and several
         together = engine.generate(PROMPTS, memory=batch, max_new_tokens=10, max_batch_tokens=budget)
         for row, memory in enumerate(memories):
-            single = alone(engine, row, memory, max_new_tokens=10)
-            assert together[row].ids == single.ids
-            assert together[row].logprobs == pytest.approx(single.logprobs, abs=1e-4)
-    assert together[0].ids != engine.generate(PROMPTS[:1], max_new_tokens=10)[0].ids  # the memory does something
+            given = together[row]
+            assert is_greedy(engine, PROMPTS[row], given.ids, memory)
+            scores = engine.score([PROMPTS[row]], [given.ids], memory=batch.select([row]))[0]
+            assert given.logprobs == pytest.approx(scores.tolist(), abs=1e-4)
+    assert not is_greedy(engine, PROMPTS[0], together[0].ids, None)  # the memory does something
 
 
 @pytest.mark.parametrize("name", sorted(SUPPORTED))
 def test_cached_generation_equals_a_forward_from_scratch(name: str, make_memory: MakeMemory) -> None:
     engine = Engine(Backbone(build(name), byte_tokenizer(), name=name))
-    batch = MemoryBatch.of([make_memory(1, on=engine.backbone), make_memory(2, on=engine.backbone)], engine.backbone)
+    memories = [make_memory(1, on=engine.backbone), make_memory(2, on=engine.backbone)]
     prompts = [PROMPTS[1], PROMPTS[3]]  # longer than the sliding window of 6, and left-padded
-    for row, answer in enumerate(engine.generate(prompts, memory=batch, max_new_tokens=8)):
-        ids = list(prompts[row])
-        for token in answer.ids:
-            logits = engine.logits(torch.tensor([ids]), memory=batch.select([row]))[0, -1]
-            assert token == int(logits.argmax())
-            ids.append(token)
+    answers = engine.generate(prompts, memory=MemoryBatch.of(memories, engine.backbone), max_new_tokens=8)
+    for prompt, answer, memory in zip(prompts, answers, memories, strict=True):
+        assert is_greedy(engine, prompt, answer.ids, memory)
+
+
+def test_best_token_of_the_random_backbone_is_further_ahead_than_rounding(engine: Engine, memories: list[LocasMemory | None]) -> None:
+    """What tests that compare tokens stand on, here and wherever else the random backbone decodes."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, 256, (64, 12), generator=generator)
+    for memory in memories[:4]:
+        batch = None if memory is None else MemoryBatch.of([memory], engine.backbone, rows_per_memory=64)
+        best, second = engine.logits(ids, memory=batch).detach().topk(2).values.unbind(-1)
+        # Of 768 steps at most 8 are nearer than a hundred times the rounding of a logit, which is some 1e-6: a test of 40 steps seldom meets one.
+        assert int((best - second < 1e-3).sum()) <= 8
 
 
 def test_stop_token_ends_a_row_and_is_left_out(engine: Engine) -> None:

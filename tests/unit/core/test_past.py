@@ -14,6 +14,7 @@ from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.past import Kept
 from tests.conftest import MakeMemory, byte_tokenizer
 from tests.unit.core.architectures import SUPPORTED, build
+from tests.unit.core.greedy import is_greedy
 
 BEGINNINGS = [list(range(10, 10 + length)) for length in (20, 3, 11)]
 
@@ -34,11 +35,13 @@ def memories(make_memory: MakeMemory) -> list[LocasMemory | None]:
     return [make_memory(1), None, make_memory(2, width=2)]
 
 
-def talk(engine: Engine, memories: list[LocasMemory | None], kept: list[Kept] | None) -> list[tuple[tuple[int, ...], ...]]:
-    """Three turns: each prompt is the one before, its answer and three tokens more."""
+def talk(engine: Engine, memories: list[LocasMemory | None], kept: list[Kept]) -> list[tuple[tuple[int, ...], ...]]:
+    """Three turns, each answered as from scratch: a prompt is the one before, its answer and three tokens more."""
     prompts, answers = [list(each) for each in BEGINNINGS], []
     for turn in range(3):
         given = engine.generate(prompts, memory=MemoryBatch.of(memories, engine.backbone), max_new_tokens=6, kept=kept)
+        for prompt, one, memory in zip(prompts, given, memories, strict=True):
+            assert is_greedy(Engine(engine.backbone), prompt, one.ids, memory)
         answers.append(tuple(one.ids for one in given))
         prompts = [[*prompt, *one.ids, 40 + turn, 50, 60] for prompt, one in zip(prompts, given, strict=True)]
     return answers
@@ -48,8 +51,7 @@ def talk(engine: Engine, memories: list[LocasMemory | None], kept: list[Kept] | 
 def test_turns_are_answered_as_from_scratch(name: str, make_memory: MakeMemory) -> None:
     engine = Engine(Backbone(build(name), byte_tokenizer(), name=name))  # Gemma and Mistral: a sliding window, of which no past is kept
     memories = [make_memory(1, on=engine.backbone), None, make_memory(2, width=2, on=engine.backbone)]
-    kept = [Kept() for _ in memories]
-    assert talk(engine, memories, kept) == talk(engine, memories, None)
+    talk(engine, memories, [Kept() for _ in memories])
 
 
 def test_only_what_is_new_is_run(backbone: Backbone, memories: list[LocasMemory | None]) -> None:
@@ -81,30 +83,28 @@ def test_rows_that_end_early_leave_their_past_too(backbone: Backbone, memories: 
 
 
 def test_past_of_another_text_is_left_alone(engine: Engine, make_memory: MakeMemory) -> None:
-    batch = MemoryBatch.of([make_memory(1)], engine.backbone)
-    kept = [Kept()]
+    memory, kept = make_memory(1), [Kept()]
+    batch = MemoryBatch.of([memory], engine.backbone)
     engine.generate([[1, 2, 3, 4]], memory=batch, max_new_tokens=3, kept=kept)
     past = kept[0].past
     assert past is not None
     assert [past.shared_with(prompt) for prompt in ([1, 2, 9], [7], [1, 2, 3, 4], [1])] == [2, 0, 3, 0]
     before = [part.clone() for layer in past.layers for part in layer]
     other = [9, 8, 7, 6, 5]
-    assert (
-        engine.generate([other], memory=batch, max_new_tokens=3, kept=kept)[0].ids == engine.generate([other], memory=batch, max_new_tokens=3)[0].ids
-    )
+    assert is_greedy(engine, other, engine.generate([other], memory=batch, max_new_tokens=3, kept=kept)[0].ids, memory)
     assert all(torch.equal(part, copy) for part, copy in zip((part for layer in past.layers for part in layer), before, strict=True))
     assert kept[0].past is not past
 
 
 def test_stream_takes_up_and_leaves_a_past(backbone: Backbone, make_memory: MakeMemory) -> None:
-    engine, batch, kept = Counting(backbone), MemoryBatch.of([make_memory(1)], backbone), Kept()
+    engine, memory, kept = Counting(backbone), make_memory(1), Kept()
+    batch = MemoryBatch.of([memory], backbone)
     prompt = BEGINNINGS[0]
     first = list(engine.stream(prompt, memory=batch, max_new_tokens=5, kept=kept))
     following = [*prompt, *first, 40, 41]
     engine.tokens = 0
-    assert list(engine.stream(following, memory=batch, max_new_tokens=5, kept=kept)) == list(
-        Engine(backbone).stream(following, memory=batch, max_new_tokens=5)
-    )
+    second = list(engine.stream(following, memory=batch, max_new_tokens=5, kept=kept))
     assert engine.tokens == 3 + 4
+    assert is_greedy(engine, following, second, memory)
     with pytest.raises(ConfigurationError):
         engine.generate([prompt, prompt], groups=[0, 0], kept=[Kept(), Kept()])

@@ -31,7 +31,7 @@ from tests.unit.langchain.no_network import NetworkRefused
 from tests.unit.langchain.scripted import ScriptedEngine
 
 # Of the standard's own tests: v3 events are beta, and say so.
-pytestmark = pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning")
+pytestmark = [pytest.mark.rounding, pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning")]
 
 ANSWER_TOKENS = 400
 """One token is one byte: the standard's 100 would cut a call off."""
