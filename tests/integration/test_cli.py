@@ -304,22 +304,20 @@ def test_version_is_printed_without_a_model(own_process: Callable[..., subproces
 
 
 def test_a_command_says_nothing_on_standard_error_that_is_not_ours(
-    told: str, tmp_path: Path, own_process: Callable[..., subprocess.CompletedProcess[str]]
+    tmp_path: Path, store: str, own_process: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    longer = "This sentence is said again and again. " * 400  # beyond the context, which a tokenizer remarks on
+    opened = open_store(store)
+    opened.append(ADA, [TurnDraft("user", "My dog is called Rex.", token_count=9)])
+    opened.close()
     settings = tmp_path / "quick.json"
     settings.write_text('{"study": {"max_rounds": 1, "negatives_per_piece": 1}, "training": {"max_steps": 2}}', encoding="utf-8")
-    elsewhere = f"sqlite:///{tmp_path / 'chat.db'}"
-    for arguments, said in (
-        (("turns", "--user", "ada", "--store", told), ""),
-        (("explain", "--user", "eve", "--store", elsewhere, "Rex"), ""),
-        (("chat", "--user", "eve", "--store", elsewhere, "--max-new-tokens", "2"), "My dog is called Rex.\n/quit\n"),
-        (("consolidate", "--user", "eve", "--flush", "--store", elsewhere, "--config", str(settings), "--json", "-"), ""),
-    ):
-        done = own_process(*arguments, said=said)
-        assert (done.returncode, done.stderr) == (0, ""), arguments
-    told_too_much = own_process("chat", "--user", "eve", "--store", elsewhere, said=f"{longer}\n/quit\n")
-    assert [line.split(":")[0] for line in told_too_much.stderr.splitlines()] == ["error"]
+    done = own_process("consolidate", "--user", "ada", "--flush", "--store", store, "--config", str(settings), "--json", "-")
+    assert (done.returncode, done.stderr) == (0, "")  # it loads weights, studies and trains
+    assert [each["turns"] for each in json.loads(done.stdout)] == [1]
+    longer = "This sentence is said again and again. " * 400  # a tokenizer remarks on what is beyond the context
+    refused = own_process("explain", longer, "--user", "ada", "--store", store)
+    assert refused.returncode == 1
+    assert [line.split(":")[0] for line in refused.stderr.splitlines()] == ["locas-agent"]
 
 
 def test_importing_the_packages_leaves_the_program_its_logging_and_its_environment() -> None:
