@@ -196,7 +196,7 @@ def test_store_may_be_a_path(backbone: Backbone, tmp_path: Path) -> None:
         assert len(agent.for_user("ada").turns()) == 1
 
 
-@pytest.mark.parametrize("parts", [{"store": None}, {"store": 5}, {"store": object()}, {"config": {"window": {}}}, {"backbone": None}], ids=str)
+@pytest.mark.parametrize("parts", [{"store": None}, {"store": 5}, {"store": ["sqlite://"]}, {"config": {"window": {}}}, {"backbone": None}], ids=str)
 def test_what_is_no_part_is_refused_before_anything_is_loaded(backbone: Backbone, parts: dict[str, Any]) -> None:
     given = {"backbone": backbone, "store": "sqlite://", "config": None} | parts
     with pytest.raises(ConfigurationError, match="expected"):
