@@ -27,9 +27,8 @@ from locas_agent.ffn_sites import FfnSite, find_sites
 from locas_agent.fingerprints import fingerprint_of, weights_digest
 
 _END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|end_of_turn|>", "</s>")
-
-_NO_WARNING = {"verbose": False}
-"""Whoever counts the tokens of a long text wants to know how long it is; a tokenizer would warn that it is longer than the context."""
+_TOO_LONG_WARNING = "sequence-length-is-longer-than-the-specified-maximum"
+"""The name under which a tokenizer remembers that it has warned of a long text."""
 
 
 class Backbone:
@@ -53,6 +52,8 @@ class Backbone:
         self.name = name
         self.model = cast(Any, model)
         self.tokenizer = cast(Any, tokenizer)
+        # Who counts the tokens of a long text wants to know how long it is; the tokenizer would warn, once, on standard error.
+        getattr(self.tokenizer, "deprecation_warnings", {})[_TOO_LONG_WARNING] = True
         self.model.requires_grad_(False)
         self.model.eval()
         self.decoder: Any = self.model.get_decoder()
@@ -232,7 +233,6 @@ class Backbone:
             return_dict=False,
             sanitize_control_tokens=True,
             enable_thinking=False,
-            tokenizer_kwargs=_NO_WARNING,
         )
         return [int(token) for token in ids]
 
@@ -254,7 +254,7 @@ class Backbone:
         return self._ids(text)
 
     def _ids(self, text: str, **options: Any) -> list[int]:
-        return [int(token) for token in self.tokenizer.encode(text, add_special_tokens=False, **_NO_WARNING, **options)]
+        return [int(token) for token in self.tokenizer.encode(text, add_special_tokens=False, **options)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids; control tokens and what no turn can hold are left out, see `detokenizer.clean`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
+import logging
 from pathlib import Path
 
 import pytest
@@ -160,3 +161,19 @@ def test_flash_is_taken_only_where_it_can_run(monkeypatch: pytest.MonkeyPatch) -
     assert kernel("auto", cuda, "float32") == kernel("auto", cpu, "bfloat16") == kernel("sdpa", cuda, "float16") == "sdpa"
     with pytest.raises(ConfigurationError, match="CUDA"):
         kernel("flash", cpu, "bfloat16")
+
+
+def test_counting_the_tokens_of_a_long_text_warns_of_nothing(make_backbone: MakeBackbone) -> None:
+    made = make_backbone()
+    made.tokenizer.model_max_length = 16
+    told: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = told.append  # type: ignore[method-assign]
+    libraries = logging.getLogger("transformers")
+    libraries.addHandler(handler)
+    try:
+        assert len(made.encode_chat([{"role": "user", "content": "word " * 99}])) > 16
+        assert made.count_tokens("word " * 99) > 16
+    finally:
+        libraries.removeHandler(handler)
+    assert told == []
