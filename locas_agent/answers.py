@@ -37,3 +37,14 @@ def agree(first: str, second: str) -> bool:
     """
     got, expected = set(words(first)), set(words(second))
     return bool(got and expected) and (got <= expected or expected <= got or token_f1(first, second) > 0.8)
+
+
+def same_question(first: str, second: str) -> bool:
+    """Tell whether two questions have the same words in the same order, carrier words aside."""
+    return words(first) == words(second)
+
+
+def stands_in(answer: str, question: str, text: str) -> bool:
+    """Tell whether a text says an answer: it has every word of the answer that the question does not bring along, and there is one."""
+    own = set(words(answer)) - set(words(question))
+    return bool(own) and own <= set(words(text))

@@ -13,7 +13,7 @@ from functools import partial
 from random import Random
 
 from locas_agent import seeds
-from locas_agent.answers import agree
+from locas_agent.answers import agree, same_question, words
 from locas_agent.config import StudySettings
 from locas_agent.progress import Progress
 from locas_agent.prompting import exchange, question
@@ -38,6 +38,47 @@ class _Desk:
     def live(self) -> list[Item]:
         """Items that hold so far."""
         return [item for item in [*self.earlier, *self.new] if item.item_id not in self.retired]
+
+
+@dataclass(eq=False)
+class _Again:
+    """An earlier item that is asked again with a new piece in context, and what the teacher answers now."""
+
+    desk: _Desk
+    item: Item
+    candidate: Candidate
+    answer: Taught | None = None
+
+    @property
+    def fact(self) -> tuple[int, str, int, str]:
+        """Whose fact it is, and which: all questions about one turn with one answer. Of a negative, itself alone."""
+        if self.item.kind == NEGATIVE:
+            return self.candidate.owner, self.item.item_id, 0, ""
+        return self.candidate.owner, "", self.item.turn_seq, " ".join(words(self.item.answer))
+
+    @property
+    def _newer(self) -> list[Item]:
+        return [new for new in self.desk.new if new.from_seq >= self.candidate.piece.from_seq and new.kind == QUESTION]
+
+    @property
+    def _sources(self) -> list[Item]:
+        """New items whose answer the teacher now gives to the old question too, where that is not the old answer."""
+        if self.answer is None or seeds.abstains(self.answer.text) or agree(self.answer.text, self.item.answer):
+            return []
+        return [new for new in self._newer if agree(new.answer, self.answer.text)]
+
+    def is_told_anew(self, min_confidence: float) -> bool:
+        """Tell whether the new piece answers the old question otherwise: by the same question with another answer, or as the teacher is sure."""
+        if any(same_question(new.question, self.item.question) and not agree(new.answer, self.item.answer) for new in self._newer):
+            return True
+        return self.answer is not None and self.answer.confidence >= min_confidence and bool(self._sources)
+
+    def replacement(self) -> tuple[Candidate, Taught, str] | None:
+        """Return the old question with its new answer; None where the teacher does not give that, or the question had none."""
+        sources = self._sources
+        if self.answer is None or not sources or self.item.kind == NEGATIVE:
+            return None
+        return replace(self.candidate, turn_seq=sources[0].turn_seq), self.answer, self.item.kind
 
 
 class Study:
@@ -82,29 +123,25 @@ class Study:
 
     def _refresh(self, desks: list[_Desk], active: list[int], turn: int) -> None:
         """Ask earlier items again with the new piece in context; replace what is answered differently, retire negatives now answered."""
-        pairs = [(index, item) for index in active for item in desks[index].live if item.to_seq < desks[index].request.pieces[turn].from_seq]
-        candidates = [
-            Candidate(index, desks[index].request.pieces[turn], item.turn_seq, item.question, item.answer) for index, item in pairs
-        ]  # fmt: skip
-        answers = self._teacher.teach(candidates)
-        replaced = []
-        for (index, item), candidate, answer in zip(pairs, candidates, answers, strict=True):
-            desk, piece = desks[index], candidate.piece
-            if answer is None or answer.confidence < self._settings.min_confidence:
-                continue
-            if seeds.abstains(answer.text) or agree(answer.text, item.answer):
-                continue
-            sources = [new for new in desk.new if new.from_seq >= piece.from_seq and new.kind == QUESTION and agree(new.answer, answer.text)]
-            if not sources:
-                continue
-            desk.retired.add(item.item_id)
-            if item.kind != NEGATIVE:
-                replaced.append((index, (replace(candidate, turn_seq=sources[0].turn_seq), answer, item.kind)))
-        for (index, _), made in zip(replaced, self._teacher.items([entry for _, entry in replaced]), strict=True):
+        asked = [
+            _Again(desks[index], item, Candidate(index, desks[index].request.pieces[turn], item.turn_seq, item.question, item.answer))
+            for index in active
+            for item in desks[index].live
+            if item.to_seq < desks[index].request.pieces[turn].from_seq
+        ]
+        for again, answer in zip(asked, self._teacher.teach([again.candidate for again in asked]), strict=True):
+            again.answer = answer
+        changed = {again.fact for again in asked if again.is_told_anew(self._settings.min_confidence)}
+        replaced = [again for again in asked if again.fact in changed]
+        for again in replaced:
+            again.desk.retired.add(again.item.item_id)
+        rewritten = [(again, entry) for again in replaced if (entry := again.replacement()) is not None]
+        for (again, _), made in zip(rewritten, self._teacher.items([entry for _, entry in rewritten]), strict=True):
+            desk = again.desk
             if made is None:
-                desks[index].dropped += 1
-            elif made.question not in {new.question for new in desks[index].new if new.item_id not in desks[index].retired}:
-                desks[index].new.append(made)
+                desk.dropped += 1
+            elif made.question not in {new.question for new in desk.new if new.item_id not in desk.retired}:
+                desk.new.append(made)
 
     def _negatives(self, desks: list[_Desk], active: list[int], turn: int) -> None:
         """Sample questions the piece leaves open; keep those that no piece at hand and no memory answers."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from locas_agent import seeds
-from locas_agent.answers import agree, words
+from locas_agent.answers import agree, stands_in, words
 from locas_agent.config import StudySettings
 from locas_agent.pieces import QUOTE_CHARACTERS, Piece, Quote
 from locas_agent.prompting import question
@@ -124,7 +124,11 @@ class Sweep:
         without = self._teacher.answer([question(candidate.question) for candidate in candidates])
         good = {}
         for at, (candidate, answer, bare) in enumerate(zip(candidates, with_piece, without, strict=True)):
-            if answer is None or answer.confidence < self._settings.min_confidence or seeds.abstains(answer.text):
+            if answer is None or seeds.abstains(answer.text):
+                continue
+            # A rare name is written with little confidence although it stands in the turn: how little, rounding decides.
+            told = asked[at][0].quote.text
+            if answer.confidence < self._settings.min_confidence and not stands_in(answer.text, candidate.question, told):
                 continue
             if agree(answer.text, candidate.written) and not (bare is not None and agree(bare.text, answer.text)):
                 good[at] = (candidate, answer, QUESTION)

@@ -82,6 +82,59 @@ def test_a_value_told_anew_retires_the_old_one_although_they_share_a_word() -> N
     assert [(each.question, each.answer) for each in found.items] == [("What do I collect?", "It is rubber postcards.")]
 
 
+class Doubtful(Scripted):
+    """Is never sure of an answer: a rare name is written with little probability for each of its tokens."""
+
+    def answer(self, prompts: Sequence[list[Message]], *, memories: Sequence[LocasMemory | None] | None = None) -> list[Answer | None]:
+        return [None if one is None else replace(one, confidence=0.1) for one in super().answer(prompts, memories=memories)]
+
+
+def moved(prompt: str, with_memory: bool) -> str:
+    """Says what the new piece says of the town, to whatever names a town; of the dog's name a guess from the piece."""
+    if "Pelburg" not in prompt:
+        return NOT_KNOWN
+    return "It is Pelburg." if "town" in prompt.rsplit("\n", 1)[-1] else "It is Varn."
+
+
+def about_the_town(request: Request) -> str:
+    told = "said:" in request.prompt
+    return "Question: Which town do I live in?\nAnswer: It is Pelburg." if told else f"Question: Who am I?\nAnswer: {NOT_KNOWN}"
+
+
+def test_what_stands_in_the_turn_is_kept_however_doubtful_the_teacher_is() -> None:
+    found = study(Doubtful(about_the_town, moved), StudyRequest((piece("I live in Pelburg now.", 9),)))
+    assert [(each.question, each.answer) for each in found.items] == [("Which town do I live in?", "It is Pelburg.")]
+    elsewhere = Doubtful(about_the_town, lambda prompt, _: "It is Pelburg." if "home" in prompt else NOT_KNOWN)
+    assert study(elsewhere, StudyRequest((piece("I am at home.", 9),))).items == ()  # the turn does not say it
+
+
+def test_one_wording_told_anew_retires_all_wordings_of_the_old_value_though_the_teacher_is_in_doubt() -> None:
+    same = item("Which town do I live in?", "It is Varnholm.")
+    other = item("What is the town of my home?", "It is Varnholm.")
+    vague = item("Where do I live?", "It is Varnholm.")  # the teacher gives no answer that a new item has
+    dog = item("What is my dog called?", "It is Rex.")  # nor to this, which no new item asks
+    earlier = (same, other, vague, dog)
+    found = study(Doubtful(about_the_town, moved), StudyRequest((piece("I live in Pelburg now.", 9),), earlier))
+    assert found.retired == {same.item_id, other.item_id, vague.item_id}
+    assert {(each.question, each.answer) for each in found.items} == {
+        ("Which town do I live in?", "It is Pelburg."),
+        ("What is the town of my home?", "It is Pelburg."),
+    }
+
+
+def test_two_facts_of_one_turn_are_retired_one_by_one() -> None:
+    town, friend = item("Which town do I live in?", "It is Varnholm."), item("What is my friend called?", "It is Ada.")
+    assert town.turn_seq == friend.turn_seq
+    found = study(Doubtful(about_the_town, moved), StudyRequest((piece("I live in Pelburg now.", 9),), (town, friend)))
+    assert found.retired == {town.item_id}
+
+
+def test_question_that_was_open_and_is_answered_now_is_open_no_more() -> None:
+    open_still, answered = item("Whose is it?", NOT_KNOWN, NEGATIVE), item("Which town do I live in?", NOT_KNOWN, NEGATIVE)
+    found = study(Doubtful(about_the_town, moved), StudyRequest((piece("I live in Pelburg now.", 9),), (open_still, answered)))
+    assert found.retired == {answered.item_id}
+
+
 @pytest.mark.parametrize(
     ("invented", "kept"),
     [
