@@ -95,9 +95,7 @@ class TrainingSettings(_Settings):
     learning_rate: float = Field(1e-2, gt=0)
     """Peak rate of AdamW. Origin: `docs/decisions.md`."""
     max_steps: int = Field(192, ge=1)
-    """Most steps of one consolidation. Origin: `docs/decisions.md`."""
-    probe_every: int = Field(16, ge=1)
-    """Steps after which the held-out probes are asked; once all are answered twice in a row the rate begins to fall."""
+    """Steps of one consolidation. Origin: `docs/decisions.md`, steps."""
     falling_steps: int = Field(72, ge=1)
     """Steps in which the rate falls to nothing, the last ones of a training; half of `max_steps` if that is less."""
     items_per_step: int = Field(12, ge=2)

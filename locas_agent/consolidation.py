@@ -49,21 +49,11 @@ class _Pupil:
     """One user's memory in training: its rows, its draws, and when its rate begins to fall."""
 
     def __init__(self, memory: LocasMemory, stream: Stream, settings: TrainingSettings, device: torch.device) -> None:
-        self._steps, self._fall = settings.max_steps, settings.fall_of(settings.max_steps)
         self.memory = memory
         self.stream = stream
         self.slab = memory.slab.detach().clone().to(device).requires_grad_(True)  # (L, 3, W, D)
         self.losses: list[float] = []
         self.tokens = 0
-        self.answered = False
-        self.falls_from: int | None = None
-
-    @property
-    def is_done(self) -> bool:
-        return self.falls_from is not None and len(self.losses) >= self.falls_from + self._fall
-
-    def rate_at(self, step: int) -> float:
-        return rate_factor(step, self._steps - self._fall if self.falls_from is None else self.falls_from, self._fall)
 
     def present(self) -> LocasMemory:
         """Return the memory as it is now, on the CPU."""
@@ -119,17 +109,13 @@ class Trainer:
         optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
         seen = [example for pupil in pupils for example in pupil.stream.examples]
         student = student_for(self._engine, self._readout, memories, seen, max_batch_tokens=settings.max_batch_tokens)
+        falling = settings.fall_of(settings.max_steps)
         for step in range(settings.max_steps):
-            active = [pupil for pupil in pupils if not pupil.is_done]
-            if not active:
-                break
-            for pupil, group in zip(pupils, optimizer.param_groups, strict=True):
-                group["lr"] = settings.learning_rate * pupil.rate_at(step)
-            self._step(student, active)
+            for group in optimizer.param_groups:
+                group["lr"] = settings.learning_rate * rate_factor(step, settings.max_steps - falling, falling)
+            self._step(student, pupils)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            if (step + 1) % settings.probe_every == 0:
-                self._probe(student, [pupil for pupil in active if pupil.falls_from is None], step + 1)
             if progress is not None:
                 progress("train", step + 1, settings.max_steps)
         seconds = (time.perf_counter() - started) / len(lessons)
@@ -150,15 +136,6 @@ class Trainer:
             pupil.slab.grad = slab.grad[:, at].contiguous()
             pupil.losses.append(float(loss[at]))
             pupil.tokens += draw.n_tokens
-
-    def _probe(self, student: Student, pupils: Sequence[_Pupil], step: int) -> None:
-        """Let those who have answered all probes twice in a row come to an end."""
-        scores = student.scores([pupil.present() for pupil in pupils], [pupil.stream.probes for pupil in pupils])
-        for pupil, own in zip(pupils, scores, strict=True):
-            answered = all(hit for _, hit in own)
-            if answered and pupil.answered:
-                pupil.falls_from = step
-            pupil.answered = answered
 
     def starting_memories(self, lessons: Sequence[Lesson]) -> list[LocasMemory]:
         """Return each lesson's former memory, or a new one cloned from the neurons its own text activates; without any, neutral text does."""

@@ -121,8 +121,7 @@ class Curriculum:
         fresh_cycle, rehearsed_cycle, negative_cycle, behind_cycle, anchors = (
             _Cycle(examples, rng) for examples in (noisy, *once, behind, self._neutral.anchors)
         )
-        probes = self._questions(item for item in lesson.new if item.kind == PROBE)
-        return Stream(settings, fresh_cycle, rehearsed_cycle, negative_cycle, behind_cycle, anchors, probes or fresh, rng)
+        return Stream(settings, fresh_cycle, rehearsed_cycle, negative_cycle, behind_cycle, anchors, rng)
 
     def _questions(self, items: Iterable[Item]) -> list[Example]:
         return [question_example(self._backbone, item) for item in items]
@@ -187,20 +186,17 @@ class Stream:
     """Endless, evenly covering draws of one lesson."""
 
     def __init__(
-        self, settings: TrainingSettings, fresh: _Cycle, rehearsed: _Cycle, negative: _Cycle, behind: _Cycle, anchors: _Cycle,
-        probes: list[Example], rng: Random,
-    ) -> None:  # fmt: skip
+        self, settings: TrainingSettings, fresh: _Cycle, rehearsed: _Cycle, negative: _Cycle, behind: _Cycle, anchors: _Cycle, rng: Random
+    ) -> None:
         self._settings = settings
         self._fresh, self._rehearsed, self._negative, self._behind, self._anchors = fresh, rehearsed, negative, behind, anchors
-        self.probes = probes
-        """What must be answered before training may end: held-out wordings, or the trained ones where there are none."""
         self._rng = rng
 
     @property
     def examples(self) -> list[Example]:
-        """Everything that may be drawn or probed."""
+        """Everything that may be drawn."""
         cycles = (self._fresh, self._rehearsed, self._negative, self._behind, self._anchors)
-        return [*(example for cycle in cycles for example in cycle.elements), *self.probes]
+        return [example for cycle in cycles for example in cycle.elements]
 
     def draw(self) -> Draw:
         """Return the rows of the next step."""
