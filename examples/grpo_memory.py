@@ -19,9 +19,9 @@ from datasets import Dataset
 from trl import GRPOConfig
 
 from locas_agent import AgentMemory
-from locas_agent.engine import Engine
-from locas_agent.grpo import MemoryPolicy, memory_trainer
+from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
+from locas_agent.training.grpo import MemoryPolicy, memory_trainer
 
 FACTS = {
     "What is my dog called?": ("My dog is called Rex.", "Rex"),

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
         TrainingSettings,
         WindowSettings,
     )
-    from locas_agent.engine import Engine
     from locas_agent.errors import LocasError
+    from locas_agent.inference import Engine
     from locas_agent.memory import LocasMemory, MemoryBatch
-    from locas_agent.reference import LocasModel
-    from locas_agent.reply_stream import ReplyStream
+    from locas_agent.paper.reference import LocasModel
     from locas_agent.results import Consolidation, ExplainedToken, Explanation, PromptTokens, Recall, Reply, Work
+    from locas_agent.serving.replies import ReplyStream
     from locas_agent.user import UserMemory
     from locas_storage import CorrectedTurn, FoundTurn, InMemoryStore, MemoryStore, Receipt, Revision, SqlMemoryStore, Turn, UserKey
 
@@ -34,7 +34,7 @@ _HOME = {
     "Backbone": "locas_agent.backbone",
     "Consolidation": "locas_agent.results",
     "CorrectedTurn": "locas_storage",
-    "Engine": "locas_agent.engine",
+    "Engine": "locas_agent.inference",
     "ExplainedToken": "locas_agent.results",
     "Explanation": "locas_agent.results",
     "FoundTurn": "locas_storage",
@@ -42,7 +42,7 @@ _HOME = {
     "LocasConfig": "locas_agent.config",
     "LocasError": "locas_agent.errors",
     "LocasMemory": "locas_agent.memory",
-    "LocasModel": "locas_agent.reference",
+    "LocasModel": "locas_agent.paper.reference",
     "MemoryBatch": "locas_agent.memory",
     "MemorySettings": "locas_agent.config",
     "MemoryStore": "locas_storage",
@@ -51,7 +51,7 @@ _HOME = {
     "Recall": "locas_agent.results",
     "Receipt": "locas_storage",
     "Reply": "locas_agent.results",
-    "ReplyStream": "locas_agent.reply_stream",
+    "ReplyStream": "locas_agent.serving.replies",
     "Revision": "locas_storage",
     "SqlMemoryStore": "locas_storage",
     "StoreSettings": "locas_agent.config",

@@ -13,24 +13,23 @@ from threading import Event, Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, NoReturn, Self, get_args
 
-from locas_agent import pending, policy
+from locas_agent.aio import Crews, async_twin
 from locas_agent.backbone import Backbone
 from locas_agent.config import LocasConfig, MemorySettings, StoreSettings
-from locas_agent.consolidation import DEFAULT_WIDTH
-from locas_agent.counting import counted, longest_answer
-from locas_agent.crews import Crews
-from locas_agent.engine import Engine
+from locas_agent.consolidation import pending, policy
+from locas_agent.consolidation.learner import Learner
+from locas_agent.consolidation.runner import Order, Rounds
+from locas_agent.consolidation.worker import Worker
+from locas_agent.conversation.token_count import counted, longest_answer
 from locas_agent.errors import ConfigurationError, LocasError, TurnNotFound
-from locas_agent.exchange import Exchange
-from locas_agent.learner import Learner
-from locas_agent.loaded import LoadedMemories, Loads
+from locas_agent.import_export import Exchange
+from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
-from locas_agent.progress import Progress
-from locas_agent.replies import Asked, Replies, Sampling
+from locas_agent.memory_cache import LoadedMemories, Loads
 from locas_agent.results import Consolidation, Reply, Work
-from locas_agent.rounds import Order, Rounds
-from locas_agent.twins import async_twin
-from locas_agent.worker import Worker
+from locas_agent.serving.replies import Asked, Replies, Sampling
+from locas_agent.training.trainer import DEFAULT_WIDTH
+from locas_agent.types import Progress
 from locas_storage import (
     IMPORTED,
     CorrectedTurn,
@@ -44,7 +43,7 @@ from locas_storage import (
     UserKey,
     open_store,
 )
-from locas_storage.bounds import MAX_PAYLOAD_BYTES
+from locas_storage.records.bounds import MAX_PAYLOAD_BYTES
 
 if TYPE_CHECKING:
     from locas_agent.user import UserMemory

@@ -39,7 +39,7 @@ class MemorySettings(_Settings):
     not ("none"). Origin: `docs/decisions.md`, scale rule."""
     stored_as: StoredAs = "float32"
     """What a revision's rows are saved as. "float32" is exact; "bfloat16" takes half and "int8" about a quarter of its bytes and round, see
-    `serialization.to_bytes`. Training goes on from what was saved, and the admission gate judges that. Origin: `docs/decisions.md`, int8."""
+    `memory.serialization.to_bytes`. Training goes on from what was saved, and the admission gate judges that. Origin: `docs/decisions.md`, int8."""
 
 
 class StudySettings(_Settings):
@@ -91,7 +91,7 @@ class TrainingSettings(_Settings):
     """How a memory is trained."""
 
     objective: Objective = "self_study"
-    """What is learnt from; see `objectives.py`."""
+    """What is learnt from; see `training/losses.py`."""
     learning_rate: float = Field(1e-2, gt=0)
     """Peak rate of AdamW. Origin: `docs/decisions.md`."""
     max_steps: int = Field(192, ge=1)

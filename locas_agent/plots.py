@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from locas_agent.errors import ConfigurationError, ExchangeError, MissingExtra
-from locas_agent.inspection import LayerFigures
+from locas_agent.memory.stats import LayerFigures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,7 +53,7 @@ def plot_layers(figures: Sequence[LayerFigures], path: str | Path) -> Path:
     """Draw a memory's mean row norms and the share of rows at the clip, by layer.
 
     Args:
-        figures: from `inspection.layer_figures`.
+        figures: from `memory.stats.layer_figures`.
         path: as in `plot_explanation`.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from locas_storage import Revision, Turn
 
 if TYPE_CHECKING:
-    from locas_agent.inspection import LayerFigures
+    from locas_agent.memory.stats import LayerFigures
 
 
 @dataclass(frozen=True, slots=True)

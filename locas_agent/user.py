@@ -8,19 +8,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Self
 
-from locas_agent import policy
-from locas_agent.answers import agree
-from locas_agent.crews import Crew, Crews
+from locas_agent.aio import Crew, Crews, async_twin
+from locas_agent.consolidation import policy
+from locas_agent.conversation.messages import conversation
+from locas_agent.conversation.messages import question as asking
 from locas_agent.errors import ConfigurationError, RevisionNotFound
 from locas_agent.exports.manifest import Form
-from locas_agent.inspection import layer_figures
-from locas_agent.progress import Progress
-from locas_agent.prompting import conversation
-from locas_agent.prompting import question as asking
-from locas_agent.replies import Asked, Sampling
-from locas_agent.reply_stream import ReplyStream
+from locas_agent.memory.stats import layer_figures
 from locas_agent.results import Consolidation, ExplainedToken, Explanation, Recall, Reply
-from locas_agent.twins import async_twin
+from locas_agent.serving.replies import Asked, ReplyStream, Sampling
+from locas_agent.study.matching import agree
+from locas_agent.types import Progress
 from locas_storage import CorrectedTurn, FoundTurn, Receipt, Revision, Turn, TurnDraft, UserKey
 
 if TYPE_CHECKING:

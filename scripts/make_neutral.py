@@ -1,4 +1,4 @@
-"""Write `locas_agent/neutral.jsonl`, the neutral text that ships: anchors on even lines, text for measuring drift on odd lines.
+"""Write `locas_agent/training/neutral.jsonl`, the neutral text that ships: anchors on even lines, text for measuring drift on odd lines.
 
     python scripts/make_neutral.py
 
@@ -17,10 +17,10 @@ from random import Random
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT)]
 
-from locas_agent.evaluation.people import Fact, small_reply, small_talk, tell
-from locas_agent.evaluation.relations import FIXED_FACTS, RELATIONS
-from locas_agent.evaluation.values import TRAIN, make_value
-from locas_agent.prompting import header, question
+from locas_agent.conversation.messages import header, question
+from locas_agent.evaluation.synthetic.people import Fact, small_reply, small_talk, tell
+from locas_agent.evaluation.synthetic.relations import FIXED_FACTS, RELATIONS
+from locas_agent.evaluation.synthetic.values import TRAIN, make_value
 from tiny_backbone.documents import PROSE, _date
 
 
@@ -72,7 +72,7 @@ def main() -> None:
         rows.append({"kind": "prose", "text": prose[start : start + 400]})
         rows.append({"kind": "window", "messages": [header(_date(rng)), *conversation(rng)]})
     rng.shuffle(rows)
-    with (ROOT / "locas_agent" / "neutral.jsonl").open("w", encoding="utf-8") as file:
+    with (ROOT / "locas_agent" / "training" / "neutral.jsonl").open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 

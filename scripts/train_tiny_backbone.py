@@ -1,7 +1,7 @@
 """Train the bundled backbone `tiny` from the generator in this repository; on 2 CPU cores it takes about 50 minutes.
 
     python scripts/train_tiny_backbone.py --out build/tiny            train, or go on from the last checkpoint
-    python scripts/train_tiny_backbone.py --out build/tiny --export locas_agent/backbones/tiny
+    python scripts/train_tiny_backbone.py --out build/tiny --export locas_agent/backbone/tiny
 
 Everything follows from --seed and --steps: document i is drawn from (seed, i), so an interrupted run resumes on the same data.
 Checkpoints are safetensors: weights, both optimisers' state and the step.

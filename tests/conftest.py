@@ -18,9 +18,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from locas_agent.backbone import Backbone
-from locas_agent.engine import Engine
-from locas_agent.initialization import initialize
+from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
+from locas_agent.training.initialization import initialize
 from tests.postgres_server import postgres_server, postgres_url  # noqa: F401  fixtures for every test
 from tests.rounding import _model_runs_in_marked_tests_only, pytest_collection_modifyitems  # noqa: F401  for every test
 

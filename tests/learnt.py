@@ -7,7 +7,7 @@ far more probable, and answers many of the questions it was taught, where the ba
 from __future__ import annotations
 
 from locas_agent import UserMemory
-from locas_agent.study_items import QUESTION
+from locas_agent.study.items import QUESTION
 
 LEARNT_NATS = 5.0
 """A factor of 150. The bundled backbone alone gives a name it was never told some -25 nats, a memory that learnt it between -3 and 0."""

@@ -33,16 +33,16 @@ from pydantic import (
     model_validator,
 )
 
-from langchain_locas.answering import Answer, Question
-from langchain_locas.caller import NO_USER, USER_ID, checked, in_config
 from langchain_locas.fitting import prompt_of
+from langchain_locas.generation import Answer, Question
+from langchain_locas.identity import NO_USER, USER_ID, checked, in_config
+from langchain_locas.loading import Opening, profile_of
 from langchain_locas.messages import to_chat
-from langchain_locas.opening import Opening, profile_of
 from langchain_locas.options import StoreUrl, check_options, refused, secret, stop_words, without_values
 from langchain_locas.tool_calls import must_call, require_tools
 from locas_agent import AgentMemory, UserKey
 from locas_agent.errors import ConfigurationError
-from locas_storage.bounds import check_text
+from locas_storage.records.bounds import check_text
 
 DEFAULT_MODEL, DEFAULT_STORE = "tiny", "sqlite:///locas.db"
 

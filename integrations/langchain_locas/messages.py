@@ -14,7 +14,7 @@ from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, Functio
 from langchain_locas.tool_calls import storable
 from locas_agent.errors import ConfigurationError
 from locas_storage import Turn, TurnDraft
-from locas_storage.bounds import check_text
+from locas_storage.records.bounds import check_text
 
 _ROLES: tuple[tuple[type[BaseMessage], str], ...] = (
     (SystemMessage, "system"),

@@ -12,11 +12,11 @@ from langgraph.config import get_config
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
-from langchain_locas.caller import USER_ID, caller
 from langchain_locas.chat_model import ChatLocas
 from langchain_locas.errors import ForeignThread
+from langchain_locas.identity import USER_ID, caller
+from langchain_locas.journaling import Thread, live, record
 from langchain_locas.marks import NOBODY, Marks, ThreadState
-from langchain_locas.recording import Thread, live, record
 from locas_agent import AgentMemory, UserMemory
 from locas_agent.errors import ConfigurationError
 

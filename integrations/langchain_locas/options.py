@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import Secret, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from langchain_locas.caller import USER_ID
+from langchain_locas.identity import USER_ID
 from locas_agent.errors import ConfigurationError
 from locas_storage import shown_url
 

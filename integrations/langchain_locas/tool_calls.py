@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from locas_agent import Backbone
-from locas_agent.decoding import Allowed
 from locas_agent.errors import BackboneError, ConfigurationError
+from locas_agent.inference.generation import Allowed
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, StructuredTool
 
-from langchain_locas.caller import caller, running
+from langchain_locas.identity import caller, running
 from locas_agent import AgentMemory, FoundTurn, UserMemory
 from locas_agent.errors import TurnNotFound, UnknownUser
 

@@ -20,8 +20,10 @@ from sqlalchemy import Engine, create_engine, event, insert, select
 from locas_agent.benchmarks.bench import Bench
 from locas_agent.benchmarks.journals import text
 from locas_agent.benchmarks.measuring import Goal, Row
-from locas_storage import SqlMemoryStore, Turn, TurnDraft, UserKey, new_item_id, rows, upgrade_schema, vault
-from locas_storage.schema import turn
+from locas_storage import SqlMemoryStore, Turn, TurnDraft, UserKey, new_item_id, upgrade_schema
+from locas_storage.encryption.envelope import CLEAR
+from locas_storage.sql.tables import rows
+from locas_storage.sql.tables.schema import turn
 
 ADA = UserKey("default", "ada")
 ROUNDS, TURNS = 15, 100
@@ -96,7 +98,7 @@ class Plain:
         for one in drafts:
             self._seq += 1
             made = Turn(self._seq, one.key or new_item_id(), one.role, one.content, None, None, self._like.at, "user", 32, self._like.at)
-            self._ready.append(rows.turn_values(ADA, made, vault.CLEAR))
+            self._ready.append(rows.turn_values(ADA, made, CLEAR))
         self._ready.reverse()
 
     def __call__(self, one: TurnDraft) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
-from locas_agent.attach import uninstall
 from locas_agent.backbone import Backbone
-from locas_agent.checkpoints import TINY, find_source
-from locas_agent.engine import Engine
+from locas_agent.backbone.loading import TINY, find_source
+from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
+from locas_agent.memory.attach import uninstall
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ import torch
 from locas_agent.benchmarks.bench import Bench, largest_difference, without_hooks
 from locas_agent.benchmarks.measuring import Goal, Row, interleaved
 from locas_agent.benchmarks.peers import adapted, exported, mixed_batch
-from locas_agent.decoding import Decoding
-from locas_agent.engine import Engine
+from locas_agent.inference import Engine
+from locas_agent.inference.generation import Decoding
 from locas_agent.memory import MemoryBatch
 
 ROUNDS, STEPS = 24, 3

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from locas_agent.backbone import Backbone
 from locas_agent.memory import LocasMemory
-from locas_agent.serialization import to_bytes
-from locas_agent.version import CODE_VERSION
+from locas_agent.memory.serialization import to_bytes
+from locas_agent.types import CODE_VERSION
 from locas_storage import MemoryStore, RevisionDraft, TurnDraft, UserKey
 
 _WORDS = "my dog rex likes the long walk along the river in the evening before we eat and then sleeps beside the warm oven until the morning".split()

@@ -16,7 +16,7 @@ from locas_agent.benchmarks.bench import SMALL, Bench
 from locas_agent.benchmarks.journals import commit, fill, text
 from locas_agent.benchmarks.measuring import Goal, Row, interleaved
 from locas_agent.config import LocasConfig, PolicySettings, WindowSettings
-from locas_agent.window import first_of_window
+from locas_agent.conversation.window import first_of_window
 from locas_storage import MemoryStore, open_store
 
 SOON, LATE, LONG = 20, 1000, 400

@@ -17,12 +17,12 @@ from locas_agent.benchmarks.bench import Bench, largest_difference, without_hook
 from locas_agent.benchmarks.measuring import Goal, Row, interleaved
 from locas_agent.benchmarks.peers import adapted
 from locas_agent.config import TrainingSettings
-from locas_agent.consolidation import clip_by_user
-from locas_agent.engine import Engine
-from locas_agent.examples import Example, ExampleBatch
+from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
-from locas_agent.objectives import mean_by_user
-from locas_agent.student import WholeStudent
+from locas_agent.training.examples import Example, ExampleBatch
+from locas_agent.training.losses import mean_by_user
+from locas_agent.training.student import WholeStudent
+from locas_agent.training.trainer import clip_by_user
 
 SHORT, LONG = 32, 256
 """Tokens of each user in a step."""

@@ -10,9 +10,9 @@ from locas_agent.benchmarks.bench import Bench, largest_difference, wrapped
 from locas_agent.benchmarks.journals import commit, fill
 from locas_agent.benchmarks.measuring import Goal, Row, interleaved
 from locas_agent.benchmarks.peers import adapted
-from locas_agent.engine import Engine
-from locas_agent.loaded import LoadedMemories
+from locas_agent.inference import Engine
 from locas_agent.memory import MemoryBatch
+from locas_agent.memory_cache import LoadedMemories
 from locas_storage import UserKey, open_store
 
 ROUNDS = 20

@@ -17,10 +17,10 @@ import torch
 from transformers import Qwen3ForCausalLM
 
 from locas_agent.backbone import Backbone
-from locas_agent.baselines.peer import peft
 from locas_agent.benchmarks.bench import without_hooks, wrapped
-from locas_agent.engine import Engine
+from locas_agent.evaluation.baselines.peer import peft
 from locas_agent.exports.lora import write_lora, write_padded_base
+from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
 
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

@@ -14,18 +14,18 @@ from random import Random
 from safetensors.torch import save
 
 from locas_agent.agent import AgentMemory
-from locas_agent.answers import contains
-from locas_agent.baselines.peer import peft
-from locas_agent.baselines.temp_lora import TempLora
 from locas_agent.benchmarks.bench import Bench
 from locas_agent.benchmarks.measuring import Goal, Row, interleaved
 from locas_agent.config import LocasConfig, StudySettings, TrainingSettings
-from locas_agent.consolidation import Trainer
-from locas_agent.evaluation.people import Person, make_person
-from locas_agent.learner import Outcome, Task
+from locas_agent.consolidation.learner import Outcome, Task
+from locas_agent.conversation.messages import question
+from locas_agent.evaluation.baselines.peer import peft
+from locas_agent.evaluation.baselines.temp_lora import TempLora
+from locas_agent.evaluation.synthetic.people import Person, make_person
 from locas_agent.memory import LocasMemory, MemoryBatch
-from locas_agent.prompting import question
-from locas_agent.serialization import to_bytes
+from locas_agent.memory.serialization import to_bytes
+from locas_agent.study.matching import contains
+from locas_agent.training.trainer import Trainer
 
 PEOPLE, FACTS = 4, 4
 ROUNDS = 3

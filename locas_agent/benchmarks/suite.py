@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
+from locas_agent.backbone.loading import find_device
 from locas_agent.benchmarks import append, decode, latency, learn, loading, recall_cost
 from locas_agent.benchmarks.bench import Bench
 from locas_agent.benchmarks.measuring import Row, one_thread
-from locas_agent.checkpoints import find_device
 from locas_agent.errors import ConfigurationError
-from locas_agent.progress import Progress
+from locas_agent.types import Progress
 
 Measure = Callable[[Bench], list[Row]]
 

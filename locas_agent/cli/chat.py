@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from locas_agent.cli.forget import describe
 from locas_agent.cli.output import deliver, progress_bar, revision_table, visible
-from locas_agent.cli.removal import describe
 from locas_storage import LocasError
 
 if TYPE_CHECKING:

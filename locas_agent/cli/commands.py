@@ -17,10 +17,12 @@ import typer
 
 from locas_agent.cli.bench import bench
 from locas_agent.cli.db import databases
-from locas_agent.cli.exchange import explain, export, import_
+from locas_agent.cli.eval_locomo import locomo
+from locas_agent.cli.eval_mmlu import mmlu
+from locas_agent.cli.eval_pg19 import pg19
+from locas_agent.cli.export import explain, export, import_
+from locas_agent.cli.forget import erase, forget, jobs
 from locas_agent.cli.keys import keys
-from locas_agent.cli.locomo import locomo
-from locas_agent.cli.mmlu import mmlu
 from locas_agent.cli.model import BackboneOption, ConfigOption, DeviceOption, DtypeOption, SeedOption, open_agent, read_config
 from locas_agent.cli.options import (
     DEFAULT_KEPT,
@@ -37,12 +39,10 @@ from locas_agent.cli.options import (
     key_provider,
 )
 from locas_agent.cli.output import deliver, keep_libraries_quiet, progress_bar, revision_facts, revision_table, table
-from locas_agent.cli.pg19 import pg19
-from locas_agent.cli.removal import erase, forget, jobs
 from locas_agent.cli.signals import stop_on_signals
 from locas_agent.cli.verify import verify
 from locas_agent.config import Objective, StoreSettings
-from locas_agent.version import CODE_VERSION
+from locas_agent.types import CODE_VERSION
 from locas_storage import UserKey, open_store
 
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ def demo(
     json: JsonOption = None,
 ) -> None:
     """Show the main job: facts told over sessions, consolidated, the process restarted, questions answered without the sessions."""
-    from locas_agent.evaluation.demo import DEMO, run_demo
-    from locas_agent.evaluation.recall import recall_table
+    from locas_agent.evaluation.recall.demo import DEMO, run_demo
+    from locas_agent.evaluation.recall.report import recall_table
 
     path = Path(store.removeprefix(SQLITE_FILE) if store else mkdtemp(prefix="locas-demo-") + "/locas.db").absolute()
     chosen = {name: value for name, value in (("users", users), ("seed", seed)) if value is not None}
@@ -284,7 +284,9 @@ def eval_recall(
     json: JsonOption = None,
 ) -> None:
     """Synthetic people tell facts over sessions; questions in other wordings are answered from the weights. Default store: memory."""
-    from locas_agent.evaluation.recall import RecallOptions, evaluation_config, recall_table, run_recall
+    from locas_agent.evaluation.recall.report import recall_table
+    from locas_agent.evaluation.recall.run import run_recall
+    from locas_agent.evaluation.recall.setup import RecallOptions, evaluation_config
 
     options = RecallOptions(users=users, sessions=sessions, facts=facts, seed=seed, lora_users=lora_users, prefix_users=prefix_users)
     settings = evaluation_config(read_config(config))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from locas_agent import prompting
 from locas_agent.agent import AgentMemory
+from locas_agent.conversation import messages
+from locas_agent.conversation.messages import Message, question
+from locas_agent.conversation.window import first_of_window
 from locas_agent.errors import MissingExtra
 from locas_agent.memory import LocasMemory
-from locas_agent.prompting import Message, question
-from locas_agent.window import first_of_window
 from locas_storage import Turn
 
 ROWS = 64
@@ -27,7 +27,7 @@ class Answer:
 
 def prompt(turns: Sequence[Turn], text: str) -> list[Message]:
     """Return a question behind turns; without turns it stands alone."""
-    return [*prompting.conversation(turns), *question(text)]
+    return [*messages.conversation(turns), *question(text)]
 
 
 def fitting(agent: AgentMemory, turns: Sequence[Turn], text: str, *, answer_tokens: int) -> list[Turn]:

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from locas_agent.engine import Engine
-from locas_agent.evaluation.people import DO_NOT_KNOW, make_person, small_reply, small_talk
-from locas_agent.evaluation.relations import FIXED_FACTS
-from locas_agent.evaluation.values import HELD
+from locas_agent.conversation.messages import Message, exchange, header
+from locas_agent.evaluation.synthetic.people import DO_NOT_KNOW, make_person, small_reply, small_talk
+from locas_agent.evaluation.synthetic.relations import FIXED_FACTS
+from locas_agent.evaluation.synthetic.values import HELD
+from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
-from locas_agent.prompting import Message, exchange, header
 
 STRANGERS = 12
 ROW_TOKENS = 256

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from locas_agent.answers import contains, token_f1
+from locas_agent.study.matching import contains, token_f1
 
 RESAMPLES = 1000
 

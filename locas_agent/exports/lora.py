@@ -26,13 +26,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from locas_agent.backbone import Backbone
+from locas_agent.backbone.ffn import FfnSite
 from locas_agent.errors import CorruptPayload, ExchangeError
 from locas_agent.exports.dense import write_checkpoint
 from locas_agent.exports.manifest import NOTICE, Manifest, digest_of, write_beside
 from locas_agent.exports.places import check_free, placed
 from locas_agent.exports.widening import check_same, folded_rows, slots_for, widened
-from locas_agent.ffn_sites import FfnSite
-from locas_agent.memory import DOWN, GATE, UP, LocasMemory
+from locas_agent.memory import LocasMemory
+from locas_agent.memory.slab import DOWN, GATE, UP
 
 ADAPTER = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"

@@ -13,8 +13,9 @@ from locas_agent.backbone import Backbone
 from locas_agent.errors import CorruptPayload
 from locas_agent.exports.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest
 from locas_agent.exports.places import check_free, placed
-from locas_agent.memory import LocasMemory, check_fits
-from locas_agent.serialization import from_bytes, to_bytes
+from locas_agent.memory import LocasMemory
+from locas_agent.memory.batch import check_fits
+from locas_agent.memory.serialization import from_bytes, to_bytes
 
 PAYLOAD = "memory.safetensors"
 MAX_PAYLOAD_BYTES = 1 << 30

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from locas_agent import attach
 from locas_agent.backbone import Backbone
-from locas_agent.engine import Engine
+from locas_agent.backbone.ffn import FfnSite, find_sites
 from locas_agent.errors import ConfigurationError, ExchangeError
-from locas_agent.ffn_sites import FfnSite, find_sites
-from locas_agent.memory import LocasMemory, MemoryBatch, check_fits, effective_rows
+from locas_agent.inference import Engine
+from locas_agent.memory import LocasMemory, MemoryBatch, attach
+from locas_agent.memory.batch import check_fits
+from locas_agent.memory.slab import effective_rows
 
 PROBE_TOKENS = 24
 """Tokens on which a widened copy is compared with what it stands for."""

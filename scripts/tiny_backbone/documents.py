@@ -12,10 +12,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
-from locas_agent import prompting, seeds
-from locas_agent.evaluation.people import DO_NOT_KNOW, Fact, Line, make_session, small_reply, small_talk
-from locas_agent.evaluation.relations import FIXED_FACTS, RELATIONS, Relation
-from locas_agent.evaluation.values import TRAIN, make_value
+from locas_agent.conversation import messages as prompting
+from locas_agent.evaluation.synthetic.people import DO_NOT_KNOW, Fact, Line, make_session, small_reply, small_talk
+from locas_agent.evaluation.synthetic.relations import FIXED_FACTS, RELATIONS, Relation
+from locas_agent.evaluation.synthetic.values import TRAIN, make_value
+from locas_agent.study import prompts
 
 ANSWER, WRITTEN, REPLY, CONTEXT = 1.0, 0.7, 0.1, 0.05
 PROSE = Path(__file__).parent / "prose.txt.xz"
@@ -98,14 +99,14 @@ class Documents:
                 line = rng.choice(tellings)
                 fact = told[rng.choice(line.keys)]
                 written = f"Question: {rng.choice(fact.relation.study)}\nAnswer: {_answer(fact)}"
-                prompt = seeds.ask_about(line.content, speaker="I")
+                prompt = prompts.ask_about(line.content, speaker="I")
             elif kind < 0.8:
                 line = rng.choice(others)
-                written = seeds.NOTHING
-                prompt = seeds.ask_about(line.content, speaker="You" if line.role == "assistant" else "I")
+                written = prompts.NOTHING
+                prompt = prompts.ask_about(line.content, speaker="You" if line.role == "assistant" else "I")
             else:
                 written = f"Question: {rng.choice(rng.choice(untold).study)}\nAnswer: {DO_NOT_KNOW}"
-                prompt = seeds.ask_untold()
+                prompt = prompts.ask_untold()
             messages += [Weighted("user", prompt, 0.0), Weighted("assistant", written, WRITTEN)]
         return messages
 

@@ -3,9 +3,7 @@
 Knows nothing of tensors, tokens or language models: an operator can read or migrate a store without torch.
 """
 
-from locas_storage.base import JobQueue, MemoryStore
-from locas_storage.bounds import new_item_id
-from locas_storage.engine import shown_url
+from locas_storage.encryption.keys import EnvironmentKeyProvider, FileKeyProvider, KeyProvider, add_key, new_key_file, retire_keys
 from locas_storage.errors import (
     CorruptPayload,
     EncryptionMismatch,
@@ -25,15 +23,17 @@ from locas_storage.errors import (
     UnknownUser,
     UserErased,
 )
-from locas_storage.in_memory import InMemoryStore
-from locas_storage.keys import EnvironmentKeyProvider, FileKeyProvider, KeyProvider, add_key, new_key_file, retire_keys
-from locas_storage.learnt import Revision, RevisionDraft, StudyItem, StudyItemDraft
-from locas_storage.leases import Job, Lease
-from locas_storage.opening import SchemaVersion, check_schema, schema_version, upgrade_schema
-from locas_storage.receipts import Conversion, CorrectedTurn, Receipt
-from locas_storage.records import IMPORTED, AuditEntry, FoundTurn, Turn, TurnDraft, UserKey, UserState, answer_key
-from locas_storage.sql import SqlMemoryStore, open_store
-from locas_storage.verify import Fault, Verification
+from locas_storage.in_memory.store import InMemoryStore
+from locas_storage.records.bounds import new_item_id
+from locas_storage.records.jobs import Job, Lease
+from locas_storage.records.receipts import Conversion, CorrectedTurn, Receipt
+from locas_storage.records.revisions import Revision, RevisionDraft, StudyItem, StudyItemDraft
+from locas_storage.records.turns import IMPORTED, AuditEntry, FoundTurn, Turn, TurnDraft, UserKey, UserState, answer_key
+from locas_storage.sql.database.engine import shown_url
+from locas_storage.sql.maintenance.verify import Fault, Verification
+from locas_storage.sql.store import SqlMemoryStore, open_store
+from locas_storage.sql.version import SchemaVersion, check_schema, schema_version, upgrade_schema
+from locas_storage.store import JobQueue, MemoryStore
 
 __all__ = [
     "IMPORTED",

@@ -1,6 +1,6 @@
 """Owns `LocasError`, the root of every error of the project, and the errors of storing.
 
-Knows nothing of databases: the boundary in `sql.py` translates a driver's error into one of these.
+Knows nothing of databases: the boundary in `sql/store.py` translates a driver's error into one of these.
 
 LocasError
   StorageError

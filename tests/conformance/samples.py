@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from locas_agent.backbone import Backbone
-from locas_agent.initialization import initialize
 from locas_agent.memory import LocasMemory
+from locas_agent.training.initialization import initialize
 
 
 def trained(backbone: Backbone, width: int, seed: int, *, layers: int | None = None) -> LocasMemory:

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from locas_agent.attach import side_ffn
 from locas_agent.backbone import Backbone
-from locas_agent.composition import compose
-from locas_agent.engine import Engine
-from locas_agent.initialization import initialize, mean_activations, output_scale
-from locas_agent.memory import DOWN, GATE, UP, MemoryBatch, clip_rows, effective_rows
+from locas_agent.inference import Engine
+from locas_agent.inference.composition import compose
+from locas_agent.memory import MemoryBatch
+from locas_agent.memory.attach import side_ffn
+from locas_agent.memory.slab import DOWN, GATE, UP, clip_rows, effective_rows
+from locas_agent.training.initialization import initialize, mean_activations, output_scale
 from tests.conformance import equations
 from tests.conformance.samples import trained
 from tests.conftest import byte_tokenizer

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from locas_agent.backbone import Backbone
-from locas_agent.composition import compose, interaction
-from locas_agent.engine import Engine
+from locas_agent.inference import Engine
+from locas_agent.inference.composition import compose, interaction
 from locas_agent.memory import MemoryBatch
-from locas_agent.objectives import mean_by_user, next_token_loss, teacher_divergence
-from locas_agent.reference import LocasModel, to_reference
+from locas_agent.paper.reference import LocasModel, to_reference
+from locas_agent.training.losses import mean_by_user, next_token_loss, teacher_divergence
 from tests.conformance import equations
 from tests.conformance.samples import trained
 from tests.conftest import byte_tokenizer

@@ -10,7 +10,8 @@ from locas_agent.backbone import Backbone
 from locas_agent.exports.dense import merge
 from locas_agent.exports.lora import adapter_tensors
 from locas_agent.exports.widening import folded_rows
-from locas_agent.memory import DOWN, GATE, UP, LocasMemory
+from locas_agent.memory import LocasMemory
+from locas_agent.memory.slab import DOWN, GATE, UP
 from tests.conformance import equations
 from tests.conformance.samples import trained
 from tests.conftest import byte_tokenizer

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from locas_agent.mlp import MlpMemory, ReluBackbone, clone, compress, write
+from locas_agent.paper.mlp import MlpMemory, ReluBackbone, clone, compress, write
 from tests.conformance.equations import clip
 from tests.unit.core.architectures import build
 

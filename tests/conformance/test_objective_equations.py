@@ -11,14 +11,14 @@ from torch import Tensor
 
 from locas_agent.backbone import Backbone
 from locas_agent.config import LocasConfig, StudySettings, TrainingSettings
-from locas_agent.curriculum import Curriculum, Lesson
-from locas_agent.engine import Engine
-from locas_agent.examples import Example, ExampleBatch
+from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
-from locas_agent.neutral import NeutralText
-from locas_agent.objectives import mean_by_user
-from locas_agent.pieces import Piece
-from locas_agent.study_items import QUESTION, Item
+from locas_agent.study.chunking import Piece
+from locas_agent.study.items import QUESTION, Item
+from locas_agent.training.examples import Example, ExampleBatch
+from locas_agent.training.losses import mean_by_user
+from locas_agent.training.neutral import NeutralText
+from locas_agent.training.sampler import Curriculum, Lesson
 from tests.conformance import equations
 from tests.conformance.samples import trained
 

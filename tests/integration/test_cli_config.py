@@ -57,7 +57,7 @@ def test_evaluation_takes_the_objective_of_the_file_unless_it_is_told_another(
         seen.append(agent.config)
         raise ConfigurationError("what it was given is known")
 
-    monkeypatch.setattr("locas_agent.evaluation.recall.run_recall", enough)
+    monkeypatch.setattr("locas_agent.evaluation.recall.run.run_recall", enough)
     told = ("eval", "recall", "--backbone", backbone_folder, "--config", saved(LocasConfig(training=TrainingSettings(objective="ntp")), tmp_path))
     assert "is known" in run(*told).stderr
     assert "is known" in run(*told, "--objective", "sd").stderr

@@ -18,7 +18,8 @@ from typer.testing import CliRunner, Result
 
 from locas_agent import AgentMemory, LocasConfig, MemorySettings
 from locas_agent.cli import app
-from locas_storage import InMemoryStore, TurnDraft, UserKey, migrations, open_store
+from locas_storage import InMemoryStore, TurnDraft, UserKey, open_store
+from locas_storage.sql import migrations
 from tests.conftest import MakeBackbone
 from tests.postgres_server import PostgresServer
 

@@ -23,7 +23,7 @@ from tests.conftest import MakeBackboneFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
-TINY = ROOT / "locas_agent" / "backbones" / "tiny" / "model.safetensors"
+TINY = ROOT / "locas_agent" / "backbone" / "tiny" / "model.safetensors"
 
 # The schema of LoCoMo with made-up people: a session that is missing, a date without a session, captions, search queries.
 KITE = {"img_url": ["x"], "blip_caption": "a photo of a red kite", "query": "secret search words", "re-download": True}

@@ -18,12 +18,12 @@ from typer.testing import CliRunner
 from locas_agent import AgentMemory
 from locas_agent.backbone import Backbone
 from locas_agent.cli import app
-from locas_agent.engine import Engine
 from locas_agent.errors import ConfigurationError, CorruptPayload, ExchangeError, RevisionNotFound, UserErased
 from locas_agent.exports.reading import read_export
-from locas_agent.initialization import initialize
+from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
-from locas_agent.serialization import to_bytes
+from locas_agent.memory.serialization import to_bytes
+from locas_agent.training.initialization import initialize
 from locas_storage import RevisionDraft, UserKey, open_store
 
 ADA, BEN = UserKey("default", "ada"), UserKey("default", "ben")

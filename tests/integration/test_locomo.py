@@ -26,7 +26,7 @@ from tests.conftest import MakeBackboneFolder
 from tests.locomo_sample import SECRET, flat
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = ROOT / "locas_agent" / "backbones" / "tiny" / "model.safetensors"
+TINY = ROOT / "locas_agent" / "backbone" / "tiny" / "model.safetensors"
 # The suite also runs on a checkout that is not installed.
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(str(ROOT / name) for name in ("", "storage", "integrations"))}
 ANSWERS = 10 * 14

@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from locas_agent import AgentMemory, Backbone, LocasConfig, UserMemory
-from locas_agent.consolidation import Trainer
-from locas_agent.curriculum import Lesson
+from locas_agent.conversation.messages import question
 from locas_agent.errors import ConfigurationError, CorruptPayload, IncompatibleMemory, InvalidTurn, TurnTooLong
-from locas_agent.pieces import Piece
-from locas_agent.prompting import question
-from locas_agent.study_items import QUESTION, Item
+from locas_agent.study.chunking import Piece
+from locas_agent.study.items import QUESTION, Item
+from locas_agent.training.sampler import Lesson
+from locas_agent.training.trainer import Trainer
 from locas_storage import SqlMemoryStore, new_item_id
 from tests.conftest import MakeBackbone
 from tests.learnt import LEARNT_NATS, gain_nats, share_answered

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from locas_agent.backbone import Backbone
-from locas_agent.engine import Engine
 from locas_agent.exports.dense import merge, write_dense
-from locas_agent.initialization import initialize
+from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
+from locas_agent.training.initialization import initialize
 from tests.conftest import byte_tokenizer
 from tests.unit.core.architectures import SUPPORTED, build
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from locas_agent import AgentMemory, Backbone, LocasConfig
-from locas_agent.serialization import from_bytes, to_bytes
+from locas_agent.memory.serialization import from_bytes, to_bytes
 from tests.learnt import LEARNT_NATS, gain_nats, share_answered
 
 TOLD = [("My dog is called Kolin.", "What is my dog called?", "Kolin"), ("I live in Varnholm.", "Which city is my home in?", "Varnholm")]

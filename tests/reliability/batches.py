@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from locas_agent.engine import Engine
+from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
 from tests.reliability.whose_answer import alone, misattributed, strangers
 

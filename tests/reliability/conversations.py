@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from locas_agent import AgentMemory, LocasConfig
 from locas_agent.backbone import Backbone
-from locas_agent.decoding import Generation
+from locas_agent.inference.generation import Generation
 from locas_agent.memory import LocasMemory
-from locas_agent.serialization import from_bytes, to_bytes
+from locas_agent.memory.serialization import from_bytes, to_bytes
 from locas_storage import MemoryStore, TurnDraft, UserKey
 from locas_storage.conformance.samples import draft
 from tests.conftest import MakeMemory

@@ -14,10 +14,10 @@ from sqlalchemy import insert, update
 
 from locas_agent.errors import LocasError, StorageError
 from locas_agent.memory import LocasMemory
-from locas_agent.serialization import from_bytes, to_bytes
+from locas_agent.memory.serialization import from_bytes, to_bytes
 from locas_storage import SqlMemoryStore
 from locas_storage.conformance.samples import ADA
-from locas_storage.schema import blob, revision
+from locas_storage.sql.tables.schema import blob, revision
 
 OURS, OTHER = "a" * 64, "b" * 64
 """Fingerprints of two backbones."""

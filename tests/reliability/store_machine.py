@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from locas_storage import Lease, LocasError, MemoryStore, SqlMemoryStore, TurnDraft, UserKey, add_key, new_item_id
 from locas_storage.conformance.samples import draft, item
-from locas_storage.leases import MAX_ATTEMPTS
+from locas_storage.rules.queue import MAX_ATTEMPTS
 from tests.reliability.store_model import Person, Said
 
 R = TypeVar("R")

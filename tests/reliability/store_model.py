@@ -1,6 +1,6 @@
 """What a store has to do, said again in plain Python over lists: the other side of the stateful run.
 
-Knows no store, no clock and no bytes beyond equality. Written from the contract (`locas_storage.base`), not from a store.
+Knows no store, no clock and no bytes beyond equality. Written from the contract (`locas_storage.store`), not from a store.
 One `Person` is everything of one user. A method refuses with the contract's error before it changes anything.
 """
 
@@ -17,7 +17,7 @@ from locas_storage import (
     UnknownUser,
     UserErased,
 )
-from locas_storage.leases import LEASE_EXPIRED, MAX_ATTEMPTS
+from locas_storage.rules.queue import LEASE_EXPIRED, MAX_ATTEMPTS
 
 
 @dataclass

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from locas_storage import UserKey, counters
+from locas_storage import UserKey
+from locas_storage.sql.statements import users
 from tests.reliability.conftest import Record, Sizes
 from tests.reliability.nursery import Nursery, Victim
 from tests.reliability.places import DATABASES, Place
@@ -105,7 +106,7 @@ def test_appends_beside_dying_workers_leave_no_gap(
 
 
 def test_gate_sees_a_number_left_out(nursery: Nursery, make_place: Callable[[str], Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counters, "give_back", lambda *_: None)  # the numbers of a repeated turn
+    monkeypatch.setattr(users, "give_back", lambda *_: None)  # the numbers of a repeated turn
     done = storm(nursery, make_place("sqlite"), tmp_path, threads=4, seconds=0.5)
     assert done.kept.gaps > 0
     assert "journal" in done.faults

@@ -9,9 +9,9 @@ from contextlib import closing
 
 import pytest
 
-from locas_agent import loaded
+from locas_agent import memory_cache
 from locas_agent.backbone import Backbone
-from locas_agent.engine import Engine
+from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_storage import SqlMemoryStore
 from tests.conftest import MakeMemory
@@ -50,7 +50,7 @@ def test_no_reply_of_a_batch_is_anothers(
     backbone: Backbone, make_memory: MakeMemory, sizes: Sizes, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through the entry object: journals, revisions that move between two batches, and a cache too small for all."""
-    monkeypatch.setattr(loaded, "LOADED_BYTES", USERS // 3 * 8 * make_memory(0).parameter_count)
+    monkeypatch.setattr(memory_cache, "LOADED_BYTES", USERS // 3 * 8 * make_memory(0).parameter_count)
     with closing(SqlMemoryStore("sqlite://")) as store:
         talks = Conversations(backbone, store, make_memory, users=USERS)
         while talks.steps < sizes.reply_steps:

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, select, update
 
-from locas_storage import CorruptPayload, FileKeyProvider, SqlMemoryStore, UserKey, items, journal, new_key_file, payloads, revisions
+from locas_storage import CorruptPayload, FileKeyProvider, SqlMemoryStore, UserKey, new_key_file
 from locas_storage.conformance.samples import ADA, BEN, draft, item, say
-from locas_storage.schema import blob, revision, study_item, turn
+from locas_storage.sql.statements import payloads, revisions, study_items, turns
+from locas_storage.sql.tables.schema import blob, revision, study_item, turn
 from tests.reliability.conftest import Record, Sizes
 
 
@@ -67,7 +68,7 @@ def test_every_swap_of_two_texts_is_refused(store: SqlMemoryStore, what: str, re
     for key in (ADA, BEN):
         say(store, 20, key)
         store.commit(key, draft(0, 1, 20, new_items=tuple(item(1, 1, f"q{number}", f"a{number}") for number in range(7))))
-    read = journal.turns if what == "turns" else partial(items.all_of, with_retired=True)
+    read = turns.turns if what == "turns" else partial(study_items.all_of, with_retired=True)
     table, columns = (turn, ["content"]) if what == "turns" else (study_item, ["question", "answer", "teacher"])
     refused = 0
     with store._database.write() as connection:

@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from locas_storage import FileKeyProvider, SqlMemoryStore, new_key_file
 from locas_storage.conformance import *  # noqa: F403  the cases, collected by pytest from here
-from locas_storage.schema import metadata
+from locas_storage.sql.tables.schema import metadata
 from tests.postgres_server import PostgresServer
 
 

@@ -14,10 +14,11 @@ import pytest
 from sqlalchemy import select
 
 from locas_agent import AgentMemory, Backbone, Explanation
-from locas_agent.serialization import to_bytes
-from locas_storage import Lease, LeaseLost, RevisionDraft, SqlMemoryStore, TurnDraft, UserErased, UserKey, rows
+from locas_agent.memory.serialization import to_bytes
+from locas_storage import Lease, LeaseLost, RevisionDraft, SqlMemoryStore, TurnDraft, UserErased, UserKey
 from locas_storage.conformance.samples import draft, item
-from locas_storage.schema import audit, metadata, subject
+from locas_storage.sql.tables import rows
+from locas_storage.sql.tables.schema import audit, metadata, subject
 from tests.conftest import MakeMemory
 from tests.reliability.conftest import Record, Sizes
 from tests.reliability.places import DATABASES, Place

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from locas_agent.serialization import to_bytes
+from locas_agent.memory.serialization import to_bytes
 from locas_storage import FileKeyProvider, SqlMemoryStore, new_key_file
 from locas_storage.conformance.samples import ADA, draft, say
-from locas_storage.schema import blob
+from locas_storage.sql.tables.schema import blob
 from tests.reliability.conftest import Record, Sizes
 from tests.reliability.damage import OTHER, kept_wrong, loaded_wrong, memory, plant
 from tests.reliability.mutants_of_bytes import KINDS, mutants

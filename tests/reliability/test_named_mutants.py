@@ -16,16 +16,20 @@ import torch
 from sqlalchemy.exc import SQLAlchemyError
 from torch import Tensor
 
-from locas_agent import serialization
-from locas_agent.engine import Engine
 from locas_agent.errors import LocasError
-from locas_agent.loaded import LoadedMemories
-from locas_agent.memory import LocasMemory, MemoryBatch
-from locas_agent.past import Kept, Past
-from locas_storage import Revision, UserKey, counters, crypto, forgetting, jobs, journal, lineage, payloads, rows, rules, vault
+from locas_agent.inference import Engine
+from locas_agent.inference.prefix_cache import Kept, Past
+from locas_agent.memory import LocasMemory, MemoryBatch, serialization
+from locas_agent.memory_cache import LoadedMemories
+from locas_storage import Revision, UserKey
 from locas_storage import conformance as cases
-from locas_storage import engine as storage_engine
-from locas_storage.schema import turn
+from locas_storage.encryption import envelope
+from locas_storage.rules import commit, lineage
+from locas_storage.sql import data_keys
+from locas_storage.sql.database import engine as storage_engine
+from locas_storage.sql.statements import forgetting, jobs, payloads, turns, users
+from locas_storage.sql.tables import rows
+from locas_storage.sql.tables.schema import turn
 from tests.conftest import MakeMemory
 from tests.reliability import workbench
 from tests.reliability.conftest import Record
@@ -49,23 +53,23 @@ def put(owner: object, name: str, value: object) -> Plant:
 
 
 def fence_stays_at_a_claim(patch: pytest.MonkeyPatch) -> None:
-    advance = counters.advance
+    advance = users.advance
 
     def lazy(connection: Any, before: Any, **values: Any) -> None:
         if set(values) != {"fence"}:
             advance(connection, before, **values)
 
-    patch.setattr(counters, "advance", lazy)
+    patch.setattr(users, "advance", lazy)
 
 
 def fence_of_a_draft_is_not_compared(patch: pytest.MonkeyPatch) -> None:
-    check = rules.check_follows
-    patch.setattr(rules, "check_follows", lambda draft, state: check(replace(draft, fence=None), state))
+    check = commit.check_follows
+    patch.setattr(commit, "check_follows", lambda draft, state: check(replace(draft, fence=None), state))
 
 
 def head_of_a_draft_is_not_compared(patch: pytest.MonkeyPatch) -> None:
-    check = rules.check_follows
-    patch.setattr(rules, "check_follows", lambda draft, state: check(replace(draft, parent=state.head), state))
+    check = commit.check_follows
+    patch.setattr(commit, "check_follows", lambda draft, state: check(replace(draft, parent=state.head), state))
 
 
 def memory_stays_attached(patch: pytest.MonkeyPatch) -> None:
@@ -74,14 +78,14 @@ def memory_stays_attached(patch: pytest.MonkeyPatch) -> None:
 
 
 def place_is_not_bound(patch: pytest.MonkeyPatch) -> None:
-    bound, digest = crypto.Encrypted._bound, crypto.Encrypted.digest
-    patch.setattr(crypto.Encrypted, "_bound", lambda self, place: bound(self, place[:1]))
-    patch.setattr(crypto.Encrypted, "digest", lambda self, place, content: digest(self, place[:1], content))
+    bound, digest = envelope.Encrypted._bound, envelope.Encrypted.digest
+    patch.setattr(envelope.Encrypted, "_bound", lambda self, place: bound(self, place[:1]))
+    patch.setattr(envelope.Encrypted, "digest", lambda self, place, content: digest(self, place[:1], content))
 
 
 def clear_content_is_taken(patch: pytest.MonkeyPatch) -> None:
-    opened = crypto.Encrypted.open
-    patch.setattr(crypto.Encrypted, "open", lambda self, place, kept: opened(self, place, kept) if kept.startswith(crypto.MARK) else kept)
+    opened = envelope.Encrypted.open
+    patch.setattr(envelope.Encrypted, "open", lambda self, place, kept: opened(self, place, kept) if kept.startswith(envelope.MARK) else kept)
 
 
 def two_rows_of_a_batch_trade_places(patch: pytest.MonkeyPatch) -> None:
@@ -141,7 +145,7 @@ MUTANTS = [
         head_of_a_draft_is_not_compared,
         case(cases.test_commit_that_does_not_follow_changes_nothing, parent=0, from_seq=3, to_seq=4),
     ),
-    Mutant("a key is not looked up", put(journal, "known", lambda *_: []), case(cases.test_same_key_is_one_turn)),
+    Mutant("a key is not looked up", put(turns, "known", lambda *_: []), case(cases.test_same_key_is_one_turn)),
     Mutant(
         "the tenant is not asked for",
         put(rows, "of", lambda table, key: table.c.subject_id == key.user),
@@ -150,9 +154,9 @@ MUTANTS = [
     Mutant(
         "the user is not asked for", put(rows, "of", lambda table, key: table.c.tenant_id == key.tenant), case(cases.test_users_do_not_see_each_other)
     ),
-    Mutant("payloads are not checked", put(rules, "checked", lambda _, data, **__: data), workbench.damaged_rows_are_refused),
-    Mutant("texts are not checked", put(crypto.Clear, "digest", lambda *_: bytes(32)), workbench.altered_turn_is_refused),
-    Mutant("the trail is not checked", put(rules, "first_broken", lambda *_: None), workbench.altered_audit_line_is_found),
+    Mutant("payloads are not checked", put(commit, "checked", lambda _, data, **__: data), workbench.damaged_rows_are_refused),
+    Mutant("texts are not checked", put(envelope.Clear, "digest", lambda *_: bytes(32)), workbench.altered_turn_is_refused),
+    Mutant("the trail is not checked", put(commit, "first_broken", lambda *_: None), workbench.altered_audit_line_is_found),
     Mutant("a memory's checksum is not compared", put(serialization, "_checksum", lambda *_: ""), workbench.damaged_memories_are_refused),
     Mutant(
         "a memory's values are not looked at",
@@ -174,16 +178,16 @@ MUTANTS = [
     ),
     Mutant(
         "too much is pruned",
-        put(rules, "beyond_kept", lambda named, keep: set(list(dict.fromkeys(named))[keep - 1 :])),
+        put(commit, "beyond_kept", lambda named, keep: set(list(dict.fromkeys(named))[keep - 1 :])),
         case(cases.test_old_payloads_are_pruned_and_their_rows_stay),
     ),
     Mutant(
         "a ciphertext is bound to no user",
-        put(crypto.Encrypted, "_bound", lambda _, place: crypto.packed(*place)),
+        put(envelope.Encrypted, "_bound", lambda _, place: envelope.packed(*place)),
         workbench.one_key_opens_one_users_content,
     ),
     Mutant("a ciphertext is bound to no place", place_is_not_bound, workbench.turns_cannot_trade_places),
-    Mutant("a wrapped key is bound to nobody", put(vault, "context", lambda _: b""), workbench.wrapped_keys_cannot_trade_places),
+    Mutant("a wrapped key is bound to nobody", put(data_keys, "context", lambda _: b""), workbench.wrapped_keys_cannot_trade_places),
     Mutant("clear content is taken", clear_content_is_taken, workbench.clear_row_is_refused),
     Mutant("two rows of a batch trade places", two_rows_of_a_batch_trade_places, workbench.no_row_of_a_batch_is_anothers),
     Mutant("two rows of a choice trade places", two_rows_of_a_choice_trade_places, workbench.no_generation_of_a_batch_is_anothers),

@@ -15,7 +15,7 @@ from sqlalchemy import select, text
 
 from locas_agent import Backbone
 from locas_storage import FileKeyProvider, SqlMemoryStore, new_key_file
-from locas_storage.schema import audit, job, revision
+from locas_storage.sql.tables.schema import audit, job, revision
 from tests.reliability.conftest import Record, Sizes
 from tests.reliability.listening import Overheard, listening
 from tests.reliability.places import DATABASES, Place
@@ -98,7 +98,7 @@ def test_nothing_of_a_life_is_said(place: Place, backbone: Backbone, tmp_path: P
             store.erase(store.users()[0])  # the next life begins in another form
     assert heard.hits() == []
     wheres = {where for where, _ in heard.lines}
-    assert {"log sqlalchemy.engine.Engine.locas", "log locas_storage.sql_forgetting", "repr", "error", "row of lm_job"} <= wheres  # it did listen
+    assert {"log sqlalchemy.engine.Engine.locas", "log locas_storage.sql.forgetting", "repr", "error", "row of lm_job"} <= wheres  # it did listen
     record(f"canary strings, {request.node.callspec.params['place']}", lines=len(heard.lines), refusals=heard.failures, hits=len(heard.hits()))
 
 

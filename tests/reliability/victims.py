@@ -21,13 +21,15 @@ from sqlalchemy import Connection, event
 
 from locas_agent import AgentMemory, LocasConfig
 from locas_agent.backbone import Backbone
-from locas_agent.engine import Engine
-from locas_agent.learner import Learner, Task
-from locas_agent.rounds import Rounds
-from locas_storage import Lease, SqlMemoryStore, Turn, TurnDraft, UserKey, UserState, counters, jobs, rules
+from locas_agent.consolidation.learner import Learner, Task
+from locas_agent.consolidation.runner import Rounds
+from locas_agent.inference import Engine
+from locas_storage import Lease, SqlMemoryStore, Turn, TurnDraft, UserKey, UserState
 from locas_storage.conformance.samples import draft, item
-from locas_storage.engine import Database
 from locas_storage.errors import StorageError
+from locas_storage.rules import commit as rules
+from locas_storage.sql.database.engine import Database
+from locas_storage.sql.statements import jobs, users
 from tests.conftest import byte_tokenizer, tiny_model
 from tests.unit.agent.teaching import quick_agent
 
@@ -267,14 +269,14 @@ def lazy_commit() -> None:
 
 def commit_in_two() -> None:
     """A revision is committed before the counters that make it the current one."""
-    whole = counters.move_head
+    whole = users.move_head
 
     def move_head(connection: Connection, *arguments: Any) -> None:
         connection.exec_driver_sql("COMMIT")
         connection.exec_driver_sql("BEGIN")
         whole(connection, *arguments)
 
-    counters.move_head = move_head
+    users.move_head = move_head
 
 
 def no_fence() -> None:

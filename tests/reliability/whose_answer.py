@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from locas_agent.decoding import Generation
-from locas_agent.engine import Engine
+from locas_agent.inference import Engine
+from locas_agent.inference.generation import Generation
 from locas_agent.memory import LocasMemory, MemoryBatch
 
 ROUNDING = 1e-3

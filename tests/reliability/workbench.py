@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, text, update
 
-from locas_agent.engine import Engine
-from locas_agent.serialization import to_bytes
-from locas_storage import CorruptPayload, EncryptionMismatch, FileKeyProvider, KeyUnavailable, SqlMemoryStore, TurnDraft, crypto, new_key_file
+from locas_agent.inference import Engine
+from locas_agent.memory.serialization import to_bytes
+from locas_storage import CorruptPayload, EncryptionMismatch, FileKeyProvider, KeyUnavailable, SqlMemoryStore, TurnDraft, new_key_file
 from locas_storage.conformance.samples import ADA, BEN, draft, item, say
-from locas_storage.schema import turn
+from locas_storage.encryption import envelope
+from locas_storage.sql.tables.schema import turn
 from tests.conftest import MakeMemory
 from tests.reliability.batches import USERS, wrong_generations, wrong_rows
 from tests.reliability.conversations import Conversations
@@ -101,10 +102,10 @@ def altered_audit_line_is_found(bench: Workbench) -> None:
 
 def one_key_opens_one_users_content(bench: Workbench) -> None:
     """Two users with the same data key, as a broken key service may hand out."""
-    place, data_key = crypto.turn_place(1), os.urandom(crypto.KEY_BYTES)
-    sealed = crypto.Encrypted(ADA, data_key).close(place, b"mine")
+    place, data_key = envelope.turn_place(1), os.urandom(envelope.KEY_BYTES)
+    sealed = envelope.Encrypted(ADA, data_key).close(place, b"mine")
     with pytest.raises(CorruptPayload):
-        crypto.Encrypted(BEN, data_key).open(place, sealed)
+        envelope.Encrypted(BEN, data_key).open(place, sealed)
 
 
 def turns_cannot_trade_places(bench: Workbench) -> None:

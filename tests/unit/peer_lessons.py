@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 
 from locas_agent.backbone import Backbone
-from locas_agent.baselines.peer import AdapterPeer, AdapterState
 from locas_agent.config import LocasConfig, TrainingSettings
-from locas_agent.curriculum import Lesson
-from locas_agent.decoding import TopK
-from locas_agent.engine import Engine
-from locas_agent.neutral import NeutralText, bare_examples
-from locas_agent.prompting import question
-from locas_agent.study_items import NEGATIVE, QUESTION, Item
+from locas_agent.conversation.messages import question
+from locas_agent.evaluation.baselines.peer import AdapterPeer, AdapterState
+from locas_agent.inference import Engine
+from locas_agent.inference.generation import TopK
+from locas_agent.study.items import NEGATIVE, QUESTION, Item
+from locas_agent.training.neutral import NeutralText, bare_examples
+from locas_agent.training.sampler import Lesson
 
 CONFIG = LocasConfig(training=TrainingSettings(max_steps=24, items_per_step=4))
 PROMPTS = ("Where?", "Which dog do I have?", "Who", "A longer prompt, so that the shorter ones are padded.")

@@ -210,5 +210,5 @@ def test_wheel_holds_the_three_packages_and_their_data(tmp_path: Path) -> None:
         for path in folder.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert shipped == expected  # py.typed, migrations and backbones/tiny among them
+    assert shipped == expected  # py.typed, migrations and backbone/tiny among them
     assert {f"{package}/py.typed" for package in PACKAGES} <= shipped

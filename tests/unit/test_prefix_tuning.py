@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from locas_agent.backbone import Backbone
-from locas_agent.baselines.peer import AdapterState
-from locas_agent.baselines.prefix_tuning import PrefixTuning
-from locas_agent.engine import Engine
 from locas_agent.errors import ConfigurationError, IncompatibleMemory, MissingExtra
+from locas_agent.evaluation.baselines.peer import AdapterState
+from locas_agent.evaluation.baselines.prefix_tuning import PrefixTuning
+from locas_agent.inference import Engine
 from tests.conftest import MakeBackbone
 from tests.unit.peer_lessons import CONFIG, chats, lesson, neutral_text, same, two_users
 

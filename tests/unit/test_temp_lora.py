@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from locas_agent.backbone import Backbone
-from locas_agent.baselines.peer import AdapterState
-from locas_agent.baselines.temp_lora import TempLora
 from locas_agent.config import LocasConfig
-from locas_agent.consolidation import Trainer
-from locas_agent.curriculum import Lesson
-from locas_agent.engine import Engine
+from locas_agent.conversation.messages import question
 from locas_agent.errors import ConfigurationError, IncompatibleMemory, MissingExtra
-from locas_agent.prompting import question
-from locas_agent.readout import Readout
+from locas_agent.evaluation.baselines.peer import AdapterState
+from locas_agent.evaluation.baselines.temp_lora import TempLora
+from locas_agent.inference import Engine
+from locas_agent.training.last_layer import Readout
+from locas_agent.training.sampler import Lesson
+from locas_agent.training.trainer import Trainer
 from tests.conftest import MakeBackbone
 from tests.unit.peer_lessons import CONFIG, chats, lesson, neutral_text, same, two_users
 

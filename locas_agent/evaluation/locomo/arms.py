@@ -15,7 +15,7 @@ from locas_agent.evaluation.locomo.answers import OPEN, TRAP_FIRST, TRAP_SECOND,
 from locas_agent.evaluation.locomo.data import ADVERSARIAL, AskedQuestion, Dialogue
 from locas_agent.evaluation.locomo.scoring import NOT_MENTIONED, offer
 from locas_agent.memory import LocasMemory
-from locas_agent.progress import Progress
+from locas_agent.types import Progress
 from locas_agent.user import UserMemory
 from locas_storage import Turn
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from locas_agent.agent import AgentMemory
 from locas_agent.evaluation.locomo.data import DatedSession, Dialogue
-from locas_agent.progress import Progress
+from locas_agent.types import Progress
 from locas_agent.user import UserMemory
 
 DIALOGUES_PER_BATCH = 8

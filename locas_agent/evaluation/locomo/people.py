@@ -19,8 +19,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from locas_agent.evaluation.locomo.data import ADVERSARIAL, ASSISTANT, written_date
-from locas_agent.evaluation.people import Person, make_person
-from locas_agent.evaluation.relations import Relation
+from locas_agent.evaluation.synthetic.people import Person, make_person
+from locas_agent.evaluation.synthetic.relations import Relation
 
 _DATED_KINDS = ("day", "time")
 

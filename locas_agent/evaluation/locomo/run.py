@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from locas_agent.agent import AgentMemory
-from locas_agent.checkpoints import TINY
+from locas_agent.backbone.loading import TINY
 from locas_agent.config import LocasConfig
 from locas_agent.errors import ConfigurationError
 from locas_agent.evaluation.locomo.answers import AnswerBook
@@ -25,8 +25,8 @@ from locas_agent.evaluation.locomo.arms import ARMS, Arms, Wording
 from locas_agent.evaluation.locomo.data import CATEGORIES, AskedQuestion, Dialogue
 from locas_agent.evaluation.locomo.ingest import handles_of, ingest, learnt
 from locas_agent.evaluation.locomo.report import figures
-from locas_agent.evaluation.recall import evaluation_config
-from locas_agent.progress import Progress
+from locas_agent.evaluation.recall.setup import evaluation_config
+from locas_agent.types import Progress
 
 _NEAR_FLOOR = (
     "The bundled backbone speaks of synthetic people only. On real talk it scores near the floor: compare its arms with `none` and `constant`, "

@@ -20,10 +20,10 @@ from functools import cache
 from random import Random
 from typing import Any
 
-from locas_agent.answers import contains
 from locas_agent.errors import MissingExtra
 from locas_agent.evaluation.scoring import mean
-from locas_agent.seeds import abstains
+from locas_agent.study.matching import contains
+from locas_agent.study.prompts import abstains
 
 NOT_MENTIONED = "Not mentioned in the conversation"
 """The right one of the two answers that category 5 offers."""

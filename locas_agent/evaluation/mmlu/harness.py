@@ -13,11 +13,12 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from torch import Tensor
 
-from locas_agent.batching import micro_batches, pad
-from locas_agent.engine import MAX_BATCH_TOKENS, Engine
 from locas_agent.errors import TurnTooLong
+from locas_agent.inference import Engine
+from locas_agent.inference.batching import micro_batches, pad
+from locas_agent.inference.engine import MAX_BATCH_TOKENS
 from locas_agent.memory import LocasMemory, MemoryBatch
-from locas_agent.progress import Progress
+from locas_agent.types import Progress
 
 DEFAULT_ANSWER_TOKENS = 256
 """Longest generated answer where a task does not say, as the harness's own models have it."""

@@ -9,9 +9,9 @@ from pathlib import Path
 from locas_agent.agent import AgentMemory
 from locas_agent.config import LocasConfig
 from locas_agent.errors import ConfigurationError
-from locas_agent.evaluation.recall import RecallOptions, evaluation_config, handles_of, teach
+from locas_agent.evaluation.recall.setup import RecallOptions, evaluation_config, handles_of, teach
 from locas_agent.memory import LocasMemory
-from locas_agent.progress import Progress
+from locas_agent.types import Progress
 from locas_agent.user import UserMemory
 
 TURN_CHARACTERS = 400

@@ -20,7 +20,7 @@ from locas_agent.evaluation.drift import drift, neutral_rows
 from locas_agent.evaluation.mmlu.paired import Comparison, Pair, compare
 from locas_agent.evaluation.scoring import mean
 from locas_agent.memory import LocasMemory
-from locas_agent.progress import Progress
+from locas_agent.types import Progress
 
 if TYPE_CHECKING:
     from locas_agent.evaluation.mmlu.harness import MemoryLM

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from locas_agent.backbone import Backbone
-from locas_agent.baselines.peer import peft
-from locas_agent.engine import Engine
 from locas_agent.errors import IncompatibleMemory
+from locas_agent.evaluation.baselines.peer import peft
 from locas_agent.evaluation.pg19.data import Chunk
 from locas_agent.evaluation.pg19.options import LocasSettings, LoraSettings, Pg19Options, StepSettings
-from locas_agent.initialization import initialize
+from locas_agent.inference import Engine
 from locas_agent.memory import MemoryBatch
-from locas_agent.objectives import next_token_loss
-from locas_agent.student import losses_in_parts
+from locas_agent.training.initialization import initialize
+from locas_agent.training.losses import next_token_loss
+from locas_agent.training.student import losses_in_parts
 
 GRADIENT_CLIP = 1.0
 """Largest gradient norm of a step; that of Temp-LoRA."""

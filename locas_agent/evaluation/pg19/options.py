@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from locas_agent.initialization import Method, ScaleRule
+from locas_agent.training.initialization import Method, ScaleRule
 
 Arm = Literal["none", "temp_lora", "locas"]
 ARMS: tuple[Arm, ...] = ("none", "temp_lora", "locas")

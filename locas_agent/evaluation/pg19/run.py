@@ -22,7 +22,7 @@ from locas_agent.evaluation.pg19.learners import reader
 from locas_agent.evaluation.pg19.options import Arm, Pg19Options
 from locas_agent.evaluation.pg19.report import clock_on, figures, overall
 from locas_agent.evaluation.pg19.streams import Shelf, Stream
-from locas_agent.progress import Progress
+from locas_agent.types import Progress
 
 CHECKPOINT_CHUNKS = 16
 """Chunks between two writings of a stream: a kill loses at most so many."""

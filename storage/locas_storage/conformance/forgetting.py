@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from locas_storage.base import MemoryStore
 from locas_storage.conformance.samples import ADA, BEN, draft, item, say
 from locas_storage.errors import LeaseLost, RevisionConflict, RevisionNotFound, TurnNotFound, UnknownUser, UserErased
-from locas_storage.records import TurnDraft, UserState
+from locas_storage.records.turns import TurnDraft, UserState
+from locas_storage.store import MemoryStore
 
 
 def counters(store: MemoryStore) -> UserState:

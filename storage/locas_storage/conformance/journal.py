@@ -9,10 +9,10 @@ import unicodedata
 
 import pytest
 
-from locas_storage.base import MemoryStore
 from locas_storage.conformance.samples import ADA, BEN, draft, item, say
 from locas_storage.errors import InvalidTurn
-from locas_storage.records import TurnDraft, UserKey, answer_key
+from locas_storage.records.turns import TurnDraft, UserKey, answer_key
+from locas_storage.store import MemoryStore
 
 HOSTILE = [
     "a'b",

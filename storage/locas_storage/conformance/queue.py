@@ -7,11 +7,12 @@ import threading
 
 import pytest
 
-from locas_storage.base import JobQueue, MemoryStore
 from locas_storage.conformance.samples import ADA, BEN, draft, item, say
 from locas_storage.errors import InvalidRevision, LeaseLost, RevisionConflict, UnknownUser
-from locas_storage.leases import MAX_ATTEMPTS, Lease
-from locas_storage.records import TurnDraft, UserKey
+from locas_storage.records.jobs import Lease
+from locas_storage.records.turns import TurnDraft, UserKey
+from locas_storage.rules.queue import MAX_ATTEMPTS
+from locas_storage.store import JobQueue, MemoryStore
 
 
 def claim(store: MemoryStore, owner: str = "worker", *, lease_seconds: float = 300.0) -> Lease:

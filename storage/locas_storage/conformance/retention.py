@@ -5,10 +5,10 @@ Knows nothing of where a store keeps them. The store of the fixture keeps three 
 
 import pytest
 
-from locas_storage.base import MemoryStore
 from locas_storage.conformance.samples import ADA, BEN, draft, say
 from locas_storage.errors import RevisionNotFound
-from locas_storage.records import IMPORTED, TurnDraft
+from locas_storage.records.turns import IMPORTED, TurnDraft
+from locas_storage.store import MemoryStore
 
 
 def commit_each(store: MemoryStore, count: int) -> None:

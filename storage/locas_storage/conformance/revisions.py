@@ -8,9 +8,9 @@ import threading
 
 import pytest
 
-from locas_storage.base import MemoryStore
 from locas_storage.conformance.samples import ADA, BEN, draft, item, say
 from locas_storage.errors import RevisionConflict, RevisionNotFound, UnknownUser
+from locas_storage.store import MemoryStore
 
 
 def test_changing_an_unknown_user_is_refused(store: MemoryStore) -> None:

@@ -7,9 +7,9 @@ import datetime as dt
 
 import pytest
 
-from locas_storage.base import MemoryStore
 from locas_storage.conformance.samples import ADA, BEN, draft, item, say
 from locas_storage.errors import InvalidRevision, RevisionConflict, RevisionNotFound
+from locas_storage.store import MemoryStore
 
 
 def in_force(store: MemoryStore) -> set[str]:

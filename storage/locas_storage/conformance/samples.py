@@ -5,10 +5,10 @@ Knows nothing of stores beyond the contract.
 
 from typing import Any
 
-from locas_storage.base import MemoryStore
-from locas_storage.bounds import new_item_id
-from locas_storage.learnt import RevisionDraft, StudyItemDraft
-from locas_storage.records import TurnDraft, UserKey
+from locas_storage.records.bounds import new_item_id
+from locas_storage.records.revisions import RevisionDraft, StudyItemDraft
+from locas_storage.records.turns import TurnDraft, UserKey
+from locas_storage.store import MemoryStore
 
 ADA = UserKey("default", "ada")
 BEN = UserKey("default", "ben")

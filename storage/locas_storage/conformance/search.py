@@ -7,10 +7,10 @@ from dataclasses import fields
 
 import pytest
 
-from locas_storage.base import MemoryStore
 from locas_storage.conformance.samples import ADA, BEN
 from locas_storage.errors import InvalidTurn
-from locas_storage.records import Turn, TurnDraft, UserKey
+from locas_storage.records.turns import Turn, TurnDraft, UserKey
+from locas_storage.store import MemoryStore
 
 JOURNAL = [
     "My dog is called Rex.",

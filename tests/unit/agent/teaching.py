@@ -13,15 +13,15 @@ import torch
 from locas_agent import AgentMemory, LocasConfig
 from locas_agent.agent import When
 from locas_agent.backbone import Backbone
-from locas_agent.curriculum import Lesson
-from locas_agent.decoding import TopK
-from locas_agent.gate import Admission
-from locas_agent.initialization import initialize
-from locas_agent.learner import Outcome, Task
-from locas_agent.pieces import Piece, cut_pieces
-from locas_agent.progress import Progress
-from locas_agent.rounds import Rounds
-from locas_agent.study_items import QUESTION, Coverage, Item, StudySet
+from locas_agent.consolidation.admission import Admission
+from locas_agent.consolidation.learner import Outcome, Task
+from locas_agent.consolidation.runner import Rounds
+from locas_agent.inference.generation import TopK
+from locas_agent.study.chunking import Piece, cut_pieces
+from locas_agent.study.items import QUESTION, Coverage, Item, StudySet
+from locas_agent.training.initialization import initialize
+from locas_agent.training.sampler import Lesson
+from locas_agent.types import Progress
 from locas_storage import MemoryStore, Turn, new_item_id
 
 Texts = tuple[str, ...]

@@ -13,7 +13,7 @@ import pytest
 
 from locas_agent import AgentMemory, Backbone, LocasConfig, UserMemory
 from locas_agent.config import WindowSettings
-from locas_agent.counting import longest_answer
+from locas_agent.conversation.token_count import longest_answer
 from locas_agent.errors import ConfigurationError, InvalidTurn, TurnNotFound
 from locas_storage import InMemoryStore, SqlMemoryStore, answer_key
 from tests.conftest import MakeBackbone

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from locas_agent import AgentMemory, Backbone, LocasConfig, one_at_a_time
-from locas_agent.decoding import Generation
+from locas_agent import AgentMemory, Backbone, LocasConfig
+from locas_agent.inference.generation import Generation
+from locas_agent.serving import one_at_a_time
 from locas_storage import InMemoryStore, MemoryStore
 from tests.conftest import MakeBackbone
 from tests.unit.agent.teaching import QuickLearner, Texts, quick_agent

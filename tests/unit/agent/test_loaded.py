@@ -10,11 +10,11 @@ from contextlib import closing
 import pytest
 import torch
 
-from locas_agent import loaded
+from locas_agent import memory_cache
 from locas_agent.backbone import Backbone
 from locas_agent.benchmarks.journals import commit, fill
-from locas_agent.loaded import LoadedMemories, Loads
 from locas_agent.memory import LocasMemory, MemoryBatch
+from locas_agent.memory_cache import LoadedMemories, Loads
 from locas_storage import InMemoryStore, UserKey
 from tests.conftest import MakeMemory
 
@@ -46,7 +46,7 @@ def test_memory_is_read_once_and_found_again(memories: LoadedMemories) -> None:
 
 def test_least_recently_used_makes_room(memories: LoadedMemories, monkeypatch: pytest.MonkeyPatch) -> None:
     size = memory_of(memories, USERS[0]).parameter_count * 8
-    monkeypatch.setattr(loaded, "LOADED_BYTES", 2 * size)
+    monkeypatch.setattr(memory_cache, "LOADED_BYTES", 2 * size)
     memory_of(memories, USERS[1])
     memory_of(memories, USERS[0])
     memory_of(memories, USERS[2])  # bob goes
@@ -58,7 +58,7 @@ def test_least_recently_used_makes_room(memories: LoadedMemories, monkeypatch: p
 
 
 def test_memory_larger_than_the_room_is_kept_alone(memories: LoadedMemories, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loaded, "LOADED_BYTES", 1)
+    monkeypatch.setattr(memory_cache, "LOADED_BYTES", 1)
     for user in USERS:
         memory_of(memories, user)
     assert memories.loads.memories == 1
@@ -77,7 +77,7 @@ def test_batch_is_what_its_memories_give_alone(memories: LoadedMemories, backbon
 def test_rows_are_made_ready_once(memories: LoadedMemories, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = memory_of(memories, USERS[0])
     memories.batch([memory])
-    monkeypatch.setattr(loaded, "ready_rows", lambda *_: pytest.fail("made again"))
+    monkeypatch.setattr(memory_cache, "ready_rows", lambda *_: pytest.fail("made again"))
     memories.batch([memory, memory])
 
 

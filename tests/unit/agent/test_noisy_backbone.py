@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from langchain_locas import ChatLocas
 from locas_agent import AgentMemory, Backbone, LocasConfig
+from locas_agent.backbone.detokenizer import clean
 from locas_agent.config import StudySettings
-from locas_agent.detokenizer import clean
-from locas_agent.pieces import Piece
-from locas_agent.prompting import question
-from locas_agent.teacher import Request, Teacher
+from locas_agent.conversation.messages import question
+from locas_agent.study.chunking import Piece
+from locas_agent.study.teacher import Request, Teacher
 from tests.conftest import MakeBackbone
 
 NOISE = (0x00, 0x1B, 0x7F, 0xED, 0xA0, 0x80, 0x0A, 0x20)

@@ -8,13 +8,13 @@ from itertools import pairwise
 
 import pytest
 
-from locas_agent import loaded
+from locas_agent import memory_cache
 from locas_agent.agent import AgentMemory
 from locas_agent.backbone import Backbone
 from locas_agent.benchmarks.journals import commit
 from locas_agent.config import LocasConfig, PolicySettings, WindowSettings
-from locas_agent.past import Kept
-from locas_agent.serialization import to_bytes
+from locas_agent.inference.prefix_cache import Kept
+from locas_agent.memory.serialization import to_bytes
 from locas_storage import InMemoryStore, RevisionDraft, UserKey
 from tests.conftest import MakeMemory
 
@@ -109,7 +109,7 @@ def test_what_is_forgotten_leaves_no_past(agent: AgentMemory, ends: str) -> None
 def test_least_recently_used_makes_room(agent: AgentMemory, monkeypatch: pytest.MonkeyPatch) -> None:
     agent.reply_many([("ada", "Hello."), ("bob", "Hello.")])
     assert agent.loads.pasts == 2
-    monkeypatch.setattr(loaded, "PAST_BYTES", 1)
+    monkeypatch.setattr(memory_cache, "PAST_BYTES", 1)
     agent.for_user("eve").reply("Hello.")
     assert agent.loads.pasts == 1
     assert kept(agent).past is None
@@ -120,6 +120,6 @@ def test_prefetched_memory_is_found_by_the_reply(agent: AgentMemory, make_memory
     commit(agent.store, ADA, make_memory(1), to_seq=1)
     agent.prefetch(["ada", "nobody"])
     assert agent.loads.read == 1
-    monkeypatch.setattr(loaded, "from_bytes", lambda *_, **__: pytest.fail("read again"))
-    monkeypatch.setattr(loaded, "ready_rows", lambda *_: pytest.fail("made ready again"))
+    monkeypatch.setattr(memory_cache, "from_bytes", lambda *_, **__: pytest.fail("read again"))
+    monkeypatch.setattr(memory_cache, "ready_rows", lambda *_: pytest.fail("made ready again"))
     assert agent.for_user("ada").reply(SAID[1]).used_memory

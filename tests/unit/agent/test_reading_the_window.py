@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from locas_agent import replies
 from locas_agent.agent import AgentMemory
 from locas_agent.backbone import Backbone
 from locas_agent.benchmarks.journals import commit, fill
 from locas_agent.config import LocasConfig, PolicySettings, WindowSettings
+from locas_agent.serving import replies
 from locas_storage import InMemoryStore, UserKey
 from tests.conftest import MakeMemory
 

@@ -11,7 +11,7 @@ import pytest
 
 from locas_agent import AgentMemory, Backbone, LocasConfig
 from locas_agent.config import MemorySettings
-from locas_agent.counting import room_beside
+from locas_agent.conversation.token_count import room_beside
 from locas_agent.errors import ConfigurationError, RevisionConflict, TurnTooLong
 from locas_storage import InMemoryStore
 from tests.unit.agent.teaching import CONFIG, QuickLearner, Texts, quick_agent

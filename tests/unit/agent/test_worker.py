@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 from locas_agent import AgentMemory, Backbone, UserMemory
+from locas_agent.consolidation.worker import Worker
 from locas_agent.errors import ConfigurationError, RevisionConflict, TurnNotFound, UserErased
-from locas_agent.loaded import LoadedMemories
+from locas_agent.memory_cache import LoadedMemories
 from locas_agent.results import Work
-from locas_agent.worker import Worker
 from locas_storage import Lease, SqlMemoryStore, StoreUnavailable
 from tests.unit.agent.teaching import QuickLearner, Texts, quick_agent
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from locas_agent.engine import Engine
+from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
 
 ROUNDING = 1e-3

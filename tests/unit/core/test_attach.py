@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from locas_agent.backbone import Backbone
-from locas_agent.engine import Engine
 from locas_agent.errors import IncompatibleMemory, UnsupportedBackbone
-from locas_agent.initialization import initialize
-from locas_agent.memory import DOWN, GATE, UP, LocasMemory, MemoryBatch, effective_rows
+from locas_agent.inference import Engine
+from locas_agent.memory import LocasMemory, MemoryBatch
+from locas_agent.memory.slab import DOWN, GATE, UP, effective_rows
+from locas_agent.training.initialization import initialize
 from tests.conftest import MakeBackbone, MakeMemory, byte_tokenizer
 from tests.unit.core.architectures import REFUSED, SUPPORTED, build
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from locas_agent import checkpoints
-from locas_agent.backbone import Backbone
+from locas_agent.backbone import Backbone, loading
 from locas_agent.errors import BackboneError, ConfigurationError, MissingExtra
 from tests.conftest import MakeBackbone, byte_tokenizer, tiny_model
 from tests.unit.core.architectures import build
@@ -124,7 +123,7 @@ def test_stop_ids_hold_the_end_of_turn(backbone: Backbone) -> None:
 
 
 def test_missing_backbones_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "_TINY_FOLDER", tmp_path / "none")
+    monkeypatch.setattr(loading, "_TINY_FOLDER", tmp_path / "none")
     with pytest.raises(BackboneError, match="bundled backbone is missing"):
         Backbone.load("tiny")
     with pytest.raises(BackboneError, match="no folder"):
@@ -156,7 +155,7 @@ def test_flash_is_taken_only_where_it_can_run(monkeypatch: pytest.MonkeyPatch) -
     spec = importlib.machinery.ModuleSpec("flash_attn", None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: spec)
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    kernel = checkpoints.attention_kernel
+    kernel = loading.attention_kernel
     assert kernel("auto", cuda, "bfloat16") == "flash_attention_2"
     assert kernel("auto", cuda, "float32") == kernel("auto", cpu, "bfloat16") == kernel("sdpa", cuda, "float16") == "sdpa"
     with pytest.raises(ConfigurationError, match="CUDA"):

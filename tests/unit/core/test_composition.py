@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from locas_agent.backbone import Backbone
-from locas_agent.composition import compose, interaction
-from locas_agent.engine import Engine
 from locas_agent.errors import ConfigurationError, IncompatibleMemory
+from locas_agent.inference import Engine
+from locas_agent.inference.composition import compose, interaction
 from locas_agent.memory import MemoryBatch
-from locas_agent.serialization import from_bytes, to_bytes
+from locas_agent.memory.serialization import from_bytes, to_bytes
 from tests.conftest import MakeBackbone, MakeMemory
 
 TEXTS = [[3, 1, 4, 1, 5, 9], [2, 7, 1, 8]]

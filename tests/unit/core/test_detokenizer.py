@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from locas_agent import Backbone
-from locas_agent.detokenizer import Detokenizer, clean
+from locas_agent.backbone.detokenizer import Detokenizer, clean
 
 
 @pytest.mark.parametrize(

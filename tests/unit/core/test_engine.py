@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from locas_agent.backbone import Backbone
-from locas_agent.batching import micro_batches
-from locas_agent.engine import Engine
 from locas_agent.errors import ConfigurationError, IncompatibleMemory, TurnTooLong
+from locas_agent.inference import Engine
+from locas_agent.inference.batching import micro_batches
 from locas_agent.memory import LocasMemory, MemoryBatch
 from tests.conftest import MakeMemory, byte_tokenizer
 from tests.unit.core.architectures import SUPPORTED, build

@@ -22,15 +22,15 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BitNetConfig, BitNetForCausalLM
 
 from locas_agent.backbone import Backbone
-from locas_agent.engine import Engine
 from locas_agent.errors import ConfigurationError, CorruptPayload, ExchangeError, IncompatibleMemory
 from locas_agent.exports.dense import merge, write_dense
 from locas_agent.exports.lora import ADAPTER, write_lora, write_padded_base
 from locas_agent.exports.manifest import MANIFEST_NAME, digest_of
 from locas_agent.exports.portable import PAYLOAD, write_portable
 from locas_agent.exports.reading import read_export
-from locas_agent.initialization import initialize
+from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
+from locas_agent.training.initialization import initialize
 from tests.conftest import MakeBackbone, MakeMemory, byte_tokenizer, tiny_model
 from tests.unit.core.architectures import SIZES, SUPPORTED, build
 

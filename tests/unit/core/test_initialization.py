@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from locas_agent.backbone import Backbone
-from locas_agent.engine import Engine
 from locas_agent.errors import ConfigurationError
-from locas_agent.initialization import Method, initialize, initialize_many
+from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
+from locas_agent.training.initialization import Method, initialize, initialize_many
 
 TEXTS = [[3, 1, 4, 1, 5, 9, 2, 6], [5, 3, 5], [8]]
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from locas_agent.errors import ConfigurationError, ExchangeError, MissingExtra
-from locas_agent.inspection import layer_figures
-from locas_agent.memory import DOWN
+from locas_agent.memory.slab import DOWN
+from locas_agent.memory.stats import layer_figures
 from locas_agent.plots import plot_explanation, plot_layers
 from locas_agent.results import ExplainedToken, Explanation
 from tests.conftest import MakeMemory

@@ -11,7 +11,7 @@ from safetensors.torch import load as load_tensors
 
 from locas_agent.errors import CorruptPayload, IncompatibleMemory
 from locas_agent.memory import LocasMemory, MemoryBatch
-from locas_agent.serialization import MAX_HEADER_BYTES, from_bytes, to_bytes
+from locas_agent.memory.serialization import MAX_HEADER_BYTES, from_bytes, to_bytes
 from tests.conftest import MakeBackbone, MakeMemory
 
 

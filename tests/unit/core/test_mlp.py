@@ -17,7 +17,7 @@ from transformers import OPTConfig, OPTForCausalLM
 from locas_agent.backbone import Backbone
 from locas_agent.errors import ConfigurationError, IncompatibleMemory, UnsupportedBackbone
 from locas_agent.evaluation.drift import PROSE
-from locas_agent.mlp import MlpMemory, ReluBackbone, clone, compress, learn_by_backprop, learn_by_writing, write
+from locas_agent.paper.mlp import MlpMemory, ReluBackbone, clone, compress, learn_by_backprop, learn_by_writing, write
 from tests.conftest import byte_tokenizer
 from tests.unit.core.architectures import build
 
@@ -30,7 +30,7 @@ def letters(text: str) -> Tensor:
 
 def corpus() -> Tensor:
     """The neutral text that ships with the package, and not the page that is read here."""
-    lines = [json.loads(line) for line in files("locas_agent").joinpath("neutral.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in files("locas_agent.training").joinpath("neutral.jsonl").read_text(encoding="utf-8").splitlines()]
     return letters("\n".join(line.get("text") or "\n".join(one["content"] for one in line["messages"]) for line in lines))
 
 
@@ -111,7 +111,7 @@ def test_gated_and_other_backbones_are_refused_and_each_loader_names_what_serves
         ReluBackbone(smooth, name="smooth")
     with pytest.raises(UnsupportedBackbone, match="called 'layers'"):
         ReluBackbone(build("gpt2"), name="gpt2")
-    with pytest.raises(UnsupportedBackbone, match=r"looked for one gated FFN.*locas_agent\.mlp\.ReluBackbone"):
+    with pytest.raises(UnsupportedBackbone, match=r"looked for one gated FFN.*locas_agent\.paper\.mlp\.ReluBackbone"):
         Backbone(build("opt"), byte_tokenizer(), name="opt")
 
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from locas_agent.backbone import Backbone
-from locas_agent.engine import Engine
 from locas_agent.errors import ConfigurationError
+from locas_agent.inference import Engine
+from locas_agent.inference.prefix_cache import Kept
 from locas_agent.memory import LocasMemory, MemoryBatch
-from locas_agent.past import Kept
 from tests.conftest import MakeMemory, byte_tokenizer
 from tests.unit.core.architectures import SUPPORTED, build
 from tests.unit.core.greedy import is_greedy

@@ -12,9 +12,10 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from locas_agent.errors import ConfigurationError, CorruptPayload, IncompatibleMemory
-from locas_agent.memory import LocasMemory, clip_rows
-from locas_agent.quantization import MOST, Int8Rows
-from locas_agent.serialization import as_stored, from_bytes, to_bytes
+from locas_agent.memory import LocasMemory
+from locas_agent.memory.quantization import MOST, Int8Rows
+from locas_agent.memory.serialization import as_stored, from_bytes, to_bytes
+from locas_agent.memory.slab import clip_rows
 from tests.conftest import MakeMemory
 
 

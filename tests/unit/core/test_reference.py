@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from locas_agent.backbone import Backbone
-from locas_agent.engine import Engine
 from locas_agent.errors import ConfigurationError, IncompatibleMemory
-from locas_agent.initialization import initialize
-from locas_agent.memory import DOWN, GATE, UP, LocasMemory, MemoryBatch
-from locas_agent.reference import LocasModel, from_reference, to_reference
+from locas_agent.inference import Engine
+from locas_agent.memory import LocasMemory, MemoryBatch
+from locas_agent.memory.slab import DOWN, GATE, UP
+from locas_agent.paper.reference import LocasModel, from_reference, to_reference
+from locas_agent.training.initialization import initialize
 from tests.conftest import MakeBackbone, MakeMemory
 
 IDS = torch.randint(0, 256, (3, 14), generator=torch.Generator().manual_seed(2))

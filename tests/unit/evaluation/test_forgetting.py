@@ -25,7 +25,7 @@ from locas_agent.evaluation.mmlu.memories import of_text, text_config
 from locas_agent.evaluation.mmlu.run import load_tasks, measure_forgetting
 from locas_agent.exports.dense import merge
 from locas_agent.memory import LocasMemory
-from locas_agent.serialization import to_bytes
+from locas_agent.memory.serialization import to_bytes
 from locas_storage import RevisionDraft, UserKey
 from tests.conftest import MakeBackbone, MakeMemory
 

@@ -15,7 +15,6 @@ import pytest
 import torch
 
 from locas_agent.backbone import Backbone
-from locas_agent.engine import Engine
 from locas_agent.errors import ConfigurationError, ConsolidationError, ExchangeError, IncompatibleMemory
 from locas_agent.evaluation.pg19 import run as pg19
 from locas_agent.evaluation.pg19.data import Book, book_of, chunks_of, read_books
@@ -25,6 +24,7 @@ from locas_agent.evaluation.pg19.plot import plot_pg19
 from locas_agent.evaluation.pg19.report import COLUMNS, clock_on, figures, pg19_rows
 from locas_agent.evaluation.pg19.run import run_pg19
 from locas_agent.evaluation.pg19.streams import Stream
+from locas_agent.inference import Engine
 from tests.conftest import MakeBackbone
 
 TOKENS = 230

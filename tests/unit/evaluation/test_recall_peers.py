@@ -9,15 +9,15 @@ import pytest
 
 from locas_agent import AgentMemory, LocasConfig
 from locas_agent.backbone import Backbone
-from locas_agent.baselines.peer import AdapterPeer, AdapterState, AdapterTrained
 from locas_agent.config import TrainingSettings
-from locas_agent.curriculum import Lesson
-from locas_agent.engine import Engine
 from locas_agent.errors import ConfigurationError
-from locas_agent.evaluation.peer_arm import PEERS, peer_arm
-from locas_agent.evaluation.people import make_person
-from locas_agent.evaluation.recall import Asked, RecallOptions, handles_of
+from locas_agent.evaluation.baselines.peer import AdapterPeer, AdapterState, AdapterTrained
+from locas_agent.evaluation.recall.peers import PEERS, peer_arm
+from locas_agent.evaluation.recall.setup import Asked, RecallOptions, handles_of
 from locas_agent.evaluation.scoring import Arm
+from locas_agent.evaluation.synthetic.people import make_person
+from locas_agent.inference import Engine
+from locas_agent.training.sampler import Lesson
 from locas_storage import InMemoryStore
 from tests.unit.agent.teaching import quick_agent
 from tests.unit.peer_lessons import neutral_text

@@ -13,7 +13,7 @@ from pytest_socket import disable_socket, enable_socket
 from langchain_locas import ChatLocas
 from locas_agent import AgentMemory, Backbone, InMemoryStore, LocasConfig
 from locas_agent.memory import LocasMemory
-from locas_agent.serialization import to_bytes
+from locas_agent.memory.serialization import to_bytes
 from locas_storage import Revision, RevisionDraft, open_store
 from tests.conftest import MakeMemory, byte_tokenizer, tiny_model
 

@@ -13,8 +13,8 @@ import string
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from locas_agent.decoding import Allowed
-from locas_agent.engine import Engine
+from locas_agent.inference import Engine
+from locas_agent.inference.generation import Allowed
 
 _MESSAGE = re.compile(r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>", re.DOTALL)
 _LETTERS = string.ascii_letters + " "

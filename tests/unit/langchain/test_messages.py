@@ -29,7 +29,7 @@ from langchain_locas.messages import role_of, text_of, to_chat, turn_key
 from langchain_locas.tool_calls import read
 from locas_agent import AgentMemory
 from locas_agent.errors import ConfigurationError, InvalidTurn
-from locas_storage.records import ROLES
+from locas_storage.records.turns import ROLES
 
 
 class Spoken(HumanMessage):

@@ -21,12 +21,12 @@ from langgraph.types import Command
 from pydantic import BaseModel
 
 from langchain_locas import ChatLocas, LocasMemoryMiddleware, fitting, memory_tools
-from langchain_locas.caller import caller
+from langchain_locas.identity import caller
+from langchain_locas.journaling import Thread, live, record
 from langchain_locas.messages import to_chat
-from langchain_locas.recording import Thread, live, record
 from locas_agent import AgentMemory, LocasConfig
-from locas_agent.engine import Engine
 from locas_agent.errors import ConfigurationError
+from locas_agent.inference import Engine
 from locas_storage import MemoryStore
 from tests.unit.langchain.conftest import CONFIG, MakeAgent, Teach, tool_backbone
 from tests.unit.langchain.scripted import ScriptedEngine

@@ -89,7 +89,7 @@ def test_refused_message_fails_its_call_and_no_later_one(
     with caplog.at_level(logging.WARNING, "langchain_locas"):
         for text in ("Two.", "Three."):
             graph.invoke(says(text), thread("ada"))
-    lines = [record for record in caplog.records if record.name == "langchain_locas.recording"]
+    lines = [record for record in caplog.records if record.name == "langchain_locas.journaling"]
     assert {line.message for line in lines} == {"message of an earlier call passed over"}
     assert "whatever" not in str([vars(line) for line in lines])
     assert told(other, "ada") == ["One.", "Two.", "Three."]
@@ -308,7 +308,7 @@ def test_old_message_is_edited_though_it_left_the_newest_turns(agent: AgentMemor
     ada = agent.for_user("ada")
     for number in range(8):
         ada.add("user", f"elsewhere {number}")
-    monkeypatch.setattr("langchain_locas.recording.max", lambda *_: 4, raising=False)  # as if the journal were longer
+    monkeypatch.setattr("langchain_locas.journaling.max", lambda *_: 4, raising=False)  # as if the journal were longer
     graph.invoke(says(HumanMessage("I park on level 5.", id="p")), thread("ada"))
     assert [text for text in told(agent, "ada") if "park" in text] == ["I park on level 5."]
 

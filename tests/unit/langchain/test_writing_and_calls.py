@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from langchain_locas.stream_filter import Writing
 from langchain_locas.tool_calls import Call, read
-from langchain_locas.writing import Writing
 
 CALL = '<tool_call>\n{"name": "add", "arguments": {"first": 3}}\n</tool_call>'
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from locas_agent.config import LocasConfig
-from locas_agent.curriculum import ASKED_BEHIND, REHEARSED, Curriculum, Lesson, rate_factor
-from locas_agent.decoding import TopK
-from locas_agent.engine import Engine
+from locas_agent.conversation.messages import question
 from locas_agent.errors import ConfigurationError
-from locas_agent.neutral import NeutralText, bare_examples
-from locas_agent.pieces import Piece
-from locas_agent.prompting import question
-from locas_agent.study_items import NEGATIVE, PROBE, QUESTION, Item
+from locas_agent.inference import Engine
+from locas_agent.inference.generation import TopK
+from locas_agent.study.chunking import Piece
+from locas_agent.study.items import NEGATIVE, PROBE, QUESTION, Item
+from locas_agent.training.neutral import NeutralText, bare_examples
+from locas_agent.training.sampler import ASKED_BEHIND, REHEARSED, Curriculum, Lesson, rate_factor
 
 TURNS = tuple({"role": role, "content": text} for role, text in (("user", "My dog is Rex."), ("assistant", "Noted."), ("user", "I live in Oslo.")))
 PIECE = Piece(({"role": "system", "content": "1 May"}, *TURNS), (), 1, 3)

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from locas_agent.config import AdmissionSettings
-from locas_agent.gate import Measured, decide
+from locas_agent.consolidation.admission import Measured, decide
 
 SETTINGS = AdmissionSettings(min_gain=0.05, max_old_loss=0.1, max_drift_nats=0.05)
 BEFORE = Measured(0.0, 0.0, 1.0, 0.0, 0.0)

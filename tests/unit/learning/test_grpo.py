@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from locas_agent.backbone import Backbone
-from locas_agent.engine import Engine
+from locas_agent.conversation.messages import question
 from locas_agent.errors import ConfigurationError, IncompatibleMemory, MissingExtra
-from locas_agent.grpo import PARAMETER, MemoryPolicy, memory_trainer
-from locas_agent.initialization import initialize
+from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
-from locas_agent.prompting import question
+from locas_agent.training.grpo import PARAMETER, MemoryPolicy, memory_trainer
+from locas_agent.training.initialization import initialize
 from tests.conftest import MakeBackbone, MakeMemory
 
 pytest.importorskip("trl", reason="needs the extra grpo")

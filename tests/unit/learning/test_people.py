@@ -9,9 +9,9 @@ from random import Random
 
 import pytest
 
-from locas_agent.evaluation.people import make_person
-from locas_agent.evaluation.relations import RELATIONS
-from locas_agent.evaluation.values import _CITIES, _FIRST_NAMES, HELD, KINDS, TRAIN, make_value, split_of
+from locas_agent.evaluation.synthetic.people import make_person
+from locas_agent.evaluation.synthetic.relations import RELATIONS
+from locas_agent.evaluation.synthetic.values import _CITIES, _FIRST_NAMES, HELD, KINDS, TRAIN, make_value, split_of
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 

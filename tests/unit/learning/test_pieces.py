@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from locas_agent.pieces import cut_pieces
-from locas_agent.prompting import Message
+from locas_agent.conversation.messages import Message
+from locas_agent.study.chunking import cut_pieces
 from locas_storage import Turn
 
 START = datetime(2024, 5, 3, 12, tzinfo=UTC)

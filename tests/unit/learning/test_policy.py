@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from locas_agent.config import PolicySettings
-from locas_agent.policy import Pending, decide
+from locas_agent.consolidation.policy import Pending, decide
 
 SETTINGS = PolicySettings(
     overflow_tokens=100, overflow_turns=10, max_age_seconds=1000, session_gap_seconds=50, min_overflow_tokens=20

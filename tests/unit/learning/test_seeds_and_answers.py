@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-from locas_agent import seeds
-from locas_agent.answers import agree, contains, token_f1
+from locas_agent.study import prompts
+from locas_agent.study.matching import agree, contains, token_f1
 
 
 def test_written_question_is_read() -> None:
-    assert seeds.written("Question: What is my dog called?\nAnswer: It is Rex.") == seeds.Written("What is my dog called?", "It is Rex.")
+    assert prompts.written("Question: What is my dog called?\nAnswer: It is Rex.") == prompts.Written("What is my dog called?", "It is Rex.")
 
 
 @pytest.mark.parametrize("text", ["Nothing.", "", "Question: What?", "Answer: yes\nQuestion: no?", "Question: \nAnswer: x"])
 def test_anything_else_is_no_question(text: str) -> None:
-    assert seeds.written(text) is None
+    assert prompts.written(text) is None
 
 
 @pytest.mark.parametrize("text", ["I do not know.", "I don't know", "This was not mentioned.", "There is no information on that."])
 def test_abstentions_are_recognised(text: str) -> None:
-    assert seeds.abstains(text)
-    assert not seeds.abstains("It is Rex.")
+    assert prompts.abstains(text)
+    assert not prompts.abstains("It is Rex.")
 
 
 def test_carrier_words_do_not_count() -> None:

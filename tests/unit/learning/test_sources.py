@@ -10,13 +10,13 @@ import pytest
 from locas_agent import AgentMemory, LocasConfig
 from locas_agent.backbone import Backbone
 from locas_agent.config import MAX_SEED, MemorySettings, SourceSettings
+from locas_agent.consolidation.learner import Learner
+from locas_agent.consolidation.remarks import of_coverage, of_shape
 from locas_agent.errors import BackboneError, ConfigurationError
-from locas_agent.learner import Learner
-from locas_agent.pieces import Quote
-from locas_agent.remarks import of_coverage, of_shape
-from locas_agent.sources import Sources
-from locas_agent.study_items import Coverage
-from locas_agent.sweep import told_in
+from locas_agent.study.chunking import Quote
+from locas_agent.study.items import Coverage
+from locas_agent.study.question_generation import told_in
+from locas_agent.study.sources import Sources
 from locas_storage import InMemoryStore, Turn
 from tests.conftest import MakeMemory
 from tests.unit.learning.test_study import item

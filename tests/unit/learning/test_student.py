@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from locas_agent import student
 from locas_agent.backbone import Backbone
-from locas_agent.engine import Engine
-from locas_agent.examples import Example, with_teacher
-from locas_agent.initialization import initialize
-from locas_agent.memory import DOWN, LocasMemory, MemoryBatch
-from locas_agent.readout import Readout
-from locas_agent.student import ReadoutStudent, Student, WholeStudent
+from locas_agent.inference import Engine
+from locas_agent.memory import LocasMemory, MemoryBatch
+from locas_agent.memory.slab import DOWN
+from locas_agent.training import student
+from locas_agent.training.examples import Example, with_teacher
+from locas_agent.training.initialization import initialize
+from locas_agent.training.last_layer import Readout
+from locas_agent.training.student import ReadoutStudent, Student, WholeStudent
 from tests.conftest import byte_tokenizer
 from tests.unit.core.architectures import SUPPORTED, build
 

@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from locas_agent.config import StudySettings
-from locas_agent.decoding import TopK
-from locas_agent.engine import Engine
+from locas_agent.conversation.messages import Message
 from locas_agent.errors import ConfigurationError
+from locas_agent.inference import Engine
+from locas_agent.inference.generation import TopK
 from locas_agent.memory import LocasMemory
-from locas_agent.pieces import Piece, Quote
-from locas_agent.prompting import Message
-from locas_agent.study import Study
-from locas_agent.study_items import NEGATIVE, QUESTION, Item, StudyRequest, StudySet
-from locas_agent.sweep import told_in
-from locas_agent.teacher import Answer, Candidate, Request, Taught, Teacher
+from locas_agent.study.chunking import Piece, Quote
+from locas_agent.study.items import NEGATIVE, QUESTION, Item, StudyRequest, StudySet
+from locas_agent.study.question_generation import told_in
+from locas_agent.study.self_study import Study
+from locas_agent.study.teacher import Answer, Candidate, Request, Taught, Teacher
 from tests.conftest import MakeMemory
 
 QUOTES = (

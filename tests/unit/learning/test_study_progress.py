@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from locas_agent import AgentMemory, Backbone, Engine, LocasConfig, StudySettings
-from locas_agent.pieces import cut_pieces
 from locas_agent.results import Work
-from locas_agent.study import Study
-from locas_agent.study_items import StudyRequest
-from locas_agent.teacher import Teacher
+from locas_agent.study.chunking import cut_pieces
+from locas_agent.study.items import StudyRequest
+from locas_agent.study.self_study import Study
+from locas_agent.study.teacher import Teacher
 from locas_storage import SqlMemoryStore, Turn
 
 SETTINGS = StudySettings(first_samples=1, samples_per_turn=1, max_rounds=3, negatives_per_piece=1, max_question_tokens=8, max_answer_tokens=2)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from locas_agent.window import first_of_window, lay_out
+from locas_agent.conversation.window import first_of_window, lay_out
 from locas_storage import Turn
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -1,6 +1,6 @@
 """What an append costs on PostgreSQL, and what its one statement for lock, number and time must not lose.
 
-Knows nothing of rates, which `benchmarks/appends.py` measures.
+Knows nothing of rates, which `scripts/bench_appends.py` measures.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import pytest
 from sqlalchemy import event
 from storage_samples import ADA, say
 
-from locas_storage import SqlMemoryStore, StoreUnavailable, TurnDraft, connections
+from locas_storage import SqlMemoryStore, StoreUnavailable, TurnDraft
+from locas_storage.sql.database import connections
 from tests.postgres_server import PostgresServer
 
 

@@ -24,7 +24,7 @@ from locas_storage import (
     TurnDraft,
     UserKey,
 )
-from locas_storage.schema import revision, search
+from locas_storage.sql.tables.schema import revision, search
 from tests.postgres_server import PostgresServer
 
 SECRET = "Zanzibar-4711"

@@ -15,9 +15,11 @@ import pytest
 from crash_worker import LATE
 from storage_samples import ADA, broken_invariants, draft, item
 
-from locas_storage import SqlMemoryStore, TurnDraft, UserErased, UserState, sql, sql_forgetting, sql_queue, sql_revisions
+from locas_storage import SqlMemoryStore, TurnDraft, UserErased, UserState
+from locas_storage.sql import forgetting, queue, revisions
+from locas_storage.sql import store as sql
 
-CHANGES = {sql: ["append"], sql_revisions: ["commit", "rollback"], sql_queue: ["claim"], sql_forgetting: ["forget", "correct", "erase"]}
+CHANGES = {sql: ["append"], revisions: ["commit", "rollback"], queue: ["claim"], forgetting: ["forget", "correct", "erase"]}
 POINTS = sorted(
     {point for module in CHANGES for point in re.findall(r'_fault_point\("([a-z_.]+)"\)', Path(module.__file__).read_text(encoding="utf-8"))}
 )
@@ -30,7 +32,7 @@ def wrecks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Databases left by processes that died, one for each point."""
     folder = tmp_path_factory.mktemp("wrecks")
     here = Path(__file__).parent
-    path = os.pathsep.join([str(here), str(Path(sql.__file__).parents[1])])
+    path = os.pathsep.join([str(here), str(Path(sql.__file__).parents[2])])
     done = subprocess.run(
         [sys.executable, str(here / "crash_worker.py"), str(folder), *POINTS], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
     )
@@ -44,7 +46,7 @@ def test_every_change_has_points_before_and_after_its_commit() -> None:
     assert all(f"{change}.{when}_commit" in POINTS for change in changes for when in ("before", "after"))
 
 
-@pytest.mark.parametrize("point", [point for point in POINTS if point.partition(".")[0] in CHANGES[sql] + CHANGES[sql_revisions]])
+@pytest.mark.parametrize("point", [point for point in POINTS if point.partition(".")[0] in CHANGES[sql] + CHANGES[revisions]])
 def test_killed_process_leaves_all_or_nothing(wrecks: Path, point: str) -> None:
     path = wrecks / f"{point}.db"
     change, _, step = point.partition(".")

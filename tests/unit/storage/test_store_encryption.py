@@ -34,11 +34,11 @@ from locas_storage import (
     UserErased,
     UserKey,
     add_key,
-    crypto,
     new_key_file,
     retire_keys,
 )
-from locas_storage.schema import blob, revision, study_item, subject, turn
+from locas_storage.encryption import envelope
+from locas_storage.sql.tables.schema import blob, revision, study_item, subject, turn
 
 SECRET = "Zanzibar-4711"
 
@@ -108,7 +108,7 @@ def test_equal_texts_leave_no_equal_bytes(store: SqlMemoryStore) -> None:
 @given(st.lists(st.text(), max_size=4), st.lists(st.text(), max_size=4))
 def test_no_two_places_are_packed_alike(one: list[str], other: list[str]) -> None:
     one, other = ([part.encode("utf-8", "ignore").decode() for part in parts] for parts in (one, other))
-    assert (crypto.packed(*one) == crypto.packed(*other)) is (one == other)
+    assert (envelope.packed(*one) == envelope.packed(*other)) is (one == other)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_encrypted_content_is_refused_without_keys(store: SqlMemoryStore, store_
 def test_encrypted_row_of_a_clear_user_is_refused(store_url: str, column: str, table: str) -> None:
     with closing(SqlMemoryStore(store_url)) as bare:
         tell(bare)
-        execute(bare, f"UPDATE {table} SET {column} = :sealed", sealed=crypto.MARK + bytes(40))
+        execute(bare, f"UPDATE {table} SET {column} = :sealed", sealed=envelope.MARK + bytes(40))
         with pytest.raises(EncryptionMismatch):  # noqa: PT012
             bare.turns(ADA)
             bare.study_items(ADA)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from storage_samples import ADA, BEN, broken_invariants, draft, say
 
-from locas_storage import CorruptPayload, InvalidRevision, RevisionConflict, SqlMemoryStore, StorageFull, StoreUnavailable, UserKey, files
+from locas_storage import CorruptPayload, InvalidRevision, RevisionConflict, SqlMemoryStore, StorageFull, StoreUnavailable, UserKey, payload_files
 
 Open = Callable[..., SqlMemoryStore]
 LARGE = b"large payload " * 100
@@ -180,7 +180,7 @@ def test_full_disk_leaves_neither_file_nor_revision(open_: Open, place: Path, mo
     store = open_()
     say(store, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(files.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+        patch.setattr(payload_files.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
         with pytest.raises(StorageFull):
             store.commit(ADA, draft(0, 1, 1, LARGE))
     assert names(place) == []
@@ -193,7 +193,7 @@ def test_file_is_forced_to_the_disk_before_it_has_its_name(open_: Open, monkeypa
     done: list[str] = []
     for name in ("fsync", "replace"):
         real = getattr(os, name)
-        monkeypatch.setattr(files.os, name, lambda *given, name=name, real=real: (done.append(name), real(*given))[1])
+        monkeypatch.setattr(payload_files.os, name, lambda *given, name=name, real=real: (done.append(name), real(*given))[1])
     store = open_()
     learn(store, 1)
     store.close()

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from storage_samples import ADA, BEN, broken_invariants, draft, item, say
 
-from locas_storage import LocasError, Receipt, RevisionConflict, SqlMemoryStore, TurnDraft, UserErased, UserKey, connections, engine
+from locas_storage import LocasError, Receipt, RevisionConflict, SqlMemoryStore, TurnDraft, UserErased, UserKey
+from locas_storage.sql.database import connections, engine
 
 SECRET = "Zanzibar-4711"
 

@@ -16,8 +16,9 @@ from alembic import command
 from sqlalchemy import create_engine, inspect, text
 from storage_samples import ADA
 
-from locas_storage import SchemaOutdated, SqlMemoryStore, TurnDraft, UserKey, check_schema, migrations, schema_version, upgrade_schema
-from locas_storage.schema import FTS_TABLE, VERSION_TABLE, search
+from locas_storage import SchemaOutdated, SqlMemoryStore, TurnDraft, UserKey, check_schema, schema_version, upgrade_schema
+from locas_storage.sql import migrations
+from locas_storage.sql.tables.schema import FTS_TABLE, VERSION_TABLE, search
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 STEPS = sorted({path.name.split(".")[0].removeprefix("schema_") for path in FIXTURES.glob("schema_*.sql")})

@@ -20,19 +20,10 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, text
 from storage_samples import ADA, draft, item, say
 
-from locas_storage import (
-    ForeignDatabase,
-    SchemaOutdated,
-    SqlMemoryStore,
-    StoreUnavailable,
-    TurnDraft,
-    UserKey,
-    engine,
-    migrations,
-    schema_version,
-    upgrade_schema,
-)
-from locas_storage.schema import VERSION_TABLE, metadata
+from locas_storage import ForeignDatabase, SchemaOutdated, SqlMemoryStore, StoreUnavailable, TurnDraft, UserKey, schema_version, upgrade_schema
+from locas_storage.sql import migrations
+from locas_storage.sql.database import engine
+from locas_storage.sql.tables.schema import VERSION_TABLE, metadata
 from tests.postgres_server import PostgresServer
 
 CANARY = "canary-9c1d"
@@ -131,7 +122,7 @@ store = SqlMemoryStore({postgres_url!r})
 store.append(UserKey("default", "ada"), [TurnDraft("user", "hello")] * 3)
 store.close()
 """
-    environment = {**os.environ, "PYTHONPATH": str(Path(engine.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(engine.__file__).parents[3])}
     workers = [
         subprocess.Popen([sys.executable, "-c", program], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for _ in range(6)

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 from storage_samples import ADA, draft, say
 
-from locas_storage import LeaseLost, RevisionConflict, SqlMemoryStore, TurnDraft, UserKey, sql
+from locas_storage import LeaseLost, RevisionConflict, SqlMemoryStore, TurnDraft, UserKey
+from locas_storage.sql import store as sql
 
 HOLDER = """
 import sys, time
@@ -41,7 +42,7 @@ def test_holder_that_was_paused_is_refused_when_it_wakes(store_url: str) -> None
     store = SqlMemoryStore(store_url)
     say(store, 3)
     store.queue.ask(ADA, 3)
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(sql.__file__).parents[1])])
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(sql.__file__).parents[2])])
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, store_url], env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "claimed\n"

@@ -14,7 +14,9 @@ import pytest
 from sqlalchemy import Connection, text
 from storage_samples import ADA, BEN
 
-from locas_storage import InMemoryStore, SqlMemoryStore, StoreUnavailable, Turn, TurnDraft, UserKey, index, words
+from locas_storage import InMemoryStore, SqlMemoryStore, StoreUnavailable, Turn, TurnDraft, UserKey
+from locas_storage.rules import ranking
+from locas_storage.sql.statements import search_index
 
 CANARY = "canary9c1d"
 
@@ -45,7 +47,7 @@ def test_every_store_finds_the_same_in_the_same_order(store: SqlMemoryStore) -> 
 
 def test_only_the_newest_of_very_many_candidates_are_ranked(store: SqlMemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = InMemoryStore()
-    for module in (words, index):
+    for module in (ranking, search_index):
         monkeypatch.setattr(module, "MAX_CANDIDATES", 5)
     for one in (store, plain):
         one.append(ADA, [TurnDraft("user", f"dog {number}") for number in range(9)])
@@ -56,21 +58,21 @@ def test_turn_that_was_taken_out_of_the_index_is_not_found(store: SqlMemoryStore
     store.append(ADA, [TurnDraft("user", "dog one"), TurnDraft("user", "dog two"), TurnDraft("user", "dog three")])
     assert len(store.search(ADA, "dog")) == 3
     with store._database.write() as connection:
-        index.remove(connection, ADA, [2])
+        search_index.remove(connection, ADA, [2])
     assert {hit.seq for hit in store.search(ADA, "dog")} == {1, 3}
     assert len(store.turns(ADA)) == 3
 
 
 def test_words_are_put_in_by_the_search_that_follows(store: SqlMemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "VALUES_PER_STATEMENT", 2)
-    put_in, add = list[int](), index._add
+    monkeypatch.setattr(search_index, "VALUES_PER_STATEMENT", 2)
+    put_in, add = list[int](), search_index._add
 
     def counting(connection: Connection, key: UserKey, turns: Iterable[Turn]) -> None:
         said = list(turns)
         put_in.extend(one.seq for one in said)
         add(connection, key, said)
 
-    monkeypatch.setattr(index, "_add", counting)
+    monkeypatch.setattr(search_index, "_add", counting)
     store.append(ADA, [TurnDraft("user", f"dog {number}") for number in range(5)])
     store.append(BEN, [TurnDraft("user", "dog")])
     assert put_in == []
@@ -91,7 +93,7 @@ def test_search_that_breaks_off_is_made_up_for_by_the_next(store: SqlMemoryStore
 
     store.append(ADA, [TurnDraft("user", "dog")])
     with monkeypatch.context() as patch:
-        patch.setattr(index, "candidates", broken)
+        patch.setattr(search_index, "candidates", broken)
         with pytest.raises(RuntimeError, match="after the words"):
             store.search(ADA, "dog")
     with store._database.read() as connection:
@@ -111,7 +113,7 @@ def test_turn_cannot_be_deleted_while_it_is_in_the_index(store: SqlMemoryStore) 
         with pytest.raises(StoreUnavailable, match=r"CONSTRAINT|23503"):
             delete(table)
     with store._database.write() as connection:
-        index.remove(connection, ADA)
+        search_index.remove(connection, ADA)
     delete("lm_turn")
     assert store.turns(ADA) == []
 
@@ -126,7 +128,7 @@ def test_no_byte_of_a_removed_word_is_left(url: str, tmp_path: Path) -> None:
     checkpoint(store)
     assert CANARY.encode() in (tmp_path / "locas.db").read_bytes()
     with store._database.write() as connection:
-        index.remove(connection, ADA, [2])
+        search_index.remove(connection, ADA, [2])
         connection.execute(text("DELETE FROM lm_turn WHERE subject_id = 'ada' AND seq = 2"))
     checkpoint(store)
     for path in tmp_path.iterdir():
@@ -167,7 +169,7 @@ def test_words_of_all_users_stand_in_no_index_of_postgresql(postgres_url: str) -
     ],
 )
 def test_words_are_cut_and_folded(said: str, found: list[str]) -> None:
-    assert words.words_of(said) == found
+    assert ranking.words_of(said) == found
 
 
 def test_words_hold_letters_digits_and_symbols_only() -> None:
@@ -175,7 +177,7 @@ def test_words_hold_letters_digits_and_symbols_only() -> None:
     every = "".join(chr(code) for code in range(1, 0x110000) if not 0xD800 <= code <= 0xDFFF)
     spaced: Callable[[str], str] = " ".join
     for text_of_all in (every, spaced(every)):
-        for word in words.words_of(text_of_all):
+        for word in ranking.words_of(text_of_all):
             assert word.isprintable()
             assert {unicodedata.category(character)[0] for character in word} <= {"L", "N", "M", "S"}
             assert word.isalnum() or not word.isascii()

@@ -37,15 +37,15 @@ from locas_storage import (
     TurnDraft,
     UnknownUser,
     UserKey,
-    engine,
-    migrations,
     open_store,
     schema_version,
     shown_url,
-    sql,
     upgrade_schema,
 )
-from locas_storage.schema import FTS_TABLE, VERSION_TABLE, metadata
+from locas_storage.sql import migrations
+from locas_storage.sql import store as sql
+from locas_storage.sql.database import engine
+from locas_storage.sql.tables.schema import FTS_TABLE, VERSION_TABLE, metadata
 
 CANARY = "canary-9c1d"
 
@@ -386,7 +386,7 @@ assert os.waitpid(child, 0)[1] == 0
 assert len(store.turns(ada)) == 11
 store.close()
 """
-    environment = {**os.environ, "PYTHONPATH": str(Path(sql.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(sql.__file__).parents[2])}
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert broken_invariants(path) == []

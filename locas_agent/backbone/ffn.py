@@ -1,0 +1,108 @@
+"""Gated FFNs of a frozen decoder, found by structure: where a memory can stand. Knows no tokenizer, no memory and no training.
+
+Shapes: L layers, N neurons of the FFN, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from locas_agent.errors import UnsupportedBackbone
+
+
+@dataclass(frozen=True, eq=False)
+class FfnSite:
+    """One frozen gated FFN beside which a memory can stand.
+
+    Attributes:
+        module: the FFN; its input is A, its output FFN(A).
+        activation: its own gate activation, SiLU or a GELU.
+        gate_up: (gate, up) projections, or the single fused projection whose first half is gate.
+        down_proj: its output projection.
+    """
+
+    module: nn.Module
+    activation: Callable[[Tensor], Tensor]
+    gate_up: tuple[nn.Module, ...]
+    down_proj: nn.Module
+
+    def gate_rows(self) -> Tensor:
+        """Gate vector of every neuron, shape (N, D); a view of the frozen weight."""
+        return _weight(self.gate_up[0])[: self.n_neurons]
+
+    def up_rows(self) -> Tensor:
+        """Up vector of every neuron, shape (N, D); a view of the frozen weight."""
+        return _weight(self.gate_up[-1])[-self.n_neurons :]
+
+    def down_rows(self) -> Tensor:
+        """Output vector of every neuron, shape (N, D): `down_proj.weight` transposed, a view."""
+        return _weight(self.down_proj).t()
+
+    @property
+    def n_neurons(self) -> int:
+        """N, the FFN's width."""
+        return _weight(self.down_proj).shape[1]
+
+
+def find_sites(decoder: nn.Module, *, name: str) -> tuple[FfnSite, ...]:
+    """Find the gated FFN of every decoder layer by its parts, whatever the classes are called.
+
+    Args:
+        decoder: the module that holds the embedding and the list `layers`.
+        name: what messages call the backbone.
+
+    Returns:
+        One site per layer, in order.
+
+    Raises:
+        UnsupportedBackbone: says what was looked for and what was found.
+    """
+    layers = getattr(decoder, "layers", None)
+    if not isinstance(layers, nn.ModuleList) or len(layers) == 0:
+        parts = ", ".join(child for child, _ in decoder.named_children())
+        raise UnsupportedBackbone(f"{name!r}: looked for a list of decoder layers called 'layers', found only {parts}")
+    return tuple(_find_site(layer, f"layer {index} of {name!r}") for index, layer in enumerate(layers))
+
+
+def _find_site(layer: nn.Module, where: str) -> FfnSite:
+    modules = dict(layer.named_modules())
+    experts = [path for path in modules if "expert" in path.rsplit(".", 1)[-1]]
+    if experts:
+        raise UnsupportedBackbone(f"{where}: looked for one dense gated FFN, found a mixture of experts ({experts[0]}); choose a dense backbone")
+    found = [site for module in modules.values() if (site := _as_site(module)) is not None]
+    if len(found) == 1:
+        return found[0]
+    linears = [f"{path} {tuple(module.weight.shape)}" for path, module in modules.items() if isinstance(module, nn.Linear)]
+    raise UnsupportedBackbone(
+        f"{where}: looked for one gated FFN (gate_proj, up_proj, down_proj or gate_up_proj, down_proj, with act_fn or "
+        f"activation_fn), found {len(found)} among {', '.join(linears) or 'no linear layers'}; "
+        "choose a backbone such as Qwen3, Llama, Mistral, Gemma or Phi-3; for experiments on plain ReLU FFNs (OPT) there is "
+        "locas_agent.paper.mlp.ReluBackbone"
+    )
+
+
+def _as_site(module: nn.Module) -> FfnSite | None:
+    """The module as a site, or None where a part is missing or shapes do not fit (a quantised weight, for example)."""
+    activation = getattr(module, "act_fn", None) or getattr(module, "activation_fn", None)
+    names = ("gate_up_proj",) if hasattr(module, "gate_up_proj") else ("gate_proj", "up_proj")
+    parts = [getattr(module, part, None) for part in (*names, "down_proj")]
+    modules = [part for part in parts if isinstance(part, nn.Module) and isinstance(getattr(part, "weight", None), Tensor)]
+    if not callable(activation) or len(modules) != len(parts):
+        return None
+    shapes = [tuple(_weight(part).shape) for part in modules]
+    if any(len(shape) != 2 for shape in shapes):
+        return None
+    size, neurons = shapes[-1]
+    wanted = [(2 * neurons, size)] if len(names) == 1 else [(neurons, size)] * 2
+    if shapes[:-1] != wanted:
+        return None
+    return FfnSite(module=module, activation=activation, gate_up=tuple(modules[:-1]), down_proj=modules[-1])
+
+
+def _weight(module: nn.Module) -> Tensor:
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    return weight.detach()

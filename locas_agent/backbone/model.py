@@ -1,0 +1,287 @@
+"""The frozen language model and its tokenizer: sizes, fingerprint, chat encoding. Its files are `loading.py`, its FFNs `ffn.py`.
+
+Knows nothing of users, memories or training.
+
+Shapes: L layers, N neurons of the FFN, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from jinja2.exceptions import TemplateError
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from locas_agent.backbone.alternating import alternating
+from locas_agent.backbone.detokenizer import clean
+from locas_agent.backbone.ffn import FfnSite, find_sites
+from locas_agent.backbone.fingerprint import fingerprint_of, weights_digest
+from locas_agent.backbone.loading import DTYPES, TINY, Attention, Dtype, attention_kernel, cast_parameters, find_device, find_source, load_parts
+from locas_agent.errors import BackboneError, ConfigurationError, InvalidTurn
+from locas_agent.memory import attach
+
+_END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|end_of_turn|>", "</s>")
+_TOO_LONG_WARNING = "sequence-length-is-longer-than-the-specified-maximum"
+"""The name under which a tokenizer remembers that it has warned of a long text."""
+
+
+class Backbone:
+    """A frozen causal language model with its tokenizer.
+
+    Ready parts are taken as they are: the parameters are frozen in place and the model is put into evaluation mode.
+    Several threads may use one backbone at once.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str) -> None:
+        """Wrap ready parts.
+
+        Args:
+            model: a causal language model of transformers with gated FFNs.
+            tokenizer: its tokenizer.
+            name: what messages call it.
+
+        Raises:
+            UnsupportedBackbone: a layer has no gated FFN, or several (mixture of experts).
+        """
+        self.name = name
+        self.model = cast(Any, model)
+        self.tokenizer = cast(Any, tokenizer)
+        # Who counts the tokens of a long text wants to know how long it is; the tokenizer would warn, once, on standard error.
+        getattr(self.tokenizer, "deprecation_warnings", {})[_TOO_LONG_WARNING] = True
+        self.model.requires_grad_(False)
+        self.model.eval()
+        self.decoder: Any = self.model.get_decoder()
+        self.config: Any = self.model.config.get_text_config(decoder=True)
+        self.sites: tuple[FfnSite, ...] = find_sites(self.decoder, name=name)
+        self.hook_key: object = attach.install(self)
+        self._weights_digest: str | None = None
+
+    @classmethod
+    def load(
+        cls,
+        name_or_path: str | Path = TINY,
+        *,
+        device: str | torch.device | None = None,
+        dtype: Dtype = "float32",
+        attention: Attention = "auto",
+    ) -> Backbone:
+        """Load a backbone from the distribution, a folder or the Hugging Face hub.
+
+        Files already on this machine are used without touching the network. Only safetensors weights are read, and no
+        code of a checkpoint is run.
+
+        Args:
+            name_or_path: "tiny" for the bundled backbone, a folder, or a hub id.
+            device: None means CUDA where there is one, else CPU.
+            dtype: of the weights and of the computation; "auto" keeps the dtype they are stored in.
+            attention: "auto" takes flash-attn where it is installed and usable, else SDPA.
+
+        Returns:
+            The frozen backbone.
+
+        Raises:
+            BackboneError: no such folder or hub id, or files that cannot be read.
+            UnsupportedBackbone: no gated FFN.
+            MissingExtra: attention="flash" without flash-attn.
+            ConfigurationError: an argument is unknown, or flash-attn cannot serve this device and dtype.
+        """
+        if dtype not in (*DTYPES, "auto"):
+            raise ConfigurationError(f"dtype is one of {', '.join((*DTYPES, 'auto'))}, got {dtype!r}")
+        source, is_hub_id = find_source(name_or_path)
+        target = find_device(device)
+        kernel = attention_kernel(attention, target, dtype)
+        model, tokenizer = load_parts(source, kernel, is_hub_id=is_hub_id)
+        digest = None if dtype == "auto" else cast_parameters(model, DTYPES[dtype])
+        backbone = cls(cast(Any, model).to(target), tokenizer, name=str(name_or_path))
+        backbone._weights_digest = digest
+        return backbone
+
+    @property
+    def n_layers(self) -> int:
+        """L, the number of layers, each with one FFN."""
+        return len(self.sites)
+
+    @property
+    def hidden_size(self) -> int:
+        """D, the hidden size."""
+        return self.sites[0].gate_rows().shape[1]
+
+    @property
+    def ffn_width(self) -> int:
+        """N, neurons per FFN; the smallest where layers differ."""
+        return min(site.n_neurons for site in self.sites)
+
+    @property
+    def context_tokens(self) -> int:
+        """Most tokens the backbone can attend to (`max_position_embeddings`)."""
+        return int(self.config.max_position_embeddings)
+
+    @property
+    def vocab_size(self) -> int:
+        """V, rows of the output projection."""
+        return int(self.model.get_output_embeddings().weight.shape[0])
+
+    @property
+    def device(self) -> torch.device:
+        """Where weights and memories live."""
+        return self.sites[0].gate_rows().device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the weights and of the computation."""
+        return self.sites[0].gate_rows().dtype
+
+    @cached_property
+    def output_norms(self) -> Tensor:
+        """Mean L2 norm of the output vectors of each layer, shape (L,), fp32, on the CPU; the scale rules use it."""
+        norms = [torch.linalg.vector_norm(site.down_rows().float(), dim=1).mean().cpu() for site in self.sites]
+        return torch.stack(norms)
+
+    @cached_property
+    def stop_ids(self) -> frozenset[int]:
+        """Tokens that end an answer: every end-of-text id, and the end-of-turn token its chat template uses."""
+        found: set[int] = set()
+        for ids in (
+            self.tokenizer.eos_token_id,
+            self.config.eos_token_id,
+            getattr(self.model.generation_config, "eos_token_id", None),
+        ):
+            found.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
+        found.update(self._ends_of_turn)
+        return frozenset(found)
+
+    @cached_property
+    def end_id(self) -> int:
+        """The token that closes an answer: the template's end of turn, else the end of text; the last token of a learnt answer."""
+        ends = [*self._ends_of_turn, *([] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]), *sorted(self.stop_ids)]
+        if not ends:
+            raise BackboneError(f"{self.name!r} has no token that ends an answer: neither its tokenizer nor its config names one")
+        return int(ends[0])
+
+    @property
+    def _ends_of_turn(self) -> list[int]:
+        template = str(self.tokenizer.chat_template or "")
+        added = {token.content: index for index, token in self.tokenizer.added_tokens_decoder.items()}
+        return [added[token] for token in _END_OF_TURN if token in added and token in template]
+
+    @cached_property
+    def pad_id(self) -> int:
+        """Token put into padding; masked everywhere, so any valid id would do."""
+        pad = self.tokenizer.pad_token_id
+        return int(pad) if pad is not None else min(self.stop_ids, default=0)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of config, tokenizer and weights; what ties a memory to its backbone.
+
+        The weights are hashed as fp32, to which every half-precision value widens exactly. `load` hashes what is
+        stored before it rounds, so the same files give the same fingerprint in every dtype. It reads every weight
+        once: about a second per 0.5 GB.
+        """
+        digest = self._weights_digest or weights_digest(self.model)
+        return fingerprint_of(self.model, self.tokenizer, digest)
+
+    def encode_chat(
+        self, messages: Sequence[Mapping[str, Any]], *, generation_prompt: bool = True, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[int]:
+        """Encode messages by the backbone's own chat template.
+
+        Control tokens spelled out inside a message are encoded as ordinary text, so a turn cannot pretend to be
+        another role. Templates with a thinking mode are asked not to use it. A template that refuses the messages as
+        they are, for example two user turns in a row, is given them as a user and an assistant in turn. Without a
+        template each message becomes "Role: text" and a line break, after the beginning-of-text token if there is one.
+
+        Args:
+            messages: dicts with "role" and "content", and "tool_calls" where the template knows them.
+            generation_prompt: end with the header of the assistant's answer.
+            tools: JSON schemas of functions that the answer may call; a template that knows no tools leaves them out.
+
+        Returns:
+            Token ids, nothing truncated.
+
+        Raises:
+            BackboneError: the template refuses the messages in either form.
+            InvalidTurn: a text cannot be encoded.
+        """
+        _check_encodable([*messages, *(tools or ())])
+        if self.tokenizer.chat_template is None:
+            return self._encode_plain_chat(messages, generation_prompt)
+        try:
+            return self._encode_by_template(messages, generation_prompt, tools)
+        except TemplateError as error:
+            folded = None if tools else alternating(messages)
+            with suppress(TemplateError):
+                if folded is not None:
+                    return self._encode_by_template(folded, generation_prompt, None)
+            roles = [message.get("role") for message in messages]
+            raise BackboneError(f"the chat template of {self.name!r} refuses roles {roles}: {error}") from error
+
+    def _encode_by_template(
+        self, messages: Sequence[Mapping[str, Any]], generation_prompt: bool, tools: Sequence[Mapping[str, Any]] | None
+    ) -> list[int]:
+        ids = self.tokenizer.apply_chat_template(
+            [dict(message) for message in messages],
+            tools=None if tools is None else [dict(tool) for tool in tools],
+            add_generation_prompt=generation_prompt,
+            tokenize=True,
+            return_dict=False,
+            sanitize_control_tokens=True,
+            enable_thinking=False,
+        )
+        return [int(token) for token in ids]
+
+    def _encode_plain_chat(self, messages: Sequence[Mapping[str, Any]], generation_prompt: bool) -> list[int]:
+        lines = [f"{message['role'].capitalize()}: {message['content']}\n" for message in messages]
+        start = [] if self.tokenizer.bos_token_id is None else [int(self.tokenizer.bos_token_id)]
+        tail = "Assistant:" if generation_prompt else ""
+        return start + self._ids("".join(lines) + tail, split_special_tokens=True)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, nothing added around it; control tokens spelled out in it count as such.
+
+        Raises:
+            InvalidTurn: it is no text, or holds a lone surrogate.
+        """
+        if not isinstance(text, str):
+            raise InvalidTurn(f"text: got {type(text).__name__}, expected str")
+        _check_encodable(text)
+        return self._ids(text)
+
+    def _ids(self, text: str, **options: Any) -> list[int]:
+        return [int(token) for token in self.tokenizer.encode(text, add_special_tokens=False, **options)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids; control tokens and what no turn can hold are left out, see `backbone.detokenizer.clean`."""
+        return clean(self._spell(ids))
+
+    def is_text(self, ids: Sequence[int]) -> bool:
+        """Tell whether token ids spell text and nothing that `decode` leaves out, control tokens aside."""
+        text = self._spell(ids)
+        return clean(text) == text
+
+    def _spell(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens a text takes, without any chat template around it."""
+        return len(self.encode(text))
+
+
+def _check_encodable(value: object) -> None:
+    """Refuse a lone surrogate anywhere in a value: tokenizers take Unicode text only."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise InvalidTurn("text: holds a lone surrogate, which is not text; decode the source with errors='replace'") from None
+    elif isinstance(value, Mapping):
+        _check_encodable([*value.keys(), *value.values()])
+    elif isinstance(value, list | tuple):
+        for one in value:
+            _check_encodable(one)

@@ -1,0 +1,137 @@
+"""The admission gate: may this trained memory become a revision? Knows no store and no training; it measures, and decides by settings alone.
+
+Recall here is strict: every answer token must be the most likely one, so it equals greedy decoding of the whole answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from locas_agent.backbone import Backbone
+from locas_agent.config import AdmissionSettings
+from locas_agent.memory import LocasMemory
+from locas_agent.memory.slab import DOWN
+from locas_agent.study.items import PROBE
+from locas_agent.training.examples import Example
+from locas_agent.training.sampler import Lesson, question_example
+from locas_agent.training.student import Student
+
+
+@dataclass(frozen=True, eq=False)
+class Questions:
+    """A lesson's items as they are asked: question alone, answer to be given.
+
+    Attributes:
+        new: trained items of this consolidation.
+        probes: its held-out wordings.
+        earlier: items of former consolidations that still hold.
+    """
+
+    new: list[Example]
+    probes: list[Example]
+    earlier: list[Example]
+
+    @classmethod
+    def of(cls, backbone: Backbone, lesson: Lesson) -> Questions:
+        """Encode the items of a lesson."""
+        new = [question_example(backbone, item) for item in lesson.new if item.kind != PROBE]
+        probes = [question_example(backbone, item) for item in lesson.new if item.kind == PROBE]
+        return cls(new, probes, [question_example(backbone, item) for item in lesson.earlier])
+
+    @property
+    def examples(self) -> list[Example]:
+        """All of them."""
+        return [*self.new, *self.probes, *self.earlier]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a memory (or its absence) answers, and how far it moves neutral text."""
+
+    new_recall: float | None
+    """Share of the new, trained items answered; None without items."""
+    probe_recall: float | None
+    """Share of the new, held-out wordings answered; None without probes."""
+    earlier_recall: float | None
+    """Share of earlier sessions' items that still hold and are answered; None without any."""
+    drift_nats: float
+    """Mean KL(bare backbone || with memory) per token of neutral text."""
+    drift_p99_nats: float
+    """Its 99th percentile over tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The decision with its reason: `admitted`, or why not in one word and one sentence."""
+
+    admitted: bool
+    reason: str
+    detail: str
+
+
+def measure(student: Student, memories: Sequence[LocasMemory | None], questions: Sequence[Questions], neutral: Sequence[Example]) -> list[Measured]:
+    """Measure each memory on its own lesson's questions and on neutral text it was not trained on.
+
+    Args:
+        student: knows the examples of `questions` and `neutral`.
+        memories: one per lesson; None is the bare backbone.
+        questions: of each lesson.
+        neutral: the same for all.
+    """
+    asked = [[*each.new, *each.probes, *each.earlier] for each in questions]
+    answered = student.scores(memories, asked)
+    drifts = student.scores(memories, [[] if memory is None else list(neutral) for memory in memories])
+    measured = []
+    for each, scores, drift in zip(questions, answered, drifts, strict=True):
+        hits = iter([float(hit) for _, hit in scores])
+        new, probe, earlier = (_mean([next(hits) for _ in group]) for group in (each.new, each.probes, each.earlier))
+        measured.append(Measured(new, probe, earlier, *_drift([losses for losses, _ in drift])))
+    return measured
+
+
+def decide(before: Measured, after: Measured, *, is_finite: bool, settings: AdmissionSettings) -> Admission:
+    """Decide whether a memory replaces the former one: finite, better at the new, not worse at the old, neutral text left alone."""
+    if not is_finite:
+        return Admission(False, "diverged", "loss or rows are not finite; lower training.learning_rate")
+    if not after.drift_nats <= settings.max_drift_nats:
+        return Admission(False, "drift", f"neutral text moved by {after.drift_nats:.4f} nats per token, at most {settings.max_drift_nats} is allowed")
+    if before.earlier_recall is not None and after.earlier_recall is not None:
+        lost = before.earlier_recall - after.earlier_recall
+        if lost > settings.max_old_loss:
+            return Admission(False, "forgets", f"recall of earlier items fell by {lost:.3f}, at most {settings.max_old_loss} is allowed")
+    recall_before, recall_after = _of_new(before), _of_new(after)
+    if recall_after - recall_before < settings.min_gain and recall_after < 0.95:
+        return Admission(
+            False, "no gain", f"recall of new items went from {recall_before:.3f} to {recall_after:.3f}, a rise of {settings.min_gain} is asked"
+        )
+    return Admission(True, "admitted", "")
+
+
+def norms(memory: LocasMemory) -> dict[str, float]:
+    """Return mean row norms and the share of rows at the clip, for the record of a revision."""
+    rows = memory.row_norms()  # (L, 3, W)
+    return {
+        "mean_down_norm": float(rows[:, DOWN].mean()),
+        "mean_gate_up_norm": float(rows[:, :DOWN].mean()),
+        "clipped_share": memory.clipped_share(),
+    }
+
+
+def _of_new(measured: Measured) -> float:
+    """Recall of what is new: held-out wordings where there are some, else the trained ones."""
+    values = [value for value in (measured.probe_recall, measured.new_recall) if value is not None]
+    return sum(values) / len(values) if values else 1.0
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _drift(losses: list[torch.Tensor]) -> tuple[float, float]:
+    if not losses:
+        return 0.0, 0.0
+    tokens = torch.cat(losses)
+    return float(tokens.mean()), float(tokens.quantile(0.99))

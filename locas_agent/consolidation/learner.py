@@ -1,0 +1,229 @@
+"""One consolidation of many users, from overflow to decision: study, train, measure, admit or refuse. Knows no store and no user.
+
+This is the order in which the learning modules are read: `pieces` -> `study` -> `consolidation` -> `gate`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from locas_agent.config import MAX_SEED, LocasConfig
+from locas_agent.consolidation import admission as gate
+from locas_agent.consolidation import remarks
+from locas_agent.conversation.messages import Message, question, spoken
+from locas_agent.errors import BackboneError, ConfigurationError
+from locas_agent.inference import Engine
+from locas_agent.memory import LocasMemory
+from locas_agent.memory.serialization import as_stored
+from locas_agent.study import prompts
+from locas_agent.study.chunking import QUOTE_CHARACTERS, Piece, cut_pieces
+from locas_agent.study.items import QUESTION, Item, StudyRequest, StudySet
+from locas_agent.study.self_study import Study
+from locas_agent.study.sources import Sources
+from locas_agent.study.teacher import Teacher
+from locas_agent.training.last_layer import Readout
+from locas_agent.training.neutral import NeutralText, load_neutral
+from locas_agent.training.sampler import Lesson
+from locas_agent.training.student import student_for
+from locas_agent.training.trainer import Trained, Trainer
+from locas_agent.types import Progress
+from locas_storage import Turn
+
+logger = logging.getLogger(__name__)
+
+MIN_PIECE_TOKENS = 48
+"""A shorter piece would be header only."""
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What is to be learnt for one user: pieces of overflow, oldest first, items of earlier consolidations, the memory that learnt them."""
+
+    pieces: tuple[Piece, ...]
+    earlier: tuple[Item, ...] = ()
+    memory: LocasMemory | None = None
+    left_out: int = 0
+    """Turns of the overflow that stand in no piece, see `Learner.heard`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What became of one task: the memory and the study set behind it, the decision, and every figure."""
+
+    admission: gate.Admission
+    memory: LocasMemory
+    study_set: StudySet
+    lesson: Lesson
+    figures: dict[str, Any]
+
+
+class Learner:
+    """Learns many users' overflow side by side on one backbone."""
+
+    def __init__(self, engine: Engine, config: LocasConfig) -> None:
+        self._engine = engine
+        self._config = config
+        self._neutral: NeutralText | None = None
+
+    @property
+    def neutral(self) -> NeutralText:
+        """Neutral text on this backbone, computed at first use."""
+        if self._neutral is None:
+            self._neutral = load_neutral(self._engine, max_tokens=self._config.training.anchor_tokens, top_k=self._config.study.teacher_top_k)
+        return self._neutral
+
+    @cached_property
+    def readout(self) -> Readout | None:
+        """The end of this backbone, None where it is built in a way not known; tried out at first use."""
+        readout = Readout.of(self._engine)
+        if readout is not None:
+            # Before any user's text: beside it in one batch, neutral text would come out a rounding different, and what a user's memory
+            # becomes to the byte would depend on who was the first to learn in this process.
+            readout.states([*self.neutral.anchors, *self.neutral.held_out])
+        return readout
+
+    @property
+    def piece_tokens(self) -> int:
+        """Longest piece that leaves room for a seed prompt with its quote and for what is written, in tokens."""
+        backbone, settings = self._engine.backbone, self._config.study
+        seed = prompts.ask_about("quote " * (QUOTE_CHARACTERS // 6), speaker="Somebody")
+        room = backbone.context_tokens - len(backbone.encode_chat(question(seed))) - settings.max_question_tokens
+        return max(MIN_PIECE_TOKENS, min(settings.max_piece_tokens, backbone.context_tokens // 2, room))
+
+    def heard(self, turns: Sequence[Turn]) -> list[Turn]:
+        """Return the turns of an overflow that the teacher may read, and can.
+
+        Raises:
+            BackboneError: the chat template refuses a role whatever is said in it.
+        """
+        sources = Sources.of(turns, self._config.sources)
+        heard = [turn for turn in turns if sources.may_be_read(turn) and self._is_legible(turn)]
+        if len(heard) < len(turns):
+            logger.info("turns left out of study", extra={"action": "study", "turns": len(turns), "left_out": len(turns) - len(heard)})
+        return heard
+
+    def pieces(self, turns: Sequence[Turn]) -> tuple[Piece, ...]:
+        """Cut turns that the teacher may read into pieces that leave room for study on this backbone."""
+        sources = Sources.of(turns, self._config.sources)
+        return tuple(cut_pieces(turns, self._tokens_of, max_tokens=self.piece_tokens, is_learnt=sources.may_be_learnt))
+
+    def _tokens_of(self, messages: Sequence[Message]) -> int:
+        return len(self._engine.backbone.encode_chat(messages, generation_prompt=False))
+
+    def _is_legible(self, turn: Turn) -> bool:
+        """Tell whether the backbone can read a turn; one text that it cannot must not keep all the others from being learnt."""
+        try:
+            self._tokens_of([spoken(turn)])
+        except (BackboneError, TypeError, ValueError):
+            # A role that the template never takes is no matter of this text, and raises here too.
+            self._tokens_of([{"role": turn.role, "content": "text"}])
+            return False
+        return True
+
+    def learn(self, tasks: Sequence[Task], *, seed: int | None = None, progress: Progress | None = None) -> list[Outcome]:
+        """Study, train and judge; nothing is written anywhere.
+
+        Args:
+            tasks: one for each user; one without a piece leaves its memory as it is.
+            seed: overrides `training.seed`.
+            progress: told of the stages.
+
+        Raises:
+            ConfigurationError: the seed is none that a revision keeps.
+        """
+        config = self._config
+        if seed is not None:
+            if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= MAX_SEED:
+                raise ConfigurationError(f"seed: got {seed!r}, expected an integer, 0 to {MAX_SEED}")
+            config = config.model_copy(update={"training": config.training.model_copy(update={"seed": seed})})
+        started = time.perf_counter()
+        sets = self._study(tasks, config, progress)
+        study_seconds = (time.perf_counter() - started) / max(1, len(tasks))
+        lessons = [_lesson(task, study_set) for task, study_set in zip(tasks, sets, strict=True)]
+        wanting = [index for index, lesson in enumerate(lessons) if self._has_matter(lesson)]
+        trainer = Trainer(self._engine, config, self.neutral, self.readout)
+        trained = dict(zip(wanting, trainer.train([lessons[index] for index in wanting], progress=progress) if wanting else [], strict=True))
+        trained = {index: _as_stored(one, config) for index, one in trained.items()}
+        judged = self._judge(tasks, lessons, trained, config)
+        outcomes = []
+        for index, (study_set, lesson) in enumerate(zip(sets, lessons, strict=True)):
+            if index in trained:
+                admission, figures = judged[index]
+                memory = trained[index].memory
+            else:
+                admission, figures = self._nothing_learnt(study_set), {}
+                memory = trainer.starting_memories([lesson])[0]  # as it was, or one that changes nothing
+            figures |= {
+                "coverage": asdict(study_set.coverage) | {"share": study_set.coverage.share}, "items": len(study_set.items),
+                "retired_items": len(study_set.retired), "study_seconds": study_seconds, "seed": config.training.seed,
+                "left_out_turns": tasks[index].left_out, "norms": gate.norms(memory),
+            }  # fmt: skip
+            outcomes.append(Outcome(self._remarked(admission, tasks[index], study_set), memory, study_set, lesson, figures))
+        return outcomes
+
+    def _remarked(self, admission: gate.Admission, task: Task, study_set: StudySet) -> gate.Admission:
+        """Say beside the decision what a user would otherwise miss."""
+        said = [
+            *([admission.detail] if admission.detail else []), *remarks.of_coverage(study_set.coverage), *remarks.of_turns(task.left_out),
+            *remarks.of_shape(task.memory, self._config.memory, n_layers=self._engine.backbone.n_layers),
+        ]  # fmt: skip
+        return replace(admission, detail="; ".join(said))
+
+    def _study(self, tasks: Sequence[Task], config: LocasConfig, progress: Progress | None) -> list[StudySet]:
+        seed = config.training.seed
+        study = Study(Teacher(self._engine, config.study, seed=seed), config.study, seed=seed)
+        if config.training.objective != "self_study":
+            return [study.empty() for _ in tasks]
+        return study.write([StudyRequest(task.pieces, task.earlier, task.memory) for task in tasks], progress=progress)
+
+    def _has_matter(self, lesson: Lesson) -> bool:
+        if self._config.training.objective != "self_study":
+            return any(piece.told for piece in lesson.pieces)
+        return any(item.kind == QUESTION for item in lesson.new)
+
+    def _judge(
+        self, tasks: Sequence[Task], lessons: Sequence[Lesson], trained: dict[int, Trained], config: LocasConfig
+    ) -> dict[int, tuple[gate.Admission, dict[str, Any]]]:
+        chosen = sorted(trained)
+        questions = [gate.Questions.of(self._engine.backbone, lessons[i]) for i in chosen]
+        former = [tasks[i].memory for i in chosen]
+        finite = [trained[i].memory if trained[i].is_finite else tasks[i].memory for i in chosen]
+        seen = [*self.neutral.held_out, *(example for each in questions for example in each.examples)]
+        student = student_for(self._engine, self.readout, [*former, *finite], seen, max_batch_tokens=config.training.max_batch_tokens)
+        before = gate.measure(student, former, questions, self.neutral.held_out)
+        after = gate.measure(student, finite, questions, self.neutral.held_out)
+        judged = {}
+        for i, was, now in zip(chosen, before, after, strict=True):
+            admission = gate.decide(was, now, is_finite=trained[i].is_finite, settings=config.admission)
+            figures: dict[str, Any] = {
+                "before": asdict(was), "after": asdict(now), "steps": trained[i].steps, "tokens": trained[i].tokens,
+                "train_seconds": trained[i].seconds, "first_loss": trained[i].first_loss, "last_loss": trained[i].last_loss,
+            }  # fmt: skip
+            judged[i] = (admission, figures)
+        return judged
+
+    def _nothing_learnt(self, study_set: StudySet) -> gate.Admission:
+        """Turns without anything to remember are learnt by leaving the memory as it is; a backbone that cannot study is refused."""
+        coverage = study_set.coverage
+        if coverage.turns and not coverage.nothing and not coverage.carrying:
+            return gate.Admission(False, "no study", "the backbone wrote no question and did not say that there is nothing to remember")
+        if coverage.carrying:
+            return gate.Admission(False, "uncovered", f"{coverage.carrying} turns carry something, no question about them was supported")
+        return gate.Admission(True, "nothing to remember", "")
+
+
+def _as_stored(trained: Trained, config: LocasConfig) -> Trained:
+    """Round what was trained as it will be saved: what is judged is what will answer. float32 rounds nothing."""
+    if not trained.is_finite or config.memory.stored_as == "float32":
+        return trained
+    return replace(trained, memory=as_stored(trained.memory, dtype=config.memory.stored_as))
+
+
+def _lesson(task: Task, study_set: StudySet) -> Lesson:
+    earlier = tuple(item for item in task.earlier if item.item_id not in study_set.retired)
+    return Lesson(study_set.items, earlier, task.pieces, task.memory)

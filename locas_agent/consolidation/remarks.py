@@ -1,0 +1,48 @@
+"""What a consolidation says beside its decision: what was not covered, dropped, left out, or not followed. Knows no model and no store.
+
+Each remark is a sentence of numbers, without content.
+"""
+
+from __future__ import annotations
+
+from locas_agent.config import MemorySettings
+from locas_agent.memory import LocasMemory
+from locas_agent.study.items import Coverage
+
+
+def of_coverage(coverage: Coverage) -> list[str]:
+    """Say how much of what was told got no question, and how much of what was written could not be kept."""
+    said = []
+    if 0 < coverage.covered < coverage.carrying:
+        said.append(
+            f"{coverage.covered} of {coverage.carrying} turns that carry a fact got a question that held; what the others tell is not recalled"
+        )
+    if coverage.dropped:
+        said.append(f"{coverage.dropped} questions were dropped, since no store keeps what the backbone wrote there")
+    return said
+
+
+def of_turns(left_out: int) -> list[str]:
+    """Say how many turns the teacher did not read."""
+    if not left_out:
+        return []
+    return [f"{left_out} turns were left out: by their trust (settings sources), or because the backbone's chat template refuses their text"]
+
+
+def of_shape(memory: LocasMemory | None, settings: MemorySettings, *, n_layers: int) -> list[str]:
+    """Say that a memory that exists keeps its shape, whatever the settings ask for.
+
+    Args:
+        memory: the one that learns on; None where a new one is begun, which has the shape asked for.
+        settings: what is asked for; a width of None asks for none.
+        n_layers: of the backbone.
+    """
+    if memory is None:
+        return []
+    width, layers = settings.width or memory.width, settings.layers or n_layers
+    if (memory.width, memory.n_layers) == (width, layers):
+        return []
+    return [
+        f"the memory keeps its {memory.width} slots beside {memory.n_layers} layers, {width} beside {layers} are asked for: memory.width and "
+        "memory.layers shape new memories only; rollback(0) and another consolidation begin one"
+    ]

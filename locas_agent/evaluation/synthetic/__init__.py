@@ -1,0 +1,1 @@
+"""Synthetic people: who they are, what they tell, and in which words."""

@@ -1,0 +1,5 @@
+"""A backbone at work, each row with its own memory: forward, generation, scoring. It imports no user and no store."""
+
+from locas_agent.inference.engine import Engine
+
+__all__ = ["Engine"]

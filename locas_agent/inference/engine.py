@@ -1,0 +1,360 @@
+"""Batched forward, generation and scoring on one backbone, each input row with its own memory or none.
+
+Knows nothing of users, stores, prompts' meaning or training: token ids and memories in, logits and ids out.
+
+Shapes: B input rows, T tokens, D hidden size, V vocabulary, n selected positions, K kept candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from locas_agent.backbone import Backbone
+from locas_agent.errors import ConfigurationError, IncompatibleMemory, TurnTooLong
+from locas_agent.inference.batching import grouped_batches, memories_of, micro_batches, pad, shared_lengths
+from locas_agent.inference.generation import Allowed, Decoding, Generation, TopK, check_decoding, head_of
+from locas_agent.inference.prefix_cache import Kept
+from locas_agent.memory import MemoryBatch
+from locas_agent.memory.attach import Observer, Recorder, attached, observed, recorded
+
+MAX_BATCH_TOKENS = 8192
+"""Default budget of one micro-batch: rows times their padded length, answer included."""
+
+_HEAD_ROWS = 1024
+"""Positions whose logits are held at once when scoring: 152k words in fp32 are 620 MB per 1024 positions."""
+
+
+class Engine:
+    """Runs one backbone. Memory is an argument of every call, for exactly the rows of that call.
+
+    A KV cache depends on the memory from the second layer up. Here it lives inside one call of `generate` or one run
+    of `stream`. What it held of a row is handed out only where the caller gives a `Kept` for the row, and only taken up from there:
+    whoever gives one answers for its belonging to the row's memory.
+
+    Everything but `logits` runs under `torch.inference_mode`. Verbs may be called from several threads at once.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        """Take a backbone; nothing is allocated."""
+        self.backbone = backbone
+
+    def logits(
+        self,
+        input_ids: Tensor,
+        *,
+        attention_mask: Tensor | None = None,
+        memory: MemoryBatch | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """Logits of a batch, at chosen positions only if asked: the output projection is the largest product of all.
+
+        Gradients flow into `memory.rows` where they require grad; the backbone is frozen.
+
+        Args:
+            input_ids: shape (B, T), int64.
+            attention_mask: 1 for tokens, 0 for padding on either side, shape (B, T).
+            memory: serves exactly B rows; None is the bare backbone.
+            positions: a bool mask, shape (B, T), or flat indices b * T + t, shape (n,).
+
+        Returns:
+            Logits in the backbone's dtype, shape (n, V) in the order of `positions`, or (B, T, V) without them.
+
+        Raises:
+            IncompatibleMemory: the batch of memories serves another number of rows.
+            TurnTooLong: T exceeds the backbone's context.
+        """
+        hidden = self.hidden(input_ids, attention_mask, memory)  # (B, T, D)
+        if positions is None:
+            return self.head(hidden)
+        at = positions.to(hidden.device)
+        if at.dtype == torch.bool:
+            return self.head(hidden[at])
+        return self.head(hidden.flatten(0, 1)[at])
+
+    def hidden(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        memory: MemoryBatch | None = None,
+        *,
+        cache: Any = None,
+        position_ids: Tensor | None = None,
+    ) -> Tensor:
+        """Last hidden states of one forward, normed, before the output projection; gradients as in `logits`.
+
+        Args:
+            input_ids: shape (B, T), int64.
+            attention_mask: 1 for tokens, 0 for padding on either side, those in the cache included, shape (B, P + T).
+            memory: serves exactly B rows; None is the bare backbone.
+            cache: a KV cache of P positions, which grows by T. It belongs to these rows with these memories, and to no others.
+            position_ids: place of each token in its row, shape (B, T); counted from the mask unless given.
+
+        Returns:
+            Shape (B, T, D).
+        """
+        with attached(self.backbone, memory):
+            return self._run(input_ids, attention_mask, cache=cache, position_ids=position_ids)
+
+    @torch.inference_mode()
+    def observe(self, input_ids: Tensor, attention_mask: Tensor, observer: Observer) -> None:
+        """Run the bare backbone and show each FFN's intermediate activations; nothing is returned.
+
+        Args:
+            input_ids: shape (B, T), int64.
+            attention_mask: 1 for tokens, 0 for padding, shape (B, T).
+            observer: called once per layer with its index and a tensor of shape (B, T, N).
+        """
+        with observed(self.backbone, observer):
+            self._run(input_ids, attention_mask)
+
+    @torch.no_grad()
+    def record(self, input_ids: Tensor, recorder: Recorder) -> None:
+        """Run the bare backbone and show the last FFN's input and output and what enters the final norm; nothing is returned.
+
+        Args:
+            input_ids: right-padded, shape (B, T), int64: causal attention never looks at the padding.
+            recorder: called with a name and a tensor of shape (B, T, D) that may take part in autograd later.
+        """
+        with recorded(self.backbone, recorder):
+            self._run(input_ids, None)
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        memory: MemoryBatch | None = None,
+        max_new_tokens: int = 48,
+        temperature: float = 0.0,
+        seed: int | Sequence[int] = 0,
+        groups: Sequence[int] | None = None,
+        kept: Sequence[Kept] | None = None,
+        top_k: int = 0,
+        max_batch_tokens: int = MAX_BATCH_TOKENS,
+    ) -> list[Generation]:
+        """Answer a batch of prompts.
+
+        Rows are sorted by length into micro-batches and given back in the order they came. Each row draws from its
+        own random stream, seeded by `seed` and its place, so the split into micro-batches changes nothing but rounding.
+
+        Args:
+            prompts: token ids, none empty.
+            memory: serves exactly `len(prompts)` rows; None is the bare backbone.
+            max_new_tokens: most tokens per answer; fewer where the context ends.
+            temperature: 0 is greedy.
+            seed: of the sampled answers; one for each prompt makes an answer independent of the prompts beside it.
+            groups: one number per prompt; the tokens with which all prompts of a group begin are run once for the group. Rows of a group
+                must use the same memory. Results are the same but for rounding; many questions about one text get cheap.
+            kept: one per prompt: tokens that a prompt has in common with the past found there are not run again, and the new past is left
+                there. A past must be of the row's own memory. Results are the same but for rounding. Not beside `groups`.
+            top_k: candidates to keep of the distribution before each token of an answer, its stop token included; 0 keeps none.
+            max_batch_tokens: budget of one micro-batch; a longer row runs alone.
+
+        Returns:
+            One generation per prompt.
+
+        Raises:
+            TurnTooLong: a prompt leaves no room for a single token.
+            IncompatibleMemory: the batch of memories serves another number of rows.
+            ConfigurationError: an argument is out of bounds.
+        """
+        self._check(prompts, memory, spare=1)
+        check_decoding(max_new_tokens, temperature, seed)
+        if not isinstance(seed, int) and len(seed) != len(prompts):
+            raise ConfigurationError(f"one seed, or one per prompt, got {len(seed)} for {len(prompts)}")
+        if kept is not None and (groups is not None or len(kept) != len(prompts)):
+            raise ConfigurationError(f"kept: one per prompt and no groups beside it, got {len(kept)} for {len(prompts)}")
+        results: dict[int, Generation] = {}
+        shared = shared_lengths(prompts, groups)
+        for rows in grouped_batches(prompts, shared, groups, max_new_tokens, max_batch_tokens):
+            decoding = Decoding(
+                self,
+                [prompts[row] for row in rows],
+                memories_of(memory, rows),
+                max_new_tokens,
+                temperature,
+                [(seed, row) if isinstance(seed, int) else (seed[row], 0) for row in rows],
+                groups=None if groups is None else [(groups[row], shared[row]) for row in rows],
+                kept=None if kept is None else [kept[row] for row in rows],
+                top_k=min(top_k, self.backbone.vocab_size),
+            )
+            while decoding.alive:
+                decoding.step()
+            results.update(zip(rows, decoding.generations(), strict=True))
+        return [results[row] for row in range(len(prompts))]
+
+    def stream(
+        self,
+        prompt: Sequence[int],
+        *,
+        memory: MemoryBatch | None = None,
+        max_new_tokens: int = 48,
+        temperature: float = 0.0,
+        seed: int = 0,
+        allowed: Allowed | None = None,
+        kept: Kept | None = None,
+    ) -> Iterator[int]:
+        """Answer one prompt token by token; the tokens are those `generate` gives for it alone.
+
+        Args:
+            prompt: token ids, not empty.
+            memory: serves one row; None is the bare backbone.
+            max_new_tokens: most tokens.
+            temperature: 0 is greedy.
+            seed: of a sampled answer.
+            allowed: asked before each token which ones may be chosen: a form the answer has to keep.
+            kept: as in `generate`; the new past is left there when the last token has been taken.
+
+        Yields:
+            Token ids; the stop token is left out.
+
+        Raises:
+            ConfigurationError: an argument is out of bounds, or `allowed` rules every token out.
+        """
+        self._check([prompt], memory, spare=1)
+        check_decoding(max_new_tokens, temperature, seed)
+        decoding = Decoding(self, [prompt], memory, max_new_tokens, temperature, [(seed, 0)], allowed=allowed, kept=None if kept is None else [kept])
+        given = 0
+        while decoding.alive:
+            decoding.step()
+            ids = decoding.ids[0]
+            yield from ids[given:]
+            given = len(ids)
+
+    def score(
+        self,
+        prompts: Sequence[Sequence[int]],
+        continuations: Sequence[Sequence[int]],
+        *,
+        memory: MemoryBatch | None = None,
+        max_batch_tokens: int = MAX_BATCH_TOKENS,
+    ) -> list[Tensor]:
+        """Log-probability of every token of given continuations.
+
+        Args:
+            prompts: token ids, none empty.
+            continuations: one per prompt; may be empty.
+            memory: serves exactly `len(prompts)` rows; None is the bare backbone.
+            max_batch_tokens: budget of one micro-batch.
+
+        Returns:
+            Per row the log-probabilities in nats, shape (n,), fp32, on the CPU.
+        """
+        results: dict[int, Tensor] = {}
+        for row, hidden in self._continuation_states(prompts, continuations, memory, max_batch_tokens):
+            targets = torch.tensor(list(continuations[row]), dtype=torch.int64, device=hidden.device)
+            results[row] = self._target_logprobs(hidden, targets)
+        return [results[row] for row in range(len(prompts))]
+
+    def distributions(
+        self,
+        prompts: Sequence[Sequence[int]],
+        continuations: Sequence[Sequence[int]],
+        *,
+        top_k: int,
+        memory: MemoryBatch | None = None,
+        max_batch_tokens: int = MAX_BATCH_TOKENS,
+    ) -> list[TopK]:
+        """The next-token distribution before every token of given continuations: what a teacher hands to a student.
+
+        Args:
+            prompts: token ids, none empty.
+            continuations: one per prompt; may be empty.
+            top_k: candidates kept; the whole vocabulary where it is smaller.
+            memory: serves exactly `len(prompts)` rows; None is the bare backbone.
+            max_batch_tokens: budget of one micro-batch.
+
+        Returns:
+            Per row ids and log-probabilities, shape (n, K).
+        """
+        if top_k < 1:
+            raise ConfigurationError(f"top_k is at least 1, got {top_k}")
+        results: dict[int, TopK] = {}
+        for row, hidden in self._continuation_states(prompts, continuations, memory, max_batch_tokens):
+            results[row] = self._head_of_distribution(hidden, min(top_k, self.backbone.vocab_size))
+        return [results[row] for row in range(len(prompts))]
+
+    def _run(self, input_ids: Tensor, attention_mask: Tensor | None, *, cache: Any = None, position_ids: Tensor | None = None) -> Tensor:
+        """One forward with whatever this thread has attached, shape (B, T, D).
+
+        Positions count tokens only, so padding on either side changes nothing.
+        """
+        device, limit = self.backbone.device, self.backbone.context_tokens
+        if input_ids.shape[1] > limit:
+            raise TurnTooLong(f"{input_ids.shape[1]} tokens exceed the {limit} that {self.backbone.name!r} can attend to")
+        mask = None if attention_mask is None else attention_mask.to(device=device, dtype=torch.int64)
+        if position_ids is None and mask is not None:
+            position_ids = (mask.cumsum(dim=1) - 1).clamp_min(0)  # (B, T)
+        output = self.backbone.decoder(
+            input_ids=input_ids.to(device),
+            attention_mask=mask,
+            position_ids=position_ids,
+            cache=cache,
+            use_cache=cache is not None,
+        )
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits of hidden states, shape (..., D) -> (..., V), with the scaling some architectures put after it."""
+        config = self.backbone.config
+        logits: Tensor = self.backbone.model.get_output_embeddings()(hidden)
+        if getattr(config, "logits_scaling", None):  # Granite
+            logits = logits / config.logits_scaling
+        if getattr(config, "logit_scale", None):  # Cohere
+            logits = logits * config.logit_scale
+        cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
+        return torch.tanh(logits / cap) * cap if cap else logits
+
+    def _continuation_states(
+        self,
+        prompts: Sequence[Sequence[int]],
+        continuations: Sequence[Sequence[int]],
+        memory: MemoryBatch | None,
+        max_batch_tokens: int,
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Per row the hidden states that predict its continuation, shape (n, D)."""
+        if len(prompts) != len(continuations):
+            raise ConfigurationError(f"one continuation per prompt, got {len(continuations)} for {len(prompts)}")
+        # the last token predicts nothing that is asked for, so it is not run
+        pairs = zip(prompts, continuations, strict=True)
+        inputs = [[*prompt, *continuation[:-1]] for prompt, continuation in pairs]
+        self._check(prompts, memory, spare=0)
+        self._check(inputs, memory, spare=0)
+        for rows in micro_batches([len(row) for row in inputs], max_batch_tokens):
+            ids, mask = pad([inputs[row] for row in rows], self.backbone.pad_id, left=False)
+            with torch.inference_mode():
+                hidden = self.hidden(ids, mask, memories_of(memory, rows))  # (B, T, D)
+            for at, row in enumerate(rows):
+                first = len(prompts[row]) - 1
+                yield row, hidden[at, first : first + len(continuations[row])]
+
+    @torch.inference_mode()
+    def _target_logprobs(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        parts = [torch.zeros(0)]
+        for states, wanted in zip(torch.split(hidden, _HEAD_ROWS), torch.split(targets, _HEAD_ROWS), strict=True):
+            logprobs = self.head(states).float().log_softmax(dim=-1)  # (n, V)
+            parts.append(logprobs.gather(1, wanted[:, None])[:, 0].cpu())
+        return torch.cat(parts)
+
+    @torch.inference_mode()
+    def _head_of_distribution(self, hidden: Tensor, top_k: int) -> TopK:
+        ids, logprobs = [torch.zeros(0, top_k, dtype=torch.int32)], [torch.zeros(0, top_k)]
+        for states in torch.split(hidden, _HEAD_ROWS):
+            best = head_of(self.head(states).float().log_softmax(dim=-1), top_k)
+            ids.append(best.ids)
+            logprobs.append(best.logprobs)
+        return TopK(ids=torch.cat(ids), logprobs=torch.cat(logprobs))
+
+    def _check(self, prompts: Sequence[Sequence[int]], memory: MemoryBatch | None, *, spare: int) -> None:
+        if memory is not None and memory.n_rows != len(prompts):
+            raise IncompatibleMemory(f"the memories serve {memory.n_rows} rows, got {len(prompts)} prompts")
+        limit = self.backbone.context_tokens - spare
+        for row, prompt in enumerate(prompts):
+            if not prompt:
+                raise ConfigurationError(f"prompt {row} is empty; a forward needs at least one token")
+            if len(prompt) > limit:
+                raise TurnTooLong(f"prompt {row} takes {len(prompt)} tokens, {self.backbone.name!r} leaves room for {limit}")

@@ -1,0 +1,164 @@
+"""The batch of memories one forward takes.
+
+Knows nothing of users, stores, training or how a memory is applied to a hidden state.
+
+Shapes: L layers that carry a memory, the topmost of the backbone; U memories of a batch,
+B input rows, W width (slots per layer), D hidden size. Axis 3 of every slab
+is gate, up, down.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from locas_agent.errors import ConfigurationError, IncompatibleMemory
+from locas_agent.memory.slab import LocasMemory, effective_rows
+
+if TYPE_CHECKING:
+    from locas_agent.backbone import Backbone
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryBatch:
+    """The memories of one forward, ready for the device: input row b uses memory b // rows_per_memory.
+
+    Attributes:
+        rows: effective rows, shape (L, U, 3, W, D), compute dtype, on the device; may require grad.
+        rows_per_memory: R, how many consecutive input rows share a memory, so that B = U * R.
+    """
+
+    rows: Tensor
+    rows_per_memory: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse anything that is not a slab of slabs."""
+        if self.rows.dim() != 5 or self.rows.shape[2] != 3:
+            raise IncompatibleMemory(f"rows have shape (L, U, 3, W, D), got {tuple(self.rows.shape)}")
+        if self.rows_per_memory < 1:
+            raise ConfigurationError(f"rows_per_memory is at least 1, got {self.rows_per_memory}")
+
+    @property
+    def n_memories(self) -> int:
+        """U, memories in the batch."""
+        return self.rows.shape[1]
+
+    @property
+    def n_rows(self) -> int:
+        """B = U * R, the input rows this batch serves."""
+        return self.n_memories * self.rows_per_memory
+
+    @classmethod
+    def of(cls, memories: Sequence[LocasMemory | None], backbone: Backbone, rows_per_memory: int = 1) -> MemoryBatch:
+        """Stack memories for one forward on a backbone.
+
+        Narrower memories and those of fewer layers are padded with zero slots, which is exact; None is a memory of zero slots only, so its rows
+        get the bare backbone. Where every entry is None, pass None to the engine instead: that skips the side FFN.
+        Build a batch when its memories change, not per step: it copies every slab.
+
+        Args:
+            memories: one entry per group of `rows_per_memory` input rows, at least one.
+            backbone: the backbone all of them belong to.
+            rows_per_memory: consecutive input rows per memory.
+
+        Returns:
+            The batch in the backbone's dtype on its device, cut off from autograd.
+
+        Raises:
+            IncompatibleMemory: fingerprint or shape differs from the backbone's.
+            ConfigurationError: `memories` is empty.
+        """
+        ready = [None if memory is None else ready_rows(memory, backbone) for memory in memories]
+        return cls.stacked(ready, backbone, rows_per_memory)
+
+    @classmethod
+    def stacked(cls, ready: Sequence[Tensor | None], backbone: Backbone, rows_per_memory: int = 1) -> MemoryBatch:
+        """Stack rows that are ready already, for whoever keeps those of memories that come again; see `of`.
+
+        Args:
+            ready: from `ready_rows` on this backbone, shape (L, 3, W, D) each; None is a memory of zero slots only.
+            backbone: gives dtype and device.
+            rows_per_memory: consecutive input rows per memory.
+        """
+        if not ready:
+            raise ConfigurationError("a batch needs at least one memory, got none; pass memory=None for the bare backbone")
+        layers = max((each.shape[0] for each in ready if each is not None), default=1)
+        width = max((each.shape[2] for each in ready if each is not None), default=1)
+        rows = torch.zeros(layers, len(ready), 3, width, backbone.hidden_size, dtype=backbone.dtype, device=backbone.device)
+        for index, each in enumerate(ready):
+            if each is not None:
+                rows[layers - each.shape[0] :, index, :, : each.shape[2]] = each  # (L, 3, W, D)
+        return cls(rows=rows, rows_per_memory=rows_per_memory)
+
+    @classmethod
+    def training(cls, slab: Tensor, scale: Tensor, backbone: Backbone, rows_per_memory: int = 1) -> MemoryBatch:
+        """The batch of master rows under training; gradients flow back to `slab` through the clip.
+
+        Args:
+            slab: master rows of all users, shape (L, U, 3, W, D), fp32.
+            scale: output scales, shape (L, U).
+            backbone: gives dtype and device.
+            rows_per_memory: consecutive input rows per memory.
+
+        Returns:
+            The batch, part of the autograd graph.
+        """
+        rows = effective_rows(slab, scale).to(device=backbone.device, dtype=backbone.dtype)
+        return cls(rows=rows, rows_per_memory=rows_per_memory)
+
+    def select(self, indices: Sequence[int]) -> MemoryBatch:
+        """The batch for a choice of input rows, in the order given.
+
+        Args:
+            indices: input rows, each 0..B-1, at least one.
+
+        Returns:
+            A batch serving `len(indices)` rows. Equal runs of rows of one memory stay shared, others get a copy each.
+        """
+        chosen = [index // self.rows_per_memory for index in indices]
+        if not chosen or min(indices) < 0 or max(indices) >= self.n_rows:
+            raise ConfigurationError(f"row indices are 0..{self.n_rows - 1} and at least one, got {list(indices)}")
+        starts = [at for at, memory in enumerate(chosen) if at == 0 or memory != chosen[at - 1]]
+        lengths = [end - start for start, end in zip(starts, [*starts[1:], len(chosen)], strict=True)]
+        shared = math.gcd(*lengths)
+        memories = chosen[::shared]
+        if memories == list(range(self.n_memories)):
+            return MemoryBatch(rows=self.rows, rows_per_memory=shared)
+        at = torch.tensor(memories, dtype=torch.int64, device=self.rows.device)
+        return MemoryBatch(rows=self.rows.index_select(1, at), rows_per_memory=shared)
+
+
+def ready_rows(memory: LocasMemory, backbone: Backbone) -> Tensor:
+    """The effective rows of one memory where and as a forward takes them, cut off from autograd.
+
+    Returns:
+        Shape (L, 3, W, D), the backbone's dtype, on its device.
+
+    Raises:
+        IncompatibleMemory: fingerprint or shape differs from the backbone's.
+    """
+    check_fits(memory, backbone)
+    return effective_rows(memory.slab.detach(), memory.scale).to(device=backbone.device, dtype=backbone.dtype)
+
+
+def check_fits(memory: LocasMemory, backbone: Backbone) -> None:
+    """Raise unless a memory has the backbone's shape and fingerprint; the shape first, because it is free.
+
+    Raises:
+        IncompatibleMemory: it has not.
+    """
+    if memory.n_layers > backbone.n_layers or memory.hidden_size != backbone.hidden_size:
+        raise IncompatibleMemory(
+            f"the memory has {memory.n_layers} layers of hidden size {memory.hidden_size}, "
+            f"backbone {backbone.name!r} has {backbone.n_layers} of {backbone.hidden_size}"
+        )
+    if memory.fingerprint != backbone.fingerprint:
+        raise IncompatibleMemory(
+            f"the memory belongs to the backbone with fingerprint {memory.fingerprint[:12]}, {backbone.name!r} has "
+            f"{backbone.fingerprint[:12]}; load the backbone it was trained on, or consolidate the journal anew"
+        )

@@ -1,0 +1,1 @@
+"""The paper's own interface, and its variant for backbones without gates. It imports no user and no store."""

@@ -1,0 +1,1 @@
+"""From a turn to an answer. It imports no training."""

@@ -1,0 +1,76 @@
+"""What a study set is made of: items, their kinds, how well they cover the overflow. Knows no model, no store and no training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from locas_agent.inference.generation import TopK
+from locas_agent.memory import LocasMemory
+from locas_agent.study.chunking import Piece
+
+QUESTION, NEGATIVE, PROBE = "question", "negative", "probe"
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One question with the teacher's answer and its distribution over each answer token.
+
+    Attributes:
+        item_id: stable identity, hexadecimal.
+        kind: `question`, `negative` (answered by abstaining) or `probe` (held out: measured, never trained on).
+        from_seq, to_seq: turns of the piece the teacher had in its context.
+        turn_seq: the turn that was asked about; for a negative the last turn of its piece.
+        answer_ids: answer tokens with the end-of-turn token.
+        teacher: head of the teacher's distribution before each of `answer_ids`.
+    """
+
+    item_id: str
+    kind: str
+    from_seq: int
+    to_seq: int
+    turn_seq: int
+    question: str = field(repr=False)
+    answer: str = field(repr=False)
+    answer_ids: tuple[int, ...] = field(repr=False)
+    teacher: TopK = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How well a study set covers its pieces."""
+
+    turns: int
+    """Turns of the pieces that may be asked about."""
+    carrying: int
+    """Turns the backbone found something to ask about."""
+    covered: int
+    """Of these, turns with at least one kept item."""
+    nothing: int
+    """Turns about which the backbone said that there is nothing to remember."""
+    sampled: int
+    """Questions sampled."""
+    dropped: int = 0
+    """Items that no store would take, left out before anything was trained."""
+
+    @property
+    def share(self) -> float:
+        """Covered turns among those that carry a fact; 1.0 when none does."""
+        return self.covered / self.carrying if self.carrying else 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class StudySet:
+    """What one consolidation of one user learns from: new items, and ids of earlier ones that no longer hold."""
+
+    items: tuple[Item, ...]
+    retired: frozenset[str]
+    coverage: Coverage
+
+
+@dataclass(frozen=True, eq=False)
+class StudyRequest:
+    """One user's pieces, oldest first, the items of earlier consolidations, and the memory that learnt them."""
+
+    pieces: tuple[Piece, ...]
+    earlier: tuple[Item, ...] = ()
+    memory: LocasMemory | None = None

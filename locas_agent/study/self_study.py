@@ -1,0 +1,222 @@
+"""Study sets: what the backbone asks itself about the overflow of one or many users. Knows no store and no training.
+
+For each piece: *sweep* its turns (`question_generation.py`). Then *refresh*: earlier items are asked again with the new piece in context; those
+answered
+differently are replaced, negatives that are now answered are retired. Then *negatives*: questions of the same kinds that the piece leaves open. The
+teacher's distribution over each answer is computed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from random import Random
+
+from locas_agent.config import StudySettings
+from locas_agent.conversation.messages import exchange, question
+from locas_agent.study import prompts
+from locas_agent.study.items import NEGATIVE, PROBE, QUESTION, Coverage, Item, StudyRequest, StudySet
+from locas_agent.study.matching import agree, same_question, words
+from locas_agent.study.question_generation import Sweep, Swept
+from locas_agent.study.teacher import Candidate, Request, Taught, Teacher
+from locas_agent.types import Progress
+
+
+@dataclass(eq=False)
+class _Desk:
+    """Work in progress on one request."""
+
+    request: StudyRequest
+    earlier: list[Item]
+    new: list[Item] = field(default_factory=list)
+    retired: set[str] = field(default_factory=set)
+    swept: list[Swept] = field(default_factory=list)
+    dropped: int = 0
+    """Items beside those of the sweeps that no store would take."""
+
+    @property
+    def live(self) -> list[Item]:
+        """Items that hold so far."""
+        return [item for item in [*self.earlier, *self.new] if item.item_id not in self.retired]
+
+
+@dataclass(eq=False)
+class _Again:
+    """An earlier item that is asked again with a new piece in context, and what the teacher answers now."""
+
+    desk: _Desk
+    item: Item
+    candidate: Candidate
+    answer: Taught | None = None
+
+    @property
+    def fact(self) -> tuple[int, str, int, str]:
+        """Whose fact it is, and which: all questions about one turn with one answer. Of a negative, itself alone."""
+        if self.item.kind == NEGATIVE:
+            return self.candidate.owner, self.item.item_id, 0, ""
+        return self.candidate.owner, "", self.item.turn_seq, " ".join(words(self.item.answer))
+
+    @property
+    def _newer(self) -> list[Item]:
+        return [new for new in self.desk.new if new.from_seq >= self.candidate.piece.from_seq and new.kind == QUESTION]
+
+    @property
+    def _sources(self) -> list[Item]:
+        """New items whose answer the teacher now gives to the old question too, where that is not the old answer."""
+        if self.answer is None or prompts.abstains(self.answer.text) or agree(self.answer.text, self.item.answer):
+            return []
+        return [new for new in self._newer if agree(new.answer, self.answer.text)]
+
+    def is_told_anew(self, min_confidence: float) -> bool:
+        """Tell whether the new piece answers the old question otherwise: by the same question with another answer, or as the teacher is sure."""
+        if any(same_question(new.question, self.item.question) and not agree(new.answer, self.item.answer) for new in self._newer):
+            return True
+        return self.answer is not None and self.answer.confidence >= min_confidence and bool(self._sources)
+
+    def replacement(self) -> tuple[Candidate, Taught, str] | None:
+        """Return the old question with its new answer; None where the teacher does not give that, or the question had none."""
+        sources = self._sources
+        if self.answer is None or not sources or self.item.kind == NEGATIVE:
+            return None
+        return replace(self.candidate, turn_seq=sources[0].turn_seq), self.answer, self.item.kind
+
+
+class Study:
+    """Writes the study sets of many users side by side."""
+
+    def __init__(self, teacher: Teacher, settings: StudySettings, *, seed: int) -> None:
+        self._settings = settings
+        self._seed = seed
+        self._teacher = teacher
+        self._sweep = Sweep(self._teacher, settings)
+
+    def write(self, requests: Sequence[StudyRequest], *, progress: Progress | None = None) -> list[StudySet]:
+        """Return one study set per request; the pieces of a user are studied oldest first.
+
+        Args:
+            requests: one for each user.
+            progress: told of "study" after each round of questions and each further stage of a piece; what it raises ends the study.
+        """
+        desks = [_Desk(request, list(request.earlier)) for request in requests]
+        pieces = max((len(request.pieces) for request in requests), default=0)
+        stages = self._settings.max_rounds + 2  # of each piece: the rounds of a sweep, refresh, negatives
+
+        def done(turn: int, stage: int) -> None:
+            if progress is not None:
+                progress("study", turn * stages + stage, pieces * stages)
+
+        for turn in range(pieces):
+            active = [index for index, request in enumerate(requests) if turn < len(request.pieces)]
+            for index, swept in self._sweep.over({index: requests[index].pieces[turn] for index in active}, partial(done, turn)).items():
+                desks[index].swept.append(swept)
+                known = {item.question for item in desks[index].new}
+                desks[index].new += [item for item in swept.items if item.question not in known]
+            self._refresh(desks, active, turn)
+            done(turn, stages - 1)
+            self._negatives(desks, active, turn)
+            done(turn, stages)
+        return [self._finish(desk) for desk in desks]
+
+    def empty(self) -> StudySet:
+        """Return a study set without items, for objectives that learn from the text itself."""
+        return StudySet((), frozenset(), Coverage(0, 0, 0, 0, 0))
+
+    def _refresh(self, desks: list[_Desk], active: list[int], turn: int) -> None:
+        """Ask earlier items again with the new piece in context; replace what is answered differently, retire negatives now answered."""
+        asked = [
+            _Again(desks[index], item, Candidate(index, desks[index].request.pieces[turn], item.turn_seq, item.question, item.answer))
+            for index in active
+            for item in desks[index].live
+            if item.to_seq < desks[index].request.pieces[turn].from_seq
+        ]
+        for again, answer in zip(asked, self._teacher.teach([again.candidate for again in asked]), strict=True):
+            again.answer = answer
+        changed = {again.fact for again in asked if again.is_told_anew(self._settings.min_confidence)}
+        replaced = [again for again in asked if again.fact in changed]
+        for again in replaced:
+            again.desk.retired.add(again.item.item_id)
+        rewritten = [(again, entry) for again in replaced if (entry := again.replacement()) is not None]
+        for (again, _), made in zip(rewritten, self._teacher.items([entry for _, entry in rewritten]), strict=True):
+            desk = again.desk
+            if made is None:
+                desk.dropped += 1
+            elif made.question not in {new.question for new in desk.new if new.item_id not in desk.retired}:
+                desk.new.append(made)
+
+    def _negatives(self, desks: list[_Desk], active: list[int], turn: int) -> None:
+        """Sample questions the piece leaves open; keep those that no piece at hand and no memory answers."""
+        count = self._settings.negatives_per_piece
+        requests = [
+            Request(desks[index].request.pieces[turn], prompts.ask_untold(), f"untold {sample}") for index in active for sample in range(count)
+        ]  # fmt: skip
+        # the answer is always the same, so questions may be as diverse as the backbone writes them
+        texts = self._teacher.sample(requests, temperature=max(1.0, self._settings.temperature))
+        candidates = []
+        for number, index in enumerate(active):
+            piece, known = desks[index].request.pieces[turn], {item.question for item in desks[index].live}
+            for text in texts[number * count : (number + 1) * count]:
+                written = prompts.written(text)
+                if written is not None and written.question not in known:
+                    known.add(written.question)
+                    candidates.append(Candidate(index, piece, piece.to_seq, written.question, written.answer))
+        answers = self._teacher.teach(candidates)
+        still_open = [(c, a) for c, a in zip(candidates, answers, strict=True) if a is not None and prompts.abstains(a.text)]
+        for other in range(turn):
+            again = self._teacher.answer([[*desks[c.owner].request.pieces[other].messages, *question(c.question)] for c, _ in still_open])
+            still_open = [pair for pair, a in zip(still_open, again, strict=True) if a is None or prompts.abstains(a.text)]
+        still_open = self._unknown_to_memory(desks, still_open)
+        for (candidate, _), item in zip(still_open, self._teacher.items([(c, a, NEGATIVE) for c, a in still_open]), strict=True):
+            if item is None:
+                desks[candidate.owner].dropped += 1
+            else:
+                desks[candidate.owner].new.append(item)
+
+    def _unknown_to_memory(self, desks: list[_Desk], pairs: list[tuple[Candidate, Taught]]) -> list[tuple[Candidate, Taught]]:
+        """Leave out negatives that an earlier session told: the memory answers as an earlier item does, and that item's exchange answers them.
+
+        What the memory merely invents, even with an answer it learnt for something else, stays: those are the negatives it needs most.
+        """
+        asked = [candidate for candidate, _ in pairs if desks[candidate.owner].request.memory is not None]
+        if not asked:
+            return pairs
+        memories = [desks[candidate.owner].request.memory for candidate in asked]
+        recalled = self._teacher.answer([question(candidate.question) for candidate in asked], memories=memories)
+        sources = [
+            (candidate, item)
+            for candidate, answer in zip(asked, recalled, strict=True)
+            if answer is not None
+            for item in [item for item in desks[candidate.owner].earlier if item.kind != NEGATIVE and agree(answer.text, item.answer)][:1]
+        ]
+        told = self._teacher.answer([[*exchange(item.question, item.answer), *question(candidate.question)] for candidate, item in sources])
+        known = {
+            (candidate.owner, candidate.question)
+            for (candidate, item), answer in zip(sources, told, strict=True)
+            if answer is not None and agree(answer.text, item.answer)
+        }
+        return [pair for pair in pairs if (pair[0].owner, pair[0].question) not in known]
+
+    def _finish(self, desk: _Desk) -> StudySet:
+        """Hold out one wording of some turns as probes, and add up the figures."""
+        new = [item for item in desk.new if item.item_id not in desk.retired]
+        rng = Random(f"{self._seed}:probes:{[item.question for item in new]}")
+        probes = set()
+        for turn_seq in sorted({item.turn_seq for item in new if item.kind == QUESTION}):
+            wordings = [item for item in new if item.turn_seq == turn_seq and item.kind == QUESTION]
+            if len(wordings) >= 3 and rng.random() < self._settings.probe_share:
+                probes.add(rng.choice(wordings).item_id)
+        items = tuple(replace(item, kind=PROBE) if item.item_id in probes else item for item in new)
+        retired = frozenset(desk.retired & {item.item_id for item in desk.request.earlier})
+        return StudySet(items, retired, _coverage(desk))
+
+
+def _coverage(desk: _Desk) -> Coverage:
+    """Add up what the sweeps found."""
+    return Coverage(
+        turns=sum(quote.is_learnt for piece in desk.request.pieces for quote in piece.quotes),
+        carrying=sum(len(swept.carrying) for swept in desk.swept),
+        covered=sum(len(swept.covered & swept.carrying) for swept in desk.swept),
+        nothing=sum(swept.nothing for swept in desk.swept),
+        sampled=sum(swept.sampled for swept in desk.swept),
+        dropped=desk.dropped + sum(swept.dropped for swept in desk.swept),
+    )

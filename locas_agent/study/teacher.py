@@ -1,0 +1,165 @@
+"""The backbone as a teacher: it writes questions about a piece and answers them with the piece before it. Knows no user, no store and no training.
+
+It holds no memory of its own, and takes one only to say what that memory answers already.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from locas_agent.config import StudySettings
+from locas_agent.conversation.messages import Message, question
+from locas_agent.inference import Engine
+from locas_agent.inference.generation import Generation, TopK
+from locas_agent.memory import LocasMemory, MemoryBatch
+from locas_agent.study.chunking import Piece
+from locas_agent.study.codec import can_be_kept
+from locas_agent.study.items import Item
+from locas_storage import new_item_id
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One text to be sampled: what the backbone is asked after a piece, and a name of its place, unique within the piece, that seeds it."""
+
+    piece: Piece
+    prompt: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A question that may become an item: whose it is (a number of the caller's), its piece, the turn asked about, and the answer written with it."""
+
+    owner: int
+    piece: Piece
+    turn_seq: int
+    question: str
+    written: str
+
+    @property
+    def prompt(self) -> list[Message]:
+        """The question behind its piece."""
+        return [*self.piece.messages, *question(self.question)]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that ended in time, and the probability of its least likely token."""
+
+    ids: tuple[int, ...]
+    text: str
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Taught(Answer):
+    """An answer with the head of the distribution before each of its tokens and before its end."""
+
+    teacher: TopK
+
+
+class Teacher:
+    """Samples, answers and marks for many users side by side."""
+
+    def __init__(self, engine: Engine, settings: StudySettings, *, seed: int) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._seed = seed
+
+    def sample(self, requests: Sequence[Request], *, temperature: float) -> list[str]:
+        """Sample one text per request, each from a random stream of its own; an empty one where the piece leaves no room."""
+        prompts = [[*request.piece.messages, *question(request.prompt)] for request in requests]
+        streams = [self._stream(request) for request in requests]
+        generations = self._generate(prompts, self._settings.max_question_tokens, temperature=temperature, streams=streams)
+        return [self._engine.backbone.decode(generation.ids) if generation else "" for generation in generations]
+
+    def answer(self, prompts: Sequence[list[Message]], *, memories: Sequence[LocasMemory | None] | None = None) -> list[Answer | None]:
+        """Answer greedily, each prompt with its memory if any are given; None where an answer did not end in time."""
+        generations = self._generate(prompts, self._settings.max_answer_tokens, memories=memories)
+        return [self._answer(generation) if generation is not None and self._is_answer(generation) else None for generation in generations]
+
+    def teach(self, candidates: Sequence[Candidate]) -> list[Taught | None]:
+        """Answer each candidate with its piece in context, and keep the distribution over the answer: what `items` is made from."""
+        prompts = [candidate.prompt for candidate in candidates]
+        generations = self._generate(prompts, self._settings.max_answer_tokens, top_k=self._settings.teacher_top_k)
+        taught: list[Taught | None] = []
+        for generation in generations:
+            if generation is None or generation.heads is None or not self._is_answer(generation):
+                taught.append(None)
+            else:
+                answer = self._answer(generation)
+                taught.append(Taught(answer.ids, answer.text, answer.confidence, generation.heads))
+        return taught
+
+    def items(self, taught: Sequence[tuple[Candidate, Taught, str]]) -> list[Item | None]:
+        """Make items of candidates, their answers and their kinds; None where no store would take what the backbone wrote."""
+        end = self._engine.backbone.end_id
+        made = [
+            Item(new_item_id(), kind, c.piece.from_seq, c.piece.to_seq, c.turn_seq, c.question, answer.text, (*answer.ids, end), answer.teacher)
+            for c, answer, kind in taught
+        ]
+        return [item if can_be_kept(item) else None for item in made]
+
+    def _answer(self, generation: Generation) -> Answer:
+        return Answer(generation.ids, self._engine.backbone.decode(generation.ids).strip(), math.exp(min(generation.logprobs)))
+
+    def _is_answer(self, generation: Generation) -> bool:
+        """Tell whether an answer ended in time and is text: a memory would learn to write the noise in it."""
+        return generation.stopped and bool(generation.ids) and self._engine.backbone.is_text(generation.ids)
+
+    def _stream(self, request: Request) -> int:
+        """Seed a text by what its piece says and by its place: it depends neither on who else studies nor on turns forgotten since.
+
+        Seeded by the place alone, every piece would be asked nearly the same: 128 samples over four sessions left 30 to 41 different negatives.
+        """
+        said = hashlib.sha256(f"{self._seed} {request.place} {request.piece.messages}".encode()).digest()
+        return int.from_bytes(said[:6])
+
+    def _generate(
+        self,
+        prompts: Sequence[list[Message]],
+        length: int,
+        *,
+        memories: Sequence[LocasMemory | None] | None = None,
+        temperature: float = 0.0,
+        streams: Sequence[int] | None = None,
+        top_k: int = 0,
+    ) -> list[Generation | None]:
+        """Run the prompts that fit into the context; None for the others."""
+        backbone = self._engine.backbone
+        tokens_of: dict[tuple[tuple[str, str], ...], list[int]] = {}  # most prompts are sampled several times, and templates are slow
+        keys = [_said(prompt) for prompt in prompts]
+        for said, prompt in zip(keys, prompts, strict=True):
+            if said not in tokens_of:
+                tokens_of[said] = backbone.encode_chat(prompt)
+        encoded = [tokens_of[said] for said in keys]
+        fitting = [at for at, tokens in enumerate(encoded) if len(tokens) + length <= backbone.context_tokens]
+        groups = _by_beginning(prompts)
+        found = self._engine.generate(
+            [encoded[at] for at in fitting],
+            groups=[groups[at] for at in fitting] if memories is None else None,
+            memory=MemoryBatch.of([memories[at] for at in fitting], backbone) if memories is not None and fitting else None,
+            max_new_tokens=length, temperature=temperature, seed=0 if streams is None else [streams[at] for at in fitting], top_k=top_k,
+        )  # fmt: skip
+        result: list[Generation | None] = [None] * len(prompts)
+        for at, generation in zip(fitting, found, strict=True):
+            result[at] = generation
+        return result
+
+
+def _is_answer(generation: Generation) -> bool:
+    return generation.stopped and bool(generation.ids)
+
+
+def _said(messages: Sequence[Message]) -> tuple[tuple[str, str], ...]:
+    return tuple((message["role"], message["content"]) for message in messages)
+
+
+def _by_beginning(prompts: Sequence[list[Message]]) -> list[int]:
+    """Number the prompts by what stands before their last message: the piece, which is then run once."""
+    seen: dict[tuple[tuple[str, str], ...], int] = {}
+    return [seen.setdefault(_said(prompt[:-1]), len(seen)) for prompt in prompts]

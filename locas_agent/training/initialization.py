@@ -1,0 +1,205 @@
+"""The first rows of a memory: backbone neurons ranked by activation and cloned, or random ones; and the output scale.
+
+Knows nothing of users, stores or training: token ids in, memories out.
+
+Shapes: L layers (of the backbone, or its topmost that carry the memory),
+B input rows, T tokens, D hidden size, W width, N neurons of the backbone's FFN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from locas_agent.backbone import Backbone
+from locas_agent.errors import ConfigurationError
+from locas_agent.inference import Engine
+from locas_agent.inference.batching import micro_batches, pad
+from locas_agent.inference.engine import MAX_BATCH_TOKENS
+from locas_agent.memory import LocasMemory
+from locas_agent.memory.slab import DOWN, GATE, INITIALIZATIONS, UP
+
+Method = Literal["highest", "lowest", "random", "random_index"]
+ScaleRule = Literal["width", "sqrt", "none"]
+SCALE_RULES = ("width", "sqrt", "none")
+
+_SMALLEST_NORM = 1e-12
+"""A neuron whose weights are all zero stays zero instead of becoming not-a-number."""
+
+
+def initialize(
+    engine_or_backbone: Engine | Backbone,
+    input_ids: Sequence[Sequence[int]],
+    *,
+    width: int,
+    layers: int | None = None,
+    method: Method = "highest",
+    scale_rule: ScaleRule = "width",
+    seed: int = 0,
+) -> LocasMemory:
+    """Make the first memory of one user. It changes no logit, since its down rows are zero.
+
+    Args:
+        engine_or_backbone: whose neurons are ranked and cloned; runs bare.
+        input_ids: token sequences of the user's text; only "highest" and "lowest" read them. They decide which
+            neurons are cloned, so erasing the text means erasing gate rows, up rows and indices too.
+        width: slots per layer, 1..N.
+        layers: how many of the topmost layers carry the memory; None means all.
+        method: clone the neurons of highest or lowest mean |activation|, neurons drawn at random, or take Gaussian
+            rows.
+        scale_rule: tau is the mean norm of the backbone's output vectors divided by width ("width", the paper's), by
+            its root ("sqrt"), or undivided ("none").
+        seed: of the two random methods.
+
+    Returns:
+        A memory on the backbone's device; gate and up rows have norm 1.
+
+    Raises:
+        ConfigurationError: a width beyond the backbone's FFN, an unknown name, or no token to rank by.
+
+    Source: arXiv 2602.05085, activation-guided cloning; scale rules "sqrt" and "none" are ours, see docs/decisions.md.
+    """
+    return initialize_many(engine_or_backbone, [input_ids], width=width, layers=layers, method=method, scale_rule=scale_rule, seed=seed)[0]
+
+
+def initialize_many(
+    engine_or_backbone: Engine | Backbone,
+    inputs: Sequence[Sequence[Sequence[int]]],
+    *,
+    width: int,
+    layers: int | None = None,
+    method: Method = "highest",
+    scale_rule: ScaleRule = "width",
+    seed: int = 0,
+    max_batch_tokens: int = MAX_BATCH_TOKENS,
+) -> list[LocasMemory]:
+    """Make the first memories of many users; each equals what `initialize` makes for that user alone.
+
+    Args:
+        engine_or_backbone: whose neurons are ranked and cloned.
+        inputs: per user the token sequences of the user's text.
+        width: slots per layer, 1..N.
+        layers: as in `initialize`.
+        method: as in `initialize`.
+        scale_rule: as in `initialize`.
+        seed: of the two random methods, the same for every user.
+        max_batch_tokens: budget of one micro-batch of the ranking forward.
+
+    Returns:
+        One memory per user.
+
+    Raises:
+        ConfigurationError: as in `initialize`.
+    """
+    backbone = engine_or_backbone.backbone if isinstance(engine_or_backbone, Engine) else engine_or_backbone
+    _check(backbone, width, method, scale_rule)
+    layers = backbone.n_layers if layers is None else layers
+    if not 1 <= layers <= backbone.n_layers:
+        raise ConfigurationError(f"a memory stands beside 1..{backbone.n_layers} layers of {backbone.name!r}, got {layers}")
+    chosen: list[list[Tensor]] | list[list[Tensor] | None]
+    if method in ("highest", "lowest"):
+        activations = mean_activations(backbone, inputs, max_batch_tokens=max_batch_tokens)
+        chosen = [[_ranked(alpha, width, method) for alpha in user] for user in activations]
+    else:
+        chosen = [_drawn(backbone, width, seed) if method == "random_index" else None for _ in inputs]
+    scale = output_scale(backbone, width=width, rule=scale_rule)
+    return [_build(backbone, indices, scale, width, layers, method, seed) for indices in chosen]
+
+
+def output_scale(backbone: Backbone, *, width: int, rule: ScaleRule = "width") -> Tensor:
+    """The constant tau of each layer.
+
+    Args:
+        backbone: its output vectors set the size.
+        width: slots per layer.
+        rule: "width", "sqrt" or "none".
+
+    Returns:
+        Shape (L,), fp32, on the backbone's device.
+    """
+    divisor = {"width": float(width), "sqrt": math.sqrt(width), "none": 1.0}[rule]
+    return (backbone.output_norms / divisor).to(backbone.device)
+
+
+@torch.inference_mode()
+def mean_activations(
+    backbone: Backbone, inputs: Sequence[Sequence[Sequence[int]]], *, max_batch_tokens: int = MAX_BATCH_TOKENS
+) -> list[list[Tensor]]:
+    """Importance of every neuron: alpha_j, the mean over a user's tokens of |act(gate A) * (up A)|.
+
+    Args:
+        backbone: runs bare.
+        inputs: per user token sequences; empty ones are skipped.
+        max_batch_tokens: budget of one micro-batch.
+
+    Returns:
+        Per user and layer a vector of shape (N,), float64, on the CPU.
+
+    Raises:
+        ConfigurationError: a user has no token at all.
+    """
+    sequences = [(user, sequence) for user, texts in enumerate(inputs) for sequence in texts if len(sequence) > 0]
+    counts = [sum(len(sequence) for sequence in texts) for texts in inputs]
+    if 0 in counts:
+        raise ConfigurationError(f"user {counts.index(0)} of {len(counts)} has no token to rank neurons by; use method='random'")
+    sums = [[torch.zeros(site.n_neurons, dtype=torch.float64) for site in backbone.sites] for _ in inputs]
+    engine = Engine(backbone)
+    for rows in micro_batches([len(sequence) for _, sequence in sequences], max_batch_tokens):
+        ids, mask = pad([sequences[row][1] for row in rows], backbone.pad_id, left=False)
+        users = [sequences[row][0] for row in rows]
+        tokens = mask.to(backbone.device, torch.float32)[:, None]  # (B, 1, T)
+
+        def add(layer: int, intermediate: Tensor, users: list[int] = users, tokens: Tensor = tokens) -> None:
+            totals = torch.bmm(tokens, intermediate.float().abs())[:, 0].double().cpu()  # (B, N)
+            for user, total in zip(users, totals, strict=True):
+                sums[user][layer] += total
+
+        engine.observe(ids, mask, add)
+    return [[total / count for total in user] for user, count in zip(sums, counts, strict=True)]
+
+
+def _check(backbone: Backbone, width: int, method: str, scale_rule: str) -> None:
+    if method not in INITIALIZATIONS:
+        raise ConfigurationError(f"initialization is one of {', '.join(INITIALIZATIONS)}, got {method!r}")
+    if scale_rule not in SCALE_RULES:
+        raise ConfigurationError(f"the scale rule is one of {', '.join(SCALE_RULES)}, got {scale_rule!r}")
+    if not 1 <= width <= backbone.ffn_width:
+        raise ConfigurationError(f"width is 1..{backbone.ffn_width} on {backbone.name!r}, got {width}")
+
+
+def _ranked(alpha: Tensor, width: int, method: Method) -> Tensor:
+    """Indices of the W neurons of highest or lowest importance, shape (W,); ties go to the lower index."""
+    return torch.argsort(alpha, descending=method == "highest", stable=True)[:width]
+
+
+def _drawn(backbone: Backbone, width: int, seed: int) -> list[Tensor]:
+    """Indices of W different neurons per layer, drawn without looking at any text."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randperm(site.n_neurons, generator=generator)[:width] for site in backbone.sites]
+
+
+def _build(backbone: Backbone, indices: list[Tensor] | None, scale: Tensor, width: int, layers: int, method: Method, seed: int) -> LocasMemory:
+    """Assemble one memory from neuron indices, or from Gaussian rows where there are none."""
+    slab = torch.zeros(layers, 3, width, backbone.hidden_size)  # down rows stay zero
+    if indices is None:
+        generator = torch.Generator().manual_seed(seed)
+        slab[:, :DOWN] = torch.randn(slab[:, :DOWN].shape, generator=generator)
+        neurons = torch.full((layers, width), -1, dtype=torch.int64)
+    else:
+        neurons = torch.stack(indices[-layers:])  # (L, W)
+        for layer, (site, chosen) in enumerate(zip(backbone.sites[-layers:], indices[-layers:], strict=True)):
+            at = chosen.to(backbone.device)
+            slab[layer, GATE] = site.gate_rows()[at].float().cpu()
+            slab[layer, UP] = site.up_rows()[at].float().cpu()
+    slab /= torch.linalg.vector_norm(slab, dim=-1, keepdim=True).clamp_min(_SMALLEST_NORM)
+    return LocasMemory(
+        slab=slab.to(backbone.device),
+        scale=scale[-layers:].clone(),
+        neuron_indices=neurons.to(backbone.device),
+        fingerprint=backbone.fingerprint,
+        initialization=method,
+    )

@@ -1,0 +1,62 @@
+"""Neutral text: what a memory must leave alone. Knows no user and no training.
+
+The file `neutral.jsonl` ships with the package: small dialogues with facts that are asked while they stand in the context, general
+questions, small talk and prose. Even lines are anchors, seen in training; odd lines are only for measuring drift in the admission gate.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from locas_agent.backbone import Backbone
+from locas_agent.conversation.messages import Message
+from locas_agent.inference import Engine
+from locas_agent.training.examples import Example, with_teacher
+
+
+@dataclass(frozen=True, eq=False)
+class NeutralText:
+    """Neutral text on one backbone.
+
+    Attributes:
+        anchors: rows with the bare backbone as teacher, for training.
+        held_out: the same from the other half of the file, for measuring.
+        windows: short small talk, to stand before a question as a running conversation would.
+    """
+
+    anchors: tuple[Example, ...]
+    held_out: tuple[Example, ...]
+    windows: tuple[tuple[Message, ...], ...]
+
+
+@cache
+def _lines() -> tuple[dict[str, Any], ...]:
+    text = files("locas_agent.training").joinpath("neutral.jsonl").read_text(encoding="utf-8")
+    return tuple(json.loads(line) for line in text.splitlines())
+
+
+def load_neutral(engine: Engine, *, max_tokens: int, top_k: int) -> NeutralText:
+    """Encode the shipped text and compute the bare backbone's distributions over it, once per backbone."""
+    lines = _lines()
+    rows = [_encode(engine.backbone, line)[:max_tokens] for line in lines]
+    examples = bare_examples(engine, rows, top_k=top_k)
+    windows = tuple(tuple(line["messages"]) for line in lines if line.get("kind") == "window")
+    return NeutralText(tuple(examples[0::2]), tuple(examples[1::2]), windows)
+
+
+def bare_examples(engine: Engine, rows: Sequence[Sequence[int]], *, top_k: int) -> list[Example]:
+    """Return rows of tokens as examples whose teacher is the bare backbone on the same row."""
+    rows = [row for row in rows if len(row) >= 2]
+    first = [row[:1] for row in rows]
+    return with_teacher(engine, first, [row[1:] for row in rows], top_k=top_k, student_prompts=first)
+
+
+def _encode(backbone: Backbone, line: dict[str, Any]) -> list[int]:
+    if "text" in line:
+        return backbone.encode(line["text"])
+    return backbone.encode_chat(line["messages"], generation_prompt=False)

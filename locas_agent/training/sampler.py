@@ -1,0 +1,266 @@
+"""What one step of training looks at: a user's items, new and rehearsed and never answered, behind windows and bare, and neutral text.
+
+Knows the backbone's tokens and teacher; no memory, no optimiser, no store. Memories and the LoRA peer are taught from the same curriculum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+
+import torch
+
+from locas_agent.backbone import Backbone
+from locas_agent.config import LocasConfig, TrainingSettings
+from locas_agent.conversation.messages import Message, exchange, question
+from locas_agent.errors import ConfigurationError
+from locas_agent.inference import Engine
+from locas_agent.inference.generation import TopK
+from locas_agent.memory import LocasMemory
+from locas_agent.study.chunking import Piece
+from locas_agent.study.items import NEGATIVE, PROBE, Item
+from locas_agent.training.examples import Example, with_teacher
+from locas_agent.training.neutral import NeutralText
+
+TEMPLATE_TOKENS = 5
+"""Tokens at both ends of a prompt that question noise leaves alone: the chat template's."""
+OWN_WINDOWS, OTHERS_WINDOWS = 12, 6
+"""Runs of the user's own turns, and of other people's, that stand before questions in one consolidation."""
+ASKED_BEHIND = 3
+"""Questions asked one after the other behind one window."""
+UNANSWERED_BEHIND = 0.25
+"""Share of the questions behind a window that are never answered."""
+REHEARSED = 128
+"""Earlier items that one consolidation rehearses at most, and questions never answered, drawn anew each time."""
+VARIANTS = 4
+"""Ways in which a new question is put, each with other tokens left out; one that is only kept in mind is put in one. A finite number, so that what
+does not depend on the memory is computed once for each."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """What one user's memory is to learn.
+
+    Attributes:
+        new: items of this consolidation, probes among them.
+        earlier: items of former consolidations that still hold, to be rehearsed.
+        pieces: the raw overflow.
+        memory: the former memory; None starts a new one.
+    """
+
+    new: tuple[Item, ...]
+    earlier: tuple[Item, ...]
+    pieces: tuple[Piece, ...]
+    memory: LocasMemory | None
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """One user's rows of one step.
+
+    Attributes:
+        bare: items asked without anything before them; the same number in every draw.
+        behind: one row of items asked behind a window, as in a running conversation; none where the settings ask for none.
+        anchors: one row of neutral text.
+    """
+
+    bare: list[Example]
+    behind: list[Example]
+    anchors: list[Example]
+
+    def weighted(self, settings: TrainingSettings) -> tuple[tuple[list[Example], float], ...]:
+        """Return each kind of rows with its weight in the loss; a kind may be empty."""
+        return (self.bare, 1.0), (self.behind, settings.window_weight), (self.anchors, settings.anchor_weight)
+
+    @property
+    def examples(self) -> list[Example]:
+        """All rows."""
+        return [*self.bare, *self.behind, *self.anchors]
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of all rows."""
+        return sum(example.n_tokens for example in self.examples)
+
+
+class Curriculum:
+    """Turns lessons into endless streams of draws."""
+
+    def __init__(self, engine: Engine, config: LocasConfig, neutral: NeutralText) -> None:
+        self._engine = engine
+        self._backbone = engine.backbone
+        self._config = config
+        self._neutral = neutral
+
+    def stream(self, lesson: Lesson) -> Stream:
+        """Return the draws of one lesson. They follow from the lesson and the seed alone, whoever is taught beside it.
+
+        Raises:
+            ConfigurationError: the lesson holds nothing to learn from.
+        """
+        settings = self._config.training
+        if settings.objective == "self_study":
+            fresh = self._questions(item for item in lesson.new if item.kind not in (PROBE, NEGATIVE))
+            negative = self._questions(item for item in (*lesson.new, *lesson.earlier) if item.kind == NEGATIVE)
+            if settings.ntp_weight:
+                fresh += self._text_examples(lesson.pieces, "ntp", settings.ntp_weight)
+        else:
+            fresh, negative = [], []
+            if settings.objective in ("ntp", "mix"):
+                fresh += self._text_examples(lesson.pieces, "ntp", 1.0)
+            if settings.objective in ("sd", "mix"):
+                fresh += self._text_examples(lesson.pieces, "sd", settings.sd_weight if settings.objective == "mix" else 1.0)
+        rehearsed = self._questions(item for item in lesson.earlier if item.kind not in (PROBE, NEGATIVE))
+        if not fresh and not rehearsed:
+            raise ConfigurationError("a lesson needs something to learn from, got no study item and no text: study the overflow first")
+        rng = Random(f"{settings.seed}:order")
+        behind = self._behind(lesson, rng) if settings.objective == "self_study" else []
+        noisy = [self._noisy(example, rng) for example in fresh for _ in range(VARIANTS)]
+        once = [[self._noisy(example, rng) for example in _some(examples, rng)] for examples in (rehearsed, negative)]
+        fresh_cycle, rehearsed_cycle, negative_cycle, behind_cycle, anchors = (
+            _Cycle(examples, rng) for examples in (noisy, *once, behind, self._neutral.anchors)
+        )
+        return Stream(settings, fresh_cycle, rehearsed_cycle, negative_cycle, behind_cycle, anchors, rng)
+
+    def _questions(self, items: Iterable[Item]) -> list[Example]:
+        return [question_example(self._backbone, item) for item in items]
+
+    def _noisy(self, example: Example, rng: Random) -> Example:
+        """Leave out some tokens of the question; what the chat template puts around it stays."""
+        noise = self._config.training.question_noise
+        if not noise or len(example.prompt) <= 2 * TEMPLATE_TOKENS:
+            return example
+        middle = [token for token in example.prompt[TEMPLATE_TOKENS:-TEMPLATE_TOKENS] if rng.random() >= noise]
+        return replace(example, prompt=(*example.prompt[:TEMPLATE_TOKENS], *middle, *example.prompt[-TEMPLATE_TOKENS:]))
+
+    def _behind(self, lesson: Lesson, rng: Random) -> list[Example]:
+        """Put some questions, one after the other, behind each window: mostly such that are answered, now and then one that never is."""
+        items = [item for item in (*lesson.new, *lesson.earlier) if item.kind != PROBE]
+        answered, negative = [item for item in items if item.kind != NEGATIVE], [item for item in items if item.kind == NEGATIVE]
+        examples = []
+        for window in self._windows(lesson.pieces, rng):
+            asked = [rng.choice(negative if negative and rng.random() < UNANSWERED_BEHIND else answered) for _ in range(ASKED_BEHIND)]
+            examples.append(_conversation(self._backbone, window, asked))
+        return examples
+
+    def _windows(self, pieces: Sequence[Piece], rng: Random) -> list[list[int]]:
+        """Encode what may stand before a question: turns of other people, and runs of the user's own turns."""
+        limit = self._config.training.window_tokens
+        if not limit:
+            return []
+        spoken = [piece.messages[1:] for piece in pieces if len(piece.messages) > 1]
+        runs = [list(window) for window in rng.sample(self._neutral.windows, min(OTHERS_WINDOWS, len(self._neutral.windows)))]
+        for _ in range(OWN_WINDOWS if spoken else 0):
+            turns = rng.choice(spoken)
+            runs.append(list(turns[rng.randrange(len(turns)) :]))
+        return [encoded for run in runs if (encoded := self._fitting(run, limit))]
+
+    def _fitting(self, run: list[Message], limit: int) -> list[int]:
+        """Encode as many turns from the start of a run as the limit takes."""
+        for end in range(len(run), 0, -1):
+            encoded = self._backbone.encode_chat(run[:end], generation_prompt=False)
+            if len(encoded) <= limit:
+                return encoded
+        return []
+
+    def _text_examples(self, pieces: Sequence[Piece], objective: str, weight: float) -> list[Example]:
+        """Return the turns of the pieces as examples: `ntp` without a teacher, `sd` with the whole piece before the teacher."""
+        examples = []
+        for piece in pieces:
+            turns = [self._backbone.encode_chat([message], generation_prompt=False) for message in piece.told]
+            turns = [turn for turn in turns if len(turn) >= 2]
+            if objective == "ntp":
+                examples += [Example(tuple(turn[:1]), tuple(turn[1:]), None, weight) for turn in turns]
+            elif turns:
+                context = self._backbone.encode_chat(piece.messages, generation_prompt=False)
+                made = with_teacher(
+                    self._engine, [[*context, turn[0]] for turn in turns], [turn[1:] for turn in turns],
+                    top_k=self._config.study.teacher_top_k, student_prompts=[turn[:1] for turn in turns],
+                )  # fmt: skip
+                examples += [replace(example, weight=weight) for example in made]
+        return examples
+
+
+class Stream:
+    """Endless, evenly covering draws of one lesson."""
+
+    def __init__(
+        self, settings: TrainingSettings, fresh: _Cycle, rehearsed: _Cycle, negative: _Cycle, behind: _Cycle, anchors: _Cycle, rng: Random
+    ) -> None:
+        self._settings = settings
+        self._fresh, self._rehearsed, self._negative, self._behind, self._anchors = fresh, rehearsed, negative, behind, anchors
+        self._rng = rng
+
+    @property
+    def examples(self) -> list[Example]:
+        """Everything that may be drawn."""
+        cycles = (self._fresh, self._rehearsed, self._negative, self._behind, self._anchors)
+        return [example for cycle in cycles for example in cycle.elements]
+
+    def draw(self) -> Draw:
+        """Return the rows of the next step."""
+        bare = [self._item() for _ in range(self._settings.items_per_step)]
+        behind = [self._behind.take()] if self._behind.elements and self._settings.window_weight else []
+        anchors = [self._anchors.take()] if self._anchors.elements and self._settings.anchor_weight else []
+        return Draw(bare, behind, anchors)
+
+    def _item(self) -> Example:
+        settings, kind = self._settings, self._rng.random()
+        if kind < settings.negative_share and self._negative.elements:
+            return self._negative.take()
+        if self._rehearsed.elements and (not self._fresh.elements or kind < settings.negative_share + settings.rehearsal_share):
+            return self._rehearsed.take()
+        return self._fresh.take()
+
+
+class _Cycle:
+    """Walks through a list again and again, shuffled anew each time, so that every element comes equally often."""
+
+    def __init__(self, elements: Sequence[Example], rng: Random) -> None:
+        self.elements = list(elements)
+        self._rng = rng
+        self._queue: list[Example] = []
+
+    def take(self) -> Example:
+        if not self._queue:
+            self._queue = self._rng.sample(self.elements, len(self.elements))
+        return self._queue.pop()
+
+
+def question_example(backbone: Backbone, item: Item) -> Example:
+    """Return a study item as it is trained and measured: the question alone in front, the teacher's answer to be given."""
+    return Example(tuple(backbone.encode_chat(question(item.question))), item.answer_ids, item.teacher)
+
+
+def _some(examples: list[Example], rng: Random) -> list[Example]:
+    """Take all of a short list and a sample of a long one, so that a consolidation does not cost more with every session of the past."""
+    return examples if len(examples) <= REHEARSED else rng.sample(examples, REHEARSED)
+
+
+def _conversation(backbone: Backbone, window: Sequence[int], items: Sequence[Item]) -> Example:
+    """Return one row: a window, then each item asked and answered as in a running conversation; only the answers are scored."""
+    prompt, target, scored = list(window), list[int](), list[int]()
+    for item in items:
+        asked = _without_start(backbone, backbone.encode_chat(question(item.question)))
+        after = backbone.encode_chat(exchange(item.question, item.answer), generation_prompt=False)
+        closing = _without_start(backbone, after)[len(asked) + len(item.answer_ids) :]  # what the template puts behind an answer
+        if target:
+            target += asked
+        else:
+            prompt += asked
+        scored += range(len(target), len(target) + len(item.answer_ids))
+        target += [*item.answer_ids, *closing]
+    ids, logprobs = (torch.cat([getattr(item.teacher, name) for item in items]) for name in ("ids", "logprobs"))
+    return Example(tuple(prompt), tuple(target[: scored[-1] + 1]), TopK(ids, logprobs), 1.0, tuple(scored))
+
+
+def _without_start(backbone: Backbone, ids: list[int]) -> list[int]:
+    """Leave out the beginning-of-text token, which stands only once in a conversation."""
+    start = backbone.tokenizer.bos_token_id
+    return ids[1:] if start is not None and ids[:1] == [start] else ids
+
+
+def rate_factor(step: int, falls_from: int, falling_steps: int) -> float:
+    """Return the learning rate of a step as a share of its peak: four steps of warm-up, the peak, then a straight fall to a fiftieth."""
+    return min(1.0, (step + 1) / 4) * min(1.0, max(0.02, 1 - (step + 1 - falls_from) / falling_steps))

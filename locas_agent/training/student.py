@@ -1,0 +1,236 @@
+"""The student: the backbone with one memory per user, on examples without the text they came from. Knows no optimiser, no user and no store.
+
+Two ways to the same numbers: a whole forward for memories beside several layers, and the readout for those beside the last layer only.
+
+Shapes: L layers that carry a memory, U users, P scored positions per user (padded), W width, D hidden size, K kept candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from locas_agent.backbone import Backbone
+from locas_agent.inference import Engine
+from locas_agent.memory import LocasMemory, MemoryBatch
+from locas_agent.memory.slab import effective_rows
+from locas_agent.training.examples import Example, ExampleBatch
+from locas_agent.training.last_layer import Readout, States
+from locas_agent.training.losses import mean_by_user, teacher_divergence
+
+SCORED_ROWS = 64
+"""Examples scored in one forward."""
+HEAD_ROWS = 256
+"""Positions whose logits are held at once in training."""
+
+Score = tuple[Tensor, bool]
+"""Loss of every scored token, nats, shape (n,), and whether greedy decoding would give them all."""
+
+
+class Student(Protocol):
+    """Losses of memories on examples."""
+
+    def learn(self, slab: Tensor, scale: Tensor, examples: Sequence[Sequence[Example]], weight: float) -> Tensor:
+        """Add the gradient of the weighted losses to `slab.grad` and return each user's weighted loss, shape (U,), on the CPU.
+
+        A user's loss is the mean over rows of the mean over tokens; losses of users are summed, so each gets the gradient it would get alone.
+
+        Args:
+            slab: master rows under training, shape (L, U, 3, W, D), with a gradient.
+            scale: output scales, shape (L, U).
+            examples: of each user, the same number of rows for all.
+            weight: of these rows.
+        """
+        ...
+
+    def scores(self, memories: Sequence[LocasMemory | None], examples: Sequence[Sequence[Example]]) -> list[list[Score]]:
+        """Return the score of each memory's examples; a user may have any number of them."""
+        ...
+
+
+class WholeStudent:
+    """Runs the whole backbone each time."""
+
+    def __init__(self, engine: Engine, *, max_batch_tokens: int) -> None:
+        self._engine = engine
+        self._max_batch_tokens = max_batch_tokens
+
+    def learn(self, slab: Tensor, scale: Tensor, examples: Sequence[Sequence[Example]], weight: float) -> Tensor:
+        """See `Student.learn`."""
+        backbone = self._engine.backbone
+
+        def losses(part: Tensor, chosen: slice) -> Tensor:
+            batch = ExampleBatch.of(examples[chosen], pad_id=backbone.pad_id, device=backbone.device)
+            memory = MemoryBatch.training(part, scale[:, chosen], backbone, rows_per_memory=len(examples[0]))
+            hidden = self._engine.hidden(batch.input_ids, None, memory)[batch.positions]  # (n, D)
+            by_token = losses_in_parts(hidden, lambda part, span: batch.losses(self._engine.head(part), span))
+            return weight * mean_by_user(by_token, batch.rows, batch.row_weights, batch.n_users)
+
+        longest = max(example.n_tokens for user in examples for example in user)
+        return _accumulate(slab, max(1, self._max_batch_tokens // (len(examples[0]) * longest)), losses)
+
+    @torch.inference_mode()
+    def scores(self, memories: Sequence[LocasMemory | None], examples: Sequence[Sequence[Example]]) -> list[list[Score]]:
+        """See `Student.scores`."""
+        backbone = self._engine.backbone
+        asked = [(user, at) for user, own in enumerate(examples) for at in range(len(own))]
+        asked.sort(key=lambda each: examples[each[0]][each[1]].n_tokens)
+        results: list[list[Score]] = [[(torch.zeros(0), False)] * len(own) for own in examples]
+        for start in range(0, len(asked), SCORED_ROWS):
+            chunk = asked[start : start + SCORED_ROWS]
+            batch = ExampleBatch.of([[examples[user][at]] for user, at in chunk], pad_id=backbone.pad_id, device=backbone.device)
+            chosen = [memories[user] for user, _ in chunk]
+            memory = MemoryBatch.of(chosen, backbone) if any(each is not None for each in chosen) else None
+            logits = self._engine.logits(batch.input_ids, memory=memory, positions=batch.positions)
+            lengths = [examples[user][at].n_scored for user, at in chunk]
+            losses, right = torch.split(batch.losses(logits).cpu(), lengths), torch.split((logits.argmax(-1) == batch.targets).cpu(), lengths)
+            for (user, at), loss, hit in zip(chunk, losses, right, strict=True):
+                results[user][at] = (loss, bool(hit.all()))
+        return results
+
+
+class ReadoutStudent:
+    """Runs the bare backbone once over all examples that will be seen, and only its end from then on."""
+
+    def __init__(self, readout: Readout, backbone: Backbone, examples: Sequence[Example], *, max_batch_tokens: int) -> None:
+        """Compute the states of the examples.
+
+        Args:
+            readout: the end of the backbone.
+            backbone: whose end it is.
+            examples: all that `learn` and `scores` will be given, by identity.
+            max_batch_tokens: positions of one product.
+        """
+        self._readout = readout
+        self._device = backbone.device
+        self._max_positions = max_batch_tokens
+        unique = list(dict.fromkeys(examples))
+        self._states, spans = readout.states(unique)
+        self._spans = dict(zip(unique, spans, strict=True))
+        table = ExampleBatch.of([[example] for example in unique], pad_id=backbone.pad_id, device=backbone.device)
+        self._targets, self._teacher_ids, self._teacher_logprobs = table.targets, table.teacher_ids, table.teacher_logprobs
+
+    def learn(self, slab: Tensor, scale: Tensor, examples: Sequence[Sequence[Example]], weight: float) -> Tensor:
+        """See `Student.learn`."""
+
+        def losses(part: Tensor, chosen: slice) -> Tensor:
+            index, weights = self._gathered(examples[chosen])
+            found, _ = self._at(index, effective_rows(part, scale[:, chosen])[0])
+            return weight * (found * weights).sum(-1)
+
+        positions = max(sum(example.n_scored for example in user) for user in examples)
+        return _accumulate(slab, max(1, self._max_positions // positions), losses)
+
+    @torch.inference_mode()
+    def scores(self, memories: Sequence[LocasMemory | None], examples: Sequence[Sequence[Example]]) -> list[list[Score]]:
+        """See `Student.scores`."""
+        results = []
+        for memory, own in zip(memories, examples, strict=True):
+            scores: list[Score] = []
+            rows = None if memory is None else effective_rows(memory.slab, memory.scale)[-1:].to(self._device)
+            for start in range(0, len(own), SCORED_ROWS):
+                chunk = own[start : start + SCORED_ROWS]
+                index, _ = self._gathered([chunk])
+                losses, right = self._at(index, rows)
+                lengths = [example.n_scored for example in chunk]
+                parts = zip(torch.split(losses[0].cpu(), lengths), torch.split(right[0].cpu(), lengths), strict=True)
+                scores += [(loss, bool(hit.all())) for loss, hit in parts]
+            results.append(scores)
+        return results
+
+    def _gathered(self, examples: Sequence[Sequence[Example]]) -> tuple[Tensor, Tensor]:
+        """Return the positions of each user's examples, padded, and the weight of each in the user's mean; both of shape (U, P)."""
+        length = max(sum(example.n_scored for example in user) for user in examples)
+        index = torch.zeros(len(examples), length, dtype=torch.long)
+        weights = torch.zeros(len(examples), length)
+        for row, user in enumerate(examples):
+            total, end = sum(example.weight for example in user), 0
+            for example in user:
+                span, start = self._spans[example], end
+                end += example.n_scored
+                index[row, start:end] = torch.arange(span.start, span.stop)
+                weights[row, start:end] = example.weight / (total * example.n_scored)
+        return index.to(self._device), weights.to(self._device)
+
+    def _at(self, index: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return loss and rightness at positions, shape (U, P) each; without rows the bare backbone's."""
+        states: States = self._states[index]
+        if rows is None:
+            rows = states.ffn_input.new_zeros(index.shape[0], 3, 1, states.ffn_input.shape[-1])
+        logits = self._readout.logits(states, rows.to(states.ffn_input.dtype))  # (U, P, V)
+        losses = teacher_divergence(logits.flatten(0, 1), self._teacher_ids[index].flatten(0, 1), self._teacher_logprobs[index].flatten(0, 1))
+        return losses.view(index.shape), logits.argmax(-1) == self._targets[index]
+
+
+def student_for(
+    engine: Engine, readout: Readout | None, memories: Sequence[LocasMemory | None], examples: Sequence[Example], *, max_batch_tokens: int
+) -> Student:
+    """Return the cheaper way to the losses: the readout where every memory stands beside the last layer only.
+
+    Args:
+        engine: runs the backbone.
+        readout: its end; None where it is built in a way not known.
+        memories: those that will be tried; None is the bare backbone.
+        examples: all that the student will be given.
+        max_batch_tokens: tokens of one forward, or positions of one product.
+    """
+    if readout is None or any(memory is not None and memory.n_layers > 1 for memory in memories):
+        return WholeStudent(engine, max_batch_tokens=max_batch_tokens)
+    return ReadoutStudent(readout, engine.backbone, examples, max_batch_tokens=max_batch_tokens)
+
+
+def _accumulate(slab: Tensor, users: int, losses: Callable[[Tensor, slice], Tensor]) -> Tensor:
+    """Run forward and backward for `users` users at a time; each part has a gradient of its own, so none is as large as the slab."""
+    assert slab.grad is not None
+    found = []
+    for start in range(0, slab.shape[1], users):
+        chosen = slice(start, start + users)
+        part = slab.detach()[:, chosen].requires_grad_(True)
+        by_user = losses(part, chosen)
+        by_user.sum().backward()  # type: ignore[no-untyped-call]
+        assert part.grad is not None
+        slab.grad[:, chosen] += part.grad
+        found.append(by_user.detach().cpu())
+    return torch.cat(found)
+
+
+def losses_in_parts(hidden: Tensor, losses: Callable[[Tensor, slice], Tensor]) -> Tensor:
+    """Losses of many tokens, of which only some have their logits in memory at once.
+
+    Each token's loss depends on its own hidden state alone, so a part's gradient can be taken at once and its logits dropped: 2,048 positions of 152k
+    words are 1.2 GB, and several times that until the backward.
+
+    Args:
+        hidden: normed hidden states, shape (n, D); gradients flow into them, but no second ones.
+        losses: of some of them, shape (P, D), given with their place among all; shape (P,).
+
+    Returns:
+        Shape (n,).
+    """
+    found: Tensor = _InParts.apply(hidden, losses)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _InParts(torch.autograd.Function):
+    """See `losses_in_parts`."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, losses: Callable[[Tensor, slice], Tensor]) -> Tensor:
+        found, gradients = list[Tensor](), list[Tensor]()
+        for start in range(0, len(hidden), HEAD_ROWS):
+            span = slice(start, start + HEAD_ROWS)
+            part = hidden[span].detach().requires_grad_(True)
+            with torch.enable_grad():
+                own = losses(part, span)
+                gradients += torch.autograd.grad(own.sum(), part)
+            found.append(own.detach())
+        ctx.save_for_backward(torch.cat(gradients))
+        return torch.cat(found)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = ctx.saved_tensors  # of each token's loss with respect to its own hidden state
+        return gradient * upstream[0][:, None].to(gradient.dtype), None

@@ -1,0 +1,15 @@
+"""Types that many modules share, and the version of the code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    CODE_VERSION = version("locas-agent")
+except PackageNotFoundError:
+    CODE_VERSION = "unknown"
+
+
+Progress = Callable[[str, int, int], None]
+"""`progress(stage, done, total)`: what is being done, and how much of how much is. What it raises ends the work."""

@@ -1,0 +1,1 @@
+"""How content is encrypted, and where keys come from."""

@@ -1,0 +1,1 @@
+"""What every store applies, as pure functions. It imports no database."""

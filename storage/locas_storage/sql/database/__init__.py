@@ -1,0 +1,1 @@
+"""Connections to SQLite and PostgreSQL: settings, and errors in our words."""

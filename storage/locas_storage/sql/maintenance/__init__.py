@@ -1,0 +1,1 @@
+"""Checking a database, rotating keys, encrypting what is in the clear."""

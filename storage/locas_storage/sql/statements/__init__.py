@@ -1,0 +1,1 @@
+"""Statements over the tables, one module for each subject; each works within the caller's transaction."""
