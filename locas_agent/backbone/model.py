@@ -22,9 +22,9 @@ from locas_agent.backbone.alternating import alternating
 from locas_agent.backbone.detokenizer import clean
 from locas_agent.backbone.ffn import FfnSite, find_sites
 from locas_agent.backbone.fingerprint import fingerprint_of, weights_digest
+from locas_agent.backbone.hooks import FfnEnds, install
 from locas_agent.backbone.loading import DTYPES, TINY, Attention, Dtype, attention_kernel, cast_parameters, find_device, find_source, load_parts
 from locas_agent.errors import BackboneError, ConfigurationError, InvalidTurn
-from locas_agent.memory import attach
 
 _END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|end_of_turn|>", "</s>")
 _TOO_LONG_WARNING = "sequence-length-is-longer-than-the-specified-maximum"
@@ -59,7 +59,9 @@ class Backbone:
         self.decoder: Any = self.model.get_decoder()
         self.config: Any = self.model.config.get_text_config(decoder=True)
         self.sites: tuple[FfnSite, ...] = find_sites(self.decoder, name=name)
-        self.hook_key: object = attach.install(self)
+        self.hook_key: object = install(
+            [FfnEnds(site.module, site.down_proj, site.module) for site in self.sites], getattr(self.decoder, "norm", None)
+        )
         self._weights_digest: str | None = None
 
     @classmethod

@@ -13,10 +13,10 @@ import torch
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from locas_agent.backbone import Backbone
+from locas_agent.backbone.hooks import uninstall
 from locas_agent.backbone.loading import TINY, find_source
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
-from locas_agent.memory.attach import uninstall
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,10 @@ from transformers import PreTrainedModel
 
 from locas_agent.backbone import Backbone
 from locas_agent.backbone.ffn import FfnSite, find_sites
+from locas_agent.backbone.hooks import uninstall
 from locas_agent.errors import ConfigurationError, ExchangeError
 from locas_agent.inference import Engine
-from locas_agent.memory import LocasMemory, MemoryBatch, attach
+from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.memory.batch import check_fits
 from locas_agent.memory.slab import effective_rows
 
@@ -79,7 +80,7 @@ def widened(backbone: Backbone, rows: Tensor) -> PreTrainedModel:
         ExchangeError: this architecture cannot hold FFNs of that width.
     """
     model: Any = copy.deepcopy(backbone.model)
-    attach.uninstall(model)
+    uninstall(model)
     for site, (gate, up, down) in zip(find_sites(model.get_decoder(), name=backbone.name), rows, strict=True):
         _append(site, gate, up, down)
     _set_width(backbone, model, rows.shape[2])

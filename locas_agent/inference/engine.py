@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from locas_agent.backbone import Backbone
+from locas_agent.backbone.hooks import Observer, Observing, Recorder, Recording, carrying
 from locas_agent.errors import ConfigurationError, IncompatibleMemory, TurnTooLong
 from locas_agent.inference.batching import grouped_batches, memories_of, micro_batches, pad, shared_lengths
 from locas_agent.inference.generation import Allowed, Decoding, Generation, TopK, check_decoding, head_of
 from locas_agent.inference.prefix_cache import Kept
 from locas_agent.memory import MemoryBatch
-from locas_agent.memory.attach import Observer, Recorder, attached, observed, recorded
+from locas_agent.memory.attach import attached
 
 MAX_BATCH_TOKENS = 8192
 """Default budget of one micro-batch: rows times their padded length, answer included."""
@@ -108,7 +109,7 @@ class Engine:
             attention_mask: 1 for tokens, 0 for padding, shape (B, T).
             observer: called once per layer with its index and a tensor of shape (B, T, N).
         """
-        with observed(self.backbone, observer):
+        with carrying(self.backbone.hook_key, Observing(observer)):
             self._run(input_ids, attention_mask)
 
     @torch.no_grad()
@@ -119,7 +120,7 @@ class Engine:
             input_ids: right-padded, shape (B, T), int64: causal attention never looks at the padding.
             recorder: called with a name and a tensor of shape (B, T, D) that may take part in autograd later.
         """
-        with recorded(self.backbone, recorder):
+        with carrying(self.backbone.hook_key, Recording(recorder, last_layer=self.backbone.n_layers - 1)):
             self._run(input_ids, None)
 
     def generate(

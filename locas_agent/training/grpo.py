@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from locas_agent.backbone import Backbone
+from locas_agent.backbone.hooks import Intercept, reside
 from locas_agent.errors import ConfigurationError, MissingExtra
 from locas_agent.memory import LocasMemory, MemoryBatch
-from locas_agent.memory.attach import attached
+from locas_agent.memory.attach import SideFfns
 from locas_agent.memory.batch import check_fits
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ class MemoryPolicy:
         self.model: Any = self._own.model
         self.tokenizer: Any = tokenizer
         self.model.register_parameter(PARAMETER, self._rows)
-        self._attach()
+        # The decoder's forward, not the whole model's: TRL's fused head calls the decoder past the model's own forward.
+        reside(self._own.decoder, self._own.hook_key, self._side_ffns)
 
     @contextmanager
     def off(self) -> Iterator[None]:
@@ -80,18 +82,12 @@ class MemoryPolicy:
         """Return the memory-off policy as a module that is called like `model`; it holds no second copy of the weights."""
         return _Off(self)
 
-    def _attach(self) -> None:
-        """Wrap the decoder, not the whole model: TRL's fused head calls the decoder past the model's own forward."""
-        decoder = self._own.decoder
-        bare = decoder.forward
-
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            given = (*args, kwargs.get("input_ids"), kwargs.get("inputs_embeds"))
-            batch = self._batch(next(each for each in given if each is not None).shape[0]) if self._is_on else None
-            with attached(self._own, batch):
-                return bare(*args, **kwargs)
-
-        decoder.forward = forward
+    def _side_ffns(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Intercept | None:
+        """Return what a forward of these arguments carries: the memory for each of its rows, or nothing while it is off."""
+        if not self._is_on:
+            return None
+        given = (*args, kwargs.get("input_ids"), kwargs.get("inputs_embeds"))
+        return SideFfns(self._batch(next(each for each in given if each is not None).shape[0]), self._own.sites)
 
     def _batch(self, rows: int) -> MemoryBatch:
         return MemoryBatch.training(self._rows, self._scale.to(self._rows.device), self._own, rows_per_memory=rows)

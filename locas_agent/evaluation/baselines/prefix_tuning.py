@@ -7,6 +7,7 @@ Shapes: P tokens of the prefix, L layers, K key-value heads, H size of a head, B
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import cycle, islice
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from locas_agent.backbone import Backbone
+from locas_agent.backbone.hooks import Intercept, reside
 from locas_agent.config import LocasConfig
 from locas_agent.errors import ConfigurationError
 from locas_agent.evaluation.baselines.peer import AdapterPeer, AdapterState, peft
@@ -24,6 +26,17 @@ TOKENS = 32
 """Length of the prefix: beside the bundled backbone 32,768 numbers, a memory of the default width there holds 36,864."""
 LEARNING_RATE = 3e-2
 """Peak rate of AdamW: on the bundled backbone two people's prefixes recalled 8 of 8 facts with it, 1 of 8 with a third of it."""
+
+
+class _BehindPrefix(Intercept):
+    """Calls the decoder with the prefix before the arguments of its caller."""
+
+    def __init__(self, put: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        self._put = put
+
+    def inputs(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments with the prefix in the cache, the mask and the positions."""
+        return self._put(arguments)
 
 
 class PrefixTuning(AdapterPeer):
@@ -62,7 +75,9 @@ class PrefixTuning(AdapterPeer):
             num_transformer_submodules=1,
         )  # fmt: skip
         super().__init__(backbone, config, neutral, adapter, learning_rate=learning_rate)
-        self._put_before()
+        own = self._engine.backbone
+        # The engine calls the decoder for training, scoring and generation alike.
+        reside(own.decoder, own.hook_key, lambda _args, _kwargs: _BehindPrefix(self._behind_prefix) if self._is_on else None)
 
     def _start(self) -> dict[str, Tensor]:
         """Return the keys and values of neutral text in PEFT's order, shape (P, L * 2 * K * H)."""
@@ -77,16 +92,6 @@ class PrefixTuning(AdapterPeer):
     def _load(self, state: AdapterState | None) -> None:
         self._is_on = state is not None
         super()._load(state)
-
-    def _put_before(self) -> None:
-        """Wrap the decoder's forward, which the engine calls for training, scoring and generation alike."""
-        decoder = self._engine.backbone.decoder
-        bare = decoder.forward
-
-        def forward(**inputs: Any) -> Any:
-            return bare(**(self._behind_prefix(inputs) if self._is_on else inputs))
-
-        decoder.forward = forward
 
     def _behind_prefix(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """The engine's arguments with the prefix in the cache, the mask and the positions."""

@@ -5,34 +5,37 @@ Shapes: B input rows, T tokens, D hidden size, V vocabulary, L layers, N neurons
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from locas_agent.backbone.hooks import FfnEnds, Intercept, carrying, install
 from locas_agent.errors import ConfigurationError, IncompatibleMemory, UnsupportedBackbone
 from locas_agent.paper.mlp.memory import MlpMemory
 from locas_agent.training.losses import next_token_loss
 
 
-@dataclass(frozen=True)
-class _Forward:
-    """What the hooks of one backbone read and leave during one forward."""
+class _Slots(Intercept):
+    """Adds a memory's slots to the FFNs of one forward, keeps the FFNs' inputs, and takes the steps by which gradients are read."""
 
-    key: object
-    memory: MlpMemory | None
-    with_steps: bool = False
-    inputs: dict[int, Tensor] = field(default_factory=dict)
-    steps: dict[int, Tensor] = field(default_factory=dict)
+    def __init__(self, memory: MlpMemory | None, *, with_steps: bool = False) -> None:
+        self._memory = memory
+        self._with_steps = with_steps
+        self.hidden: dict[int, Tensor] = {}
+        self.steps: dict[int, Tensor] = {}
 
-
-_FORWARD: ContextVar[_Forward | None] = ContextVar("locas_mlp_forward", default=None)
-"""Set for exactly one forward, so that forwards of several threads do not see each other's memories."""
+    def ffn(self, layer: int, hidden: Tensor, output: Tensor) -> Tensor:
+        """Return the output of a layer's FFN with what the memory adds."""
+        self.hidden[layer] = hidden
+        if self._memory is not None:
+            output = output + self._memory.output(hidden, layer)
+        if self._with_steps:
+            self.steps[layer] = torch.zeros_like(output).requires_grad_()
+            output = output + self.steps[layer]
+        return output
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,10 +74,7 @@ class ReluBackbone:
         self.model.requires_grad_(False)
         self.model.eval()
         self.sites = _find_sites(self.model.get_decoder(), name)
-        self._key = object()
-        for layer, (first, second) in enumerate(self.sites):
-            first.register_forward_pre_hook(_keep_input(self._key, layer))
-            second.register_forward_hook(_add_slots(self._key, layer))
+        self._key = install([FfnEnds(first, second, second) for first, second in self.sites])
 
     @property
     def n_layers(self) -> int:
@@ -106,7 +106,7 @@ class ReluBackbone:
             IncompatibleMemory: the memory has other layers or another hidden size.
         """
         self._check(input_ids, memory)
-        with _entered(_Forward(self._key, memory)):
+        with carrying(self._key, _Slots(memory)):
             return self._run(input_ids)
 
     def compute_nll(self, input_ids: Tensor, memory: MlpMemory | None = None) -> Tensor:
@@ -132,11 +132,12 @@ class ReluBackbone:
         """
         row = input_ids[None]
         self._check(row, memory)
-        with torch.enable_grad(), _entered(_Forward(self._key, memory, with_steps=True)) as forward:
+        slots = _Slots(memory, with_steps=True)
+        with torch.enable_grad(), carrying(self._key, slots):
             nll = _nll(self._run(row), row)[0]
         layers = range(self.n_layers)
-        inputs = torch.stack([forward.inputs[layer].detach().reshape(len(input_ids), -1) for layer in layers])
-        return Traced(nll, inputs, tuple(forward.steps[layer] for layer in layers))
+        inputs = torch.stack([slots.hidden[layer].detach().reshape(len(input_ids), -1) for layer in layers])
+        return Traced(nll, inputs, tuple(slots.steps[layer] for layer in layers))
 
     def _run(self, input_ids: Tensor) -> Tensor:
         logits: Tensor = self.model(input_ids=input_ids.to(self.model.device), use_cache=False).logits
@@ -179,36 +180,3 @@ def _find_site(layer: nn.Module, where: str) -> tuple[nn.Linear, nn.Linear]:
 
 def _is_relu(activation: object) -> bool:
     return callable(activation) and activation(torch.tensor([-1.0, 2.0])).tolist() == [0.0, 2.0]
-
-
-@contextmanager
-def _entered(forward: _Forward) -> Iterator[_Forward]:
-    token = _FORWARD.set(forward)
-    try:
-        yield forward
-    finally:
-        _FORWARD.reset(token)
-
-
-def _keep_input(key: object, layer: int) -> Callable[[nn.Module, Any], None]:
-    def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        forward = _FORWARD.get()
-        if forward is not None and forward.key is key:
-            forward.inputs[layer] = args[0]
-
-    return hook
-
-
-def _add_slots(key: object, layer: int) -> Callable[[nn.Module, Any, Any], Tensor | None]:
-    def hook(_module: nn.Module, _args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-        forward = _FORWARD.get()
-        if forward is None or forward.key is not key:
-            return None
-        if forward.memory is not None:
-            output = output + forward.memory.output(forward.inputs[layer], layer)
-        if forward.with_steps:
-            forward.steps[layer] = torch.zeros_like(output).requires_grad_()
-            output = output + forward.steps[layer]
-        return output
-
-    return hook
