@@ -8,19 +8,16 @@ Shapes: B input rows, T tokens, D hidden size, V vocabulary, n selected position
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from locas_agent.backbone import Backbone
-from locas_agent.backbone.hooks import Observer, Observing, Recorder, Recording, carrying
 from locas_agent.errors import ConfigurationError, IncompatibleMemory, TurnTooLong
 from locas_agent.inference.batching import grouped_batches, memories_of, micro_batches, pad, shared_lengths
 from locas_agent.inference.generation import Allowed, Decoding, Generation, TopK, check_decoding, head_of
 from locas_agent.inference.prefix_cache import Kept
+from locas_agent.inference.runner import ModelRunner
 from locas_agent.memory import MemoryBatch
-from locas_agent.memory.attach import attached
 
 MAX_BATCH_TOKENS = 8192
 """Default budget of one micro-batch: rows times their padded length, answer included."""
@@ -29,8 +26,8 @@ _HEAD_ROWS = 1024
 """Positions whose logits are held at once when scoring: 152k words in fp32 are 620 MB per 1024 positions."""
 
 
-class Engine:
-    """Runs one backbone. Memory is an argument of every call, for exactly the rows of that call.
+class Engine(ModelRunner):
+    """A runner that generates and scores, in micro-batches.
 
     A KV cache depends on the memory from the second layer up. Here it lives inside one call of `generate` or one run
     of `stream`. What it held of a row is handed out only where the caller gives a `Kept` for the row, and only taken up from there:
@@ -38,90 +35,6 @@ class Engine:
 
     Everything but `logits` runs under `torch.inference_mode`. Verbs may be called from several threads at once.
     """
-
-    def __init__(self, backbone: Backbone) -> None:
-        """Take a backbone; nothing is allocated."""
-        self.backbone = backbone
-
-    def logits(
-        self,
-        input_ids: Tensor,
-        *,
-        attention_mask: Tensor | None = None,
-        memory: MemoryBatch | None = None,
-        positions: Tensor | None = None,
-    ) -> Tensor:
-        """Logits of a batch, at chosen positions only if asked: the output projection is the largest product of all.
-
-        Gradients flow into `memory.rows` where they require grad; the backbone is frozen.
-
-        Args:
-            input_ids: shape (B, T), int64.
-            attention_mask: 1 for tokens, 0 for padding on either side, shape (B, T).
-            memory: serves exactly B rows; None is the bare backbone.
-            positions: a bool mask, shape (B, T), or flat indices b * T + t, shape (n,).
-
-        Returns:
-            Logits in the backbone's dtype, shape (n, V) in the order of `positions`, or (B, T, V) without them.
-
-        Raises:
-            IncompatibleMemory: the batch of memories serves another number of rows.
-            TurnTooLong: T exceeds the backbone's context.
-        """
-        hidden = self.hidden(input_ids, attention_mask, memory)  # (B, T, D)
-        if positions is None:
-            return self.head(hidden)
-        at = positions.to(hidden.device)
-        if at.dtype == torch.bool:
-            return self.head(hidden[at])
-        return self.head(hidden.flatten(0, 1)[at])
-
-    def hidden(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        memory: MemoryBatch | None = None,
-        *,
-        cache: Any = None,
-        position_ids: Tensor | None = None,
-    ) -> Tensor:
-        """Last hidden states of one forward, normed, before the output projection; gradients as in `logits`.
-
-        Args:
-            input_ids: shape (B, T), int64.
-            attention_mask: 1 for tokens, 0 for padding on either side, those in the cache included, shape (B, P + T).
-            memory: serves exactly B rows; None is the bare backbone.
-            cache: a KV cache of P positions, which grows by T. It belongs to these rows with these memories, and to no others.
-            position_ids: place of each token in its row, shape (B, T); counted from the mask unless given.
-
-        Returns:
-            Shape (B, T, D).
-        """
-        with attached(self.backbone, memory):
-            return self._run(input_ids, attention_mask, cache=cache, position_ids=position_ids)
-
-    @torch.inference_mode()
-    def observe(self, input_ids: Tensor, attention_mask: Tensor, observer: Observer) -> None:
-        """Run the bare backbone and show each FFN's intermediate activations; nothing is returned.
-
-        Args:
-            input_ids: shape (B, T), int64.
-            attention_mask: 1 for tokens, 0 for padding, shape (B, T).
-            observer: called once per layer with its index and a tensor of shape (B, T, N).
-        """
-        with carrying(self.backbone.hook_key, Observing(observer)):
-            self._run(input_ids, attention_mask)
-
-    @torch.no_grad()
-    def record(self, input_ids: Tensor, recorder: Recorder) -> None:
-        """Run the bare backbone and show the last FFN's input and output and what enters the final norm; nothing is returned.
-
-        Args:
-            input_ids: right-padded, shape (B, T), int64: causal attention never looks at the padding.
-            recorder: called with a name and a tensor of shape (B, T, D) that may take part in autograd later.
-        """
-        with carrying(self.backbone.hook_key, Recording(recorder, last_layer=self.backbone.n_layers - 1)):
-            self._run(input_ids, None)
 
     def generate(
         self,
@@ -277,38 +190,6 @@ class Engine:
         for row, hidden in self._continuation_states(prompts, continuations, memory, max_batch_tokens):
             results[row] = self._head_of_distribution(hidden, min(top_k, self.backbone.vocab_size))
         return [results[row] for row in range(len(prompts))]
-
-    def _run(self, input_ids: Tensor, attention_mask: Tensor | None, *, cache: Any = None, position_ids: Tensor | None = None) -> Tensor:
-        """One forward with whatever this thread has attached, shape (B, T, D).
-
-        Positions count tokens only, so padding on either side changes nothing.
-        """
-        device, limit = self.backbone.device, self.backbone.context_tokens
-        if input_ids.shape[1] > limit:
-            raise TurnTooLong(f"{input_ids.shape[1]} tokens exceed the {limit} that {self.backbone.name!r} can attend to")
-        mask = None if attention_mask is None else attention_mask.to(device=device, dtype=torch.int64)
-        if position_ids is None and mask is not None:
-            position_ids = (mask.cumsum(dim=1) - 1).clamp_min(0)  # (B, T)
-        output = self.backbone.decoder(
-            input_ids=input_ids.to(device),
-            attention_mask=mask,
-            position_ids=position_ids,
-            cache=cache,
-            use_cache=cache is not None,
-        )
-        hidden: Tensor = output.last_hidden_state
-        return hidden
-
-    def head(self, hidden: Tensor) -> Tensor:
-        """Logits of hidden states, shape (..., D) -> (..., V), with the scaling some architectures put after it."""
-        config = self.backbone.config
-        logits: Tensor = self.backbone.model.get_output_embeddings()(hidden)
-        if getattr(config, "logits_scaling", None):  # Granite
-            logits = logits / config.logits_scaling
-        if getattr(config, "logit_scale", None):  # Cohere
-            logits = logits * config.logit_scale
-        cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
-        return torch.tanh(logits / cap) * cap if cap else logits
 
     def _continuation_states(
         self,

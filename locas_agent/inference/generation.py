@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,10 +22,8 @@ from transformers import DynamicCache
 from locas_agent.errors import ConfigurationError
 from locas_agent.inference.batching import memories_of, pad
 from locas_agent.inference.prefix_cache import Kept, is_whole, left_by, taken_up
+from locas_agent.inference.runner import ModelRunner
 from locas_agent.memory import MemoryBatch
-
-if TYPE_CHECKING:
-    from locas_agent.inference.engine import Engine
 
 LEAST_TEMPERATURE = 1e-8
 """Below it the most probable token has all of the probability, and dividing logits by less overflows: answers are greedy."""
@@ -68,7 +66,7 @@ class Generation:
 class Decoding:
     """One micro-batch under way: left-padded prompts, what has been generated, and the KV cache, which dies with it."""
 
-    engine: Engine
+    runner: ModelRunner
     prompts: Sequence[Sequence[int]]
     memory: MemoryBatch | None
     max_new_tokens: int
@@ -84,7 +82,7 @@ class Decoding:
     stopped: set[int] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
-        backbone = self.engine.backbone
+        backbone = self.runner.backbone
         self.alive = list(range(len(self.prompts)))  # rows that still generate
         self.rows = list(self.alive)  # rows of the running batch; finished ones leave when half of it is done
         self.ids = [[] for _ in self.prompts]
@@ -110,19 +108,19 @@ class Decoding:
             shared = taken_up(self.cache, [kept.past for kept in self.kept], self.prompts)
         longest = max(shared)
         mask = [[0] * (longest - count) + [1] * count for count in shared]
-        return torch.tensor(mask, dtype=torch.int64, device=self.engine.backbone.device).reshape(len(shared), longest), shared
+        return torch.tensor(mask, dtype=torch.int64, device=self.runner.backbone.device).reshape(len(shared), longest), shared
 
     @torch.inference_mode()
     def _run_shared(self, groups: Sequence[tuple[int, int]]) -> Tensor:
         """Run each group's common beginning once and hand its cache to every row of the group; return their mask, shape (B, P)."""
         first = {group: row for row, (group, _) in reversed(list(enumerate(groups)))}
         names = list(first)
-        device = self.engine.backbone.device
+        device = self.runner.backbone.device
         beginnings = [self.prompts[first[group]][: groups[first[group]][1]] for group in names]
         if not any(beginnings):
             return torch.zeros(len(groups), 0, dtype=torch.int64, device=device)
-        ids, mask = (part.to(device) for part in pad(beginnings, self.engine.backbone.pad_id, left=True))
-        self.engine.hidden(ids, mask, memories_of(self.memory, [first[group] for group in names]), cache=self.cache)
+        ids, mask = (part.to(device) for part in pad(beginnings, self.runner.backbone.pad_id, left=True))
+        self.runner.hidden(ids, mask, memories_of(self.memory, [first[group] for group in names]), cache=self.cache)
         index = torch.tensor([names.index(group) for group, _ in groups], device=device)
         self.cache.batch_select_indices(index)
         return mask[index]
@@ -133,8 +131,8 @@ class Decoding:
         if len(self.alive) * 2 <= len(self.rows):
             self._compact()
         positions = (self.mask.cumsum(dim=1) - 1).clamp_min(0)[:, -self.inputs.shape[1] :]
-        hidden = self.engine.hidden(self.inputs, self.mask, self.memory, cache=self.cache, position_ids=positions)
-        logits = self.engine.head(hidden[:, -1]).float()  # (B, V)
+        hidden = self.runner.hidden(self.inputs, self.mask, self.memory, cache=self.cache, position_ids=positions)
+        logits = self.runner.head(hidden[:, -1]).float()  # (B, V)
         chosen = self._choose(self._limited(logits))  # (B,)
         distributions = logits.log_softmax(dim=-1)  # (B, V)
         logprobs = distributions.gather(1, chosen[:, None])[:, 0].tolist()
@@ -185,7 +183,7 @@ class Decoding:
         return found.clamp_max(logits.shape[-1] - 1)
 
     def _append(self, row: int, token: int, logprob: float) -> None:
-        backbone = self.engine.backbone
+        backbone = self.runner.backbone
         if token in backbone.stop_ids:
             self.stopped.add(row)
         else:
