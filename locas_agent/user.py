@@ -1,4 +1,4 @@
-"""`UserMemory`, the per-user handle: the verbs of one user. Holds nothing but the key; `AgentMemory` does the work."""
+"""`UserMemory`, the per-user handle: the verbs of one user. Holds nothing but the key; `Runtime` does the work."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from copy import copy
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import NoReturn, Self
 
 from locas_agent.aio import Crew, Crews, async_twin
 from locas_agent.consolidation import policy
@@ -16,20 +16,18 @@ from locas_agent.errors import ConfigurationError, RevisionNotFound
 from locas_agent.exports.manifest import Form
 from locas_agent.memory.stats import layer_figures
 from locas_agent.results import Consolidation, ExplainedToken, Explanation, Recall, Reply
+from locas_agent.runtime import Runtime
 from locas_agent.serving.replies import Asked, ReplyStream, Sampling
 from locas_agent.study.matching import agree
 from locas_agent.types import Progress
 from locas_storage import CorrectedTurn, FoundTurn, Receipt, Revision, Turn, TurnDraft, UserKey
 
-if TYPE_CHECKING:
-    from locas_agent.agent import AgentMemory
-
 
 class UserMemory:
     """One user of one tenant. Cheap: it holds a key, reads nothing and writes nothing until a verb is called."""
 
-    def __init__(self, agent: AgentMemory, key: UserKey) -> None:
-        self._agent = agent
+    def __init__(self, runtime: Runtime, key: UserKey) -> None:
+        self._runtime = runtime
         self.key = key
 
     def add(
@@ -62,7 +60,7 @@ class UserMemory:
             TurnTooLong: it does not fit into the backbone's context beside an answer.
         """
         draft = TurnDraft(role, content, name=name, session=session, at=at, key=key, trust=trust, expires_at=expires_at)
-        return self._agent.append(self.key, [draft])[0]
+        return self._runtime.append(self.key, [draft])[0]
 
     def reply(
         self,
@@ -90,7 +88,7 @@ class UserMemory:
             TurnTooLong: the text leaves no room for the answer; nothing was written.
             TurnNotFound: what was said under this key before was forgotten.
         """
-        return self._agent.answer([Asked(self.key, text, key, session)], Sampling(max_new_tokens, temperature, seed))[0]
+        return self._runtime.answer([Asked(self.key, text, key, session)], Sampling(max_new_tokens, temperature, seed))[0]
 
     def stream(
         self,
@@ -105,7 +103,7 @@ class UserMemory:
         """Do what `reply` does, piece by piece; see `ReplyStream`."""
         finish: list[Reply] = []
         asked = Asked(self.key, text, key, session)
-        return ReplyStream(self._agent.stream_answer(asked, Sampling(max_new_tokens, temperature, seed), finish), finish, self.crews)
+        return ReplyStream(self._runtime.stream_answer(asked, Sampling(max_new_tokens, temperature, seed), finish), finish, self.crews)
 
     def astream(
         self,
@@ -134,8 +132,8 @@ class UserMemory:
             RevisionConflict: the memory moved meanwhile, or a worker took it over; nothing was written.
         """
         if not wait:
-            return self._agent.queue(self.key, flush=flush)
-        return self._agent.consolidate_keys([self.key], flush=flush, progress=progress, seed=seed)[0]
+            return self._runtime.queue(self.key, flush=flush)
+        return self._runtime.consolidate_keys([self.key], flush=flush, progress=progress, seed=seed)[0]
 
     async def aconsolidate(
         self, *, flush: bool = False, wait: bool = True, progress: Progress | None = None, seed: int | None = None
@@ -155,13 +153,13 @@ class UserMemory:
             InvalidTurn: it is no text that a turn could hold.
             TurnTooLong: it leaves no room for an answer.
         """
-        agent = self._agent
-        prompt = agent.backbone.encode_chat(asking(_as_said(question_text)))
-        revision, current = agent.current(self.key)
-        memory = agent.batch_of([current])
-        generation = agent.engine.generate([prompt], memory=memory, max_new_tokens=agent.config.window.answer_tokens(max_new_tokens))[0]
-        answer = agent.backbone.decode(generation.ids).strip()
-        without = float(agent.engine.score([prompt], [generation.ids])[0].sum()) if generation.ids else 0.0
+        runtime = self._runtime
+        prompt = runtime.backbone.encode_chat(asking(_as_said(question_text)))
+        revision, current = runtime.current(self.key)
+        memory = runtime.batch_of([current])
+        generation = runtime.engine.generate([prompt], memory=memory, max_new_tokens=runtime.config.window.answer_tokens(max_new_tokens))[0]
+        answer = runtime.backbone.decode(generation.ids).strip()
+        without = float(runtime.engine.score([prompt], [generation.ids])[0].sum()) if generation.ids else 0.0
         return Recall(answer, revision.number if revision else None, sum(generation.logprobs), without, self._citations(question_text, answer))
 
     def explain(self, text: str, *, question: str | None = None) -> Explanation:
@@ -176,20 +174,20 @@ class UserMemory:
             InvalidTurn: one of them is no text that a turn could hold.
             TurnTooLong: it does not fit into the backbone's context.
         """
-        agent = self._agent
-        revision, current = agent.current(self.key)
-        ids = agent.backbone.encode(_as_said(text))
+        runtime = self._runtime
+        revision, current = runtime.current(self.key)
+        ids = runtime.backbone.encode(_as_said(text))
         if question is not None:
-            prompt = agent.backbone.encode_chat(asking(_as_said(question)))
+            prompt = runtime.backbone.encode_chat(asking(_as_said(question)))
         else:
-            start = agent.backbone.tokenizer.bos_token_id
+            start = runtime.backbone.tokenizer.bos_token_id
             prompt, ids = ([int(start)], ids) if start is not None else (ids[:1], ids[1:])
         if not ids:
             raise ConfigurationError("a text to explain has at least one token after its beginning; give more of it, or the question it answers")
-        without = agent.engine.score([prompt], [ids])[0]
-        with_memory = without if current is None else agent.engine.score([prompt], [ids], memory=agent.batch_of([current]))[0]
+        without = runtime.engine.score([prompt], [ids])[0]
+        with_memory = without if current is None else runtime.engine.score([prompt], [ids], memory=runtime.batch_of([current]))[0]
         rows = zip(ids, with_memory.tolist(), without.tolist(), strict=True)
-        tokens = tuple(ExplainedToken(agent.backbone.decode([token]), logprob, bare) for token, logprob, bare in rows)
+        tokens = tuple(ExplainedToken(runtime.backbone.decode([token]), logprob, bare) for token, logprob, bare in rows)
         return Explanation(tokens, revision.number if revision else None, () if current is None else layer_figures(current))
 
     def export(self, path: str | Path, *, form: Form = "dense", multiple: int = 1, base: str | Path | None = None) -> Path:
@@ -210,7 +208,7 @@ class UserMemory:
             ExchangeError: the backbone's architecture or the place refuses it.
             ConfigurationError: unknown form, or an option that it has no use for.
         """
-        return self._agent.exchange.export(self.key, path, form=form, multiple=multiple, base=base)
+        return self._runtime.exchange.export(self.key, path, form=form, multiple=multiple, base=base)
 
     def import_memory(self, path: str | Path) -> Revision:
         """Begin with a memory that `export` wrote, in any form; the journal must be empty, and gets one turn that stands for it.
@@ -226,7 +224,7 @@ class UserMemory:
             CorruptPayload: it is no export, or was altered.
             IncompatibleMemory: it belongs to another backbone.
         """
-        return self._agent.exchange.take(self.key, path)
+        return self._runtime.exchange.take(self.key, path)
 
     def turns(self, *, after: int = 0, upto: int | None = None, newest: int | None = None) -> list[Turn]:
         """Return turns of the journal, oldest first.
@@ -241,7 +239,7 @@ class UserMemory:
         """
         for label, value in (("after", after), ("upto", 0 if upto is None else upto), ("newest", 0 if newest is None else newest)):
             _integer(label, value)
-        return self._agent.store.turns(self.key, after=after, upto=upto, newest=newest)
+        return self._runtime.store.turns(self.key, after=after, upto=upto, newest=newest)
 
     def search(self, text: str, *, limit: int = 10) -> list[FoundTurn]:
         """Return turns of the journal that share a word with a text, best first; no model.
@@ -250,7 +248,7 @@ class UserMemory:
             text: any text; case, accents and punctuation do not count.
             limit: how many turns at most.
         """
-        return self._agent.store.search(self.key, text, limit=limit)
+        return self._runtime.store.search(self.key, text, limit=limit)
 
     def prompt(self, text: str) -> list[dict[str, str]]:
         """Return the messages `reply` would put before the backbone for this text, with nothing stored.
@@ -259,11 +257,11 @@ class UserMemory:
             InvalidTurn: it is no text that a turn could hold.
         """
         asked = asking(_as_said(text))
-        return [*conversation(self._agent.replies.layout(self.key).prompt_turns), *asked]
+        return [*conversation(self._runtime.replies.layout(self.key).prompt_turns), *asked]
 
     def revisions(self) -> list[Revision]:
         """Return every revision, oldest first."""
-        return self._agent.store.revisions(self.key)
+        return self._runtime.store.revisions(self.key)
 
     def rollback(self, revision: int | Revision) -> Revision:
         """Make an older revision current, as a new head; turns learnt since are overflow again. 0 is the time before the first.
@@ -272,7 +270,7 @@ class UserMemory:
             RevisionNotFound: there is no such revision, or its payload is no longer kept.
             ConfigurationError: it is neither a revision nor a number.
         """
-        return self._agent.store.rollback(self.key, revision.number if isinstance(revision, Revision) else _integer("revision", revision))
+        return self._runtime.store.rollback(self.key, revision.number if isinstance(revision, Revision) else _integer("revision", revision))
 
     def history(self, turn: int | Turn) -> list[Revision]:
         """Return the revisions that were trained on a turn.
@@ -282,7 +280,7 @@ class UserMemory:
             ConfigurationError: it is neither a turn nor a number.
         """
         seq = _seq(turn)
-        if not self._agent.store.turns(self.key, after=seq - 1, upto=seq):
+        if not self._runtime.store.turns(self.key, after=seq - 1, upto=seq):
             raise RevisionNotFound(f"the journal has no turn {seq}; see `turns()`")
         return [revision for revision in self.revisions() if revision.from_seq <= seq <= revision.to_seq]
 
@@ -306,16 +304,16 @@ class UserMemory:
             UnknownUser: the user has no turns.
             ConfigurationError: something is neither a turn nor a number; nothing was removed.
         """
-        receipt = self._agent.forget(self.key, _seqs(turns))
-        if self._agent.rebuilds(receipt, wait):
-            self._agent.rebuild(self.key, progress)
+        receipt = self._runtime.forget(self.key, _seqs(turns))
+        if self._runtime.rebuilds(receipt, wait):
+            self._runtime.rebuild(self.key, progress)
         return receipt
 
     async def aforget(self, turns: int | Turn | Iterable[int | Turn], *, wait: bool | None = None, progress: Progress | None = None) -> Receipt:
         """Do what `forget` does, off the event loop: the turns are removed at once, whatever is being trained; the rebuild waits its turn."""
-        receipt = await self.crews.run("journal", self._agent.forget, self.key, _seqs(turns))
-        if self._agent.rebuilds(receipt, wait):
-            await self.crews.run("training", self._agent.rebuild, self.key, progress)
+        receipt = await self.crews.run("journal", self._runtime.forget, self.key, _seqs(turns))
+        if self._runtime.rebuilds(receipt, wait):
+            await self.crews.run("training", self._runtime.rebuild, self.key, progress)
         return receipt
 
     def correct(self, turn: int | Turn, text: str, *, wait: bool | None = None, progress: Progress | None = None) -> CorrectedTurn:
@@ -339,16 +337,16 @@ class UserMemory:
             TurnTooLong: it does not fit into the backbone's context beside an answer; nothing was changed.
             ConfigurationError: the turn stands for an imported memory.
         """
-        made = self._agent.correct(self.key, _seq(turn), text)
-        if self._agent.rebuilds(made.receipt, wait):
-            self._agent.rebuild(self.key, progress)
+        made = self._runtime.correct(self.key, _seq(turn), text)
+        if self._runtime.rebuilds(made.receipt, wait):
+            self._runtime.rebuild(self.key, progress)
         return made
 
     async def acorrect(self, turn: int | Turn, text: str, *, wait: bool | None = None, progress: Progress | None = None) -> CorrectedTurn:
         """Do what `correct` does, off the event loop, as `aforget` forgets."""
-        made = await self.crews.run("journal", self._agent.correct, self.key, _seq(turn), text)
-        if self._agent.rebuilds(made.receipt, wait):
-            await self.crews.run("training", self._agent.rebuild, self.key, progress)
+        made = await self.crews.run("journal", self._runtime.correct, self.key, _seq(turn), text)
+        if self._runtime.rebuilds(made.receipt, wait):
+            await self.crews.run("training", self._runtime.rebuild, self.key, progress)
         return made
 
     def erase(self) -> Receipt:
@@ -359,7 +357,7 @@ class UserMemory:
         Raises:
             UnknownUser: there never was such a user.
         """
-        return self._agent.erase(self.key)
+        return self._runtime.erase(self.key)
 
     def begin_again(self) -> None:
         """Take turns of an erased user again, into an empty journal; nothing comes back.
@@ -367,11 +365,11 @@ class UserMemory:
         Raises:
             UnknownUser: there never was such a user.
         """
-        self._agent.store.begin_again(self.key)
+        self._runtime.store.begin_again(self.key)
 
     def due(self) -> policy.Decision:
         """Ask the policy whether the overflow is to be learnt now; `reply` acts on it by itself, after `add` it is the caller's turn."""
-        return self._agent.due(self.key)
+        return self._runtime.due(self.key)
 
     aadd = async_twin(add, "journal")
     areply = async_twin(reply, "answers")
@@ -392,11 +390,11 @@ class UserMemory:
     @property
     def crews(self) -> Crews:
         """The threads of the async twins, shared by all users."""
-        return self._agent.crews
+        return self._runtime.crews
 
     def __copy__(self) -> Self:
         """Return another handle of the same user, on the same `AgentMemory`."""
-        return type(self)(self._agent, self.key)
+        return type(self)(self._runtime, self.key)
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
         """Return another handle, as `__copy__` does: backbone and store are shared."""
@@ -412,7 +410,7 @@ class UserMemory:
 
     def _citations(self, asked: str, answer: str) -> tuple[Turn, ...]:
         """Return the turns whose study items are answered this way; of several, those asked most alike."""
-        items = [item for item in self._agent.store.study_items(self.key) if item.kind != "negative" and agree(item.answer, answer)]
+        items = [item for item in self._runtime.store.study_items(self.key) if item.kind != "negative" and agree(item.answer, answer)]
         exact = [item for item in items if agree(item.question, asked)] or items
         found: Sequence[int] = sorted({item.turn_seq for item in exact})
         return tuple(turn for seq in found for turn in self.turns(after=seq - 1, upto=seq))

@@ -21,6 +21,6 @@ def gain_nats(user: UserMemory, question: str, value: str) -> float:
 
 def share_answered(user: UserMemory, value: str) -> float:
     """Return the share of the user's study questions about a value to which the memory answers it; there has to be one."""
-    items = user._agent.store.study_items(user.key)
+    items = user._runtime.store.study_items(user.key)
     asked = [item.question for item in items if item.kind == QUESTION and value in item.answer]
     return sum(value in user.recall(question).answer for question in asked) / len(asked)

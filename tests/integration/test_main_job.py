@@ -121,7 +121,7 @@ def test_reply_uses_memory_and_says_so(agent: AgentMemory, ada: UserMemory) -> N
 
 
 def test_recall_cites_the_turn_it_comes_from_and_prefers_the_memory(ada: UserMemory) -> None:
-    items = [item for item in ada._agent.store.study_items(ada.key) if TOLD["ada"][0][2] in item.answer]
+    items = [item for item in ada._runtime.store.study_items(ada.key) if TOLD["ada"][0][2] in item.answer]
     recalls = [ada.recall(item.question) for item in items]
     cited = [recall for recall in recalls if recall.answer == items[0].answer]
     assert len(cited) >= len(items) / 2  # of what was studied; where rounding costs an answer, another is cited or none
@@ -141,7 +141,7 @@ def test_rollback_goes_back_and_forth(ada: UserMemory) -> None:
 
 def test_newer_value_replaces_the_older_one(ada: UserMemory) -> None:
     """By which wordings it is asked for afterwards is measured over many people, by `eval recall`: `updated_facts`."""
-    items = ada._agent.store.study_items
+    items = ada._runtime.store.study_items
     old, new = TOLD["ada"][1][2], "Pelburg"
     former = [item for item in items(ada.key) if old in item.answer]
     told = ada.add("user", f"The city where I live is now {new}.", session="later")

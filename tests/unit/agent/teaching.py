@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 import torch
 
 from locas_agent import AgentMemory, LocasConfig
-from locas_agent.agent import When
 from locas_agent.backbone import Backbone
 from locas_agent.consolidation.admission import Admission
 from locas_agent.consolidation.learner import Outcome, Task
 from locas_agent.consolidation.runner import Rounds
 from locas_agent.inference.generation import TopK
+from locas_agent.runtime import When
 from locas_agent.study.chunking import Piece, cut_pieces
 from locas_agent.study.items import QUESTION, Coverage, Item, StudySet
 from locas_agent.training.initialization import initialize

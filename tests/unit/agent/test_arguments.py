@@ -30,7 +30,7 @@ NO_TEXT: dict[str, Call] = {
     "search": lambda user, text: user.search(text),
     "reply": lambda user, text: user.reply(text),
     "stream": lambda user, text: list(user.stream(text)),
-    "reply_many": lambda user, text: user._agent.reply_many([("ben", "Hello."), (user, text)]),
+    "reply_many": lambda user, text: user._runtime.reply_many([("ben", "Hello."), (user, text)]),
     "session": lambda user, text: user.reply("Hello.", session=text),
     "key": lambda user, text: user.reply("Hello.", key=text),
 }
@@ -180,7 +180,7 @@ def test_answer_that_leaves_no_room_for_a_question_is_refused_at_construction(ma
 def test_copies_of_a_handle_share_what_it_stands_on(agent: AgentMemory, ada: UserMemory) -> None:
     for other in (copy.copy(ada), copy.deepcopy(ada), copy.deepcopy({"user": ada})["user"]):
         assert other.key == ada.key
-        assert other._agent is agent
+        assert other._runtime is agent
     assert copy.deepcopy(agent) is agent
     for thing in (agent, ada):
         with pytest.raises(ConfigurationError, match="cannot be pickled"):
