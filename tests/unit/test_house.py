@@ -116,6 +116,50 @@ def test_module_starts_with_a_docstring(module: Path) -> None:
     assert ast.get_docstring(ast.parse(module.read_text(encoding="utf-8")))
 
 
+def imports(package: str) -> dict[str, set[str]]:
+    """Return which modules of a package each of them imports, those under TYPE_CHECKING and inside functions too."""
+    root = PACKAGES[package]
+    names: dict[str, Path] = {}
+    for path in root.rglob("*.py"):
+        parts = path.relative_to(root).with_suffix("").parts
+        names[".".join([package, *parts]).removesuffix(".__init__")] = path
+    graph: dict[str, set[str]] = {}
+    for name, path in names.items():
+        graph[name] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                graph[name] |= {alias.name for alias in node.names if alias.name in names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                whole = {f"{node.module}.{alias.name}" for alias in node.names}
+                graph[name] |= {each for each in whole if each in names}
+                if node.module in names and not whole <= names.keys():
+                    graph[name].add(node.module)
+    return graph
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_import_goes_in_a_circle(package: str) -> None:
+    graph = imports(package)
+    assert sum(map(len, graph.values())) > 10  # it did look
+    while free := [name for name, wanted in graph.items() if not wanted & graph.keys()]:
+        for name in free:
+            del graph[name]
+    # What is left stands on a circle, or above one.
+    assert sorted(graph) == []
+
+
+MOST_MODULES = {"locas_agent/cli": 20, "integrations/langchain_locas": 20}  # one command, one adapter each; others hold 12
+
+
+def test_no_folder_holds_more_modules_than_the_eye_takes_in() -> None:
+    counts: dict[str, int] = {}
+    for module in MODULES:
+        if not module.name.startswith("__"):
+            folder = str(module.parent.relative_to(ROOT))
+            counts[folder] = counts.get(folder, 0) + 1
+    assert {folder: count for folder, count in counts.items() if count > MOST_MODULES.get(folder, 12)} == {}
+
+
 @pytest.mark.parametrize(
     "line", ["see /" + "work/shared/x", "open('/" + "home/ada/x')", "https://" + "pypi" + ".org/simple", "files." + "pythonhosted" + ".org"]
 )
