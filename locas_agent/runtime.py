@@ -217,7 +217,7 @@ def check_parts(backbone: object, store: object, config: object, *, may_be_named
     if not isinstance(backbone, (Backbone, str, Path) if may_be_named else Backbone):
         named = "'tiny', a folder, a hub id or " if may_be_named else ""
         raise ConfigurationError(f"backbone: got {_kind(backbone)}, expected {named}a Backbone")
-    if not (may_be_named and isinstance(store, str | Path)) and not callable(getattr(store, "append", None)):
+    if not (may_be_named and isinstance(store, str | Path)) and not callable(getattr(store, "commit", None)):
         named = "a SQLAlchemy URL, the Path of an SQLite file, 'sqlite://' for a database in memory, or " if may_be_named else ""
         raise ConfigurationError(f"store: got {_kind(store)}, expected {named}a MemoryStore, such as open_store(URL)")
     if config is not None and not isinstance(config, LocasConfig):

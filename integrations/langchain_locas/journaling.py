@@ -14,7 +14,7 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from langchain_locas.errors import PromptTooLong
 from langchain_locas.marks import NOBODY, Marks, is_persons
-from langchain_locas.messages import is_said, role_of, text_of, turn_key
+from langchain_locas.messages import is_said, role_of, text_of, to_chat, turn_key
 from locas_agent import AgentMemory, Turn, UserMemory
 from locas_agent.conversation.window import Layout, first_of_window, lay_out
 from locas_agent.errors import ConfigurationError, InvalidTurn, LocasError, TurnNotFound, TurnTooLong
@@ -84,7 +84,7 @@ def record(agent: AgentMemory, thread: Thread, messages: Sequence[BaseMessage]) 
         PromptTooLong: a message of this call is too long for a turn.
         InvalidTurn, ConfigurationError: it holds what the journal cannot take or a backbone cannot read.
     """
-    refused = {str(message.id) for message in messages if _is_passed_over(thread, message, _check_readable)}
+    refused = {str(message.id) for message in messages if _is_passed_over(thread, message, lambda one: to_chat([one]))}
     readable = [message for message in messages if str(message.id) not in refused]
     said = [message for message in (readable if thread.thread_id else _newest(readable)) if is_said(message)]
     known = {turn.key: turn for turn in thread.user.turns(newest=max(8, agent.backbone.context_tokens // 4))}
@@ -202,19 +202,6 @@ def _is_passed_over(thread: Thread, message: BaseMessage, attempt: Callable[[Bas
 
 def _documented(error: LocasError) -> LocasError:
     return PromptTooLong(str(error)) if isinstance(error, TurnTooLong) and not isinstance(error, PromptTooLong) else error
-
-
-def _check_readable(message: BaseMessage) -> None:
-    """Refuse what no prompt can hold.
-
-    Raises:
-        ConfigurationError: the message has no place in a chat, or holds something else than text.
-    """
-    role_of(message)
-    try:
-        text_of(message).encode()
-    except UnicodeEncodeError:
-        raise InvalidTurn(f"a {message.type} message holds a lone surrogate, which is not text: decode its source with errors='replace'") from None
 
 
 def _newest(messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:

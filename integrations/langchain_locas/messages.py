@@ -11,7 +11,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, FunctionMessage, HumanMessage, SystemMessage, ToolMessage
 
-from langchain_locas.tool_calls import storable
+from locas_agent.backbone.detokenizer import clean
 from locas_agent.errors import ConfigurationError
 from locas_storage import Turn, TurnDraft
 from locas_storage.records.bounds import check_text
@@ -130,7 +130,7 @@ def _entry(message: BaseMessage) -> dict[str, Any]:
     role, text = role_of(message), text_of(message)
     content = f"{message.name}: {text}" if message.name and role == "user" else text
     if role in ("assistant", "tool"):
-        content = storable(content)  # nobody could say it again in other words, and the thread would be stuck
+        content = clean(content)  # nobody could say it again in other words, and the thread would be stuck
     else:
         check_text(f"a {message.type} message", content)
     entry: dict[str, Any] = {"role": role, "content": content}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from locas_agent import Backbone
+from locas_agent.backbone.detokenizer import clean
 from locas_agent.errors import BackboneError, ConfigurationError
 from locas_agent.inference.generation import Allowed
 
@@ -96,11 +97,6 @@ def begins_with_call(backbone: Backbone, names: Sequence[str]) -> Allowed:
     return allowed
 
 
-def storable(text: str) -> str:
-    """Return what a model or a tool wrote as text that a tokenizer and a database take: a question mark for each half of a character, no NUL."""
-    return text.replace("\x00", "").encode("utf-8", "replace").decode()
-
-
 def read(text: str) -> tuple[list[Call], str]:
     """Return the calls in a text, and the text around them. What is no call of the expected form is kept as it was written."""
     calls: list[Call] = []
@@ -120,4 +116,4 @@ def _call(body: str) -> Call:
         return Call(None, OPEN + body)
     if not isinstance(written, dict) or not isinstance(written.get("name"), str) or not isinstance(written.get("arguments"), dict):
         return Call(None, OPEN + body)
-    return Call(storable(written["name"]), storable(json.dumps(written["arguments"], ensure_ascii=False)))
+    return Call(clean(written["name"]), clean(json.dumps(written["arguments"], ensure_ascii=False)))

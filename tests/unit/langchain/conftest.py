@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.globals import set_llm_cache
+from langchain_core.messages import BaseMessage
 from pytest_socket import disable_socket, enable_socket
 
-from langchain_locas import ChatLocas
+from langchain_locas import ChatLocas, fitting
+from langchain_locas.messages import to_chat
 from locas_agent import AgentMemory, Backbone, InMemoryStore, LocasConfig
 from locas_agent.memory import LocasMemory
 from locas_agent.memory.serialization import to_bytes
@@ -119,3 +122,17 @@ def shared_model(with_tools: Backbone, make_memory: MakeMemory) -> ChatLocas:
     for seed, user in enumerate(USERS):
         taught(agent, make_memory(seed, on=with_tools), user)
     return ChatLocas(memory=agent)
+
+
+@pytest.fixture
+def prompts(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The texts of each prompt that reached the backbone."""
+    seen: list[list[str]] = []
+
+    def noting(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
+        chat = to_chat(messages)
+        seen.append([str(message["content"]) for message in chat])
+        return chat
+
+    monkeypatch.setattr(fitting, "to_chat", noting)
+    return seen

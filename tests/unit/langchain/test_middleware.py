@@ -20,10 +20,9 @@ from langgraph.runtime import Runtime, ServerInfo
 from langgraph.types import Command
 from pydantic import BaseModel
 
-from langchain_locas import ChatLocas, LocasMemoryMiddleware, fitting, memory_tools
+from langchain_locas import ChatLocas, LocasMemoryMiddleware, memory_tools
 from langchain_locas.identity import caller
 from langchain_locas.journaling import Thread, live, record
-from langchain_locas.messages import to_chat
 from locas_agent import AgentMemory, LocasConfig
 from locas_agent.errors import ConfigurationError
 from locas_agent.inference import Engine
@@ -67,20 +66,6 @@ def asks(text: str) -> Any:
 
 def said(memory: AgentMemory, user: str) -> list[tuple[str, str]]:
     return [(turn.role, turn.content) for turn in memory.for_user(user).turns()]
-
-
-@pytest.fixture
-def prompts(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The texts of each prompt that reached the backbone."""
-    seen: list[list[str]] = []
-
-    def noting(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
-        chat = to_chat(messages)
-        seen.append([str(message["content"]) for message in chat])
-        return chat
-
-    monkeypatch.setattr(fitting, "to_chat", noting)
-    return seen
 
 
 # Who speaks ------------------------------------------------------------------------------------------------------------

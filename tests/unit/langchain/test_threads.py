@@ -15,7 +15,6 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 
 from langchain_locas import ChatLocas, ForeignThread, LocasMemoryMiddleware, PromptTooLong
-from langchain_locas import chat_model as module
 from locas_agent import AgentMemory
 from locas_agent.errors import ConfigurationError, InvalidTurn, LocasError, TurnNotFound, TurnTooLong
 from tests.unit.langchain.conftest import MakeAgent, Teach, tool_backbone
@@ -55,20 +54,6 @@ def ids(graph: Any, user: str = "ada") -> list[str]:
 @pytest.fixture
 def saver() -> InMemorySaver:
     return InMemorySaver()
-
-
-@pytest.fixture
-def prompts(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The texts of each prompt that reached the backbone."""
-    seen: list[list[str]] = []
-
-    class Noting(module.Answer):
-        def __init__(self, agent: AgentMemory, question: module.Question) -> None:
-            seen.append([str(message["content"]) for message in question.messages])
-            super().__init__(agent, question)
-
-    monkeypatch.setattr(module, "Answer", Noting)
-    return seen
 
 
 # What the journal refuses ----------------------------------------------------------------------------------------------

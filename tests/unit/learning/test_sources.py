@@ -134,7 +134,7 @@ def test_what_no_revision_could_keep_is_refused_before_anything_is_studied(backb
     for seed in (MAX_SEED + 1, -1, True, "7"):
         with pytest.raises(ConfigurationError, match="seed"):
             ada.consolidate(flush=True, seed=seed)  # type: ignore[arg-type]
-    monkeypatch.setattr("locas_agent.agent.MAX_PAYLOAD_BYTES", 100)
+    monkeypatch.setattr("locas_agent.runtime.MAX_PAYLOAD_BYTES", 100)
     with pytest.raises(ConfigurationError, match=r"a store takes at most 100: choose a smaller memory\.width"):
         AgentMemory(backbone=backbone, store=InMemoryStore())
 
