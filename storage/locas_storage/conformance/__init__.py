@@ -41,6 +41,7 @@ from locas_storage.conformance.forgetting import (
     test_turn_of_the_window_is_forgotten_without_a_new_revision,
 )
 from locas_storage.conformance.journal import (
+    test_answers_are_found_by_the_key_of_their_question,
     test_concurrent_appends_leave_no_gap,
     test_hostile_names_never_meet,
     test_many_keys_are_looked_up_at_once,
@@ -105,6 +106,7 @@ from locas_storage.conformance.search import (
     test_repeated_turn_is_found_once,
     test_search_compares_without_case_and_accents,
     test_search_finds_turns_that_share_a_word,
+    test_search_finds_what_is_written_without_spaces_and_emoji,
     test_search_for_what_is_no_text_is_refused,
     test_search_puts_the_best_first,
     test_search_puts_the_newer_of_equal_turns_first,
@@ -114,6 +116,7 @@ from locas_storage.conformance.search import (
 )
 
 __all__ = [
+    "test_answers_are_found_by_the_key_of_their_question",
     "test_audit_keeps_what_was_recorded",
     "test_base_that_was_pruned_is_passed_over",
     "test_branch_that_was_rolled_back_is_purged_too",
@@ -170,6 +173,7 @@ __all__ = [
     "test_same_payload_may_be_saved_twice",
     "test_search_compares_without_case_and_accents",
     "test_search_finds_turns_that_share_a_word",
+    "test_search_finds_what_is_written_without_spaces_and_emoji",
     "test_search_for_what_is_no_text_is_refused",
     "test_search_puts_the_best_first",
     "test_search_puts_the_newer_of_equal_turns_first",
