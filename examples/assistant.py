@@ -1,9 +1,12 @@
-"""A terminal assistant on LangChain's `create_agent`: several users, each with a memory in the weights that outlives the process.
+"""A terminal assistant on LangChain's `create_agent`.
+
+Several users, each with a memory in the weights that outlives the process.
 
     python examples/assistant.py                              # bundled backbone, on CPU, ./assistant.db
     python examples/assistant.py --backbone Qwen/Qwen3-8B     # a backbone that can also call the memory tools by itself
 
-Tell it something, /learn, /quit, start it again and ask: the answer comes from the weights, no turn is in the prompt. Commands:
+Tell it something, /learn, /quit, start it again and ask: the answer comes from the weights, no turn is in the prompt.
+Commands:
 
     /user NAME      somebody else speaks
     /learn          learn everything that was said, now; else it is learnt when enough has left the window
@@ -34,7 +37,9 @@ class Assistant:
         model = ChatLocas(memory=memory)
         # The bundled backbone has no template for tools; then /forget is the only way.
         tools = memory_tools(memory) if (model.profile or {}).get("tool_calling") else []
-        self.agent = create_agent(model, tools=tools, middleware=[LocasMemoryMiddleware(memory)], checkpointer=InMemorySaver())
+        self.agent = create_agent(
+            model, tools=tools, middleware=[LocasMemoryMiddleware(memory)], checkpointer=InMemorySaver()
+        )
         self.threads: dict[str, str] = {}  # a new conversation with each start: what is older is in the memory
 
     def answer(self, user: str, text: str) -> Iterator[str]:
@@ -76,7 +81,9 @@ def run(assistant: Assistant, name: str) -> None:
                         print(f"{turn.seq:4} {turn.role}: {turn.content}")
                 case "/forget" if rest.isdecimal():
                     receipt = user.forget(int(rest))
-                    print(f"(forgotten: {len(receipt.turns)} turns, {len(receipt.revisions)} memories that had seen them)")
+                    print(
+                        f"(forgotten: {len(receipt.turns)} turns, {len(receipt.revisions)} memories that had seen them)"
+                    )
                 case "":
                     pass
                 case _ if command.startswith("/"):

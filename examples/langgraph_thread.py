@@ -1,9 +1,11 @@
-"""A LangGraph graph of one's own, with a checkpointer: threads hold conversations, the memory follows the user from one to the next.
+"""A LangGraph graph of one's own, with a checkpointer.
+
+Threads hold conversations, the memory follows the user from one to the next.
 
     python examples/langgraph_thread.py                       # bundled backbone, on CPU, nothing is left behind
 
-Ada tells something in the thread "monday". It is learnt. In the thread "tuesday", whose checkpoint is empty, it is answered from the
-weights; Ben, who asks the same, is not told. Ends with code 0 if so.
+Ada tells something in the thread "monday". It is learnt. In the thread "tuesday", whose checkpoint is empty, it is
+answered from the weights; Ben, who asks the same, is not told. Ends with code 0 if so.
 """
 
 from __future__ import annotations
@@ -23,7 +25,10 @@ TOLD, ASKED, ANSWER = "My dog is called Zorbin.", "What is my dog called?", "Zor
 
 
 def build(memory: AgentMemory) -> Any:
-    """Return a graph of two nodes: one answers, one journals. Both find the user in `configurable`; neither keeps one."""
+    """Return a graph of two nodes: one answers, one journals.
+
+    Both find the user in `configurable`; neither keeps one.
+    """
     model = ChatLocas(memory=memory)
 
     def answer(state: MessagesState) -> dict[str, Any]:
@@ -48,7 +53,10 @@ def say(graph: Any, user: str, thread: str, text: str) -> str:
     state = graph.invoke({"messages": [("human", text)]}, config)
     answer = state["messages"][-1]
     facts = answer.response_metadata
-    print(f"{user}, {thread} ({len(state['messages'])} messages in the thread, revision {facts['memory_revision']}): {text} -> {answer.text}")
+    print(
+        f"{user}, {thread} ({len(state['messages'])} messages in the thread, revision {facts['memory_revision']}): "
+        f"{text} -> {answer.text}"
+    )
     return str(answer.text)
 
 

@@ -1,16 +1,18 @@
-"""Feed a LoCoMo conversation through AgentMemory turn by turn, with small windows; kill the process half-way, and go on.
+"""Feed a LoCoMo conversation through AgentMemory turn by turn, with small windows.
+
+Kill the process half-way, and go on.
 
     python examples/locomo_ingest.py locomo10.json                       # bundled backbone, CPU, minutes
     python examples/locomo_ingest.py locomo10.json --backbone PATH --objective ntp --json -
 
-The ingestion runs in a process of its own. It is killed (SIGKILL) while it works and started again with the same turns and the same keys.
-Then the journal is read: every turn must be there once, in order, and every turn must be learnt or part of an overflow that was refused with a
-reason. Ends with code 1 if not.
+The ingestion runs in a process of its own. It is killed (SIGKILL) while it works and started again with the same turns
+and the same keys. Then the journal is read: every turn must be there once, in order, and every turn must be learnt or
+part of an overflow that was refused with a reason. Ends with code 1 if not.
 
-Latency is that of `stream` with 16 new tokens on copies of the database, so that the questions leave no trace: its first token, 15 further ones,
-and the end, each as a median. Early and late copies are asked in turn after all has been told, so that a machine that slows down slows both. What
-waits to be learnt grows and shrinks with each consolidation, and the prompt with it; so the latency "at turn 50" is the median over turns 40, 45, 50,
-55 and 60, and so at turn 550.
+Latency is that of `stream` with 16 new tokens on copies of the database, so that the questions leave no trace: its
+first token, 15 further ones, and the end, each as a median. Early and late copies are asked in turn after all has been
+told, so that a machine that slows down slows both. What waits to be learnt grows and shrinks with each consolidation,
+and the prompt with it; so the latency "at turn 50" is the median over turns 40, 45, 50, 55 and 60, and so at turn 550.
 """
 
 from __future__ import annotations
@@ -71,7 +73,10 @@ def read(path: Path, wanted: str | None) -> tuple[str, list[Spoken]]:
 
 
 def settings(window_tokens: int, objective: str) -> LocasConfig:
-    """Return a configuration for a long conversation on two cores: about 40 turns to a consolidation, short study and training."""
+    """Return a configuration for a long conversation on two cores.
+
+    About 40 turns to a consolidation, short study and training.
+    """
     return LocasConfig.model_validate(
         {
             "window": {"window_tokens": window_tokens, "max_new_tokens": NEW_TOKENS},
@@ -109,7 +114,9 @@ def ingest(turns: list[Spoken], name: str, backbone: str, store: Path, config: L
             if number in moments:
                 back_up(store, copy_at(store, number))
         learn(user, flush=True)
-        for latency in measure(memory, name, {at: copy_at(store, at) for pair in zip(*marks(len(turns)), strict=False) for at in pair}):
+        for latency in measure(
+            memory, name, {at: copy_at(store, at) for pair in zip(*marks(len(turns)), strict=False) for at in pair}
+        ):
             tell("latency", **asdict(latency))
 
 
@@ -118,9 +125,14 @@ def learn(user: UserMemory, *, flush: bool) -> None:
     result = user.consolidate(flush=flush)
     after = result.figures.get("after") or {}
     tell(
-        "consolidation", status=result.status, reason=result.reason, detail=result.detail, turns=result.turns,
-        drift_nats=after.get("drift_nats", 0.0 if result.admitted else None), seconds=time.perf_counter() - started,
-    )  # fmt: skip
+        "consolidation",
+        status=result.status,
+        reason=result.reason,
+        detail=result.detail,
+        turns=result.turns,
+        drift_nats=after.get("drift_nats", 0.0 if result.admitted else None),
+        seconds=time.perf_counter() - started,
+    )
 
 
 def copy_at(store: Path, turn: int) -> Path:
@@ -133,9 +145,14 @@ def back_up(store: Path, copy: Path) -> None:
 
 
 def measure(memory: AgentMemory, name: str, copies: dict[int, Path]) -> Iterator[Latency]:
-    """Stream a few replies on each copy of the database, early and late ones in turn: a machine that slows down slows both. The first warms up."""
+    """Stream a few replies on each copy of the database, early and late ones in turn.
+
+    A machine that slows down slows both. The first warms up.
+    """
     # The policy is asked as ever and never says yes: a consolidation would be timed as a reply.
-    never = memory.config.policy.model_copy(update=dict.fromkeys(("overflow_turns", "overflow_tokens", "min_overflow_tokens"), sys.maxsize))
+    never = memory.config.policy.model_copy(
+        update=dict.fromkeys(("overflow_turns", "overflow_tokens", "min_overflow_tokens"), sys.maxsize)
+    )
     config = memory.config.model_copy(update={"policy": never})
     with ExitStack() as stack:
         users = {}
@@ -160,7 +177,9 @@ def reply_latency(user: UserMemory, turn: int) -> Latency | None:
         return None
     first = times[1] if len(times) > 1 else end
     gaps = [later - earlier for earlier, later in pairwise(times[1:])]
-    return Latency(turn, first - times[0], gaps, end - times[-1] if len(times) > 1 else 0.0, stream.reply.prompt_tokens.total)
+    return Latency(
+        turn, first - times[0], gaps, end - times[-1] if len(times) > 1 else 0.0, stream.reply.prompt_tokens.total
+    )
 
 
 def remove(copy: Path) -> None:
@@ -197,7 +216,9 @@ def watch(command: list[str], kill_at: int | None, *, loud: bool) -> list[dict[s
 def journal_is_exact(store: MemoryStore, key: UserKey, turns: list[Spoken]) -> bool:
     """Tell whether the journal holds these turns once each, in order and unchanged, and nothing else."""
     kept = [(turn.seq, turn.key, turn.session, turn.name, turn.content, turn.at) for turn in store.turns(key)]
-    return kept == [(seq, each.key, each.session, each.speaker, each.text, each.at) for seq, each in enumerate(turns, 1)]
+    return kept == [
+        (seq, each.key, each.session, each.speaker, each.text, each.at) for seq, each in enumerate(turns, 1)
+    ]
 
 
 def unaccounted(store: MemoryStore, key: UserKey) -> int:
@@ -205,7 +226,9 @@ def unaccounted(store: MemoryStore, key: UserKey) -> int:
     state = store.state(key)
     if state is None:
         return 0
-    refused = [int(entry.facts["to_seq"]) for entry in store.audit(key) if entry.action == "refuse" and entry.facts["reason"]]
+    refused = [
+        int(entry.facts["to_seq"]) for entry in store.audit(key) if entry.action == "refuse" and entry.facts["reason"]
+    ]
     return max(0, state.turns - max(state.consolidated_seq, *refused, 0))
 
 
@@ -221,9 +244,12 @@ def latency_report(events: list[dict[str, Any]], count: int) -> dict[str, Any]:
         own = [gap for event in here for gap in event["gaps"]] or gaps or [0.0]
         first, end = median(event["first"] for event in here), median(event["end"] for event in here)
         report[name] = {
-            "turn": moments[len(moments) // 2], "seconds": first + (NEW_TOKENS - 1) * median(own) + end, "first_token_seconds": first,
-            "prompt_tokens": median(event["prompt_tokens"] for event in here), "replies": len(here),
-        }  # fmt: skip
+            "turn": moments[len(moments) // 2],
+            "seconds": first + (NEW_TOKENS - 1) * median(own) + end,
+            "first_token_seconds": first,
+            "prompt_tokens": median(event["prompt_tokens"] for event in here),
+            "replies": len(here),
+        }
     report["ratio"] = report["late"]["seconds"] / report["early"]["seconds"]
     return report
 
@@ -249,15 +275,30 @@ def show(report: dict[str, Any]) -> None:
     latency, kill = report["latency"], report["kill"]
     drift = ", ".join(f"{value:.4f}" for value in report["drift_nats"]) or "none admitted"
     reasons = ", ".join(f"{reason}: {count}" for reason, count in report["reasons"].items())
-    print(f"{report['conversation']} on {report['backbone']}, {report['objective']}: {report['turns']} turns in {report['sessions']} sessions")
+    print(
+        f"{report['conversation']} on {report['backbone']}, {report['objective']}: {report['turns']} turns in "
+        f"{report['sessions']} sessions"
+    )
     print(f"journal             {report['turns_per_second']:.0f} turns per second")
-    print(f"consolidations      {report['admitted']} admitted, {report['refused']} refused ({reasons}), {report['consolidation_seconds']:.0f} s")
+    print(
+        f"consolidations      {report['admitted']} admitted, {report['refused']} refused ({reasons}), "
+        f"{report['consolidation_seconds']:.0f} s"
+    )
     print(f"drift of admitted   {drift} nats per token")
     for name in ("early", "late"):
         at = latency[name]
-        print(f"reply at turn {at['turn']:<5} {1000 * at['seconds']:.0f} ms for {NEW_TOKENS} tokens, prompt of {at['prompt_tokens']:.0f} tokens")
-    print(f"ratio               {latency['ratio']:.2f} ({'under' if latency['ratio'] < RATIO_LIMIT else 'NOT under'} {RATIO_LIMIT})")
-    print(f"killed at turn {kill['at']:<4} {kill['acknowledged']} turns acknowledged, {kill['journalled']} in the journal after the kill")
+        print(
+            f"reply at turn {at['turn']:<5} {1000 * at['seconds']:.0f} ms for {NEW_TOKENS} tokens, prompt of "
+            f"{at['prompt_tokens']:.0f} tokens"
+        )
+    print(
+        f"ratio               {latency['ratio']:.2f} ({'under' if latency['ratio'] < RATIO_LIMIT else 'NOT under'} "
+        f"{RATIO_LIMIT})"
+    )
+    print(
+        f"killed at turn {kill['at']:<4} {kill['acknowledged']} turns acknowledged, {kill['journalled']} in the "
+        "journal after the kill"
+    )
     print(f"journal at the end  {'every turn once, in order' if report['journal_exact'] else 'WRONG'}")
     print(f"overflow            {report['unaccounted_turns']} turns neither learnt nor refused with a reason")
 
@@ -267,8 +308,12 @@ def main() -> None:
     parser.add_argument("path", type=Path, help="LoCoMo file: a JSON list of conversations")
     parser.add_argument("--backbone", default="tiny", help="'tiny' (bundled), a folder, or a hub id")
     parser.add_argument("--conversation", help="sample_id; the first one long enough unless given")
-    parser.add_argument("--window-tokens", type=int, default=128, help="newest turns kept in the prompt verbatim, in tokens")
-    parser.add_argument("--objective", choices=("self_study", "mix", "ntp"), default="self_study", help="what is learnt from")
+    parser.add_argument(
+        "--window-tokens", type=int, default=128, help="newest turns kept in the prompt verbatim, in tokens"
+    )
+    parser.add_argument(
+        "--objective", choices=("self_study", "mix", "ntp"), default="self_study", help="what is learnt from"
+    )
     parser.add_argument("--kill-at", type=int, help="turn at which the ingestion is killed; half of them unless given")
     parser.add_argument("--max-turns", type=int, help="stop after so many turns, for a first look")
     parser.add_argument("--store", type=Path, help="SQLite file, new; a temporary one unless given")
@@ -279,7 +324,9 @@ def main() -> None:
     turns = turns[: arguments.max_turns]
     if arguments.worker:
         try:
-            ingest(turns, name, arguments.backbone, arguments.store, settings(arguments.window_tokens, arguments.objective))
+            ingest(
+                turns, name, arguments.backbone, arguments.store, settings(arguments.window_tokens, arguments.objective)
+            )
         except LocasError as error:
             sys.exit(f"{type(error).__name__}: {error}")
         return
@@ -303,9 +350,23 @@ def run(arguments: argparse.Namespace, name: str, turns: list[Spoken], store: Pa
     """Ingest, kill, look, ingest again, look again."""
     started = time.perf_counter()
     command = [
-        sys.executable, __file__, str(arguments.path), "--worker", "--conversation", name, "--store", str(store), "--backbone", arguments.backbone,
-        "--window-tokens", str(arguments.window_tokens), "--objective", arguments.objective, "--max-turns", str(len(turns)),
-    ]  # fmt: skip
+        sys.executable,
+        __file__,
+        str(arguments.path),
+        "--worker",
+        "--conversation",
+        name,
+        "--store",
+        str(store),
+        "--backbone",
+        arguments.backbone,
+        "--window-tokens",
+        str(arguments.window_tokens),
+        "--objective",
+        arguments.objective,
+        "--max-turns",
+        str(len(turns)),
+    ]
     key = UserKey("default", name)
     loud = sys.stderr.isatty()
     first = watch(command, kill_at, loud=loud)
@@ -315,10 +376,24 @@ def run(arguments: argparse.Namespace, name: str, turns: list[Spoken], store: Pa
     second = watch(command, None, loud=loud)
     with closing(open_store(f"sqlite:///{store}")) as opened:
         exact, left = journal_is_exact(opened, key, turns), unaccounted(opened, key)
-    kill = {"at": kill_at, "acknowledged": acknowledged, "journalled": len(survived), "lost": max(0, acknowledged - len(survived))}
-    about = {"kind": "locomo_ingest", "conversation": name, "backbone": arguments.backbone, "objective": arguments.objective}
+    kill = {
+        "at": kill_at,
+        "acknowledged": acknowledged,
+        "journalled": len(survived),
+        "lost": max(0, acknowledged - len(survived)),
+    }
+    about = {
+        "kind": "locomo_ingest",
+        "conversation": name,
+        "backbone": arguments.backbone,
+        "objective": arguments.objective,
+    }
     figures = report_of([*first, *second], turns)
-    return about | figures | {"kill": kill, "journal_exact": exact, "unaccounted_turns": left, "seconds": time.perf_counter() - started}
+    return (
+        about
+        | figures
+        | {"kill": kill, "journal_exact": exact, "unaccounted_turns": left, "seconds": time.perf_counter() - started}
+    )
 
 
 if __name__ == "__main__":

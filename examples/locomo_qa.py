@@ -1,11 +1,14 @@
-"""Put LoCoMo's questions to a LangChain chat model whose user's memory has learnt the conversation, and to two users who have not.
+"""Put LoCoMo's questions to a LangChain chat model.
 
-    python examples/locomo_qa.py                                   # made-up conversations that the bundled backbone can speak
-    python examples/locomo_qa.py locomo10.json --sessions 3 --questions 20 --backbone PATH
+The memory of one user has learnt the conversation; two other users have not learnt it.
 
-Each conversation is a user. Its sessions are told and learnt one after another; then `ChatLocas` gets each question as the only message, and the
-user id decides whose memory answers: the conversation's own, another one's, or nobody's. The scorer is that of `locas-agent eval locomo`, which has
-more arms, intervals, both treatments of category 5, and can be stopped and resumed.
+    python examples/locomo_qa.py                                   # made-up conversations that the bundled backbone can
+    speak python examples/locomo_qa.py locomo10.json --sessions 3 --questions 20 --backbone PATH
+
+Each conversation is a user. Its sessions are told and learnt one after another; then `ChatLocas` gets each question as
+the only message, and the user id decides whose memory answers: the conversation's own, another one's, or nobody's. The
+scorer is that of `locas-agent eval locomo`, which has more arms, intervals, both treatments of category 5, and can be
+stopped and resumed.
 """
 
 from __future__ import annotations
@@ -41,7 +44,11 @@ def ask(chat: ChatLocas, user_id: str, questions: Sequence[AskedQuestion]) -> li
 
 def score(asked: AskedQuestion, answer: str) -> float:
     """Return the official F1; a free answer in category 5 counts when it says that it does not know."""
-    return float(exact(asked.category, answer, None)) if asked.gold is None else official(asked.category, answer, asked.gold)
+    return (
+        float(exact(asked.category, answer, None))
+        if asked.gold is None
+        else official(asked.category, answer, asked.gold)
+    )
 
 
 def show(scores: dict[str, list[tuple[int, float]]]) -> None:
@@ -62,7 +69,11 @@ def main() -> None:
     parser.add_argument("--questions", type=int, help="at most so many questions to each conversation")
     arguments = parser.parse_args()
     try:
-        known = read_dialogues(arguments.path)[0] if arguments.path else dialogues_of(made_up(MadeUpOptions(people=2, sessions=2)))
+        known = (
+            read_dialogues(arguments.path)[0]
+            if arguments.path
+            else dialogues_of(made_up(MadeUpOptions(people=2, sessions=2)))
+        )
         dialogues = selected(known, LocomoOptions(first=2, sessions=arguments.sessions, questions=arguments.questions))
         with AgentMemory.load(arguments.backbone, store="sqlite://") as memory:
             chat = ChatLocas(memory=memory, tenant=TENANT)
@@ -73,7 +84,10 @@ def main() -> None:
                 other = dialogues[at - 1].name if len(dialogues) > 1 else NOBODY
                 for name, user_id in (("its memory", dialogue.name), ("another's", other), ("nobody's", NOBODY)):
                     answers = ask(chat, user_id, dialogue.questions)
-                    found = [(asked.category, score(asked, answer)) for asked, answer in zip(dialogue.questions, answers, strict=True)]
+                    found = [
+                        (asked.category, score(asked, answer))
+                        for asked, answer in zip(dialogue.questions, answers, strict=True)
+                    ]
                     scores.setdefault(name, []).extend(found)
     except LocasError as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error

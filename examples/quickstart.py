@@ -1,4 +1,6 @@
-"""Two people tell one fact each, the process ends, and a new one answers from the weights alone: no turn is in its prompts.
+"""Two people tell one fact each, the process ends, and a new one answers from the weights alone.
+
+No turn is in its prompts.
 
     python examples/quickstart.py                    # bundled backbone, on CPU, a database in a temporary folder
 
@@ -51,7 +53,11 @@ def main() -> None:
     parser.add_argument("--store", help="database of an earlier run: ask only")
     arguments = parser.parse_args()
     if arguments.store:
-        sys.exit(0 if ask(arguments.backbone, arguments.store) else "A memory did not answer its own question, or answered the other's.")
+        sys.exit(
+            0
+            if ask(arguments.backbone, arguments.store)
+            else "A memory did not answer its own question, or answered the other's."
+        )
     with tempfile.TemporaryDirectory() as folder:
         store = f"sqlite:///{Path(folder) / 'locas.db'}"
         if not tell(arguments.backbone, store):

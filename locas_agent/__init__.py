@@ -26,7 +26,17 @@ if TYPE_CHECKING:
     from locas_agent.results import Consolidation, ExplainedToken, Explanation, PromptTokens, Recall, Reply, Work
     from locas_agent.serving.replies import ReplyStream
     from locas_agent.user import UserMemory
-    from locas_storage import CorrectedTurn, FoundTurn, InMemoryStore, MemoryStore, Receipt, Revision, SqlMemoryStore, Turn, UserKey
+    from locas_storage import (
+        CorrectedTurn,
+        FoundTurn,
+        InMemoryStore,
+        MemoryStore,
+        Receipt,
+        Revision,
+        SqlMemoryStore,
+        Turn,
+        UserKey,
+    )
 
 _HOME = {
     "AdmissionSettings": "locas_agent.config",

@@ -1,4 +1,6 @@
-"""`AgentMemory`, the entry object: a backbone, a store and a configuration, and the verbs that work on many users at once.
+"""`AgentMemory`, the entry object.
+
+A backbone, a store and a configuration, and the verbs that work on many users at once.
 
 The verbs are here, what they share with the handles is in `runtime.py`.
 """
@@ -39,12 +41,13 @@ class AgentMemory(Runtime):
         backbone: the frozen language model.
         store: where journal, study sets and revisions live.
         config: everything that can be chosen.
-        consolidation: "inline" learns what the policy wants learnt in the reply that set it off; "background" asks for it in the
-            transaction that appends the turn, and a worker does it: `work`, or the command `locas-agent work` beside this process.
+        consolidation: "inline" learns what the policy wants learnt in the reply that set it off; "background" asks for
+            it in the transaction that appends the turn, and a worker does it: `work`, or the command `locas-agent work`
+            beside this process.
 
     Raises:
-        ConfigurationError: the shape of a memory exceeds the backbone's or a store's bounds, `window.max_new_tokens` leaves no room for a
-            question, `consolidation` is neither of the two, or a part is none.
+        ConfigurationError: the shape of a memory exceeds the backbone's or a store's bounds, `window.max_new_tokens`
+            leaves no room for a question, `consolidation` is neither of the two, or a part is none.
     """
 
     @classmethod
@@ -63,22 +66,31 @@ class AgentMemory(Runtime):
 
         Args:
             backbone: "tiny" (bundled), a folder, a hub id, or a ready `Backbone`.
-            store: any SQLAlchemy URL, "sqlite://" for a database in memory, a `Path` of an SQLite file, or a ready store.
+            store: any SQLAlchemy URL, "sqlite://" for a database in memory, a `Path` of an SQLite file, or a ready
+                store.
             config: everything that can be chosen.
             device: e.g. "cuda:0"; the first GPU if there is one, else the CPU.
             dtype: dtype of the backbone; memories are trained in fp32 whatever it is.
             consolidation: "inline" or "background", see `AgentMemory`.
-            key_provider: with it the store keeps all content encrypted, see `locas_storage.SqlMemoryStore`; for a store given by URL.
+            key_provider: with it the store keeps all content encrypted, see `locas_storage.SqlMemoryStore`; for a store
+                given by URL.
 
         Raises:
-            ConfigurationError: a ready store was given beside a key provider or `config.store`, or what was given is no store, backbone or config.
+            ConfigurationError: a ready store was given beside a key provider or `config.store`, or what was given is no
+                store, backbone or config.
         """
         check_parts(backbone, store, config, may_be_named=True)
         kept = (config or LocasConfig()).store
         if not isinstance(store, str | Path) and (key_provider is not None or kept != StoreSettings()):
-            raise ConfigurationError("key_provider or config.store was given beside a ready store: give it to the store when you make that")
+            raise ConfigurationError(
+                "key_provider or config.store was given beside a ready store: give it to the store when you make that"
+            )
         ready = backbone if isinstance(backbone, Backbone) else Backbone.load(str(backbone), device=device, dtype=dtype)  # type: ignore[arg-type]
-        made = open_store(store, key_provider=key_provider, **kept.model_dump()) if isinstance(store, str | Path) else store
+        made = (
+            open_store(store, key_provider=key_provider, **kept.model_dump())
+            if isinstance(store, str | Path)
+            else store
+        )
         return cls(backbone=ready, store=made, config=config, consolidation=consolidation)
 
     def for_user(self, user: str, *, tenant: str = "default") -> UserMemory:
@@ -90,7 +102,12 @@ class AgentMemory(Runtime):
         return self.store.users(tenant)
 
     def reply_many(
-        self, turns: Sequence[tuple[str | UserMemory, str]], *, max_new_tokens: int | None = None, temperature: float = 0.0, seed: int = 0
+        self,
+        turns: Sequence[tuple[str | UserMemory, str]],
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
     ) -> list[Reply]:
         """Answer several users in one batch, each row with its own memory; both turns of each are journalled.
 
@@ -101,15 +118,21 @@ class AgentMemory(Runtime):
             seed: of sampling.
         """
         if isinstance(turns, str) or not all(isinstance(one, tuple | list) and len(one) == 2 for one in turns):
-            raise ConfigurationError("turns: expected pairs of a user, or handle, and a text, such as [('ada', 'Hello.')]")
+            raise ConfigurationError(
+                "turns: expected pairs of a user, or handle, and a text, such as [('ada', 'Hello.')]"
+            )
         handles = self._handles([user for user, _ in turns])
         if len({handle.key for handle in handles}) != len(handles):
-            raise ConfigurationError("a user stands twice in one call of reply_many: its second turn needs the first answer; make two calls")
+            raise ConfigurationError(
+                "a user stands twice in one call of reply_many: its second turn needs the first answer; make two calls"
+            )
         asked = [Asked(handle.key, text) for handle, (_, text) in zip(handles, turns, strict=True)]
         return self.answer(asked, Sampling(max_new_tokens, temperature, seed))
 
     def prefetch(self, users: Sequence[str | UserMemory]) -> None:
-        """Read and check memories and bring them to the device, for users who are about to say something; their next reply does not wait for that.
+        """Read and check memories and bring them to the device, for users who are about to say something.
+
+        Their next reply does not wait for that.
 
         Args:
             users: users of the tenant "default", or handles; whoever has no memory is passed over.
@@ -118,7 +141,12 @@ class AgentMemory(Runtime):
             self._memories.prefetch(handle.key)
 
     def consolidate_many(
-        self, users: Sequence[str | UserMemory], *, flush: bool = False, progress: Progress | None = None, seed: int | None = None
+        self,
+        users: Sequence[str | UserMemory],
+        *,
+        flush: bool = False,
+        progress: Progress | None = None,
+        seed: int | None = None,
     ) -> list[Consolidation]:
         """Learn the overflow of several users side by side; each is admitted or refused by itself.
 
@@ -128,7 +156,9 @@ class AgentMemory(Runtime):
             progress: told of the stages.
             seed: overrides `training.seed`.
         """
-        return self.consolidate_keys([handle.key for handle in self._handles(users)], flush=flush, progress=progress, seed=seed)
+        return self.consolidate_keys(
+            [handle.key for handle in self._handles(users)], flush=flush, progress=progress, seed=seed
+        )
 
     def work(
         self,
@@ -140,7 +170,9 @@ class AgentMemory(Runtime):
         poll_seconds: float = 2.0,
         progress: Progress | None = None,
     ) -> Work:
-        """Drain queued consolidations and rebuilds, and forget turns whose time is over. Several processes may do so at once.
+        """Drain queued consolidations and rebuilds, and forget turns whose time is over.
+
+        Several processes may do so at once.
 
         Args:
             stop: the call returns when it is set, and gives back what it has in progress.
@@ -150,7 +182,14 @@ class AgentMemory(Runtime):
             poll_seconds: time between two looks at an empty queue.
             progress: told of the stages of each round.
         """
-        worker = Worker(self.store, self.rounds, jobs_at_once=jobs_at_once, lease_seconds=lease_seconds, poll_seconds=poll_seconds, progress=progress)
+        worker = Worker(
+            self.store,
+            self.rounds,
+            jobs_at_once=jobs_at_once,
+            lease_seconds=lease_seconds,
+            poll_seconds=poll_seconds,
+            progress=progress,
+        )
         return worker.drain(stop=stop, once=once)
 
     areply_many = async_twin(reply_many, "answers")
@@ -160,7 +199,7 @@ class AgentMemory(Runtime):
     ausers = async_twin(users, "journal")
 
     def close(self) -> None:
-        """Wait for the async calls that are being made, cancel those that have not begun, and let go of the store's connections."""
+        """Close the store's connections once the async calls under way have ended; cancel those not begun."""
         self.crews.close()
         self.store.close()
 
@@ -170,7 +209,9 @@ class AgentMemory(Runtime):
         """Return itself."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Close."""
         self.close()
 
@@ -192,7 +233,9 @@ class AgentMemory(Runtime):
         Raises:
             ConfigurationError: always.
         """
-        raise ConfigurationError("an AgentMemory holds a backbone and open connections and cannot be pickled: load one in each process")
+        raise ConfigurationError(
+            "an AgentMemory holds a backbone and open connections and cannot be pickled: load one in each process"
+        )
 
     def _handles(self, users: Sequence[str | UserMemory]) -> list[UserMemory]:
         if isinstance(users, str):

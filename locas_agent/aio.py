@@ -1,4 +1,7 @@
-"""Async twins of sync verbs: the same call, handed to a thread of the crew for its kind of work. Knows nothing else of the project."""
+"""Async twins of sync verbs: the same call, handed to a thread of the crew for its kind of work.
+
+Knows nothing else of the project.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +18,25 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 Crew = Literal["journal", "answers", "pieces", "training"]
-"""What the store alone does; what runs the backbone once, and may wait for a user's earlier answer; the further pieces of an answer that has
-begun, which wait for nobody; what trains."""
+"""What the store alone does; what runs the backbone once, and may wait for a user's earlier answer; the further pieces
+of an answer that has begun, which wait for nobody; what trains."""
 
 _AS_MANY_AS_ASYNCIO = min(32, (os.cpu_count() or 1) + 4)
-_THREADS: dict[Crew, int] = {"journal": _AS_MANY_AS_ASYNCIO, "answers": _AS_MANY_AS_ASYNCIO, "pieces": _AS_MANY_AS_ASYNCIO, "training": 2}
-"""Most threads of each crew. One training fills the processor by itself: the second keeps a short one from waiting for a long one."""
+_THREADS: dict[Crew, int] = {
+    "journal": _AS_MANY_AS_ASYNCIO,
+    "answers": _AS_MANY_AS_ASYNCIO,
+    "pieces": _AS_MANY_AS_ASYNCIO,
+    "training": 2,
+}
+"""Most threads of each crew. One training fills the processor by itself: the second keeps a short one from waiting for
+a long one."""
 
 
 class Crews:
-    """The crews of one `AgentMemory`. There is no thread before the first call of its kind, and none after `close` until the next."""
+    """The crews of one `AgentMemory`.
+
+    There is no thread before the first call of its kind, and none after `close` until the next.
+    """
 
     def __init__(self) -> None:
         self._executors: dict[Crew, ThreadPoolExecutor] = {}
@@ -64,7 +76,8 @@ def async_twin(verb: Callable[Concatenate[S, P], R], crew: Crew | None) -> Calla
 
     Args:
         verb: a method.
-        crew: whose threads make the call; None takes the event loop's own, for calls that last as long as the caller likes.
+        crew: whose threads make the call; None takes the event loop's own, for calls that last as long as the caller
+            likes.
     """
 
     @wraps(verb)

@@ -1,4 +1,6 @@
-"""Settings: what can be chosen, in which bounds, and why the default is what it is. Knows nothing else of the project but its errors.
+"""Settings: what can be chosen, in which bounds, and why the default is what it is.
+
+Knows nothing else of the project but its errors.
 
 Every model is frozen and refuses unknown names. The whole configuration is saved, hashed, with every revision.
 """
@@ -28,18 +30,21 @@ class MemorySettings(_Settings):
     """The shape of a new memory."""
 
     width: int | None = Field(None, ge=1)
-    """Slots per layer; None means 48, or as many as the backbone's FFN has neurons if that is less. Origin: `docs/decisions.md`."""
+    """Slots per layer; None means 48, or as many as the backbone's FFN has neurons if that is less. Origin:
+    `docs/decisions.md`."""
     layers: int | None = Field(1, ge=1)
-    """How many of the topmost layers carry the memory; None means all, as in the paper. Beside the last layer alone it answers as well and is
-    trained many times faster, since nothing below it changes. Origin: `docs/decisions.md`."""
+    """How many of the topmost layers carry the memory; None means all, as in the paper. Beside the last layer alone it
+    answers as well and is trained many times faster, since nothing below it changes. Origin: `docs/decisions.md`."""
     initialization: Initialization = "random"
-    """Rows a memory starts from: Gaussian, or cloned from the most or least activated neurons or any. Origin: `docs/decisions.md`, initial rows."""
+    """Rows a memory starts from: Gaussian, or cloned from the most or least activated neurons or any. Origin:
+    `docs/decisions.md`, initial rows."""
     scale_rule: ScaleRule = "none"
     """Output scale: mean norm of the down rows divided by the width ("width", the paper's), by its root ("sqrt"), or
     not ("none"). Origin: `docs/decisions.md`, scale rule."""
     stored_as: StoredAs = "float32"
-    """What a revision's rows are saved as. "float32" is exact; "bfloat16" takes half and "int8" about a quarter of its bytes and round, see
-    `memory.serialization.to_bytes`. Training goes on from what was saved, and the admission gate judges that. Origin: `docs/decisions.md`, int8."""
+    """What a revision's rows are saved as. "float32" is exact; "bfloat16" takes half and "int8" about a quarter of its
+    bytes and round, see `memory.serialization.to_bytes`. Training goes on from what was saved, and the admission gate
+    judges that. Origin: `docs/decisions.md`, int8."""
 
 
 class StudySettings(_Settings):
@@ -54,9 +59,11 @@ class StudySettings(_Settings):
     wordings_per_turn: int = Field(5, ge=1)
     """Kept items after which a turn is done."""
     negatives_per_piece: int = Field(32, ge=0)
-    """Questions the piece does not answer, sampled per piece. Without them a memory makes the backbone invent (`docs/decisions.md`, negatives)."""
+    """Questions the piece does not answer, sampled per piece. Without them a memory makes the backbone invent
+    (`docs/decisions.md`, negatives)."""
     probe_share: float = Field(0.4, ge=0, le=0.5)
-    """Share of turns, among those with at least three wordings, of which one wording is held out to measure recall before and after."""
+    """Share of turns, among those with at least three wordings, of which one wording is held out to measure recall
+    before and after."""
     temperature: float = Field(0.8, gt=0)
     """Sampling temperature of questions; answers are greedy."""
     max_question_tokens: int = Field(64, ge=8)
@@ -68,7 +75,8 @@ class StudySettings(_Settings):
     min_confidence: float = Field(0.35, ge=0, lt=1)
     """Least probability of the least likely token of an answer that is kept: what the teacher doubts is not learnt."""
     least_taught: float = Field(0.95, ge=0, lt=1)
-    """Probability that is taught, at least, for each token of a kept answer; 0 teaches the teacher's own. Origin: `docs/decisions.md`."""
+    """Probability that is taught, at least, for each token of a kept answer; 0 teaches the teacher's own. Origin:
+    `docs/decisions.md`."""
     teacher_top_k: int = Field(16, ge=1)
     """Entries of the teacher's distribution kept per answer token; the rest is one bucket."""
 
@@ -76,17 +84,20 @@ class StudySettings(_Settings):
 class SourceSettings(_Settings):
     """Who may be learnt from, by role, name and the label `trust` of a turn.
 
-    A label that stands nowhere here is not trusted: the teacher never reads such a turn. Origin: `docs/decisions.md`, who may be learnt from.
+    A label that stands nowhere here is not trusted: the teacher never reads such a turn. Origin: `docs/decisions.md`,
+    who may be learnt from.
     """
 
     user: tuple[str, ...] = ("user", "import")
     """Labels of the user's turns that are learnt."""
     assistant: tuple[str, ...] = ("promised", "found")
-    """Labels of the assistant's turns that are learnt; without one of them what it says is only the context of what the user says."""
+    """Labels of the assistant's turns that are learnt; without one of them what it says is only the context of what the
+    user says."""
     context: tuple[str, ...] = ("user", "import")
     """Labels of turns that the teacher reads beside the two above, whoever says them."""
     named_speakers: bool = True
-    """Where the user's turns carry names, a turn of the assistant that carries one is another person's, and follows `user`."""
+    """Where the user's turns carry names, a turn of the assistant that carries one is another person's, and follows
+    `user`."""
 
 
 class TrainingSettings(_Settings):
@@ -107,10 +118,12 @@ class TrainingSettings(_Settings):
     negative_share: float = Field(0.22, ge=0, lt=1)
     """Share of the items that are questions never answered."""
     question_noise: float = Field(0.05, ge=0, lt=1)
-    """Share of a question's tokens left out at random each time it is trained on, so that the wording is not learnt by heart."""
+    """Share of a question's tokens left out at random each time it is trained on, so that the wording is not learnt by
+    heart."""
     window_tokens: int = Field(256, ge=0)
-    """Longest run of turns, other people's or the user's own, before the items of a step that are asked as in a running conversation; 0 leaves
-    them out. What is answered from weights alone is otherwise not answered behind a window (`docs/decisions.md`, windows)."""
+    """Longest run of turns, other people's or the user's own, before the items of a step that are asked as in a running
+    conversation; 0 leaves them out. What is answered from weights alone is otherwise not answered behind a window
+    (`docs/decisions.md`, windows)."""
     window_weight: float = Field(1.0, ge=0)
     """Weight of these items beside the mean of the others."""
     anchor_weight: float = Field(16.0, ge=0)
@@ -180,10 +193,11 @@ class StoreSettings(_Settings):
     keep_payloads: int = Field(3, ge=1)
     """Different payloads kept of each user, the newest; older revisions are pruned and cannot be restored."""
     files: str | None = None
-    """Where payloads beyond `inline_bytes` go: a folder, or any place fsspec can write to. Everybody who opens the database names the same
-    place. None keeps all of them in the database."""
+    """Where payloads beyond `inline_bytes` go: a folder, or any place fsspec can write to. Everybody who opens the
+    database names the same place. None keeps all of them in the database."""
     inline_bytes: int = Field(32 << 20, ge=0)
-    """Largest payload, in bytes, that lies in the database although there are files. Origin: `docs/decisions.md`, a payload's file."""
+    """Largest payload, in bytes, that lies in the database although there are files. Origin: `docs/decisions.md`, a
+    payload's file."""
 
 
 class LocasConfig(_Settings):
@@ -197,12 +211,16 @@ class LocasConfig(_Settings):
     window: WindowSettings = WindowSettings()
     policy: PolicySettings = PolicySettings()
     store: StoreSettings = Field(StoreSettings(), exclude=True)
-    """No part of what made a memory, and possibly a path of one machine: neither saved with a revision nor in the digest."""
+    """No part of what made a memory, and possibly a path of one machine: neither saved with a revision nor in the
+    digest."""
 
     @model_validator(mode="after")
     def _consistent(self) -> LocasConfig:
         if self.training.rehearsal_share + self.training.negative_share >= 1:
-            raise ValueError("training.rehearsal_share and training.negative_share leave no room for new items: their sum must be under 1")
+            raise ValueError(
+                "training.rehearsal_share and training.negative_share leave no room for new items: their sum must be "
+                "under 1"
+            )
         return self
 
     def digest(self) -> str:

@@ -35,9 +35,14 @@ class Exchange:
     """Writes users' memories to files and takes them from there."""
 
     def __init__(
-        self, *, backbone: Backbone, store: MemoryStore, memories: LoadedMemories, config: LocasConfig,
+        self,
+        *,
+        backbone: Backbone,
+        store: MemoryStore,
+        memories: LoadedMemories,
+        config: LocasConfig,
         append: Callable[[UserKey, Sequence[TurnDraft]], list[Turn]],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._backbone = backbone
         self._store = store
         self._memories = memories
@@ -45,7 +50,9 @@ class Exchange:
         self._append = append
 
     def export(self, key: UserKey, path: str | Path, *, form: Form, multiple: int, base: str | Path | None) -> Path:
-        """Write a user's current memory; the audit trail is told before the first byte, so that no export goes unrecorded.
+        """Write a user's current memory.
+
+        The audit trail is told before the first byte, so that no export goes unrecorded.
 
         Raises:
             RevisionNotFound: the user has no memory.
@@ -55,12 +62,16 @@ class Exchange:
         if form not in get_args(Form):
             raise ConfigurationError(f"a memory is exported as one of {', '.join(get_args(Form))}, got {form!r}")
         if (base is not None and form != "lora") or (multiple != 1 and form == "memory"):
-            raise ConfigurationError(f"form={form!r} has no use for {'base' if base is not None else 'multiple'}: leave it out")
+            raise ConfigurationError(
+                f"form={form!r} has no use for {'base' if base is not None else 'multiple'}: leave it out"
+            )
         place = check_free(path)
         revision, memory = self._memories.current(key)
         if revision is None or memory is None:
             raise RevisionNotFound(f"user #{key.short_hash} has no memory to export; consolidate first")
-        self._store.record(key, "export", {"form": form, "revision": revision.number, "payload_sha256": revision.payload_sha256})
+        self._store.record(
+            key, "export", {"form": form, "revision": revision.number, "payload_sha256": revision.payload_sha256}
+        )
         match form:
             case "dense":
                 write_dense(self._backbone, memory, place, multiple=multiple, revision=revision.number)
@@ -68,14 +79,18 @@ class Exchange:
                 write_lora(self._backbone, memory, place, base=base, multiple=multiple, revision=revision.number)
             case "memory":
                 write_portable(self._backbone, memory, place, revision=revision.number)
-        logger.info("memory exported", extra={"action": "export", "form": form, "revision": revision.number, "user": key.short_hash})
+        logger.info(
+            "memory exported",
+            extra={"action": "export", "form": form, "revision": revision.number, "user": key.short_hash},
+        )
         return place
 
     def take(self, key: UserKey, path: str | Path) -> Revision:
         """Make an exported memory the first one of a user whose journal is empty.
 
-        It was learnt from turns that this journal does not have. One turn stands for them, so that it can be forgotten like any other, and what
-        grew from it with it. Called again after a crash it goes on where it stopped, and after a success it changes nothing.
+        It was learnt from turns that this journal does not have. One turn stands for them, so that it can be forgotten
+        like any other, and what grew from it with it. Called again after a crash it goes on where it stopped, and after
+        a success it changes nothing.
 
         Raises:
             ExchangeError: the user has turns already, or nothing is at `path`.
@@ -89,7 +104,8 @@ class Exchange:
         state = self._store.state(key)
         if state is not None and state.turns > 0 and [turn.key for turn in self._store.turns(key)] != [marker.key]:
             raise ExchangeError(
-                f"user #{key.short_hash} has {state.turns} turns; a memory is imported into an empty journal only, since two cannot be made one: "
+                f"user #{key.short_hash} has {state.turns} turns; a memory is imported into an empty journal only, "
+                "since two cannot be made one: "
                 "name a new user"
             )
         turn = self._append(key, [marker])[0]
@@ -99,11 +115,23 @@ class Exchange:
             return head
         imported = {"form": manifest.form, "revision": manifest.revision, "created_at": manifest.created_at.isoformat()}
         draft = RevisionDraft(
-            parent=state.head, fingerprint=self._backbone.fingerprint, config_hash=self._config.digest(), code_version=CODE_VERSION, seed=0,
-            from_seq=turn.seq, to_seq=turn.seq, payload=to_bytes(memory, dtype=self._config.memory.stored_as),
-            metrics={"imported": imported}, fence=state.fence,
-        )  # fmt: skip
+            parent=state.head,
+            fingerprint=self._backbone.fingerprint,
+            config_hash=self._config.digest(),
+            code_version=CODE_VERSION,
+            seed=0,
+            from_seq=turn.seq,
+            to_seq=turn.seq,
+            payload=to_bytes(memory, dtype=self._config.memory.stored_as),
+            metrics={"imported": imported},
+            fence=state.fence,
+        )
         revision = self._store.commit(key, draft)
-        self._store.record(key, "import", imported | {"number": revision.number, "payload_sha256": revision.payload_sha256})
-        logger.info("memory imported", extra={"action": "import", "form": manifest.form, "revision": revision.number, "user": key.short_hash})
+        self._store.record(
+            key, "import", imported | {"number": revision.number, "payload_sha256": revision.payload_sha256}
+        )
+        logger.info(
+            "memory imported",
+            extra={"action": "import", "form": manifest.form, "revision": revision.number, "user": key.short_hash},
+        )
         return revision

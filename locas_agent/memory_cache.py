@@ -1,7 +1,7 @@
 """What is kept ready of each user: the memory of the current revision, checked once, and what was last run with it.
 
-Knows no journal and no training. Both are kept under the user, the digest of the memory's bytes and the backbone's fingerprint: whatever
-happens to the user's revisions, another payload is another memory.
+Knows no journal and no training. Both are kept under the user, the digest of the memory's bytes and the backbone's
+fingerprint: whatever happens to the user's revisions, another payload is another memory.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ class Counts:
 
 
 class Recent(Generic[V]):
-    """A cache with a byte budget. May be called from several threads; values are handed out as they are, so they must not change."""
+    """A cache with a byte budget.
+
+    May be called from several threads; values are handed out as they are, so they must not change.
+    """
 
     def __init__(self) -> None:
         self._entries: OrderedDict[Key, tuple[V, int]] = OrderedDict()
@@ -62,7 +65,10 @@ class Recent(Generic[V]):
             return self._entries[key][0]
 
     def put(self, key: Key, value: V, *, n_bytes: int, limit: int) -> None:
-        """Keep a value in place of what stood there; others go until all take at most `limit` bytes, but never this one."""
+        """Keep a value in place of what stood there.
+
+        Others go until all take at most `limit` bytes, but never this one.
+        """
         with self._lock:
             self._remove(key)
             self._entries[key] = (value, n_bytes)
@@ -84,11 +90,11 @@ class Recent(Generic[V]):
 
 
 LOADED_BYTES = 1 << 30
-"""What memories kept ready may take, as they are stored and as a forward takes them together; the least recently used is dropped first. 32 users
-of a 1.7B backbone with 32 slots beside all layers, some 3,600 of the bundled one."""
+"""What memories kept ready may take, as they are stored and as a forward takes them together; the least recently used
+is dropped first. 32 users of a 1.7B backbone with 32 slots beside all layers, some 3,600 of the bundled one."""
 PAST_BYTES = 1 << 30
-"""What keys and values of conversations may take, the least recently used dropped first: nine users' 1,024 tokens with Qwen3-0.6B in bf16,
-some 600 with the bundled backbone."""
+"""What keys and values of conversations may take, the least recently used dropped first: nine users' 1,024 tokens with
+Qwen3-0.6B in bf16, some 600 with the bundled backbone."""
 _TRIES = 3
 """A current revision may be purged between the two reads of it, by a forgetting; the next one is then read."""
 
@@ -108,9 +114,12 @@ class Loads:
 
 
 class LoadedMemories:
-    """The memories of many users on one backbone, and the pasts of their conversations. May be called from several threads.
+    """The memories of many users on one backbone, and the pasts of their conversations.
 
-    A memory's rows are clipped, cast and brought to the device once, at its first forward, and kept there as long as the memory is.
+    May be called from several threads.
+
+    A memory's rows are clipped, cast and brought to the device once, at its first forward, and kept there as long as
+    the memory is.
     """
 
     def __init__(self, backbone: Backbone, store: MemoryStore) -> None:
@@ -126,7 +135,15 @@ class LoadedMemories:
     def loads(self) -> Loads:
         """Count what was found here, read from the store and dropped for want of room."""
         memories, pasts = self._loaded.counts, self._pasts.counts
-        return Loads(memories.found, self._read, memories.dropped, memories.entries, memories.n_bytes, pasts.entries, pasts.n_bytes)
+        return Loads(
+            memories.found,
+            self._read,
+            memories.dropped,
+            memories.entries,
+            memories.n_bytes,
+            pasts.entries,
+            pasts.n_bytes,
+        )
 
     def current(self, key: UserKey) -> tuple[Revision | None, LocasMemory | None]:
         """Return a user's current revision and its memory; turns whose time is over are forgotten first.
@@ -177,7 +194,9 @@ class LoadedMemories:
         """Return memories as one forward takes them; None when nobody has any."""
         if all(memory is None for memory in memories):
             return None
-        return MemoryBatch.stacked([None if memory is None else self._rows(memory) for memory in memories], self._backbone)
+        return MemoryBatch.stacked(
+            [None if memory is None else self._rows(memory) for memory in memories], self._backbone
+        )
 
     def drop(self, key: UserKey) -> None:
         """Let go of whatever is kept of a user."""
@@ -185,7 +204,10 @@ class LoadedMemories:
         self._pasts.drop(key)
 
     def past(self, key: UserKey, revision: Revision | None) -> Kept:
-        """Return what was last run of a user's conversation with this very memory; what was run with another one is let go of."""
+        """Return what was last run of a user's conversation with this very memory.
+
+        What was run with another one is let go of.
+        """
         cached = self._key(key, revision)
         self._pasts.drop(key, but=cached)
         return Kept(self._pasts.get(cached))

@@ -1,6 +1,7 @@
 """Pictures of what a memory does: an explained text, and a memory's rows layer by layer. Needs the extra `plot`.
 
-Knows no model and no store: it is given finished figures. A picture of an explained text shows that text: it is personal data too.
+Knows no model and no store: it is given finished figures. A picture of an explained text shows that text: it is
+personal data too.
 """
 
 from __future__ import annotations
@@ -38,8 +39,20 @@ def plot_explanation(explanation: Explanation, path: str | Path) -> Path:
     figure = blank_figure(path, width=min(_WIDEST_INCHES, 2.0 + 0.35 * len(tokens)))
     axes = figure.add_subplot()
     places = range(len(tokens))
-    axes.bar([at - 0.2 for at in places], [token.logprob_without for token in tokens], width=0.4, color="0.7", label="without memory")
-    axes.bar([at + 0.2 for at in places], [token.logprob for token in tokens], width=0.4, color="tab:blue", label="with memory")
+    axes.bar(
+        [at - 0.2 for at in places],
+        [token.logprob_without for token in tokens],
+        width=0.4,
+        color="0.7",
+        label="without memory",
+    )
+    axes.bar(
+        [at + 0.2 for at in places],
+        [token.logprob for token in tokens],
+        width=0.4,
+        color="tab:blue",
+        label="with memory",
+    )
     axes.set_xticks(list(places))
     # repr shows line breaks and control characters; parse_math: a dollar sign is a dollar sign
     labels = [repr(token.text)[1:-1][:_LABEL_CHARACTERS] for token in tokens]

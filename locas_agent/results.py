@@ -108,12 +108,13 @@ class Consolidation:
     """What one consolidation did: admitted with a revision, refused with the reason, or nothing to do."""
 
     status: str
-    """`admitted`, `refused`, `nothing`, `queued` when it was left to a worker, or `failed` when one that a reply set off raised an error."""
+    """`admitted`, `refused`, `nothing`, `queued` when it was left to a worker, or `failed` when one that a reply set
+    off raised an error."""
     reason: str
     """One word for programs, e.g. `drift`, `no gain`, `diverged`, `no overflow`; of a failed one the error's class."""
     detail: str
-    """The same in sentences, without content; also of an admitted one, where turns that carry a fact got no question that held, questions were
-    dropped, turns were left out, or the memory has another shape than the settings."""
+    """The same in sentences, without content; also of an admitted one, where turns that carry a fact got no question
+    that held, questions were dropped, turns were left out, or the memory has another shape than the settings."""
     revision: Revision | None
     """The new head, when admitted."""
     turns: int

@@ -51,10 +51,18 @@ When = Literal["inline", "background"]
 class Runtime:
     """The parts of one agent memory, wired together.
 
-    Construction starts no thread, opens no socket and writes nothing; the store is opened at the first call. Calls may come from several threads.
+    Construction starts no thread, opens no socket and writes nothing; the store is opened at the first call. Calls may
+    come from several threads.
     """
 
-    def __init__(self, *, backbone: Backbone, store: MemoryStore, config: LocasConfig | None = None, consolidation: When = "inline") -> None:
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        store: MemoryStore,
+        config: LocasConfig | None = None,
+        consolidation: When = "inline",
+    ) -> None:
         check_parts(backbone, store, config)
         self.backbone = backbone
         self.store = store
@@ -68,15 +76,23 @@ class Runtime:
         self._memories = LoadedMemories(backbone, store)
         self.rounds = Rounds(backbone, store, self.learner, self._memories, self.config)
         self.replies = Replies(
-            backbone=backbone, store=store, engine=self.engine, memories=self._memories, settings=self.config.window, append=self.append
+            backbone=backbone,
+            store=store,
+            engine=self.engine,
+            memories=self._memories,
+            settings=self.config.window,
+            append=self.append,
         )
-        self.exchange = Exchange(backbone=backbone, store=store, memories=self._memories, config=self.config, append=self.append)
+        self.exchange = Exchange(
+            backbone=backbone, store=store, memories=self._memories, config=self.config, append=self.append
+        )
         if consolidation not in get_args(When):
             raise ConfigurationError(f"consolidation is {consolidation!r}: choose one of {', '.join(get_args(When))}")
         _check_shape(backbone, self.config.memory)
         if self.config.window.max_new_tokens > (most := longest_answer(backbone)):
             raise ConfigurationError(
-                f"window.max_new_tokens is {self.config.window.max_new_tokens}; the context of {backbone.name!r} has {backbone.context_tokens} "
+                f"window.max_new_tokens is {self.config.window.max_new_tokens}; the context of {backbone.name!r} has "
+                f"{backbone.context_tokens} "
                 f"tokens, in which an answer has to stand as a turn beside the next answer: choose at most {most}"
             )
 
@@ -111,11 +127,16 @@ class Runtime:
 
     def answer(self, asked: Sequence[Asked], sampling: Sampling) -> list[Reply]:
         """Journal each user's turn, answer all in one batch, journal the answers, and consolidate whoever is due."""
-        return [self._with_consolidation(one.user, reply) for one, reply in zip(asked, self.replies.answer(asked, sampling), strict=True)]
+        return [
+            self._with_consolidation(one.user, reply)
+            for one, reply in zip(asked, self.replies.answer(asked, sampling), strict=True)
+        ]
 
     def stream_answer(self, asked: Asked, sampling: Sampling, finish: list[Reply]) -> Iterator[str]:
         """Do the same for one user, yielding the answer as it is written; the reply is put into `finish`."""
-        return self.replies.stream(asked, sampling, lambda reply: finish.append(self._with_consolidation(asked.user, reply)))
+        return self.replies.stream(
+            asked, sampling, lambda reply: finish.append(self._with_consolidation(asked.user, reply))
+        )
 
     def _with_consolidation(self, key: UserKey, reply: Reply) -> Reply:
         """Both turns are journalled by now: what goes wrong here is said in the reply, and the overflow stays due.
@@ -132,7 +153,8 @@ class Runtime:
             done = self.consolidate_keys([key])[0]
         except LocasError as error:
             logger.warning(
-                "consolidation after a reply failed", extra={"action": "consolidate", "reason": type(error).__name__, "user": key.short_hash}
+                "consolidation after a reply failed",
+                extra={"action": "consolidate", "reason": type(error).__name__, "user": key.short_hash},
             )
             done = Consolidation("failed", type(error).__name__, str(error), None, 0)
         finally:
@@ -151,10 +173,13 @@ class Runtime:
 
         Raises:
             ConfigurationError: a user stands in it twice.
-            RevisionConflict: a user's memory moved or a worker took it over meanwhile; the other users' are committed all the same.
+            RevisionConflict: a user's memory moved or a worker took it over meanwhile; the other users' are committed
+                all the same.
         """
         if len(set(keys)) < len(keys):
-            raise ConfigurationError(f"{len(keys)} users are to be consolidated, {len(set(keys))} different ones: name each once")
+            raise ConfigurationError(
+                f"{len(keys)} users are to be consolidated, {len(set(keys))} different ones: name each once"
+            )
         results: list[Consolidation] = []
         for result in self.rounds.run([Order(key, flush=flush) for key in keys], progress=progress, seed=seed):
             if isinstance(result, StorageError):
@@ -169,7 +194,9 @@ class Runtime:
             ConfigurationError: nobody is said to work in the background.
         """
         if self.consolidation != "background":
-            raise ConfigurationError('wait=False leaves the work to a worker: build AgentMemory with consolidation="background" and run one')
+            raise ConfigurationError(
+                'wait=False leaves the work to a worker: build AgentMemory with consolidation="background" and run one'
+            )
         state = self.store.state(key)
         waiting = self.store.turns(key, after=state.consolidated_seq) if state is not None else []
         left = waiting if flush else pending.overflow(waiting, self.config.window.window_tokens)
@@ -191,14 +218,29 @@ class Runtime:
             raise TurnNotFound(f"the journal has no turn {turn} that could be corrected; turns() lists those there are")
         old = found[0]
         if old.trust == IMPORTED:
-            raise ConfigurationError(f"turn {turn} stands for an imported memory, which no text replaces: forget it instead")
-        draft = TurnDraft(old.role, text, name=old.name, session=old.session, at=old.local_at, trust=old.trust, expires_at=old.expires_at)
-        made = self.store.correct(key, turn, counted(self.backbone, draft, answer_tokens=self.config.window.max_new_tokens))
+            raise ConfigurationError(
+                f"turn {turn} stands for an imported memory, which no text replaces: forget it instead"
+            )
+        draft = TurnDraft(
+            old.role,
+            text,
+            name=old.name,
+            session=old.session,
+            at=old.local_at,
+            trust=old.trust,
+            expires_at=old.expires_at,
+        )
+        made = self.store.correct(
+            key, turn, counted(self.backbone, draft, answer_tokens=self.config.window.max_new_tokens)
+        )
         self._memories.drop(key)
         return made
 
     def rebuilds(self, receipt: Receipt, wait: bool | None) -> bool:
-        """Tell whether the call that made turns forgotten learns the others again itself; else there is nothing to learn, or a worker does it."""
+        """Tell whether the call that made turns forgotten learns the others again itself.
+
+        Else there is nothing to learn, or a worker does it.
+        """
         return bool(receipt.rebuild_to_seq) and (self.consolidation == "inline" if wait is None else wait)
 
     def rebuild(self, key: UserKey, progress: Progress | None) -> None:
@@ -218,10 +260,16 @@ def check_parts(backbone: object, store: object, config: object, *, may_be_named
         named = "'tiny', a folder, a hub id or " if may_be_named else ""
         raise ConfigurationError(f"backbone: got {_kind(backbone)}, expected {named}a Backbone")
     if not (may_be_named and isinstance(store, str | Path)) and not callable(getattr(store, "commit", None)):
-        named = "a SQLAlchemy URL, the Path of an SQLite file, 'sqlite://' for a database in memory, or " if may_be_named else ""
+        named = (
+            "a SQLAlchemy URL, the Path of an SQLite file, 'sqlite://' for a database in memory, or "
+            if may_be_named
+            else ""
+        )
         raise ConfigurationError(f"store: got {_kind(store)}, expected {named}a MemoryStore, such as open_store(URL)")
     if config is not None and not isinstance(config, LocasConfig):
-        raise ConfigurationError(f"config: got {_kind(config)}, expected a LocasConfig; of a mapping LocasConfig.model_validate makes one")
+        raise ConfigurationError(
+            f"config: got {_kind(config)}, expected a LocasConfig; of a mapping LocasConfig.model_validate makes one"
+        )
 
 
 def _kind(value: object) -> str:
@@ -231,13 +279,18 @@ def _kind(value: object) -> str:
 def _check_shape(backbone: Backbone, shape: MemorySettings) -> None:
     """Refuse a shape that the backbone does not have, or whose bytes no store would take once they are trained."""
     if (shape.width or 1) > backbone.ffn_width:
-        raise ConfigurationError(f"memory.width is {shape.width}, wider than the backbone's FFN of {backbone.ffn_width} neurons: choose less")
+        raise ConfigurationError(
+            f"memory.width is {shape.width}, wider than the backbone's FFN of {backbone.ffn_width} neurons: choose less"
+        )
     if (shape.layers or 1) > backbone.n_layers:
-        raise ConfigurationError(f"memory.layers is {shape.layers}, more than the {backbone.n_layers} of {backbone.name!r}: choose less")
+        raise ConfigurationError(
+            f"memory.layers is {shape.layers}, more than the {backbone.n_layers} of {backbone.name!r}: choose less"
+        )
     width, layers = shape.width or min(DEFAULT_WIDTH, backbone.ffn_width), shape.layers or backbone.n_layers
     bytes_each = {"float32": 4, "bfloat16": 2, "int8": 1}[shape.stored_as]
     if (size := 3 * layers * width * backbone.hidden_size * bytes_each) > MAX_PAYLOAD_BYTES:
         raise ConfigurationError(
-            f"{width} slots beside {layers} layers of {backbone.name!r} are {size} bytes as {shape.stored_as}, a store takes at most "
+            f"{width} slots beside {layers} layers of {backbone.name!r} are {size} bytes as {shape.stored_as}, a store "
+            "takes at most "
             f"{MAX_PAYLOAD_BYTES}: choose a smaller memory.width or fewer memory.layers"
         )

@@ -47,12 +47,14 @@ class UserMemory:
         Args:
             role: `user`, `assistant`, `system` or `tool`.
             content: the text.
-            at: when it was said, aware; now, in UTC, unless given. Its zone decides which day it was: prompts show the speaker's date.
+            at: when it was said, aware; now, in UTC, unless given. Its zone decides which day it was: prompts show the
+                speaker's date.
             session: name of the session it belongs to; without names, a session is a day of the speaker's.
             name: who speaks, in a conversation of several.
             key: the same key twice is one turn; it does not begin with U+0001, which marks keys that are made here.
-            trust: label of where the text comes from, at most 16 characters. The settings `sources` say which labels are learnt from: by default
-                the user's turns labelled "user", and the assistant's labelled "promised" or "found"; a turn with any other label never is.
+            trust: label of where the text comes from, at most 16 characters. The settings `sources` say which labels
+                are learnt from: by default the user's turns labelled "user", and the assistant's labelled "promised" or
+                "found"; a turn with any other label never is.
             expires_at: when it is to be forgotten by itself, aware; never unless given.
 
         Raises:
@@ -72,14 +74,17 @@ class UserMemory:
         key: str | None = None,
         session: str | None = None,
     ) -> Reply:
-        """Journal the user's turn, answer with window and memory, journal the answer; consolidate if the policy says so.
+        """Journal the user's turn, answer with window and memory, journal the answer.
+
+        Consolidate if the policy says so.
 
         Args:
             text: what the user says.
             max_new_tokens: longest answer, in tokens.
             temperature: 0 is greedy.
             seed: of sampling.
-            key: makes a retried call one pair of turns: a question that was not answered is answered now, of another the same answer returned.
+            key: makes a retried call one pair of turns: a question that was not answered is answered now, of another
+                the same answer returned.
             session: name of the session both turns belong to, as in `add`.
 
         Raises:
@@ -88,7 +93,9 @@ class UserMemory:
             TurnTooLong: the text leaves no room for the answer; nothing was written.
             TurnNotFound: what was said under this key before was forgotten.
         """
-        return self._runtime.answer([Asked(self.key, text, key, session)], Sampling(max_new_tokens, temperature, seed))[0]
+        return self._runtime.answer([Asked(self.key, text, key, session)], Sampling(max_new_tokens, temperature, seed))[
+            0
+        ]
 
     def stream(
         self,
@@ -103,7 +110,9 @@ class UserMemory:
         """Do what `reply` does, piece by piece; see `ReplyStream`."""
         finish: list[Reply] = []
         asked = Asked(self.key, text, key, session)
-        return ReplyStream(self._runtime.stream_answer(asked, Sampling(max_new_tokens, temperature, seed), finish), finish, self.crews)
+        return ReplyStream(
+            self._runtime.stream_answer(asked, Sampling(max_new_tokens, temperature, seed), finish), finish, self.crews
+        )
 
     def astream(
         self,
@@ -116,9 +125,13 @@ class UserMemory:
         session: str | None = None,
     ) -> ReplyStream:
         """Do what `stream` does, for `async for`: each piece is written off the event loop."""
-        return self.stream(text, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, key=key, session=session)
+        return self.stream(
+            text, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, key=key, session=session
+        )
 
-    def consolidate(self, *, flush: bool = False, wait: bool = True, progress: Progress | None = None, seed: int | None = None) -> Consolidation:
+    def consolidate(
+        self, *, flush: bool = False, wait: bool = True, progress: Progress | None = None, seed: int | None = None
+    ) -> Consolidation:
         """Learn the turns that left the window; with `flush` those still in it too.
 
         Args:
@@ -157,17 +170,28 @@ class UserMemory:
         prompt = runtime.backbone.encode_chat(asking(_as_said(question_text)))
         revision, current = runtime.current(self.key)
         memory = runtime.batch_of([current])
-        generation = runtime.engine.generate([prompt], memory=memory, max_new_tokens=runtime.config.window.answer_tokens(max_new_tokens))[0]
+        generation = runtime.engine.generate(
+            [prompt], memory=memory, max_new_tokens=runtime.config.window.answer_tokens(max_new_tokens)
+        )[0]
         answer = runtime.backbone.decode(generation.ids).strip()
         without = float(runtime.engine.score([prompt], [generation.ids])[0].sum()) if generation.ids else 0.0
-        return Recall(answer, revision.number if revision else None, sum(generation.logprobs), without, self._citations(question_text, answer))
+        return Recall(
+            answer,
+            revision.number if revision else None,
+            sum(generation.logprobs),
+            without,
+            self._citations(question_text, answer),
+        )
 
     def explain(self, text: str, *, question: str | None = None) -> Explanation:
-        """Tell what the memory does to a text: the log-probability of each token with and without it. Nothing is stored.
+        """Tell what the memory does to a text: the log-probability of each token with and without it.
+
+        Nothing is stored.
 
         Args:
             text: what is looked at, not empty.
-            question: look at the text as the answer to this; a memory learns answers, so that is where it shows. Without it the text stands alone.
+            question: look at the text as the answer to this; a memory learns answers, so that is where it shows.
+                Without it the text stands alone.
 
         Raises:
             ConfigurationError: no token of the text can be predicted from something before it.
@@ -183,22 +207,35 @@ class UserMemory:
             start = runtime.backbone.tokenizer.bos_token_id
             prompt, ids = ([int(start)], ids) if start is not None else (ids[:1], ids[1:])
         if not ids:
-            raise ConfigurationError("a text to explain has at least one token after its beginning; give more of it, or the question it answers")
+            raise ConfigurationError(
+                "a text to explain has at least one token after its beginning; give more of it, or the question it "
+                "answers"
+            )
         without = runtime.engine.score([prompt], [ids])[0]
-        with_memory = without if current is None else runtime.engine.score([prompt], [ids], memory=runtime.batch_of([current]))[0]
+        with_memory = (
+            without if current is None else runtime.engine.score([prompt], [ids], memory=runtime.batch_of([current]))[0]
+        )
         rows = zip(ids, with_memory.tolist(), without.tolist(), strict=True)
         tokens = tuple(ExplainedToken(runtime.backbone.decode([token]), logprob, bare) for token, logprob, bare in rows)
-        return Explanation(tokens, revision.number if revision else None, () if current is None else layer_figures(current))
+        return Explanation(
+            tokens, revision.number if revision else None, () if current is None else layer_figures(current)
+        )
 
-    def export(self, path: str | Path, *, form: Form = "dense", multiple: int = 1, base: str | Path | None = None) -> Path:
-        """Write the current memory to a place that does not exist yet. What is written is personal data, says so, and is out of reach of `forget`.
+    def export(
+        self, path: str | Path, *, form: Form = "dense", multiple: int = 1, base: str | Path | None = None
+    ) -> Path:
+        """Write the current memory to a place that does not exist yet.
+
+        What is written is personal data, says so, and is out of reach of `forget`.
 
         Args:
             path: a folder, for "memory" a file.
-            form: "dense" is a standard checkpoint with the memory merged, "lora" an adapter for PEFT and LoRA servers with the padded backbone
-                it stands on, "memory" a portable file that `import_memory` of another store takes.
+            form: "dense" is a standard checkpoint with the memory merged, "lora" an adapter for PEFT and LoRA servers
+                with the padded backbone it stands on, "memory" a portable file that `import_memory` of another store
+                takes.
             multiple: of "dense" and "lora": the FFN's width is rounded up to a multiple of this.
-            base: of "lora": where the padded backbone lies, or is to be put, so that many users share one; else it goes into the folder.
+            base: of "lora": where the padded backbone lies, or is to be put, so that many users share one; else it goes
+                into the folder.
 
         Returns:
             The absolute path.
@@ -211,7 +248,9 @@ class UserMemory:
         return self._runtime.exchange.export(self.key, path, form=form, multiple=multiple, base=base)
 
     def import_memory(self, path: str | Path) -> Revision:
-        """Begin with a memory that `export` wrote, in any form; the journal must be empty, and gets one turn that stands for it.
+        """Begin with a memory that `export` wrote, in any form.
+
+        The journal must be empty, and gets one turn that stands for it.
 
         Args:
             path: what `export` wrote, from the same backbone.
@@ -237,7 +276,11 @@ class UserMemory:
         Raises:
             ConfigurationError: one of them is no integer.
         """
-        for label, value in (("after", after), ("upto", 0 if upto is None else upto), ("newest", 0 if newest is None else newest)):
+        for label, value in (
+            ("after", after),
+            ("upto", 0 if upto is None else upto),
+            ("newest", 0 if newest is None else newest),
+        ):
             _integer(label, value)
         return self._runtime.store.turns(self.key, after=after, upto=upto, newest=newest)
 
@@ -264,13 +307,17 @@ class UserMemory:
         return self._runtime.store.revisions(self.key)
 
     def rollback(self, revision: int | Revision) -> Revision:
-        """Make an older revision current, as a new head; turns learnt since are overflow again. 0 is the time before the first.
+        """Make an older revision current, as a new head; turns learnt since are overflow again.
+
+        0 is the time before the first.
 
         Raises:
             RevisionNotFound: there is no such revision, or its payload is no longer kept.
             ConfigurationError: it is neither a revision nor a number.
         """
-        return self._runtime.store.rollback(self.key, revision.number if isinstance(revision, Revision) else _integer("revision", revision))
+        return self._runtime.store.rollback(
+            self.key, revision.number if isinstance(revision, Revision) else _integer("revision", revision)
+        )
 
     def history(self, turn: int | Turn) -> list[Revision]:
         """Return the revisions that were trained on a turn.
@@ -284,12 +331,14 @@ class UserMemory:
             raise RevisionNotFound(f"the journal has no turn {seq}; see `turns()`")
         return [revision for revision in self.revisions() if revision.from_seq <= seq <= revision.to_seq]
 
-    def forget(self, turns: int | Turn | Iterable[int | Turn], *, wait: bool | None = None, progress: Progress | None = None) -> Receipt:
+    def forget(
+        self, turns: int | Turn | Iterable[int | Turn], *, wait: bool | None = None, progress: Progress | None = None
+    ) -> Receipt:
         """Make turns as if they had never been said.
 
-        At once, in one transaction: no prompt shows them, no answer uses a memory that saw them, their text, the study items
-        and the revisions that saw them are gone. Then the memory is rebuilt from the remaining turns. An answer that was
-        being written when the call began may still have been made with them.
+        At once, in one transaction: no prompt shows them, no answer uses a memory that saw them, their text, the study
+        items and the revisions that saw them are gone. Then the memory is rebuilt from the remaining turns. An answer
+        that was being written when the call began may still have been made with them.
 
         Args:
             turns: one or several, as turns or their numbers.
@@ -309,18 +358,27 @@ class UserMemory:
             self._runtime.rebuild(self.key, progress)
         return receipt
 
-    async def aforget(self, turns: int | Turn | Iterable[int | Turn], *, wait: bool | None = None, progress: Progress | None = None) -> Receipt:
-        """Do what `forget` does, off the event loop: the turns are removed at once, whatever is being trained; the rebuild waits its turn."""
+    async def aforget(
+        self, turns: int | Turn | Iterable[int | Turn], *, wait: bool | None = None, progress: Progress | None = None
+    ) -> Receipt:
+        """Do what `forget` does, off the event loop.
+
+        The turns are removed at once, whatever is being trained; the rebuild waits its turn.
+        """
         receipt = await self.crews.run("journal", self._runtime.forget, self.key, _seqs(turns))
         if self._runtime.rebuilds(receipt, wait):
             await self.crews.run("training", self._runtime.rebuild, self.key, progress)
         return receipt
 
-    def correct(self, turn: int | Turn, text: str, *, wait: bool | None = None, progress: Progress | None = None) -> CorrectedTurn:
-        """Put another text in the place of what was said in a turn: the turn is forgotten and the text added, in one transaction.
+    def correct(
+        self, turn: int | Turn, text: str, *, wait: bool | None = None, progress: Progress | None = None
+    ) -> CorrectedTurn:
+        """Put another text in the place of what was said in a turn.
 
-        What was learnt from the old text is gone as after `forget`. The new turn has the role, name, session, time, trust, expiry and key
-        of the old one; it is the newest of the journal and waits to be learnt.
+        The turn is forgotten and the text added, in one transaction.
+
+        What was learnt from the old text is gone as after `forget`. The new turn has the role, name, session, time,
+        trust, expiry and key of the old one; it is the newest of the journal and waits to be learnt.
 
         Args:
             turn: the turn, or its number.
@@ -342,7 +400,9 @@ class UserMemory:
             self._runtime.rebuild(self.key, progress)
         return made
 
-    async def acorrect(self, turn: int | Turn, text: str, *, wait: bool | None = None, progress: Progress | None = None) -> CorrectedTurn:
+    async def acorrect(
+        self, turn: int | Turn, text: str, *, wait: bool | None = None, progress: Progress | None = None
+    ) -> CorrectedTurn:
         """Do what `correct` does, off the event loop, as `aforget` forgets."""
         made = await self.crews.run("journal", self._runtime.correct, self.key, _seq(turn), text)
         if self._runtime.rebuilds(made.receipt, wait):
@@ -350,7 +410,9 @@ class UserMemory:
         return made
 
     def erase(self) -> Receipt:
-        """Remove everything of this user: turns, memories, study items, jobs, keys. What comes late is refused with `UserErased`.
+        """Remove everything of this user: turns, memories, study items, jobs, keys.
+
+        What comes late is refused with `UserErased`.
 
         A tombstone stays, and the audit trail, which holds no content. Exported files and backups are not reached.
 
@@ -368,7 +430,10 @@ class UserMemory:
         self._runtime.store.begin_again(self.key)
 
     def due(self) -> policy.Decision:
-        """Ask the policy whether the overflow is to be learnt now; `reply` acts on it by itself, after `add` it is the caller's turn."""
+        """Ask the policy whether the overflow is to be learnt now.
+
+        `reply` acts on it by itself, after `add` it is the caller's turn.
+        """
         return self._runtime.due(self.key)
 
     aadd = async_twin(add, "journal")
@@ -406,11 +471,18 @@ class UserMemory:
         Raises:
             ConfigurationError: always.
         """
-        raise ConfigurationError("a handle belongs to an open AgentMemory and cannot be pickled: keep the user's name, and call for_user() there")
+        raise ConfigurationError(
+            "a handle belongs to an open AgentMemory and cannot be pickled: keep the user's name, and call for_user() "
+            "there"
+        )
 
     def _citations(self, asked: str, answer: str) -> tuple[Turn, ...]:
         """Return the turns whose study items are answered this way; of several, those asked most alike."""
-        items = [item for item in self._runtime.store.study_items(self.key) if item.kind != "negative" and agree(item.answer, answer)]
+        items = [
+            item
+            for item in self._runtime.store.study_items(self.key)
+            if item.kind != "negative" and agree(item.answer, answer)
+        ]
         exact = [item for item in items if agree(item.question, asked)] or items
         found: Sequence[int] = sorted({item.turn_seq for item in exact})
         return tuple(turn for seq in found for turn in self.turns(after=seq - 1, upto=seq))
@@ -421,7 +493,10 @@ class UserMemory:
 
 
 def _as_said(text: str) -> str:
-    """Return a text that is asked about and not journalled, if a turn could hold it: what is refused does not depend on the verb."""
+    """Return a text that is asked about and not journalled, if a turn could hold it.
+
+    What is refused does not depend on the verb.
+    """
     return TurnDraft("user", text).content
 
 
@@ -437,5 +512,7 @@ def _seq(turn: int | Turn) -> int:
 
 def _integer(label: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise ConfigurationError(f"{label}: got {type(value).__name__}, expected a number, or what the verbs return it in")
+        raise ConfigurationError(
+            f"{label}: got {type(value).__name__}, expected a number, or what the verbs return it in"
+        )
     return value

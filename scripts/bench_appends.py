@@ -1,6 +1,9 @@
-"""The row `append` of `locas-agent bench` in all its cases, on SQLite and PostgreSQL: `python -m scripts.bench_appends --json -`.
+"""The row `append` of `locas-agent bench` in all its cases, on SQLite and PostgreSQL.
 
-PostgreSQL needs a server of its own, which the tests know how to start; that is why this is no part of the command. Cases: keys fresh or given.
+`python -m scripts.bench_appends --json -`.
+
+PostgreSQL needs a server of its own, which the tests know how to start; that is why this is no part of the command.
+Cases: keys fresh or given.
 """
 
 from __future__ import annotations
@@ -41,9 +44,15 @@ def main() -> int:
     parser.add_argument("--json", metavar="PATH", help="write the list of cases there; - is standard output")
     chosen = parser.parse_args()
     if binaries() is None:
-        print("no PostgreSQL server on this machine (apt-get install postgresql): SQLite alone is measured", file=sys.stderr)
+        print(
+            "no PostgreSQL server on this machine (apt-get install postgresql): SQLite alone is measured",
+            file=sys.stderr,
+        )
     cases = []
-    with tempfile.TemporaryDirectory(prefix="locas-bench-") as folder, databases(Path(folder), with_postgres=binaries() is not None) as places:
+    with (
+        tempfile.TemporaryDirectory(prefix="locas-bench-") as folder,
+        databases(Path(folder), with_postgres=binaries() is not None) as places,
+    ):
         for database, new_url in places.items():
             for with_key in (False, True):
                 goal = replace(APPEND, name=f"append {database}, {'key given' if with_key else 'fresh key'}")

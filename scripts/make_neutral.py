@@ -1,9 +1,11 @@
-"""Write `locas_agent/training/neutral.jsonl`, the neutral text that ships: anchors on even lines, text for measuring drift on odd lines.
+"""Write `locas_agent/training/neutral.jsonl`, the neutral text that ships.
+
+Anchors on even lines, text for measuring drift on odd lines.
 
     python scripts/make_neutral.py
 
-The dialogues come from the generator's training split with a seed of their own, so they concern nobody an evaluation tells of; the prose is
-from books in the public domain (the same extract the bundled backbone saw).
+The dialogues come from the generator's training split with a seed of their own, so they concern nobody an evaluation
+tells of; the prose is from books in the public domain (the same extract the bundled backbone saw).
 """
 
 from __future__ import annotations
@@ -48,7 +50,9 @@ def conversation(rng: Random) -> list[dict[str, str]]:
     messages = []
     for relation in rng.sample(RELATIONS, 3):
         messages += talk(rng, rng.randint(0, 3))
-        messages += [line(each.role, each.text) for each in tell(rng, Fact(relation, make_value(relation.kind, TRAIN, rng), 0))]
+        messages += [
+            line(each.role, each.text) for each in tell(rng, Fact(relation, make_value(relation.kind, TRAIN, rng), 0))
+        ]
     return messages
 
 

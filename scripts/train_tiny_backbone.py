@@ -3,8 +3,8 @@
     python scripts/train_tiny_backbone.py --out build/tiny            train, or go on from the last checkpoint
     python scripts/train_tiny_backbone.py --out build/tiny --export locas_agent/backbone/tiny
 
-Everything follows from --seed and --steps: document i is drawn from (seed, i), so an interrupted run resumes on the same data.
-Checkpoints are safetensors: weights, both optimisers' state and the step.
+Everything follows from --seed and --steps: document i is drawn from (seed, i), so an interrupted run resumes on the
+same data. Checkpoints are safetensors: weights, both optimisers' state and the step.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ VOCABULARY = 2048
 CONTEXT_TOKENS = 1024
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}{% endfor %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + "
+    "'\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 LENGTHS = (96, 160, 256, 384, 512, 768, CONTEXT_TOKENS)
@@ -48,9 +49,16 @@ def train_tokenizer(documents: Documents, *, sample: int) -> Tokenizer:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=list(SPECIAL), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=VOCABULARY,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
-    texts = (f"{message.role}\n{message.content}" for index in range(sample) for message in documents.draw(HELD_OUT_DOCUMENTS + index))
+    texts = (
+        f"{message.role}\n{message.content}"
+        for index in range(sample)
+        for message in documents.draw(HELD_OUT_DOCUMENTS + index)
+    )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 
@@ -79,7 +87,9 @@ class Encoder:
         return ids[:CONTEXT_TOKENS], weights[:CONTEXT_TOKENS]
 
 
-def batches_of(documents: Documents, encoder: Encoder, pool: int, *, batch_tokens: int, ease: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def batches_of(
+    documents: Documents, encoder: Encoder, pool: int, *, batch_tokens: int, ease: float
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Draw one pool of documents and cut it into batches of one padded length each, shuffled; shapes (B, T)."""
     count = POOL_BATCHES * batch_tokens // 230
     drawn = [encoder.encode(documents.draw(pool * 100_000 + index, ease=ease)) for index in range(count)]
@@ -112,7 +122,10 @@ def weighted_loss(model: Qwen3ForCausalLM, ids: torch.Tensor, weights: torch.Ten
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training: its last step (exclusive), learning rate, and the share of short dialogues at its start and end."""
+    """A stretch of training.
+
+    Its last step (exclusive), learning rate, and the share of short dialogues at its start and end.
+    """
 
     until: int
     rate: float
@@ -124,13 +137,17 @@ PHASES = (
     Phase(3000, 1e-3, (0.8, 0.4)),
     Phase(5600, 1e-3, (0.4, 0.1)),
 )
-"""Steps of about 3,200 tokens. Copying is learnt on short dialogues first; three times the rate learnt words, but no copying in 2,000 steps."""
+"""Steps of about 3,200 tokens. Copying is learnt on short dialogues first; three times the rate learnt words, but no
+copying in 2,000 steps."""
 STEPS = PHASES[-1].until
 DECAY_FROM = 3000
 
 
 def phase_at(step: int) -> tuple[float, float]:
-    """Return learning rate and share of short dialogues at a step; the rate falls linearly to zero from `DECAY_FROM` on."""
+    """Return learning rate and share of short dialogues at a step.
+
+    The rate falls linearly to zero from `DECAY_FROM` on.
+    """
     step = min(step, STEPS - 1)  # the last pool is finished once begun
     start = 0
     for phase in PHASES:
@@ -145,10 +162,20 @@ def phase_at(step: int) -> tuple[float, float]:
 def build_model() -> Qwen3ForCausalLM:
     """Return the untrained model; residual outputs start small so that depth does not amplify noise."""
     config = Qwen3Config(
-        vocab_size=VOCABULARY, hidden_size=256, intermediate_size=768, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
-        head_dim=64, max_position_embeddings=CONTEXT_TOKENS, rope_theta=10_000.0, tie_word_embeddings=True, bos_token_id=0, eos_token_id=2,
+        vocab_size=VOCABULARY,
+        hidden_size=256,
+        intermediate_size=768,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=64,
+        max_position_embeddings=CONTEXT_TOKENS,
+        rope_theta=10_000.0,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=2,
         pad_token_id=0,
-    )  # fmt: skip
+    )
     model = Qwen3ForCausalLM(config)
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -164,7 +191,9 @@ class Optimizers:
         named = dict(model.named_parameters())
         inner = {name: weight for name, weight in named.items() if weight.ndim == 2 and ".layers." in name}
         rest = {name: weight for name, weight in named.items() if name not in inner}
-        self.muon = torch.optim.Muon(inner.values(), lr=1.0, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+        self.muon = torch.optim.Muon(
+            inner.values(), lr=1.0, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+        )
         self.adamw = torch.optim.AdamW(rest.values(), lr=1.0, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
         self.names = {"muon": list(inner), "adamw": list(rest)}
 
@@ -209,7 +238,9 @@ def load_checkpoint(path: Path, model: Qwen3ForCausalLM, optimizers: Optimizers)
     from safetensors import safe_open
 
     tensors = load_file(path)
-    model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")}, strict=False)
+    model.load_state_dict(
+        {k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")}, strict=False
+    )
     optimizers.restore({k.removeprefix("optimizer/"): v for k, v in tensors.items() if k.startswith("optimizer/")})
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
@@ -218,7 +249,7 @@ def load_checkpoint(path: Path, model: Qwen3ForCausalLM, optimizers: Optimizers)
 
 @torch.no_grad()
 def answer_accuracy(model: Qwen3ForCausalLM, documents: Documents, encoder: Encoder) -> dict[str, float]:
-    """Return, on documents never trained on, the share of spans of each weight that greedy decoding would reproduce whole."""
+    """Return the share of spans of each weight, in unseen documents, that greedy decoding would reproduce whole."""
     hits: dict[float, list[float]] = {}
     for index in range(96):
         ids, weights = encoder.encode(documents.draw(HELD_OUT_DOCUMENTS * 2 + index))
@@ -241,9 +272,13 @@ def export(model: Qwen3ForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16).save_pretrained(folder)
     wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=SPECIAL[0], pad_token=SPECIAL[0], eos_token=SPECIAL[2],
-        additional_special_tokens=[SPECIAL[1]], model_max_length=CONTEXT_TOKENS,
-    )  # fmt: skip
+        tokenizer_object=tokenizer,
+        bos_token=SPECIAL[0],
+        pad_token=SPECIAL[0],
+        eos_token=SPECIAL[2],
+        additional_special_tokens=[SPECIAL[1]],
+        model_max_length=CONTEXT_TOKENS,
+    )
     wrapped.chat_template = TEMPLATE
     wrapped.save_pretrained(folder)
 
@@ -255,7 +290,9 @@ def main() -> None:
     parser.add_argument("--export", type=Path, help="write the trained backbone here at the end")
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--stop-after", type=int, help="stop at this step without touching the schedule; a later call goes on")
+    parser.add_argument(
+        "--stop-after", type=int, help="stop at this step without touching the schedule; a later call goes on"
+    )
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -275,14 +312,20 @@ def main() -> None:
     last = min(STEPS, options.stop_after or STEPS)
     while step < last:
         # A pool is finished once begun, so that a resumed run sees the same batches.
-        for ids, weights in batches_of(documents, encoder, pool, batch_tokens=options.batch_tokens, ease=phase_at(step)[1]):
+        for ids, weights in batches_of(
+            documents, encoder, pool, batch_tokens=options.batch_tokens, ease=phase_at(step)[1]
+        ):
             loss = weighted_loss(model, ids, weights)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizers.step(phase_at(step)[0])
             step += 1
             if step % 50 == 0:
-                line = {"step": step, "loss": round(loss.item(), 4), "seconds_per_step": round((time.time() - started) / (step - first), 3)}
+                line = {
+                    "step": step,
+                    "loss": round(loss.item(), 4),
+                    "seconds_per_step": round((time.time() - started) / (step - first), 3),
+                }
                 if step % 250 == 0:
                     line |= answer_accuracy(model, documents, encoder)
                 print(json.dumps(line), flush=True)

@@ -1,4 +1,6 @@
-"""Fixtures of every test: a tiny random backbone, one thread unless OMP_NUM_THREADS says more, no network, no LOCAS_* settings of the machine.
+"""Fixtures of every test.
+
+A tiny random backbone, one thread unless OMP_NUM_THREADS says more, no network, no LOCAS_* settings of the machine.
 
 Knows nothing of the modules under test beyond how a backbone is put together.
 """
@@ -24,7 +26,9 @@ from locas_agent.training.initialization import initialize
 from tests.postgres_server import postgres_server, postgres_url  # noqa: F401  fixtures for every test
 from tests.rounding import _model_runs_in_marked_tests_only, pytest_collection_modifyitems  # noqa: F401  for every test
 
-pytest.register_assert_rewrite("locas_storage.conformance")  # before any test imports it: its failures then show both sides
+pytest.register_assert_rewrite(
+    "locas_storage.conformance"
+)  # before any test imports it: its failures then show both sides
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -55,10 +59,20 @@ def tiny_model(seed: int = 0) -> Qwen3ForCausalLM:
     """Two layers of the Qwen3 architecture with random weights."""
     torch.manual_seed(seed)
     config = Qwen3Config(
-        vocab_size=259, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=8, max_position_embeddings=512, tie_word_embeddings=True,
-        initializer_range=0.2, bos_token_id=None, eos_token_id=258, pad_token_id=256,
-    )  # fmt: skip
+        vocab_size=259,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        initializer_range=0.2,
+        bos_token_id=None,
+        eos_token_id=258,
+        pad_token_id=256,
+    )
     return Qwen3ForCausalLM(config)
 
 
@@ -82,7 +96,10 @@ def make_backbone() -> MakeBackbone:
 
 @pytest.fixture(scope="session")
 def make_backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> MakeBackboneFolder:
-    """Save the tiny random backbone, for whoever names one by its path; `reach` is its context in tokens, that is in bytes."""
+    """Save the tiny random backbone, for whoever names one by its path.
+
+    `reach` is its context in tokens, that is in bytes.
+    """
 
     def make(reach: int | None = None) -> str:
         folder = tmp_path_factory.mktemp("backbone")

@@ -26,8 +26,13 @@ SUPERUSER = "locas"
 def binaries() -> Path | None:
     """Return the folder of the server's programs, None if there is none."""
     found = [Path(path).resolve().parent for path in (shutil.which("initdb"),) if path]
-    found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name) if path.parent.name.isdigit() else 0)
-    return next((folder for folder in reversed(found) if (folder / "initdb").exists() and (folder / "pg_ctl").exists()), None)
+    found += sorted(
+        Path("/usr/lib/postgresql").glob("*/bin"),
+        key=lambda path: int(path.parent.name) if path.parent.name.isdigit() else 0,
+    )
+    return next(
+        (folder for folder in reversed(found) if (folder / "initdb").exists() and (folder / "pg_ctl").exists()), None
+    )
 
 
 class PostgresServer:
@@ -50,19 +55,53 @@ class PostgresServer:
             os.chown(self.folder, owner.pw_uid, owner.pw_gid)
             self._as_user = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
         # Only the owner of the folder can reach the socket in it, so nobody is asked for a password.
-        self._run("initdb", "-D", str(self.folder / "data"), "-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
+        self._run(
+            "initdb",
+            "-D",
+            str(self.folder / "data"),
+            "-U",
+            SUPERUSER,
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--locale=C.UTF-8",
+            "--no-sync",
+        )
 
     def start(self) -> None:
-        options = ["listen_addresses=''", f"unix_socket_directories={self.folder}", "max_connections=200", *self._settings]
+        options = [
+            "listen_addresses=''",
+            f"unix_socket_directories={self.folder}",
+            "max_connections=200",
+            *self._settings,
+        ]
         arguments = " ".join(f"-c {option}" for option in options)
-        self._run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-t", "60", "-l", str(self.folder / "log"), "-o", arguments, "start")
+        self._run(
+            "pg_ctl",
+            "-D",
+            str(self.folder / "data"),
+            "-w",
+            "-t",
+            "60",
+            "-l",
+            str(self.folder / "log"),
+            "-o",
+            arguments,
+            "start",
+        )
 
     def stop(self, mode: str = "fast") -> None:
         """Stop it: "fast" in order, "immediate" as a crash does."""
         self._run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-t", "60", "-m", mode, "stop")
 
     def is_running(self) -> bool:
-        return subprocess.run([self._bin / "pg_ctl", "-D", str(self.folder / "data"), "status"], capture_output=True, **self._as_user).returncode == 0
+        return (
+            subprocess.run(
+                [self._bin / "pg_ctl", "-D", str(self.folder / "data"), "status"], capture_output=True, **self._as_user
+            ).returncode
+            == 0
+        )
 
     def url(self, database: str) -> str:
         return f"postgresql+psycopg://{SUPERUSER}@/{database}?host={self.folder}"
@@ -76,7 +115,21 @@ class PostgresServer:
     def psql(self, database: str, statement: str) -> str:
         """Run a statement beside the store and return what it prints."""
         return self._run(
-            "psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", str(self.folder), "-U", SUPERUSER, "-d", database, "-c", statement
+            "psql",
+            "-X",
+            "-q",
+            "-A",
+            "-t",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-h",
+            str(self.folder),
+            "-U",
+            SUPERUSER,
+            "-d",
+            database,
+            "-c",
+            statement,
         )
 
     def remove(self) -> None:
@@ -94,7 +147,13 @@ class PostgresServer:
         # No pipe for pg_ctl: the server would inherit it and hold it open.
         with tempfile.TemporaryFile("w+") as output:
             done = subprocess.run(
-                [self._bin / program, *arguments], stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, cwd="/", **self._as_user
+                [self._bin / program, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                cwd="/",
+                **self._as_user,
             )
             output.seek(0)
             text = output.read()

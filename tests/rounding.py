@@ -1,7 +1,9 @@
-"""Which tests run a model. What they see can hang on how a processor rounds, so `make test-rounding` repeats them under other roundings.
+"""Which tests run a model.
 
-A test is marked `rounding` when a fixture that it asks for holds a model, or when it stands in a folder of `FOLDERS`, whose tests build
-models of their own or start processes that do. An unmarked test in which a model runs fails.
+What they see can hang on how a processor rounds, so `make test-rounding` repeats them under other roundings.
+
+A test is marked `rounding` when a fixture that it asks for holds a model, or when it stands in a folder of `FOLDERS`,
+whose tests build models of their own or start processes that do. An unmarked test in which a model runs fails.
 """
 
 from __future__ import annotations
@@ -17,7 +19,13 @@ from transformers import PreTrainedModel
 HOLD_A_MODEL = {"make_backbone", "make_backbone_folder", "nursery", "with_tools"}
 """The fixtures at the bottom: whatever else holds a model asks for one of them, and pytest names them all."""
 TESTS = Path(__file__).parent
-FOLDERS = {TESTS / "conformance", TESTS / "integration", TESTS / "unit" / "benchmarks", TESTS / "unit" / "core", TESTS / "unit" / "learning"}
+FOLDERS = {
+    TESTS / "conformance",
+    TESTS / "integration",
+    TESTS / "unit" / "benchmarks",
+    TESTS / "unit" / "core",
+    TESTS / "unit" / "learning",
+}
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest chooses by -m

@@ -1,7 +1,8 @@
 """`ChatLocas`: a chat model that answers each call with the memory of the user who calls.
 
-Owns the way of the user id into a call, the shape of LangChain's results, and the cache key. Knows no training and journals nothing:
-what is said is recorded by `LocasMemoryMiddleware`, `LocasChatMessageHistory`, or the verbs of `AgentMemory`.
+Owns the way of the user id into a call, the shape of LangChain's results, and the cache key. Knows no training and
+journals nothing: what is said is recorded by `LocasMemoryMiddleware`, `LocasChatMessageHistory`, or the verbs of
+`AgentMemory`.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ _STANDARD = frozenset({"api_key", "max_retries"})
 class ChatLocas(BaseChatModel):
     """Answer with the memory of one user, named per call.
 
-    The user is looked for in the call (`user_id=`), then in `config["configurable"]["user_id"]`, then in the constructor. Without one
-    nothing is answered. Construction is cheap: the backbone is loaded when it is first needed.
+    The user is looked for in the call (`user_id=`), then in `config["configurable"]["user_id"]`, then in the
+    constructor. Without one nothing is answered. Construction is cheap: the backbone is loaded when it is first needed.
 
     Args:
         model: "tiny" (bundled), a folder, or a hub id.
@@ -74,7 +75,8 @@ class ChatLocas(BaseChatModel):
     tenant: str = "default"
     """The application or customer the users belong to."""
     store: Annotated[StoreUrl | Path | None, BeforeValidator(secret)] = StoreUrl(DEFAULT_STORE)
-    """What `AgentMemory.load` takes: SQLAlchemy URL of the database, "sqlite://" for one in memory, or a path. It is kept as a secret."""
+    """What `AgentMemory.load` takes: SQLAlchemy URL of the database, "sqlite://" for one in memory, or a path. It is
+    kept as a secret."""
     memory: AgentMemory | None = Field(default=None, exclude=True, repr=False)
     """A ready memory, shared by reference; decides model, store, device and dtype."""
     device: str | None = None
@@ -87,8 +89,8 @@ class ChatLocas(BaseChatModel):
     """Longest answer, in tokens; the memory's configuration decides unless given."""
     seed: int = 0
     """Seed of sampling: the same call with the same seed gives the same answer."""
-    stop: Annotated[list[str] | None, BeforeValidator(lambda given: None if given is None else stop_words(given))] = Field(
-        default=None, alias="stop_sequences"
+    stop: Annotated[list[str] | None, BeforeValidator(lambda given: None if given is None else stop_words(given))] = (
+        Field(default=None, alias="stop_sequences")
     )
     """The word, or the words, before which an answer ends."""
     timeout: float | None = None
@@ -97,7 +99,9 @@ class ChatLocas(BaseChatModel):
     """Whether `invoke` tells callbacks of the answer while it is written."""
     opening: Opening = Field(default_factory=Opening, exclude=True, repr=False)
 
-    model_config = ConfigDict(populate_by_name=True, arbitrary_types_allowed=True, protected_namespaces=(), hide_input_in_errors=True)
+    model_config = ConfigDict(
+        populate_by_name=True, arbitrary_types_allowed=True, protected_namespaces=(), hide_input_in_errors=True
+    )
 
     def __init__(self, model: str = DEFAULT_MODEL, **fields: Any) -> None:
         try:
@@ -120,7 +124,9 @@ class ChatLocas(BaseChatModel):
             return fields
         names = {name for field, info in cls.model_fields.items() for name in (field, info.alias) if name}
         if unknown := sorted(set(fields) - names - _STANDARD):
-            raise ConfigurationError(f"a ChatLocas with {', '.join(unknown)}, which it does not know: see help(ChatLocas) for its options")
+            raise ConfigurationError(
+                f"a ChatLocas with {', '.join(unknown)}, which it does not know: see help(ChatLocas) for its options"
+            )
         return fields
 
     @model_validator(mode="after")
@@ -128,7 +134,9 @@ class ChatLocas(BaseChatModel):
         if self.memory is None:
             return self
         if self.model not in (DEFAULT_MODEL, self.memory.backbone.name) or self.store != StoreUrl(DEFAULT_STORE):
-            raise ConfigurationError("memory was given beside model or store: it has a backbone and a store already, give one or the others")
+            raise ConfigurationError(
+                "memory was given beside model or store: it has a backbone and a store already, give one or the others"
+            )
         self.model = self.memory.backbone.name
         return self
 
@@ -149,14 +157,19 @@ class ChatLocas(BaseChatModel):
 
     @property
     def agent_memory(self) -> AgentMemory:
-        """The memory behind this model, loaded if it was not yet: for middleware, histories, tools, and to consolidate."""
+        """The memory behind this model, loaded if it was not yet.
+
+        For middleware, histories, tools, and to consolidate.
+        """
         memory = self.memory or self.opening.get(self.model, secret(self.store), self.device, self.dtype)
         if self.profile is None:
             self.profile = profile_of(memory.backbone)
         return memory
 
-    # The user's way into a call ----------------------------------------------------------------------------------------
-    # `BaseChatModel` hands neither `configurable` nor the constructor to `_generate`, and `batch` loses the context: each public
+    # The user's way into a call
+    # ----------------------------------------------------------------------------------------
+    # `BaseChatModel` hands neither `configurable` nor the constructor to `_generate`, and `batch` loses the context:
+    # each public
     # call makes the id an argument of its own, which reaches generation, cache key and traces.
 
     def _routed(self, config: RunnableConfig | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,71 +184,115 @@ class ChatLocas(BaseChatModel):
             raise ConfigurationError(NO_USER)
         return UserKey(self.tenant, checked(named, "the call or the constructor"))
 
-    def invoke(self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: list[str] | None = None, **kwargs: Any) -> AIMessage:
+    def invoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
         """Answer; `user_id=` names the user."""
         return super().invoke(input, config, stop=stop, **self._routed(config, kwargs))
 
     async def ainvoke(
-        self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: list[str] | None = None, **kwargs: Any
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
     ) -> AIMessage:
         """Answer in a worker thread; `user_id=` names the user."""
         return await super().ainvoke(input, config, stop=stop, **self._routed(config, kwargs))
 
     def stream(
-        self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: list[str] | None = None, **kwargs: Any
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
     ) -> Iterator[AIMessageChunk]:
         """Answer piece by piece; `user_id=` names the user."""
         yield from super().stream(input, config, stop=stop, **self._routed(config, kwargs))
 
     async def astream(
-        self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: list[str] | None = None, **kwargs: Any
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
     ) -> AsyncIterator[AIMessageChunk]:
         """Answer piece by piece, each in a worker thread; `user_id=` names the user."""
         async for chunk in super().astream(input, config, stop=stop, **self._routed(config, kwargs)):
             yield chunk
 
     def stream_events(
-        self, input: LanguageModelInput, config: RunnableConfig | None = None, *, version: Literal["v1", "v2", "v3"] = "v2", **kwargs: Any
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        version: Literal["v1", "v2", "v3"] = "v2",
+        **kwargs: Any,
     ) -> Any:
         """Answer as events; versions 1 and 2 run through `stream`, which names the user."""
         routed = self._routed(config, kwargs) if version == "v3" else kwargs
         return cast(Any, super().stream_events)(input, config, version=version, **routed)
 
     def astream_events(
-        self, input: LanguageModelInput, config: RunnableConfig | None = None, *, version: Literal["v1", "v2", "v3"] = "v2", **kwargs: Any
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        version: Literal["v1", "v2", "v3"] = "v2",
+        **kwargs: Any,
     ) -> Any:
         """Answer as events; versions 1 and 2 run through `astream`, which names the user."""
         routed = self._routed(config, kwargs) if version == "v3" else kwargs
         return cast(Any, super().astream_events)(input, config, version=version, **routed)
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
-        """Extend the cache key by whatever changes an answer: tenant, user, backbone, and the state of the user's memory.
+        """Extend the cache key by whatever changes an answer.
 
-        The user stands in it as a digest: a cache is often a service of its own. The fence rises with every change of the current
-        revision, the epoch when the user is erased, so no number comes twice.
+        Tenant, user, backbone, and the state of the user's memory.
+
+        The user stands in it as a digest: a cache is often a service of its own. The fence rises with every change of
+        the current revision, the epoch when the user is erased, so no number comes twice.
         """
         memory, key = self.agent_memory, self._key(kwargs)
         memory.current(key)  # turns whose time is over are forgotten first, as they are before an answer
         state = memory.store.state(key)
         version = (state.epoch, state.fence) if state is not None else None
         bare = super()._get_llm_string(stop=stop, **{name: value for name, value in kwargs.items() if name != USER_ID})
-        return f"{bare}|{key.digest}|{memory.backbone.fingerprint}|{version}|{self.answer_tokens(kwargs.get('max_tokens'))}"
+        longest = self.answer_tokens(kwargs.get("max_tokens"))
+        return f"{bare}|{key.digest}|{memory.backbone.fingerprint}|{version}|{longest}"
 
     def answer_tokens(self, max_tokens: int | None = None) -> int:
-        """Return how many tokens an answer may have: as the call says, else the constructor, else the memory's configuration.
+        """Return how many tokens an answer may have.
+
+        As the call says, else the constructor, else the memory's configuration.
 
         Raises:
             ConfigurationError: it is less than one.
         """
         given = self.max_tokens if max_tokens is None else max_tokens
         if given is not None and given < 1:
-            raise ConfigurationError(f"max_tokens is {given}: an answer has at least one token; leave it out for the memory's configuration")
+            raise ConfigurationError(
+                f"max_tokens is {given}: an answer has at least one token; leave it out for the memory's configuration"
+            )
         return self.agent_memory.config.window.answer_tokens(given)
 
-    # Generation --------------------------------------------------------------------------------------------------------
+    # Generation
+    # --------------------------------------------------------------------------------------------------------
 
     def _stream(
-        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: CallbackManagerForLLMRun | None = None, **kwargs: Any
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         answer = Answer(self.agent_memory, self._question(messages, stop, kwargs))
         for text in answer:
@@ -247,39 +304,63 @@ class ChatLocas(BaseChatModel):
         yield ChatGenerationChunk(message=self._last_chunk(answer))
 
     def _generate(
-        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: CallbackManagerForLLMRun | None = None, **kwargs: Any
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
     ) -> ChatResult:
         return generate_from_stream(self._stream(messages, stop, None, **kwargs))
 
-    def _question(self, messages: Sequence[BaseMessage], stop: Sequence[str] | None, kwargs: Mapping[str, Any]) -> Question:
+    def _question(
+        self, messages: Sequence[BaseMessage], stop: Sequence[str] | None, kwargs: Mapping[str, Any]
+    ) -> Question:
         check_options(kwargs)
         if not messages:
             raise ConfigurationError("a call without messages: there is nothing to answer")
         if kwargs.get("model", self.model) != self.model:
-            raise ConfigurationError("a call named another model: a memory belongs to one backbone, build another ChatLocas")
+            raise ConfigurationError(
+                "a call named another model: a memory belongs to one backbone, build another ChatLocas"
+            )
         tools, user = kwargs.get("tools") or (), self._key(kwargs)
         max_tokens = self.answer_tokens(kwargs.get("max_tokens"))
         prompt, left_out = prompt_of(self.agent_memory, user, messages, tools, answer_tokens=max_tokens)
         return Question(
-            user=user, prompt=prompt, left_out=left_out, has_tools=bool(tools), must_call=must_call(kwargs.get("tool_choice"), tools),
-            max_tokens=max_tokens, temperature=kwargs.get("temperature", self.temperature) or 0.0, seed=kwargs.get("seed", self.seed),
-            stop=stop_words(stop or self.stop or ()), timeout_seconds=kwargs.get("timeout", self.timeout),
-        )  # fmt: skip
+            user=user,
+            prompt=prompt,
+            left_out=left_out,
+            has_tools=bool(tools),
+            must_call=must_call(kwargs.get("tool_choice"), tools),
+            max_tokens=max_tokens,
+            temperature=kwargs.get("temperature", self.temperature) or 0.0,
+            seed=kwargs.get("seed", self.seed),
+            stop=stop_words(stop or self.stop or ()),
+            timeout_seconds=kwargs.get("timeout", self.timeout),
+        )
 
     def _last_chunk(self, answer: Answer) -> AIMessageChunk:
         calls = [
-            tool_call_chunk(name=call.name, args=call.arguments, id=f"call_{uuid.uuid4().hex}", index=at) for at, call in enumerate(answer.calls)
+            tool_call_chunk(name=call.name, args=call.arguments, id=f"call_{uuid.uuid4().hex}", index=at)
+            for at, call in enumerate(answer.calls)
         ]
         total = answer.prompt_tokens + answer.answer_tokens
         return AIMessageChunk(
-            content="", tool_call_chunks=calls, chunk_position="last",
-            usage_metadata=UsageMetadata(input_tokens=answer.prompt_tokens, output_tokens=answer.answer_tokens, total_tokens=total),
+            content="",
+            tool_call_chunks=calls,
+            chunk_position="last",
+            usage_metadata=UsageMetadata(
+                input_tokens=answer.prompt_tokens, output_tokens=answer.answer_tokens, total_tokens=total
+            ),
             response_metadata={
-                "model_name": self.model, "model_provider": "locas", "finish_reason": answer.finish_reason,
-                "memory_revision": answer.revision, "used_memory": answer.used_memory, "pending_turns": answer.pending_turns,
+                "model_name": self.model,
+                "model_provider": "locas",
+                "finish_reason": answer.finish_reason,
+                "memory_revision": answer.revision,
+                "used_memory": answer.used_memory,
+                "pending_turns": answer.pending_turns,
                 "left_out_messages": answer.left_out,
             },
-        )  # fmt: skip
+        )
 
     def bind_tools(
         self,
@@ -292,12 +373,14 @@ class ChatLocas(BaseChatModel):
 
         Args:
             tools: functions, tools, classes or schemas.
-            tool_choice: "any", or the name of a tool, makes the answer begin with a call; its arguments are the backbone's to write, and
-                what does not parse comes back in `invalid_tool_calls`. Unless given the backbone chooses.
+            tool_choice: "any", or the name of a tool, makes the answer begin with a call; its arguments are the
+                backbone's to write, and what does not parse comes back in `invalid_tool_calls`. Unless given the
+                backbone chooses.
             kwargs: options of the call.
 
         Raises:
-            ConfigurationError: the chat template cannot call tools, `tool_choice` names none of them, or an option is unknown.
+            ConfigurationError: the chat template cannot call tools, `tool_choice` names none of them, or an option is
+                unknown.
         """
         check_options(kwargs)
         require_tools(self.agent_memory.backbone)
@@ -305,7 +388,8 @@ class ChatLocas(BaseChatModel):
         must_call(tool_choice, schemas)
         return self.bind(tools=schemas, tool_choice=tool_choice, **kwargs)
 
-    # Description -------------------------------------------------------------------------------------------------------
+    # Description
+    # -------------------------------------------------------------------------------------------------------
 
     @property
     def _llm_type(self) -> str:
@@ -313,7 +397,13 @@ class ChatLocas(BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        return {"model": self.model, "temperature": self.temperature, "max_tokens": self.max_tokens, "seed": self.seed, "stop": self.stop}
+        return {
+            "model": self.model,
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+            "seed": self.seed,
+            "stop": self.stop,
+        }
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop or self.stop, **kwargs)
@@ -333,7 +423,9 @@ class ChatLocas(BaseChatModel):
         return self.agent_memory.backbone.encode(text)
 
     def get_num_tokens_from_messages(
-        self, messages: Sequence[BaseMessage], tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool] | None = None
+        self,
+        messages: Sequence[BaseMessage],
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool] | None = None,
     ) -> int:
         """Return how many tokens a prompt of these messages and tools takes, template and all."""
         schemas = [convert_to_openai_tool(tool) for tool in tools or ()]

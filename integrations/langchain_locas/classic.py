@@ -1,4 +1,6 @@
-"""`LocasMemory`: one user's memory as a `BaseMemory`, for chains written before LangChain 1. Needs the extra `classic`. Knows no model.
+"""`LocasMemory`: one user's memory as a `BaseMemory`, for chains written before LangChain 1.
+
+Needs the extra `classic`. Knows no model.
 
 LangChain marks its base class for removal in version 2; new programs take `LocasMemoryMiddleware`.
 """
@@ -21,8 +23,9 @@ from locas_agent.errors import ConfigurationError
 class LocasMemory(BaseMemory):
     """Give a chain the turns that are not in the weights, and journal what it was told and answered.
 
-    The variable holds the live window: the newest turns, and older ones that are not learnt yet, while the backbone's context has room.
-    What is learnt is in the weights, which only `ChatLocas` applies: take it as the chain's model, for the same user.
+    The variable holds the live window: the newest turns, and older ones that are not learnt yet, while the backbone's
+    context has room. What is learnt is in the weights, which only `ChatLocas` applies: take it as the chain's model,
+    for the same user.
 
     Args:
         memory: where the journal is.
@@ -75,9 +78,16 @@ class LocasMemory(BaseMemory):
             InvalidTurn: text that cannot be stored.
             TurnTooLong: a message does not fit into the backbone's context beside an answer.
         """
-        said = _only({name: value for name, value in inputs.items() if name != self.memory_key}, self.input_key, "input_key")
+        said = _only(
+            {name: value for name, value in inputs.items() if name != self.memory_key}, self.input_key, "input_key"
+        )
         answered = _only(outputs, self.output_key, "output_key")
-        keep(self.memory, self._user.key, self.session_id, [*_messages(said, HumanMessage), *_messages(answered, AIMessage)])
+        keep(
+            self.memory,
+            self._user.key,
+            self.session_id,
+            [*_messages(said, HumanMessage), *_messages(answered, AIMessage)],
+        )
 
     def clear(self) -> None:
         """Forget the session, or without a session_id every turn of the user, and what was learnt from them."""
@@ -94,7 +104,9 @@ def _only(values: dict[str, Any], key: str | None, option: str) -> object:
     """Return the value of a key, or the only one."""
     names = [key] if key is not None else list(values)
     if len(names) != 1 or names[0] not in values:
-        raise ConfigurationError(f"{option} is {key!r}, the chain has {', '.join(sorted(values)) or 'none'}: name the one that was said")
+        raise ConfigurationError(
+            f"{option} is {key!r}, the chain has {', '.join(sorted(values)) or 'none'}: name the one that was said"
+        )
     return values[names[0]]
 
 
@@ -107,5 +119,6 @@ def _messages(value: object, speaker: type[HumanMessage | AIMessage]) -> list[Ba
     if isinstance(value, list | tuple):
         return [message for one in value for message in _messages(one, speaker)]
     raise ConfigurationError(
-        f"a chain was told or answered a {type(value).__name__}, expected a text or messages: name another key, or give its text"
+        f"a chain was told or answered a {type(value).__name__}, expected a text or messages: name another key, or "
+        "give its text"
     )

@@ -1,4 +1,7 @@
-"""Errors that are ours and LangChain's at once, so that middleware which catches LangChain's catches them. Knows nothing else."""
+"""Errors that are ours and LangChain's at once, so that middleware which catches LangChain's catches them.
+
+Knows nothing else.
+"""
 
 from langchain_core.exceptions import ContextOverflowError, ModelTimeoutError
 

@@ -1,4 +1,6 @@
-"""The prompt of a call, in tokens. Of messages that do not all fit, those that are turns of the journal stay behind, oldest first.
+"""The prompt of a call, in tokens.
+
+Of messages that do not all fit, those that are turns of the journal stay behind, oldest first.
 
 Knows no memory and no answer.
 """
@@ -16,12 +18,17 @@ from locas_agent import AgentMemory, Turn, UserKey
 
 
 def prompt_of(
-    agent: AgentMemory, user: UserKey, messages: Sequence[BaseMessage], tools: Sequence[Mapping[str, Any]], *, answer_tokens: int
+    agent: AgentMemory,
+    user: UserKey,
+    messages: Sequence[BaseMessage],
+    tools: Sequence[Mapping[str, Any]],
+    *,
+    answer_tokens: int,
 ) -> tuple[list[int], int]:
     """Return the prompt of a call, and how many of its messages had to stay behind.
 
-    Those are not lost: the journal holds them, so they are learnt or wait to be, and `LocasChatMessageHistory` still lists them.
-    What the journal does not hold word for word is never left out, however long the prompt becomes.
+    Those are not lost: the journal holds them, so they are learnt or wait to be, and `LocasChatMessageHistory` still
+    lists them. What the journal does not hold word for word is never left out, however long the prompt becomes.
 
     Args:
         agent: whose backbone and journal.
@@ -39,15 +46,24 @@ def prompt_of(
     prompt = encoded(messages)
     if len(prompt) <= room:
         return prompt, 0
-    turns = {turn.key: turn for turn in agent.store.known(user, [message.id for message in messages if message.id is not None])}
+    turns = {
+        turn.key: turn
+        for turn in agent.store.known(user, [message.id for message in messages if message.id is not None])
+    }
     shown = _fitted(messages, turns, room_tokens=room, count=lambda some: len(encoded(some)))
     return encoded(shown), len(messages) - len(shown)
 
 
 def _fitted(
-    messages: Sequence[BaseMessage], turns: Mapping[str, Turn], *, room_tokens: int, count: Callable[[Sequence[BaseMessage]], int]
+    messages: Sequence[BaseMessage],
+    turns: Mapping[str, Turn],
+    *,
+    room_tokens: int,
+    count: Callable[[Sequence[BaseMessage]], int],
 ) -> list[BaseMessage]:
-    """Leave out the oldest messages that are turns, until the rest fits or none of them is left; an answer goes with its question.
+    """Leave out the oldest messages that are turns, until the rest fits or none of them is left.
+
+    An answer goes with its question.
 
     The newest question stays, and what came after it.
     """
@@ -68,4 +84,6 @@ def _fitted(
 def _is_kept(message: BaseMessage, turns: Mapping[str, Turn]) -> bool:
     """Tell whether the journal holds a message as it is; its id is the turn's key if a history gave it."""
     turn = turns.get(str(message.id))
-    return turn is not None and not turn.is_forgotten and (turn.role, turn.content) == (role_of(message), text_of(message))
+    return (
+        turn is not None and not turn.is_forgotten and (turn.role, turn.content) == (role_of(message), text_of(message))
+    )

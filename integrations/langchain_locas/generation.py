@@ -96,16 +96,23 @@ class Answer:
         agent, question = self._agent, self._question
         deadline = None if question.timeout_seconds is None else time.monotonic() + question.timeout_seconds
         tokens = agent.engine.stream(
-            question.prompt, memory=self._memory, max_new_tokens=max(1, self._room), temperature=question.temperature, seed=question.seed,
+            question.prompt,
+            memory=self._memory,
+            max_new_tokens=max(1, self._room),
+            temperature=question.temperature,
+            seed=question.seed,
             allowed=begins_with_call(agent.backbone, question.must_call) if question.must_call else None,
-        )  # fmt: skip
+        )
         try:
             detokenizer = Detokenizer(agent.backbone.decode)
             for token in tokens:
                 self.answer_tokens += 1
                 yield detokenizer.add(token)
                 if deadline is not None and time.monotonic() > deadline:
-                    raise AnswerTimeout(f"no whole answer within {question.timeout_seconds} seconds: give it longer, or fewer max_tokens")
+                    raise AnswerTimeout(
+                        f"no whole answer within {question.timeout_seconds} seconds: give it longer, or fewer "
+                        "max_tokens"
+                    )
             yield detokenizer.finish()
         except TurnTooLong as error:
             raise PromptTooLong(f"{error}: send fewer messages, or let LocasMemoryMiddleware trim them") from error

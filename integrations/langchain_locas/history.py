@@ -1,4 +1,6 @@
-"""`LocasChatMessageHistory`: the turns of one session as a LangChain chat history, for `RunnableWithMessageHistory`. Knows no model.
+"""`LocasChatMessageHistory`: the turns of one session as a LangChain chat history, for `RunnableWithMessageHistory`.
+
+Knows no model.
 
 LangChain marks its base class for removal in version 2; new programs take `LocasMemoryMiddleware`.
 """
@@ -18,10 +20,11 @@ from locas_agent import AgentMemory, Turn
 class LocasChatMessageHistory(BaseChatMessageHistory):
     """The transcript of one user's session, in the journal.
 
-    What a person or the assistant said is kept, in words; calls of tools and their results are not. A message that has an id is one turn,
-    however often it is added; after it was forgotten, adding it again says it anew.
+    What a person or the assistant said is kept, in words; calls of tools and their results are not. A message that has
+    an id is one turn, however often it is added; after it was forgotten, adding it again says it anew.
 
-    `messages` holds all of the session. When that is more than the backbone's context, `ChatLocas` leaves the oldest out of the prompt.
+    `messages` holds all of the session. When that is more than the backbone's context, `ChatLocas` leaves the oldest
+    out of the prompt.
 
     Args:
         user_id: whose.
@@ -51,7 +54,10 @@ class LocasChatMessageHistory(BaseChatMessageHistory):
         keep(self._memory, self._user.key, self._session, messages)
 
     def clear(self) -> None:
-        """Forget the session: its text, and what was learnt from it. To begin another conversation, take another session_id instead."""
+        """Forget the session: its text, and what was learnt from it.
+
+        To begin another conversation, take another session_id instead.
+        """
         if turns := self._turns():
             self._user.forget(turns)
 

@@ -1,6 +1,7 @@
 """Who calls: the user id of one call, from wherever LangChain carries it. Knows no model and no memory.
 
-There is no default user and a thread is no user: who cannot be named is refused. An id is never taken from what a model or a tool wrote.
+There is no default user and a thread is no user: who cannot be named is refused. An id is never taken from what a model
+or a tool wrote.
 """
 
 from __future__ import annotations
@@ -27,13 +28,16 @@ NO_USER = (
 def checked(user_id: object, source: str) -> str:
     """Return an id that was given.
 
-    A given None is refused rather than passed over: it is a user nobody looked up, and another place may name somebody else.
+    A given None is refused rather than passed over: it is a user nobody looked up, and another place may name somebody
+    else.
 
     Raises:
         ConfigurationError: it is no text, or blank.
     """
     if not isinstance(user_id, str) or not user_id.strip():
-        raise ConfigurationError(f"user_id in {source} is {_kind(user_id)}, expected a text that names the user, such as str(account.id)")
+        raise ConfigurationError(
+            f"user_id in {source} is {_kind(user_id)}, expected a text that names the user, such as str(account.id)"
+        )
     return user_id
 
 
@@ -52,7 +56,11 @@ def in_runtime(runtime: Any) -> str | None:
     if named is not _ABSENT:
         return checked(named, "the context")
     server = runtime.server_info
-    return checked(server.user.identity, "the server's identity") if server is not None and server.user is not None else None
+    return (
+        checked(server.user.identity, "the server's identity")
+        if server is not None and server.user is not None
+        else None
+    )
 
 
 def caller(runtime: Any, config: Mapping[str, Any] | None) -> str:

@@ -1,4 +1,6 @@
-"""A thread's messages and the journal's turns: each message becomes one turn, and the prompt is cut to what is not learnt yet.
+"""A thread's messages and the journal's turns.
+
+Each message becomes one turn, and the prompt is cut to what is not learnt yet.
 
 Knows no graph and no runtime: the middleware says who speaks, and in which thread.
 """
@@ -59,9 +61,11 @@ class Recorded:
 
     Attributes:
         turns: of the user, by message id.
-        hidden: ids of messages that no prompt shows: forgotten, refused in an earlier call, another's, or pushed out long ago.
+        hidden: ids of messages that no prompt shows: forgotten, refused in an earlier call, another's, or pushed out
+            long ago.
         refused: ids of those that were refused in an earlier call.
-        corrected: by message id, the text of turns that were corrected in the journal, and not by an edit of the message.
+        corrected: by message id, the text of turns that were corrected in the journal, and not by an edit of the
+            message.
     """
 
     turns: dict[str, Turn]
@@ -73,12 +77,12 @@ class Recorded:
 def record(agent: AgentMemory, thread: Thread, messages: Sequence[BaseMessage]) -> Recorded:
     """Journal what was said and is not journalled yet.
 
-    A key makes each message one turn, so calling it again, or in another process, changes nothing. Messages before the first one that is
-    among the newest turns were journalled with it or before it: they are not looked at unless they are new to the thread or edited. An
-    edited message replaces its turn.
+    A key makes each message one turn, so calling it again, or in another process, changes nothing. Messages before the
+    first one that is among the newest turns were journalled with it or before it: they are not looked at unless they
+    are new to the thread or edited. An edited message replaces its turn.
 
-    Without a thread, ids last for one run only, and a caller hands over the whole conversation each time: what came before the newest
-    question is then taken to be journalled.
+    Without a thread, ids last for one run only, and a caller hands over the whole conversation each time: what came
+    before the newest question is then taken to be journalled.
 
     Raises:
         PromptTooLong: a message of this call is too long for a turn.
@@ -98,13 +102,25 @@ def record(agent: AgentMemory, thread: Thread, messages: Sequence[BaseMessage]) 
         if thread.takes(message) and (at >= first or thread.marks.awaits(message)):
             if _is_passed_over(thread, message, journal):
                 refused.add(str(message.id))
-        elif thread.marks.by(message) == NOBODY and (turn := known.get(thread.key_of(message))) and turn.content == text_of(message):
+        elif (
+            thread.marks.by(message) == NOBODY
+            and (turn := known.get(thread.key_of(message)))
+            and turn.content == text_of(message)
+        ):
             turns[str(message.id)] = turn  # the journal says that it was this user's
     _forget_blanked(thread, readable)
     hidden = {name for name, turn in turns.items() if turn.is_forgotten} | refused
     if thread.thread_id:
-        hidden |= {name for message in said if (name := str(message.id)) not in turns and (thread.takes(message) or not thread.is_shared)}
-    corrected = {name: turn.content for message in said if (turn := turns.get(name := str(message.id))) and turn.content != text_of(message)}
+        hidden |= {
+            name
+            for message in said
+            if (name := str(message.id)) not in turns and (thread.takes(message) or not thread.is_shared)
+        }
+    corrected = {
+        name: turn.content
+        for message in said
+        if (turn := turns.get(name := str(message.id))) and turn.content != text_of(message)
+    }
     return Recorded(turns, frozenset(hidden), frozenset(refused), corrected)
 
 
@@ -117,10 +133,12 @@ def live(
     answer_tokens: int,
     count: Callable[[Sequence[BaseMessage]], int],
 ) -> list[BaseMessage]:
-    """Return what a model has to see: the newest exchanges that fill the window, and older ones that are not learnt, while there is room.
+    """Return what a model has to see.
 
-    Exchanges, a question and all up to the next one, are kept or left out whole; questions that one call brought are one. What is hidden
-    is left out.
+    The newest exchanges that fill the window, and older ones that are not learnt, while there is room.
+
+    Exchanges, a question and all up to the next one, are kept or left out whole; questions that one call brought are
+    one. What is hidden is left out.
 
     Args:
         agent: whose window and context.
@@ -138,8 +156,13 @@ def live(
     window = agent.config.window.window_tokens
     units = [_unit(agent, exchange, recorded.turns, number) for number, exchange in enumerate(exchanges, start=1)]
     start = first_of_window(units, min(window, room))
-    # A corrected message is not learnt where those around it are: what is learnt is taken out first, and what is left is all to be shown.
-    kept = [at for at, exchange in enumerate(exchanges) if at >= start or not _is_learnt(thread, exchange, recorded.turns, learnt)]
+    # A corrected message is not learnt where those around it are: what is learnt is taken out first, and what is left
+    # is all to be shown.
+    kept = [
+        at
+        for at, exchange in enumerate(exchanges)
+        if at >= start or not _is_learnt(thread, exchange, recorded.turns, learnt)
+    ]
     exchanges = [exchanges[at] for at in kept]
     laid = lay_out([units[at] for at in kept], consolidated_seq=0, window_tokens=window, room_tokens=room)
     # System message, tools and the template's own tokens are in no unit: measure the whole prompt.
@@ -154,29 +177,44 @@ def _turn_of(thread: Thread, message: BaseMessage, known: dict[str, Turn]) -> Tu
     turn = known.get(thread.key_of(message)) or _added(thread, message)
     if turn.is_forgotten:
         if str(message.id) in thread.marks.new:
-            raise TurnNotFound("a message was edited that had been forgotten: send what it says now as a message of its own")
+            raise TurnNotFound(
+                "a message was edited that had been forgotten: send what it says now as a message of its own"
+            )
         return turn
     if turn.content == text or not thread.marks.is_open(message):
         return turn
     if turn.role != role_of(message):
-        raise ConfigurationError(f"a message of role {role_of(message)!r} came under the id of one of role {turn.role!r}: give it an id of its own")
+        raise ConfigurationError(
+            f"a message of role {role_of(message)!r} came under the id of one of role {turn.role!r}: give it an id of "
+            "its own"
+        )
     return thread.user.correct(turn, text, wait=False)
 
 
 def _added(thread: Thread, message: BaseMessage) -> Turn:
     name = message.name if role_of(message) == "user" else None
-    return thread.user.add(role_of(message), text_of(message), name=name, session=thread.thread_id, key=thread.key_of(message))
+    return thread.user.add(
+        role_of(message), text_of(message), name=name, session=thread.thread_id, key=thread.key_of(message)
+    )
 
 
 def _forget_blanked(thread: Thread, messages: Sequence[BaseMessage]) -> None:
     """Forget what was said in a message of which an edit has left nothing."""
-    blanked = {thread.key_of(message) for message in messages if thread.marks.awaits(message) and thread.takes(message) and _is_blank(message)}
+    blanked = {
+        thread.key_of(message)
+        for message in messages
+        if thread.marks.awaits(message) and thread.takes(message) and _is_blank(message)
+    }
     if blanked and (turns := [turn for turn in thread.user.turns() if turn.key in blanked]):
         thread.user.forget(turns, wait=False)
 
 
 def _is_blank(message: BaseMessage) -> bool:
-    return role_of(message) in ("user", "assistant") and not text_of(message).strip() and not getattr(message, "tool_calls", None)
+    return (
+        role_of(message) in ("user", "assistant")
+        and not text_of(message).strip()
+        and not getattr(message, "tool_calls", None)
+    )
 
 
 def _is_passed_over(thread: Thread, message: BaseMessage, attempt: Callable[[BaseMessage], object]) -> bool:
@@ -201,7 +239,9 @@ def _is_passed_over(thread: Thread, message: BaseMessage, attempt: Callable[[Bas
 
 
 def _documented(error: LocasError) -> LocasError:
-    return PromptTooLong(str(error)) if isinstance(error, TurnTooLong) and not isinstance(error, PromptTooLong) else error
+    return (
+        PromptTooLong(str(error)) if isinstance(error, TurnTooLong) and not isinstance(error, PromptTooLong) else error
+    )
 
 
 def _newest(messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
@@ -213,7 +253,10 @@ def _newest(messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
 
 
 def _to_be_shown(messages: Sequence[BaseMessage], recorded: Recorded) -> list[BaseMessage]:
-    """Leave out what is hidden, and the results of calls that went with it; show what was corrected as the journal has it."""
+    """Leave out what is hidden, and the results of calls that went with it.
+
+    Show what was corrected as the journal has it.
+    """
     left: list[BaseMessage] = []
     lost_calls: set[str | None] = set()
     for message in messages:
@@ -221,7 +264,11 @@ def _to_be_shown(messages: Sequence[BaseMessage], recorded: Recorded) -> list[Ba
         if name in recorded.hidden:
             lost_calls |= {call["id"] for call in message.tool_calls} if isinstance(message, AIMessage) else set()
         elif not (isinstance(message, ToolMessage) and message.tool_call_id in lost_calls):
-            left.append(message.model_copy(update={"content": recorded.corrected[name]}) if name in recorded.corrected else message)
+            left.append(
+                message.model_copy(update={"content": recorded.corrected[name]})
+                if name in recorded.corrected
+                else message
+            )
     return left
 
 
@@ -241,14 +288,25 @@ def _unit(agent: AgentMemory, exchange: Sequence[BaseMessage], turns: dict[str, 
     """Return an exchange as the one turn `lay_out` takes it for: its number among the exchanges, and its tokens."""
     now = datetime.now(UTC)
     tokens = sum(_tokens(agent, message, turns) for message in exchange)
-    return Turn(seq=number, key="", role="user", content="", name=None, session=None, at=now, trust="user", token_count=tokens, created_at=now)
+    return Turn(
+        seq=number,
+        key="",
+        role="user",
+        content="",
+        name=None,
+        session=None,
+        at=now,
+        trust="user",
+        token_count=tokens,
+        created_at=now,
+    )
 
 
 def _is_learnt(thread: Thread, exchange: Sequence[BaseMessage], turns: dict[str, Turn], learnt: int) -> bool:
     """Tell whether all that was said in an exchange is learnt, up to turn `learnt`.
 
-    One without a turn was pushed out long ago if the thread is one user's. In a room, and without a thread, nothing is known of it, and
-    it stays while there is room.
+    One without a turn was pushed out long ago if the thread is one user's. In a room, and without a thread, nothing is
+    known of it, and it stays while there is room.
     """
     known = [turns.get(str(message.id)) for message in exchange if is_said(message)]
     seqs = [turn.seq for turn in known if turn is not None]
@@ -261,7 +319,11 @@ def _tokens(agent: AgentMemory, message: BaseMessage, turns: dict[str, Turn]) ->
     turn = turns.get(str(message.id))
     if turn is not None:
         return turn.token_count
-    calls = "".join(f"{call['name']}{call['args']}" for call in message.tool_calls) if isinstance(message, AIMessage) else ""
+    calls = (
+        "".join(f"{call['name']}{call['args']}" for call in message.tool_calls)
+        if isinstance(message, AIMessage)
+        else ""
+    )
     return agent.backbone.count_tokens(text_of(message) + calls)
 
 

@@ -1,4 +1,7 @@
-"""The `AgentMemory` behind a chat model that was given none, and what LangChain wants to know of its backbone. Knows no user."""
+"""The `AgentMemory` behind a chat model that was given none, and what LangChain wants to know of its backbone.
+
+Knows no user.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ class Opening:
             parts = (model, store, device, dtype)
             if parts not in self._built:
                 place = store.get_secret_value() if isinstance(store, StoreUrl) else store
-                self._built[parts] = AgentMemory.load(model, cast(str, place), device=device, dtype=dtype)  # which refuses what is no store
+                self._built[parts] = AgentMemory.load(
+                    model, cast(str, place), device=device, dtype=dtype
+                )  # which refuses what is no store
             return self._built[parts]
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
@@ -42,7 +47,8 @@ class Opening:
         """
         if self._built:
             raise ConfigurationError(
-                "this ChatLocas holds a loaded backbone and an open store, which cannot be pickled: pickle it before its first use, or build one "
+                "this ChatLocas holds a loaded backbone and an open store, which cannot be pickled: pickle it before "
+                "its first use, or build one "
                 "from the same settings where it is needed"
             )
         return Opening, ()
@@ -52,7 +58,18 @@ def profile_of(backbone: Backbone) -> ModelProfile:
     """Return what a backbone can do; middleware of LangChain cuts prompts and chooses strategies by it."""
     calls = can_call_tools(backbone)
     return {
-        "name": backbone.name, "open_weights": True, "max_input_tokens": backbone.context_tokens, "max_output_tokens": backbone.context_tokens,
-        "text_inputs": True, "text_outputs": True, "image_inputs": False, "audio_inputs": False, "video_inputs": False,
-        "reasoning_output": False, "temperature": True, "tool_calling": calls, "tool_choice": calls, "structured_output": False,
-    }  # fmt: skip
+        "name": backbone.name,
+        "open_weights": True,
+        "max_input_tokens": backbone.context_tokens,
+        "max_output_tokens": backbone.context_tokens,
+        "text_inputs": True,
+        "text_outputs": True,
+        "image_inputs": False,
+        "audio_inputs": False,
+        "video_inputs": False,
+        "reasoning_output": False,
+        "temperature": True,
+        "tool_calling": calls,
+        "tool_choice": calls,
+        "structured_output": False,
+    }

@@ -1,7 +1,7 @@
 """What a thread's checkpoint keeps about its messages: who said each, and which of them came with the call under way.
 
-It lies in the graph's own state, so that it holds in every process and at every checkpoint, and no caller can hand it in. A user stands in
-it as a digest. Knows no journal and no model.
+It lies in the graph's own state, so that it holds in every process and at every checkpoint, and no caller can hand it
+in. A user stands in it as a digest. Knows no journal and no model.
 """
 
 from __future__ import annotations
@@ -64,17 +64,25 @@ class Marks:
 
     def as_state(self) -> dict[str, Any]:
         """Return them as an update of a graph's state."""
-        return {"locas_owner": self.owner, "locas_marks": {name: asdict(mark) for name, mark in self.known.items()}, "locas_new": sorted(self.new)}
+        return {
+            "locas_owner": self.owner,
+            "locas_marks": {name: asdict(mark) for name, mark in self.known.items()},
+            "locas_new": sorted(self.new),
+        }
 
     def fresh(self, messages: Iterable[BaseMessage]) -> list[BaseMessage]:
         """Return the messages that are not known yet, or with another text."""
-        return [message for message in messages if (mark := self.known.get(str(message.id))) is None or mark.text != _digest(message)]
+        return [
+            message
+            for message in messages
+            if (mark := self.known.get(str(message.id))) is None or mark.text != _digest(message)
+        ]
 
     def brought(self, messages: Sequence[BaseMessage]) -> list[BaseMessage]:
         """Return what a call that is refused brought into the thread.
 
-        In a thread with an owner that is all that is not known, even what a call of the owner left when it broke off. Of a thread that has
-        no marks yet the history stays.
+        In a thread with an owner that is all that is not known, even what a call of the owner left when it broke off.
+        Of a thread that has no marks yet the history stays.
         """
         fresh = self.fresh(messages)
         new = self._of_the_call(messages, {str(message.id) for message in fresh})
@@ -91,7 +99,11 @@ class Marks:
         fresh = {str(message.id) for message in self.fresh(messages)}
         new = self._of_the_call(messages, fresh)
         earlier = caller if takes_earlier else NOBODY
-        made = {name: Mark(caller if name in new else earlier, _digest(message)) for message in messages if (name := str(message.id)) in fresh}
+        made = {
+            name: Mark(caller if name in new else earlier, _digest(message))
+            for message in messages
+            if (name := str(message.id)) in fresh
+        }
         known = {name: made.get(name) or self.known[name] for message in messages if (name := str(message.id))}
         return replace(self, owner=self.owner or caller, known=known, new=frozenset(new))
 
@@ -108,7 +120,9 @@ class Marks:
         for message in messages:
             name = str(message.id)
             mark = self.known.get(name, Mark(by, ""))
-            known[name] = Mark(mark.by, _digest(message), is_open=False, is_refused=mark.is_refused or name in passed_over)
+            known[name] = Mark(
+                mark.by, _digest(message), is_open=False, is_refused=mark.is_refused or name in passed_over
+            )
         return replace(self, known=known, new=frozenset())
 
     def is_of_this_call(self, message: BaseMessage) -> bool:
@@ -135,7 +149,9 @@ class Marks:
         return mark is not None and mark.is_refused
 
     def _of_the_call(self, messages: Sequence[BaseMessage], fresh: set[str]) -> set[str]:
-        """Return ids of what a call brought: edited messages, and those after the last answer, from the first one of a person on.
+        """Return ids of what a call brought.
+
+        Edited messages, and those after the last answer, from the first one of a person on.
 
         Unknown ones before that were left by a call that broke off, or were there before.
         """
@@ -147,7 +163,10 @@ class Marks:
 
 
 def is_persons(message: BaseMessage) -> bool:
-    """Tell whether a person sent a message; one of an unknown role counts as such, so that it is refused in the call that brings it."""
+    """Tell whether a person sent a message.
+
+    One of an unknown role counts as such, so that it is refused in the call that brings it.
+    """
     return _role(message) in ("user", None)
 
 
@@ -159,5 +178,9 @@ def _role(message: BaseMessage) -> str | None:
 
 
 def _digest(message: BaseMessage) -> str:
-    content = message.content if isinstance(message.content, str) else json.dumps(message.content, sort_keys=True, default=repr)
+    content = (
+        message.content
+        if isinstance(message.content, str)
+        else json.dumps(message.content, sort_keys=True, default=repr)
+    )
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]

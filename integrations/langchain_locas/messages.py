@@ -9,7 +9,15 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, FunctionMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    ChatMessage,
+    FunctionMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
 
 from locas_agent.backbone.detokenizer import clean
 from locas_agent.errors import ConfigurationError
@@ -24,9 +32,15 @@ _ROLES: tuple[tuple[type[BaseMessage], str], ...] = (
     (FunctionMessage, "tool"),
 )
 _NAMED = {
-    "system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant", "ai": "assistant", "tool": "tool",
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "ai": "assistant",
+    "tool": "tool",
     "function": "tool",
-}  # fmt: skip
+}
 """What the role of a `ChatMessage` means; the names are those that LangChain itself takes for messages."""
 _MESSAGES: dict[str, type[BaseMessage]] = {"system": SystemMessage, "user": HumanMessage, "assistant": AIMessage}
 
@@ -44,13 +58,22 @@ def role_of(message: BaseMessage) -> str:
     else:
         role = next((role for kind, role in _ROLES if isinstance(message, kind)), None)
     if role is None:
-        what = "a ChatMessage whose role is another" if isinstance(message, ChatMessage) else f"a message of type {message.type!r}"
-        raise ConfigurationError(f"{what} has no place in a chat: expected system, human, ai or tool messages, or one of {', '.join(_NAMED)} as role")
+        what = (
+            "a ChatMessage whose role is another"
+            if isinstance(message, ChatMessage)
+            else f"a message of type {message.type!r}"
+        )
+        raise ConfigurationError(
+            f"{what} has no place in a chat: expected system, human, ai or tool messages, or one of "
+            f"{', '.join(_NAMED)} as role"
+        )
     return role
 
 
 def text_of(message: BaseMessage) -> str:
-    """Return the text of a message as LangChain's own `text` joins it. What a model wrote beside text (calls, thoughts) is left out.
+    """Return the text of a message as LangChain's own `text` joins it.
+
+    What a model wrote beside text (calls, thoughts) is left out.
 
     Raises:
         ConfigurationError: somebody else's message holds something else than text.
@@ -58,7 +81,10 @@ def text_of(message: BaseMessage) -> str:
     if not isinstance(message.content, str) and role_of(message) != "assistant":
         kinds = (block.get("type") for block in message.content if not isinstance(block, str))
         if other := next((kind for kind in kinds if kind not in (None, "text")), None):
-            raise ConfigurationError(f"a {message.type} message holds a block of type {other!r}: a backbone reads text only, describe it in words")
+            raise ConfigurationError(
+                f"a {message.type} message holds a block of type {other!r}: a backbone reads text only, describe it in "
+                "words"
+            )
     return str(message.text)
 
 
@@ -68,7 +94,9 @@ def name_of(message: BaseMessage) -> str | None:
 
 
 def is_said(message: BaseMessage) -> bool:
-    """Tell whether somebody said this: a person or the assistant, in words. A middleware's summary is no turn of the user.
+    """Tell whether somebody said this: a person or the assistant, in words.
+
+    A middleware's summary is no turn of the user.
 
     Raises:
         ConfigurationError: there is no such role, or a person's message holds something else than text.
@@ -87,7 +115,9 @@ def draft_of(message: BaseMessage, *, session: str | None, key: str | None) -> T
 
 
 def to_chat(messages: Iterable[BaseMessage]) -> list[dict[str, Any]]:
-    """Return messages as a chat template takes them; neighbours of one role are merged, since many templates refuse two in a row.
+    """Return messages as a chat template takes them.
+
+    Neighbours of one role are merged, since many templates refuse two in a row.
 
     Raises:
         ConfigurationError: a message has no role, or holds something else than text.

@@ -1,4 +1,7 @@
-"""`LocasMemoryMiddleware`: gives each turn of an agent the memory of the user who speaks. Keeps no state of any user."""
+"""`LocasMemoryMiddleware`: gives each turn of an agent the memory of the user who speaks.
+
+Keeps no state of any user.
+"""
 
 from __future__ import annotations
 
@@ -24,20 +27,24 @@ from locas_agent.errors import ConfigurationError
 class LocasMemoryMiddleware(AgentMiddleware[ThreadState, Any, Any]):
     """Name the user to the model, cut its prompt to the live window, and journal each message once.
 
-    The user is looked for in the run's context (`context={"user_id": ...}`), then the server's authenticated user, then `configurable`.
-    A message is journalled under its thread and its id: before the model is called, so that a question survives an error, and after the
-    agent has ended. Retries, resumed threads and other processes find it journalled. A message edited under its id replaces its turn.
+    The user is looked for in the run's context (`context={"user_id": ...}`), then the server's authenticated user, then
+    `configurable`. A message is journalled under its thread and its id: before the model is called, so that a question
+    survives an error, and after the agent has ended. Retries, resumed threads and other processes find it journalled. A
+    message edited under its id replaces its turn.
 
-    A thread belongs to the user who began it; anybody else's call is refused with `ForeignThread`, and leaves nothing in the thread. With
-    `shared` a thread is a room: whoever speaks is journalled for themselves alone, and no answer is, since it may quote the others.
+    A thread belongs to the user who began it; anybody else's call is refused with `ForeignThread`, and leaves nothing
+    in the thread. With `shared` a thread is a room: whoever speaks is journalled for themselves alone, and no answer
+    is, since it may quote the others.
 
     A message that the journal refuses fails the call that brings it. Later calls pass it over, with a line in the log.
 
-    The checkpoint keeps every message, and who said it, as a digest. The model sees the newest exchanges and those not learnt yet; what was
-    forgotten it does not see. Put this middleware first: what another one's `before_agent` refuses before it is put down to the next caller.
+    The checkpoint keeps every message, and who said it, as a digest. The model sees the newest exchanges and those not
+    learnt yet; what was forgotten it does not see. Put this middleware first: what another one's `before_agent` refuses
+    before it is put down to the next caller.
 
-    A hook never trains. With `AgentMemory(consolidation="background")` the transaction that journals a turn queues what is due, for
-    `locas-agent work` or `AgentMemory.work`; inline, `UserMemory.due` and `consolidate` are the program's to call between turns.
+    A hook never trains. With `AgentMemory(consolidation="background")` the transaction that journals a turn queues what
+    is due, for `locas-agent work` or `AgentMemory.work`; inline, `UserMemory.due` and `consolidate` are the program's
+    to call between turns.
 
     Args:
         memory: the one behind the agent's `ChatLocas`.
@@ -70,7 +77,9 @@ class LocasMemoryMiddleware(AgentMiddleware[ThreadState, Any, Any]):
         """Do the same."""
         return self.before_model(state, runtime)
 
-    def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]) -> ModelResponse[Any]:
+    def wrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
+    ) -> ModelResponse[Any]:
         """Journal the question, and call the model with what it has to see."""
         return handler(self._prepared(request, get_config()))
 
@@ -107,10 +116,12 @@ class LocasMemoryMiddleware(AgentMiddleware[ThreadState, Any, Any]):
         try:
             user = self._user(marks, runtime, config)
         except ConfigurationError:
-            # `before_model` says so. An error here would leave the messages in the thread, for the next caller to be taken as theirs.
+            # `before_model` says so. An error here would leave the messages in the thread, for the next caller to be
+            # taken as theirs.
             gone = [RemoveMessage(id=str(message.id)) for message in marks.brought(messages)]
             return {"messages": gone} if gone else None
-        # An agent inside another graph may find the messages of all its users, and no marks: nothing earlier is taken to be the caller's.
+        # An agent inside another graph may find the messages of all its users, and no marks: nothing earlier is taken
+        # to be the caller's.
         is_inner = "|" in str(_configurable(config).get("checkpoint_ns") or "")
         return marks.opened(messages, user.key.digest, takes_earlier=not (self._shared or is_inner)).as_state()
 
@@ -122,7 +133,8 @@ class LocasMemoryMiddleware(AgentMiddleware[ThreadState, Any, Any]):
     def _prepared(self, request: ModelRequest[Any], config: Mapping[str, Any]) -> ModelRequest[Any]:
         model = self._ours(request.model)
         thread = self._thread(request.state, request.runtime, config)
-        # The state holds what was said; what other middleware makes of it for this one request is shown, and not journalled.
+        # The state holds what was said; what other middleware makes of it for this one request is shown, and not
+        # journalled.
         recorded = record(self._memory, thread, request.state["messages"])
         system = [request.system_message] if request.system_message is not None else []
         answer = model.answer_tokens(request.model_settings.get("max_tokens"))
@@ -143,10 +155,13 @@ class LocasMemoryMiddleware(AgentMiddleware[ThreadState, Any, Any]):
         """
         if not isinstance(model, ChatLocas):
             raise ConfigurationError(
-                f"the agent's model is a {type(model).__name__}, which cannot apply a memory held in weights: build the agent with ChatLocas"
+                f"the agent's model is a {type(model).__name__}, which cannot apply a memory held in weights: build "
+                "the agent with ChatLocas"
             )
         if model.agent_memory is not self._memory or model.tenant != self._tenant:
-            raise ConfigurationError("the agent's ChatLocas has another memory or tenant than LocasMemoryMiddleware: give both the same")
+            raise ConfigurationError(
+                "the agent's ChatLocas has another memory or tenant than LocasMemoryMiddleware: give both the same"
+            )
         return model
 
     def _thread(self, state: Mapping[str, Any], runtime: Any, config: Mapping[str, Any]) -> Thread:
@@ -165,7 +180,8 @@ class LocasMemoryMiddleware(AgentMiddleware[ThreadState, Any, Any]):
         user = self._memory.for_user(caller(runtime, config), tenant=self._tenant)
         if not self._shared and marks.owner not in (None, user.key.digest):
             raise ForeignThread(
-                "this thread was begun by another user: give each user threads of their own, or build LocasMemoryMiddleware(shared=True) "
+                "this thread was begun by another user: give each user threads of their own, or build "
+                "LocasMemoryMiddleware(shared=True) "
                 "for a room in which several speak"
             )
         return user

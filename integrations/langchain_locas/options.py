@@ -1,4 +1,6 @@
-"""What a `ChatLocas` may be given: options of a call, stop words, the store's URL as a secret; and how a wrong one is refused.
+"""What a `ChatLocas` may be given.
+
+Options of a call, stop words, the store's URL as a secret; and how a wrong one is refused.
 
 Knows no model and no user. Nothing that is refused here is quoted: a field may hold a password.
 """
@@ -16,7 +18,18 @@ from locas_agent.errors import ConfigurationError
 from locas_storage import shown_url
 
 _OPTIONS = frozenset(
-    {USER_ID, "model", "temperature", "max_tokens", "seed", "timeout", "tools", "tool_choice", "stream", "ls_structured_output_format"}
+    {
+        USER_ID,
+        "model",
+        "temperature",
+        "max_tokens",
+        "seed",
+        "timeout",
+        "tools",
+        "tool_choice",
+        "stream",
+        "ls_structured_output_format",
+    }
 )
 """What a call may carry. An option that would do nothing is refused, so that nobody relies on it."""
 
@@ -25,7 +38,10 @@ _OURS = "Value error, "
 
 
 class StoreUrl(Secret[str]):
-    """The URL of a database. Printed, dumped or traced it shows neither password nor options; `get_secret_value` returns all of it."""
+    """The URL of a database.
+
+    Printed, dumped or traced it shows neither password nor options; `get_secret_value` returns all of it.
+    """
 
     def _display(self) -> str:
         return shown_url(self.get_secret_value())
@@ -54,7 +70,9 @@ def check_options(given: Mapping[str, object]) -> None:
         ConfigurationError: there is one.
     """
     if unknown := sorted(set(given) - _OPTIONS):
-        raise ConfigurationError(f"a call with {', '.join(unknown)}: ChatLocas knows {', '.join(sorted(_OPTIONS))}; leave the others out")
+        raise ConfigurationError(
+            f"a call with {', '.join(unknown)}: ChatLocas knows {', '.join(sorted(_OPTIONS))}; leave the others out"
+        )
 
 
 def stop_words(given: object) -> list[str]:
@@ -66,7 +84,9 @@ def stop_words(given: object) -> list[str]:
     words: list[str] = []
     for word in given if isinstance(given, Sequence) and not isinstance(given, str) else [given]:
         if not isinstance(word, str):
-            raise ConfigurationError(f"stop holds a value of type {type(word).__name__}, expected a text or a list of texts")
+            raise ConfigurationError(
+                f"stop holds a value of type {type(word).__name__}, expected a text or a list of texts"
+            )
         words.append(word)
     return words
 
@@ -74,7 +94,9 @@ def stop_words(given: object) -> list[str]:
 def without_values(error: ValidationError) -> ValidationError:
     """Return a refusal of pydantic's without the values that were refused, which it would quote."""
     lines = [
-        InitErrorDetails(type=PydanticCustomError(line["type"], "{said}", {"said": line["msg"]}), loc=line["loc"], input=None)
+        InitErrorDetails(
+            type=PydanticCustomError(line["type"], "{said}", {"said": line["msg"]}), loc=line["loc"], input=None
+        )
         for line in error.errors(include_input=False, include_context=False, include_url=False)
     ]
     return ValidationError.from_exception_data(error.title, lines, hide_input=True)

@@ -60,7 +60,14 @@ class Writing:
         if not self.is_stopped:
             marks = (*self._stop, OPEN) if self._has_tools else self._stop
             longest = max((len(mark) for mark in marks), default=1) - 1
-            held = next((size for size in range(min(longest, len(text)), 0, -1) if any(mark.startswith(text[-size:]) for mark in marks)), 0)
+            held = next(
+                (
+                    size
+                    for size in range(min(longest, len(text)), 0, -1)
+                    if any(mark.startswith(text[-size:]) for mark in marks)
+                ),
+                0,
+            )
             text = text[: len(text) - held]
         return max(self._shown, len(text.rstrip()))
 

@@ -1,4 +1,6 @@
-"""Tool calls in the text of an answer: what a template must write, what an answer must begin with, what is read. Knows no user.
+"""Tool calls in the text of an answer: what a template must write, what an answer must begin with, what is read.
+
+Knows no user.
 
 The form is the one Qwen and Hermes templates use: `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`.
 """
@@ -18,9 +20,16 @@ from locas_agent.inference.generation import Allowed
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
 _PROBE = {"name": "probe", "arguments": {"part": 1}}
-_PROBE_TOOL = {"type": "function", "function": {"name": "probe", "description": "", "parameters": {"type": "object", "properties": {}}}}
+_PROBE_TOOL = {
+    "type": "function",
+    "function": {"name": "probe", "description": "", "parameters": {"type": "object", "properties": {}}},
+}
 _ASKED: dict[str, Any] = {"role": "user", "content": "?"}
-_CALLING: dict[str, Any] = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": _PROBE}]}
+_CALLING: dict[str, Any] = {
+    "role": "assistant",
+    "content": "",
+    "tool_calls": [{"type": "function", "function": _PROBE}],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +38,8 @@ class Call:
 
     Attributes:
         name: of the tool; None where it could not be read.
-        arguments: JSON; where the call could not be read all of it, its mark too, so that no lenient parser takes a part of it for JSON.
+        arguments: JSON; where the call could not be read all of it, its mark too, so that no lenient parser takes a
+            part of it for JSON.
     """
 
     name: str | None
@@ -37,7 +47,7 @@ class Call:
 
 
 def can_call_tools(backbone: Backbone) -> bool:
-    """Tell whether the chat template shows tools and writes calls in the form that is read here, by letting it do both."""
+    """Tell whether the chat template shows tools and writes calls in the form that is read here, by trying both."""
     try:
         shown = backbone.encode_chat([_ASKED], tools=[_PROBE_TOOL])
         written = backbone.encode_chat([_ASKED, _CALLING], generation_prompt=False)
@@ -56,8 +66,10 @@ def require_tools(backbone: Backbone) -> None:
     """
     if not can_call_tools(backbone):
         raise ConfigurationError(
-            f"the chat template of {backbone.name!r} cannot call tools: expected one that shows `tools` and writes calls as "
-            f'{OPEN}{{"name": ..., "arguments": ...}}{CLOSE}, as those of Qwen3 do; bind none, or choose such a backbone'
+            f"the chat template of {backbone.name!r} cannot call tools: expected one that shows `tools` and writes "
+            "calls as "
+            f'{OPEN}{{"name": ..., "arguments": ...}}{CLOSE}, as those of Qwen3 do; bind none, or choose such a '
+            "backbone"
         )
 
 
@@ -65,7 +77,8 @@ def must_call(tool_choice: object, tools: Sequence[Mapping[str, Any]]) -> tuple[
     """Return the names of the tools of which the answer has to call one; none where the backbone may choose.
 
     Args:
-        tool_choice: None, False or "auto"; True, "any" or "required"; the name of a tool, or that name as OpenAI writes it.
+        tool_choice: None, False or "auto"; True, "any" or "required"; the name of a tool, or that name as OpenAI writes
+            it.
         tools: those that are bound.
 
     Raises:
@@ -79,12 +92,18 @@ def must_call(tool_choice: object, tools: Sequence[Mapping[str, Any]]) -> tuple[
     elif tool_choice in (True, "any", "required"):
         return names
     if tool_choice not in names:
-        raise ConfigurationError(f"tool_choice is {tool_choice!r}: expected 'auto', 'any' or one of the bound tools, {', '.join(names) or 'none'}")
+        raise ConfigurationError(
+            f"tool_choice is {tool_choice!r}: expected 'auto', 'any' or one of the bound tools, "
+            f"{', '.join(names) or 'none'}"
+        )
     return (str(tool_choice),)
 
 
 def begins_with_call(backbone: Backbone, names: Sequence[str]) -> Allowed:
-    """Let an answer begin with nothing but a call of one of these tools; name and arguments are the backbone's from there on."""
+    """Let an answer begin with nothing but a call of one of these tools.
+
+    Name and arguments are the backbone's from there on.
+    """
     beginnings = [backbone.encode(f'{OPEN}\n{{"name": {json.dumps(name)}, "arguments":') for name in names]
 
     def allowed(ids: Sequence[int]) -> Sequence[int] | None:
@@ -98,7 +117,10 @@ def begins_with_call(backbone: Backbone, names: Sequence[str]) -> Allowed:
 
 
 def read(text: str) -> tuple[list[Call], str]:
-    """Return the calls in a text, and the text around them. What is no call of the expected form is kept as it was written."""
+    """Return the calls in a text, and the text around them.
+
+    What is no call of the expected form is kept as it was written.
+    """
     calls: list[Call] = []
     around, is_open, rest = text.partition(OPEN)
     while is_open:
@@ -114,6 +136,10 @@ def _call(body: str) -> Call:
         written = json.loads(body)
     except json.JSONDecodeError:
         return Call(None, OPEN + body)
-    if not isinstance(written, dict) or not isinstance(written.get("name"), str) or not isinstance(written.get("arguments"), dict):
+    if (
+        not isinstance(written, dict)
+        or not isinstance(written.get("name"), str)
+        or not isinstance(written.get("arguments"), dict)
+    ):
         return Call(None, OPEN + body)
     return Call(clean(written["name"]), clean(json.dumps(written["arguments"], ensure_ascii=False)))

@@ -1,4 +1,7 @@
-"""Memory tools for agents: search the journal of the calling user, and forget turns of it. The model never says whose."""
+"""Memory tools for agents: search the journal of the calling user, and forget turns of it.
+
+The model never says whose.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,12 @@ FOUND_TURNS = 5
 
 
 def memory_tools(memory: AgentMemory, *, tenant: str = "default") -> list[BaseTool]:
-    """Return `search_memory` and `forget_memory`, bound to whoever calls: the user of the run's context or of `configurable`.
+    """Return `search_memory` and `forget_memory`, bound to whoever calls.
 
-    Forgetting cannot be undone. An agent that reads what strangers wrote should ask a person first (`HumanInTheLoopMiddleware`).
+    The user of the run's context or of `configurable`.
+
+    Forgetting cannot be undone. An agent that reads what strangers wrote should ask a person first
+    (`HumanInTheLoopMiddleware`).
 
     Args:
         memory: where the journals are.
@@ -29,7 +35,9 @@ def memory_tools(memory: AgentMemory, *, tenant: str = "default") -> list[BaseTo
         return memory.for_user(caller(running(), config), tenant=tenant)
 
     def search_memory(query: str, config: RunnableConfig) -> str:
-        """Search what this user and you said in earlier conversations. Returns the turns that fit best, with their numbers.
+        """Search what this user and you said in earlier conversations.
+
+        Returns the turns that fit best, with their numbers.
 
         Args:
             query: words to look for.
@@ -39,7 +47,9 @@ def memory_tools(memory: AgentMemory, *, tenant: str = "default") -> list[BaseTo
         return "\n".join(_line(turn) for turn in found) or "Nothing was found."
 
     def forget_memory(turns: list[int], config: RunnableConfig) -> str:
-        """Forget turns of earlier conversations for good, when this user asks for it. Look for their numbers with search_memory first.
+        """Forget turns of earlier conversations for good, when this user asks for it.
+
+        Look for their numbers with search_memory first.
 
         Args:
             turns: numbers of the turns.

@@ -1,4 +1,7 @@
-"""The frozen language model: loading, its FFNs, its fingerprint, and the way into a forward. It imports no memory and no user."""
+"""The frozen language model: loading, its FFNs, its fingerprint, and the way into a forward.
+
+It imports no memory and no user.
+"""
 
 from locas_agent.backbone.model import Backbone
 

@@ -9,10 +9,12 @@ _TURNS = ("user", "assistant")
 
 
 def alternating(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]] | None:
-    """Return the same texts as a user and an assistant in turn, the user first; None where that cannot be said this way.
+    """Return the same texts as a user and an assistant in turn, the user first.
 
-    What a system message says stands before the next user's text. Messages of one role in a row become one. Calls of tools and their results
-    cannot be said this way.
+    None where that cannot be said this way.
+
+    What a system message says stands before the next user's text. Messages of one role in a row become one. Calls of
+    tools and their results cannot be said this way.
     """
     folded: list[dict[str, str]] = []
     for message in messages:

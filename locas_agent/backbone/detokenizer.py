@@ -1,4 +1,6 @@
-"""Turn generated token ids into text. Every text that leaves a model passes here: replies, streams, study, recall, exports.
+"""Turn generated token ids into text.
+
+Every text that leaves a model passes here: replies, streams, study, recall, exports.
 
 A weak or noisy model writes what no turn can hold: NUL and other control characters, halves of characters. They are
 left out here, once, so that a stream, the reply and the journal show the same text.

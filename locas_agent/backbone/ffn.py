@@ -1,4 +1,6 @@
-"""Gated FFNs of a frozen decoder, found by structure: where a memory can stand. Knows no tokenizer, no memory and no training.
+"""Gated FFNs of a frozen decoder, found by structure: where a memory can stand.
+
+Knows no tokenizer, no memory and no training.
 
 Shapes: L layers, N neurons of the FFN, D hidden size.
 """
@@ -71,15 +73,21 @@ def _find_site(layer: nn.Module, where: str) -> FfnSite:
     modules = dict(layer.named_modules())
     experts = [path for path in modules if "expert" in path.rsplit(".", 1)[-1]]
     if experts:
-        raise UnsupportedBackbone(f"{where}: looked for one dense gated FFN, found a mixture of experts ({experts[0]}); choose a dense backbone")
+        raise UnsupportedBackbone(
+            f"{where}: looked for one dense gated FFN, found a mixture of experts ({experts[0]}); choose a dense "
+            "backbone"
+        )
     found = [site for module in modules.values() if (site := _as_site(module)) is not None]
     if len(found) == 1:
         return found[0]
-    linears = [f"{path} {tuple(module.weight.shape)}" for path, module in modules.items() if isinstance(module, nn.Linear)]
+    linears = [
+        f"{path} {tuple(module.weight.shape)}" for path, module in modules.items() if isinstance(module, nn.Linear)
+    ]
     raise UnsupportedBackbone(
         f"{where}: looked for one gated FFN (gate_proj, up_proj, down_proj or gate_up_proj, down_proj, with act_fn or "
         f"activation_fn), found {len(found)} among {', '.join(linears) or 'no linear layers'}; "
-        "choose a backbone such as Qwen3, Llama, Mistral, Gemma or Phi-3; for experiments on plain ReLU FFNs (OPT) there is "
+        "choose a backbone such as Qwen3, Llama, Mistral, Gemma or Phi-3; for experiments on plain ReLU FFNs (OPT) "
+        "there is "
         "locas_agent.paper.mlp.ReluBackbone"
     )
 
@@ -89,7 +97,9 @@ def _as_site(module: nn.Module) -> FfnSite | None:
     activation = getattr(module, "act_fn", None) or getattr(module, "activation_fn", None)
     names = ("gate_up_proj",) if hasattr(module, "gate_up_proj") else ("gate_proj", "up_proj")
     parts = [getattr(module, part, None) for part in (*names, "down_proj")]
-    modules = [part for part in parts if isinstance(part, nn.Module) and isinstance(getattr(part, "weight", None), Tensor)]
+    modules = [
+        part for part in parts if isinstance(part, nn.Module) and isinstance(getattr(part, "weight", None), Tensor)
+    ]
     if not callable(activation) or len(modules) != len(parts):
         return None
     shapes = [tuple(_weight(part).shape) for part in modules]

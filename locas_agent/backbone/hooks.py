@@ -1,8 +1,11 @@
-"""The one way into a forward of a frozen model: a forward may carry an `Intercept`, which sees each FFN and may change what it puts out.
+"""The one way into a forward of a frozen model.
 
-What a forward carries is an argument, never state of a module. Hooks are installed once per model and never change; what they read is a
-ContextVar that is set for exactly one forward, so forwards of several threads or tasks on one model do not see each other's intercepts.
-Swapping hooks per call instead would race with a forward under way in another thread.
+A forward may carry an `Intercept`, which sees each FFN and may change what it puts out.
+
+What a forward carries is an argument, never state of a module. Hooks are installed once per model and never change;
+what they read is a ContextVar that is set for exactly one forward, so forwards of several threads or tasks on one model
+do not see each other's intercepts. Swapping hooks per call instead would race with a forward under way in another
+thread.
 
 Shapes: B input rows, T tokens, D hidden size, N neurons of the FFN.
 """
@@ -20,11 +23,15 @@ from torch import Tensor, nn
 Observer = Callable[[int, Tensor], None]
 """Receives a layer index and the intermediate activations of its FFN, shape (B, T, N)."""
 Recorder = Callable[[str, Tensor], None]
-"""Receives "ffn_input" and "ffn_output" of the last layer and "residual", what enters the final norm; shape (B, T, D) each."""
+"""Receives "ffn_input" and "ffn_output" of the last layer and "residual", what enters the final norm; shape (B, T, D)
+each."""
 
 
 class Intercept:
-    """What a forward carries; each method is called as the forward comes by, and does nothing unless a subclass overrides it."""
+    """What a forward carries.
+
+    Each method is called as the forward comes by, and does nothing unless a subclass overrides it.
+    """
 
     def inputs(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments with which the decoder is to be called; asked only of intercepts that `reside` chose."""
@@ -34,7 +41,10 @@ class Intercept:
         """Look at the intermediate activations of a layer's FFN, shape (B, T, N)."""
 
     def ffn(self, layer: int, hidden: Tensor, output: Tensor) -> Tensor | None:
-        """Return what a layer's FFN is to put out for its input, shape (B, T, D); None leaves it as it is, bit for bit."""
+        """Return what a layer's FFN is to put out for its input, shape (B, T, D).
+
+        None leaves it as it is, bit for bit.
+        """
         return None
 
     def residual(self, hidden: Tensor) -> None:
@@ -71,7 +81,10 @@ class Recording(Intercept):
 
 
 class FfnEnds(NamedTuple):
-    """Where one FFN begins and ends: the module that takes its input, the one that takes its intermediates, the one that gives its output."""
+    """Where one FFN begins and ends.
+
+    The module that takes its input, the one that takes its intermediates, the one that gives its output.
+    """
 
     first: nn.Module
     down: nn.Module
@@ -80,7 +93,10 @@ class FfnEnds(NamedTuple):
 
 @dataclass(frozen=True)
 class _Forward:
-    """What the hooks of one model read during one forward, and the inputs of FFNs whose beginning and end are different modules."""
+    """What the hooks of one model read during one forward.
+
+    It also holds the inputs of FFNs whose beginning and end are different modules.
+    """
 
     key: object
     intercept: Intercept
@@ -137,7 +153,9 @@ def carrying(key: object, intercept: Intercept | None) -> Iterator[None]:
 
 
 def reside(decoder: Any, key: object, choose: Callable[[tuple[Any, ...], dict[str, Any]], Intercept | None]) -> None:
-    """Let every forward of a decoder carry an intercept, whoever calls it: for private copies that trainers of others call.
+    """Let every forward of a decoder carry an intercept, whoever calls it.
+
+    For private copies that trainers of others call.
 
     Args:
         decoder: of a model that nobody else uses; its `forward` is wrapped.

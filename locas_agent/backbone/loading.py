@@ -1,6 +1,7 @@
 """Where a backbone's files are, and how they become a model on a device. Knows neither FFNs nor memories.
 
-Files already on this machine are used without touching the network; only safetensors weights are read, and no code of a checkpoint is run.
+Files already on this machine are used without touching the network; only safetensors weights are read, and no code of a
+checkpoint is run.
 """
 
 from __future__ import annotations
@@ -51,11 +52,17 @@ def load_parts(source: str, kernel: str, *, is_hub_id: bool) -> tuple[PreTrained
         options: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, **options)
-            model = AutoModelForCausalLM.from_pretrained(source, dtype="auto", attn_implementation=kernel, use_safetensors=True, **options)
+            model = AutoModelForCausalLM.from_pretrained(
+                source, dtype="auto", attn_implementation=kernel, use_safetensors=True, **options
+            )
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             if local and is_hub_id:
                 continue
-            hint = "check the id and the network" if is_hub_id else "it needs config.json, tokenizer files and safetensors weights"
+            hint = (
+                "check the id and the network"
+                if is_hub_id
+                else "it needs config.json, tokenizer files and safetensors weights"
+            )
             raise BackboneError(f"cannot load a backbone from {source!r} ({hint}): {error}") from error
         return model, tokenizer
     raise AssertionError("the last attempt returns or raises")
@@ -95,6 +102,7 @@ def attention_kernel(attention: Attention, device: torch.device, dtype: Dtype) -
         raise MissingExtra.of("flash", "attention='flash'")
     if attention == "flash" and not is_usable:
         raise ConfigurationError(
-            f"attention='flash' needs a CUDA device and dtype bfloat16 or float16, got {device.type} and {dtype}; use attention='sdpa'"
+            f"attention='flash' needs a CUDA device and dtype bfloat16 or float16, got {device.type} and {dtype}; use "
+            "attention='sdpa'"
         )
     return "flash_attention_2" if attention != "sdpa" and is_installed and is_usable else "sdpa"

@@ -1,4 +1,6 @@
-"""The frozen language model and its tokenizer: sizes, fingerprint, chat encoding. Its files are `loading.py`, its FFNs `ffn.py`.
+"""The frozen language model and its tokenizer: sizes, fingerprint, chat encoding.
+
+Its files are `loading.py`, its FFNs `ffn.py`.
 
 Knows nothing of users, memories or training.
 
@@ -23,7 +25,17 @@ from locas_agent.backbone.detokenizer import clean
 from locas_agent.backbone.ffn import FfnSite, find_sites
 from locas_agent.backbone.fingerprint import fingerprint_of, weights_digest
 from locas_agent.backbone.hooks import FfnEnds, install
-from locas_agent.backbone.loading import DTYPES, TINY, Attention, Dtype, attention_kernel, cast_parameters, find_device, find_source, load_parts
+from locas_agent.backbone.loading import (
+    DTYPES,
+    TINY,
+    Attention,
+    Dtype,
+    attention_kernel,
+    cast_parameters,
+    find_device,
+    find_source,
+    load_parts,
+)
 from locas_agent.errors import BackboneError, ConfigurationError, InvalidTurn
 
 _END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|end_of_turn|>", "</s>")
@@ -52,7 +64,8 @@ class Backbone:
         self.name = name
         self.model = cast(Any, model)
         self.tokenizer = cast(Any, tokenizer)
-        # Who counts the tokens of a long text wants to know how long it is; the tokenizer would warn, once, on standard error.
+        # Who counts the tokens of a long text wants to know how long it is; the tokenizer would warn, once, on standard
+        # error.
         getattr(self.tokenizer, "deprecation_warnings", {})[_TOO_LONG_WARNING] = True
         self.model.requires_grad_(False)
         self.model.eval()
@@ -60,7 +73,8 @@ class Backbone:
         self.config: Any = self.model.config.get_text_config(decoder=True)
         self.sites: tuple[FfnSite, ...] = find_sites(self.decoder, name=name)
         self.hook_key: object = install(
-            [FfnEnds(site.module, site.down_proj, site.module) for site in self.sites], getattr(self.decoder, "norm", None)
+            [FfnEnds(site.module, site.down_proj, site.module) for site in self.sites],
+            getattr(self.decoder, "norm", None),
         )
         self._weights_digest: str | None = None
 
@@ -160,10 +174,19 @@ class Backbone:
 
     @cached_property
     def end_id(self) -> int:
-        """The token that closes an answer: the template's end of turn, else the end of text; the last token of a learnt answer."""
-        ends = [*self._ends_of_turn, *([] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]), *sorted(self.stop_ids)]
+        """The token that closes an answer.
+
+        The template's end of turn, else the end of text; the last token of a learnt answer.
+        """
+        ends = [
+            *self._ends_of_turn,
+            *([] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]),
+            *sorted(self.stop_ids),
+        ]
         if not ends:
-            raise BackboneError(f"{self.name!r} has no token that ends an answer: neither its tokenizer nor its config names one")
+            raise BackboneError(
+                f"{self.name!r} has no token that ends an answer: neither its tokenizer nor its config names one"
+            )
         return int(ends[0])
 
     @property
@@ -190,7 +213,11 @@ class Backbone:
         return fingerprint_of(self.model, self.tokenizer, digest)
 
     def encode_chat(
-        self, messages: Sequence[Mapping[str, Any]], *, generation_prompt: bool = True, tools: Sequence[Mapping[str, Any]] | None = None
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
     ) -> list[int]:
         """Encode messages by the backbone's own chat template.
 
@@ -259,7 +286,10 @@ class Backbone:
         return [int(token) for token in self.tokenizer.encode(text, add_special_tokens=False, **options)]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids; control tokens and what no turn can hold are left out, see `backbone.detokenizer.clean`."""
+        """The text of token ids.
+
+        Control tokens and what no turn can hold are left out, see `backbone.detokenizer.clean`.
+        """
         return clean(self._spell(ids))
 
     def is_text(self, ids: Sequence[int]) -> bool:
@@ -281,7 +311,9 @@ def _check_encodable(value: object) -> None:
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise InvalidTurn("text: holds a lone surrogate, which is not text; decode the source with errors='replace'") from None
+            raise InvalidTurn(
+                "text: holds a lone surrogate, which is not text; decode the source with errors='replace'"
+            ) from None
     elif isinstance(value, Mapping):
         _check_encodable([*value.keys(), *value.values()])
     elif isinstance(value, list | tuple):

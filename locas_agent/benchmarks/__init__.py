@@ -1,1 +1,4 @@
-"""Speed and size beside peers, as ratios with limits: what `locas-agent bench` runs. Nothing of the library depends on it."""
+"""Speed and size beside peers, as ratios with limits: what `locas-agent bench` runs.
+
+Nothing of the library depends on it.
+"""

@@ -1,10 +1,11 @@
 """Appends beside plain SQLAlchemy inserts of the same rows. Knows nothing of models.
 
-Both sides write one turn per transaction, on one thread, into tables of the same schema on the same disk and with the same durability: SQLite in
-WAL mode with synchronous=FULL, PostgreSQL with its default settings (fsync and synchronous_commit on). The plain side is given ready rows and an
-engine as `create_engine` makes it: it computes no digest, locks no user, numbers nothing and checks no key. Time is that of the clock
-on the wall, since waiting for the disk is part of an append, less the time in which other programs had the processor. An append leaves the index of
-words to the next search, so the turn's row is all it adds.
+Both sides write one turn per transaction, on one thread, into tables of the same schema on the same disk and with the
+same durability: SQLite in WAL mode with synchronous=FULL, PostgreSQL with its default settings (fsync and
+synchronous_commit on). The plain side is given ready rows and an engine as `create_engine` makes it: it computes no
+digest, locks no user, numbers nothing and checks no key. Time is that of the clock on the wall, since waiting for the
+disk is part of an append, less the time in which other programs had the processor. An append leaves the index of words
+to the next search, so the turn's row is all it adds.
 """
 
 from __future__ import annotations
@@ -33,9 +34,13 @@ _SCHEDULER = Path("/proc/thread-self/schedstat")
 Act = Callable[[TurnDraft], None]
 
 APPEND = Goal(
-    "append", "one turn of 25 words per transaction into SQLite; peer: SQLAlchemy inserts of the rows an append adds", "turns per second",
-    "ours/peer", 0.7, 0.9,
-)  # fmt: skip
+    "append",
+    "one turn of 25 words per transaction into SQLite; peer: SQLAlchemy inserts of the rows an append adds",
+    "turns per second",
+    "ours/peer",
+    0.7,
+    0.9,
+)
 
 
 def append(bench: Bench) -> list[Row]:
@@ -44,7 +49,9 @@ def append(bench: Bench) -> list[Row]:
     return [compare(APPEND, lambda: f"sqlite:///{bench.folder / new_item_id()}.db", rounds=rounds, turns=turns)]
 
 
-def compare(goal: Goal, new_url: Callable[[], str], *, rounds: int = ROUNDS, turns: int = TURNS, with_key: bool = False) -> Row:
+def compare(
+    goal: Goal, new_url: Callable[[], str], *, rounds: int = ROUNDS, turns: int = TURNS, with_key: bool = False
+) -> Row:
     """Append and insert in turn.
 
     Args:
@@ -97,7 +104,18 @@ class Plain:
         self._ready = []
         for one in drafts:
             self._seq += 1
-            made = Turn(self._seq, one.key or new_item_id(), one.role, one.content, None, None, self._like.at, "user", 32, self._like.at)
+            made = Turn(
+                self._seq,
+                one.key or new_item_id(),
+                one.role,
+                one.content,
+                None,
+                None,
+                self._like.at,
+                "user",
+                32,
+                self._like.at,
+            )
             self._ready.append(rows.turn_values(ADA, made, CLEAR))
         self._ready.reverse()
 
@@ -134,7 +152,10 @@ def _rate(act: Act, drafts: Sequence[TurnDraft]) -> float:
 
 
 def _waited_seconds() -> float:
-    """How long this thread has been ready to run and did not; Linux counts it, elsewhere it is 0 and the machine had better be idle."""
+    """How long this thread has been ready to run and did not.
+
+    Linux counts it, elsewhere it is 0 and the machine had better be idle.
+    """
     return int(_SCHEDULER.read_text(encoding="ascii").split()[1]) / 1e9 if _SCHEDULER.exists() else 0.0
 
 

@@ -1,6 +1,9 @@
-"""What a benchmark works on: a random backbone of known sizes, random memories and token ids. Knows nothing of what is measured.
+"""What a benchmark works on: a random backbone of known sizes, random memories and token ids.
 
-Weights do not matter for time, so the backbone is made here and nothing is downloaded; its tokenizer is the bundled one.
+Knows nothing of what is measured.
+
+Weights do not matter for time, so the backbone is made here and nothing is downloaded; its tokenizer is the bundled
+one.
 """
 
 from __future__ import annotations
@@ -37,9 +40,22 @@ class Sizes:
 
 SMALL = Sizes(layers=2, hidden=64, neurons=96, heads=2, key_heads=1, head_size=32, words=2048, users=3, width=8, rank=4)
 """For tests: nothing it says about time means anything."""
-CPU = Sizes(layers=4, hidden=512, neurons=1536, heads=8, key_heads=4, head_size=64, words=8192, users=8, width=32, rank=64)
+CPU = Sizes(
+    layers=4, hidden=512, neurons=1536, heads=8, key_heads=4, head_size=64, words=8192, users=8, width=32, rank=64
+)
 """What one core does in milliseconds, with the proportions of a Qwen3."""
-GPU = Sizes(layers=28, hidden=1024, neurons=3072, heads=16, key_heads=8, head_size=128, words=151936, users=16, width=32, rank=64)
+GPU = Sizes(
+    layers=28,
+    hidden=1024,
+    neurons=3072,
+    heads=16,
+    key_heads=8,
+    head_size=128,
+    words=151936,
+    users=16,
+    width=32,
+    rank=64,
+)
 """Qwen3-0.6B."""
 
 
@@ -71,7 +87,10 @@ class Bench:
 
     @property
     def tolerance(self) -> float:
-        """Largest difference of logits, relative to the largest logit, that is rounding: the sums of two ways run in other orders."""
+        """Largest difference of logits, relative to the largest logit, that is rounding.
+
+        The sums of two ways run in other orders.
+        """
         return 1e-4 if self.dtype == torch.float32 else 0.05
 
     def rounds(self, wanted: int) -> int:
@@ -79,7 +98,9 @@ class Bench:
         return 2 if self.is_quick else wanted
 
     def backbone(self, *, context_tokens: int = 2048, words: int | None = None) -> Backbone:
-        """Make the random backbone; the same weights each time. It never ends an answer by itself, so that all sides write equally much.
+        """Make the random backbone; the same weights each time.
+
+        It never ends an answer by itself, so that all sides write equally much.
 
         Args:
             context_tokens: most tokens it can attend to.
@@ -87,27 +108,42 @@ class Bench:
         """
         sizes = self.sizes
         config = Qwen3Config(
-            vocab_size=words or sizes.words, hidden_size=sizes.hidden, intermediate_size=sizes.neurons, num_hidden_layers=sizes.layers,
-            num_attention_heads=sizes.heads, num_key_value_heads=sizes.key_heads, head_dim=sizes.head_size,
-            max_position_embeddings=context_tokens, tie_word_embeddings=True, bos_token_id=None, eos_token_id=None, pad_token_id=0,
-        )  # fmt: skip
+            vocab_size=words or sizes.words,
+            hidden_size=sizes.hidden,
+            intermediate_size=sizes.neurons,
+            num_hidden_layers=sizes.layers,
+            num_attention_heads=sizes.heads,
+            num_key_value_heads=sizes.key_heads,
+            head_dim=sizes.head_size,
+            max_position_embeddings=context_tokens,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             model: Any = Qwen3ForCausalLM(config)
         return wrapped(model.to(device=self.device, dtype=self.dtype), name="random Qwen3")
 
     def memories(self, backbone: Backbone, count: int) -> list[LocasMemory]:
-        """Draw memories beside all layers, the paper's form and the costliest; rows of norm 1 or so, which change logits a lot."""
+        """Draw memories beside all layers, the paper's form and the costliest.
+
+        Rows of norm 1 or so, which change logits a lot.
+        """
         sizes = self.sizes
         generator = torch.Generator().manual_seed(self.seed)
         shape = (sizes.layers, 3, sizes.width, sizes.hidden)
         return [
             LocasMemory(
-                slab=torch.randn(shape, generator=generator) / sizes.hidden**0.5, scale=torch.ones(sizes.layers),
-                neuron_indices=torch.full((sizes.layers, sizes.width), -1), fingerprint=backbone.fingerprint, initialization="random",
+                slab=torch.randn(shape, generator=generator) / sizes.hidden**0.5,
+                scale=torch.ones(sizes.layers),
+                neuron_indices=torch.full((sizes.layers, sizes.width), -1),
+                fingerprint=backbone.fingerprint,
+                initialization="random",
             )
             for _ in range(count)
-        ]  # fmt: skip
+        ]
 
     def ids(self, rows: int, tokens: int) -> list[list[int]]:
         """Draw token ids."""
@@ -118,7 +154,9 @@ class Bench:
 
 def wrapped(model: Qwen3ForCausalLM, *, name: str) -> Backbone:
     """Return a model as a backbone that never ends an answer."""
-    tokenizer = AutoTokenizer.from_pretrained(find_source(TINY)[0], model_max_length=model.config.max_position_embeddings)
+    tokenizer = AutoTokenizer.from_pretrained(
+        find_source(TINY)[0], model_max_length=model.config.max_position_embeddings
+    )
     backbone = Backbone(model, tokenizer, name=name)
     backbone.stop_ids = frozenset()
     return backbone

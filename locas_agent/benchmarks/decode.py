@@ -1,6 +1,9 @@
-"""One more token for a batch of users, each with a memory: beside the bare backbone, PEFT's mixed batches, and the users one by one.
+"""One more token for a batch of users, each with a memory.
 
-Every side runs in the same loop, the engine's, from the same prompts. Where both compute the same function, their logits are compared first.
+Beside the bare backbone, PEFT's mixed batches, and the users one by one.
+
+Every side runs in the same loop, the engine's, from the same prompts. Where both compute the same function, their
+logits are compared first.
 """
 
 from __future__ import annotations
@@ -23,9 +26,25 @@ PROMPT_TOKENS = 92
 
 _SAME = "8 users (16 on a GPU) with memories of 32 slots beside all layers, one token each, context 128"
 BASE = Goal("decode-base", f"{_SAME}; peer: the bare backbone", "ms per token", "ours/peer", 1.15, 1.06)
-EQUAL = Goal("decode-peft-equal", f"{_SAME}; peer: the same function as PEFT adapters on the padded backbone", "ms per token", "peer/ours", 1.3, 1.6)
-RANK_64 = Goal("decode-peft-r64", f"{_SAME}; peer: PEFT adapters of rank 64 beside all linear layers", "ms per token", "peer/ours", 2.0, 3.0)
-SEQUENTIAL = Goal("decode-sequential", f"{_SAME}; peer: the same users one by one", "ms per token", "peer/ours", 3.5, 5.0)
+EQUAL = Goal(
+    "decode-peft-equal",
+    f"{_SAME}; peer: the same function as PEFT adapters on the padded backbone",
+    "ms per token",
+    "peer/ours",
+    1.3,
+    1.6,
+)
+RANK_64 = Goal(
+    "decode-peft-r64",
+    f"{_SAME}; peer: PEFT adapters of rank 64 beside all linear layers",
+    "ms per token",
+    "peer/ours",
+    2.0,
+    3.0,
+)
+SEQUENTIAL = Goal(
+    "decode-sequential", f"{_SAME}; peer: the same users one by one", "ms per token", "peer/ours", 3.5, 5.0
+)
 
 
 def decode(bench: Bench) -> list[Row]:
@@ -48,18 +67,28 @@ def decode(bench: Bench) -> list[Row]:
 
     rounds = bench.rounds(ROUNDS)
     tokens = STEPS * (rounds + 2) + 1
-    writers = [_writer(ours, [prompt], MemoryBatch.of([memory], backbone), tokens=tokens) for prompt, memory in zip(prompts, memories, strict=True)]
+    writers = [
+        _writer(ours, [prompt], MemoryBatch.of([memory], backbone), tokens=tokens)
+        for prompt, memory in zip(prompts, memories, strict=True)
+    ]
     sides = {
-        "ours": _writer(ours, prompts, batch, tokens=tokens), "bare": _writer(bare, prompts, tokens=tokens),
-        "equal": _writer(equal, prompts, tokens=tokens), "rank_64": _writer(rank_64, prompts, tokens=tokens),
+        "ours": _writer(ours, prompts, batch, tokens=tokens),
+        "bare": _writer(bare, prompts, tokens=tokens),
+        "equal": _writer(equal, prompts, tokens=tokens),
+        "rank_64": _writer(rank_64, prompts, tokens=tokens),
         "alone": lambda: [write() for write in writers],
-    }  # fmt: skip
-    taken = {name: [each / STEPS for each in times] for name, times in interleaved(sides, rounds=rounds, device=bench.device).items()}
+    }
+    taken = {
+        name: [each / STEPS for each in times]
+        for name, times in interleaved(sides, rounds=rounds, device=bench.device).items()
+    }
     pairs = ((BASE, "bare"), (EQUAL, "equal"), (RANK_64, "rank_64"), (SEQUENTIAL, "alone"))
     return [goal.row(taken["ours"], taken[peer]) for goal, peer in pairs]
 
 
-def _writer(engine: Engine, prompts: Sequence[Sequence[int]], memory: MemoryBatch | None = None, *, tokens: int) -> Callable[[], None]:
+def _writer(
+    engine: Engine, prompts: Sequence[Sequence[int]], memory: MemoryBatch | None = None, *, tokens: int
+) -> Callable[[], None]:
     """Run the prompts and their first token, and return what writes the next ones."""
     decoding = Decoding(engine, prompts, memory, tokens, 0.0, [(0, row) for row in range(len(prompts))])
     decoding.step()
@@ -71,16 +100,25 @@ def _writer(engine: Engine, prompts: Sequence[Sequence[int]], memory: MemoryBatc
     return write
 
 
-def _check_same_function(bench: Bench, ids: torch.Tensor, ours: Engine, batch: MemoryBatch, *, bare: Engine, equal: Engine) -> None:
+def _check_same_function(
+    bench: Bench, ids: torch.Tensor, ours: Engine, batch: MemoryBatch, *, bare: Engine, equal: Engine
+) -> None:
     with torch.inference_mode():
         expected = ours.logits(ids, memory=batch)  # (B, T, V)
         same = {
             "PEFT on the padded backbone": equal.logits(ids),
-            "one by one": torch.cat([ours.logits(ids[row : row + 1], memory=batch.select([row])) for row in range(len(ids))]),
+            "one by one": torch.cat(
+                [ours.logits(ids[row : row + 1], memory=batch.select([row])) for row in range(len(ids))]
+            ),
         }
         moved = largest_difference(expected, bare.logits(ids))
     for name, logits in same.items():
         if (difference := largest_difference(expected, logits)) > bench.tolerance:
-            raise RuntimeError(f"{name}: logits differ by {difference:.2g} of the largest, so it is another function: nothing was measured")
+            raise RuntimeError(
+                f"{name}: logits differ by {difference:.2g} of the largest, so it is another function: nothing was "
+                "measured"
+            )
     if moved < 100 * bench.tolerance:
-        raise RuntimeError(f"the memories move logits by {moved:.2g} of the largest only: equal logits would prove nothing")
+        raise RuntimeError(
+            f"the memories move logits by {moved:.2g} of the largest only: equal logits would prove nothing"
+        )

@@ -1,8 +1,11 @@
-"""How long a reply takes as the history grows: at turn 1,000 beside turn 20, and beside a prompt that holds the whole history.
+"""How long a reply takes as the history grows.
 
-A reply is the whole verb: the turn is journalled, the window read and encoded, the memory looked up, the answer written and journalled. The memory
-has learnt all turns outside the window. Replies are to somebody who comes back: the memory was fetched ahead, nothing was run yet. `growth-kept` is
-the next turn of somebody who was there just now, with keys and values kept by both sides.
+At turn 1,000 beside turn 20, and beside a prompt that holds the whole history.
+
+A reply is the whole verb: the turn is journalled, the window read and encoded, the memory looked up, the answer written
+and journalled. The memory has learnt all turns outside the window. Replies are to somebody who comes back: the memory
+was fetched ahead, nothing was run yet. `growth-kept` is the next turn of somebody who was there just now, with keys and
+values kept by both sides.
 """
 
 from __future__ import annotations
@@ -26,9 +29,25 @@ FLAT_ROUNDS, GROWTH_ROUNDS = 15, 3
 CONTEXT_TOKENS = 32768
 
 _REPLY = f"a reply of {ANSWER_TOKENS} tokens"
-FLAT = Goal("flat", f"{_REPLY} at turn {LATE:,}, window of 256 tokens and a memory; peer: ours at turn {SOON}", "ms", "ours/peer", 1.1, 1.0)
-GROWTH = Goal("growth", f"{_REPLY} at turn {LONG}, window of 256 tokens and a memory; peer: all turns in the prompt", "ms", "peer/ours", 3.0, 10.0)
-KEPT = replace(GROWTH, name="growth-kept", workload=f"{GROWTH.workload}; keys and values of the turn before kept by both")
+FLAT = Goal(
+    "flat",
+    f"{_REPLY} at turn {LATE:,}, window of 256 tokens and a memory; peer: ours at turn {SOON}",
+    "ms",
+    "ours/peer",
+    1.1,
+    1.0,
+)
+GROWTH = Goal(
+    "growth",
+    f"{_REPLY} at turn {LONG}, window of 256 tokens and a memory; peer: all turns in the prompt",
+    "ms",
+    "peer/ours",
+    3.0,
+    10.0,
+)
+KEPT = replace(
+    GROWTH, name="growth-kept", workload=f"{GROWTH.workload}; keys and values of the turn before kept by both"
+)
 
 
 def flat(bench: Bench) -> list[Row]:
@@ -58,7 +77,13 @@ def growth(bench: Bench) -> list[Row]:
             ours = _Talk(bench, store, backbone, turns=turns, is_back=is_back)
             theirs = _Talk(bench, store, backbone, turns=turns, is_back=is_back, has_all=True)
             before = {"ours": ours.prepare, "theirs": theirs.prepare}
-            taken = interleaved({"ours": ours.reply, "theirs": theirs.reply}, rounds=rounds, device=bench.device, warm_up=0, before=before)
+            taken = interleaved(
+                {"ours": ours.reply, "theirs": theirs.reply},
+                rounds=rounds,
+                device=bench.device,
+                warm_up=0,
+                before=before,
+            )
             rows.append(goal.row(taken["ours"], taken["theirs"]))
     return rows
 
@@ -66,11 +91,24 @@ def growth(bench: Bench) -> list[Row]:
 class _Talk:
     """The same point of a conversation again and again, each time with a new user."""
 
-    def __init__(self, bench: Bench, store: MemoryStore, backbone: Backbone, *, turns: int, has_all: bool = False, is_back: bool = True) -> None:
+    def __init__(
+        self,
+        bench: Bench,
+        store: MemoryStore,
+        backbone: Backbone,
+        *,
+        turns: int,
+        has_all: bool = False,
+        is_back: bool = True,
+    ) -> None:
         window = (
-            WindowSettings(window_tokens=CONTEXT_TOKENS, max_new_tokens=ANSWER_TOKENS) if has_all else WindowSettings(max_new_tokens=ANSWER_TOKENS)
+            WindowSettings(window_tokens=CONTEXT_TOKENS, max_new_tokens=ANSWER_TOKENS)
+            if has_all
+            else WindowSettings(max_new_tokens=ANSWER_TOKENS)
         )
-        self._agent = AgentMemory(backbone=backbone, store=store, config=LocasConfig(window=window, policy=PolicySettings(automatic=False)))
+        self._agent = AgentMemory(
+            backbone=backbone, store=store, config=LocasConfig(window=window, policy=PolicySettings(automatic=False))
+        )
         self._memory = None if has_all else bench.memories(backbone, 1)[0]
         self._turns = turns
         self._is_back = is_back
@@ -79,7 +117,10 @@ class _Talk:
         self.answers: list[str] = []
 
     def prepare(self) -> None:
-        """Let a new user have said all but the turn that is answered next; the memory is fetched, or one reply was given already."""
+        """Let a new user have said all but the turn that is answered next.
+
+        The memory is fetched, or one reply was given already.
+        """
         self._users += 1
         self._user = self._agent.for_user(f"{self._name} {self._users}")
         store, key, said = self._agent.store, self._user.key, self._turns - (1 if self._is_back else 3)

@@ -1,7 +1,10 @@
-"""One step of training for several users: all side by side, one by one, and PEFT adapters one by one, beside a forward without gradient.
+"""One step of training for several users.
 
-Memories stand beside all layers, the paper's form, so nothing can be computed ahead; what the default, the last layer alone, gains beyond this shows
-in `recall_cost.py`. Every token but the first is learnt, the costliest case. All sides use the same rows, the same loss, the same clipping and AdamW.
+All side by side, one by one, and PEFT adapters one by one, beside a forward without gradient.
+
+Memories stand beside all layers, the paper's form, so nothing can be computed ahead; what the default, the last layer
+alone, gains beyond this shows in `recall_cost.py`. Every token but the first is learnt, the costliest case. All sides
+use the same rows, the same loss, the same clipping and AdamW.
 """
 
 from __future__ import annotations
@@ -43,7 +46,14 @@ TEMP_LORA = {
     SHORT: Goal("learn-templora-short", _LORA.format(SHORT), "ms per step", "peer/ours", 2.5, 4.0),
     LONG: Goal("learn-templora", _LORA.format(LONG), "ms per step", "peer/ours", 1.5, 2.0),
 }
-FORWARD = Goal("step-forward", f"{_STEP.format(LONG)}; peer: the bare backbone's loss on the same rows", "ms", "ours/peer", 2.4, 2.1)
+FORWARD = Goal(
+    "step-forward",
+    f"{_STEP.format(LONG)}; peer: the bare backbone's loss on the same rows",
+    "ms",
+    "ours/peer",
+    2.4,
+    2.1,
+)
 ROUNDS = {SHORT: 15, LONG: 7}
 
 
@@ -68,10 +78,15 @@ def _rows(bench: Bench, tokens: int) -> list[Row]:
     texts = bench.ids(len(memories), (tokens // 4 if bench.is_quick else tokens) + 1)
     examples = [[Example(tuple(text[:1]), tuple(text[1:]), None)] for text in texts]
     together = _Memories(backbone, memories, examples, batch_tokens=BATCH_TOKENS)
-    alone = [_Memories(backbone, [memory], [own], batch_tokens=tokens) for memory, own in zip(memories, examples, strict=True)]
+    alone = [
+        _Memories(backbone, [memory], [own], batch_tokens=tokens)
+        for memory, own in zip(memories, examples, strict=True)
+    ]
     apart = torch.cat([one.gradient() for one in alone], dim=1)
     if (difference := largest_difference(apart, together.gradient())) > 10 * bench.tolerance:
-        raise RuntimeError(f"side by side gradients differ by {difference:.2g} of the largest from those alone: nothing was measured")
+        raise RuntimeError(
+            f"side by side gradients differ by {difference:.2g} of the largest from those alone: nothing was measured"
+        )
     lora = _Lora(backbone, rank=bench.sizes.rank)
 
     def one_by_one() -> None:
@@ -93,9 +108,18 @@ def _rows(bench: Bench, tokens: int) -> list[Row]:
 class _Memories:
     """Memories in training, side by side."""
 
-    def __init__(self, backbone: Backbone, memories: Sequence[LocasMemory], examples: Sequence[Sequence[Example]], *, batch_tokens: int) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        memories: Sequence[LocasMemory],
+        examples: Sequence[Sequence[Example]],
+        *,
+        batch_tokens: int,
+    ) -> None:
         self._student = WholeStudent(Engine(backbone), max_batch_tokens=batch_tokens)
-        self._slab = torch.stack([memory.slab for memory in memories], dim=1).to(backbone.device).requires_grad_(True)  # (L, U, 3, W, D)
+        self._slab = (
+            torch.stack([memory.slab for memory in memories], dim=1).to(backbone.device).requires_grad_(True)
+        )  # (L, U, 3, W, D)
         self._scale = torch.stack([memory.scale for memory in memories], dim=1).to(backbone.device)  # (L, U)
         self._examples = examples
         self._optimizer = torch.optim.AdamW([self._slab], lr=RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
@@ -114,7 +138,10 @@ class _Memories:
 
 
 class _Lora:
-    """One adapter that stands for every user's: a peer with one for each would have to switch between them, and is spared that."""
+    """One adapter that stands for every user's.
+
+    A peer with one for each would have to switch between them, and is spared that.
+    """
 
     def __init__(self, backbone: Backbone, *, rank: int) -> None:
         peer: Any = adapted(backbone, ["user"], rank=rank)

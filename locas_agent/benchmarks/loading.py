@@ -1,4 +1,7 @@
-"""From what is stored of a user to a model that answers with it, with nothing in memory before: beside reading a PEFT adapter."""
+"""From what is stored of a user to a model that answers with it, with nothing in memory before.
+
+Beside reading a PEFT adapter.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,14 @@ USER = UserKey("default", "bench")
 
 LOAD = Goal(
     "load",
-    "stored payload to bound and ready, memory of 32 slots beside all layers in SQLite; peer: a PEFT adapter of rank 64 beside all linear layers, "
+    "stored payload to bound and ready, memory of 32 slots beside all layers in SQLite; peer: a PEFT adapter of rank "
+    "64 beside all linear layers, "
     "from its folder beside an adapter that is there already",
-    "ms", "peer/ours", 5.0, 20.0,
-)  # fmt: skip
+    "ms",
+    "peer/ours",
+    5.0,
+    20.0,
+)
 
 
 def load(bench: Bench) -> list[Row]:
@@ -64,7 +71,10 @@ def load(bench: Bench) -> list[Row]:
         sides = {"ours": ours, "theirs": theirs}
         taken = interleaved(sides, rounds=bench.rounds(ROUNDS), device=bench.device, before={"theirs": drop})
     engine = Engine(backbone)
-    pairs = ((_logits(engine, ids, MemoryBatch.of([memory], backbone)), _logits(engine, ids, found["ours"])), (expected, _logits(peer_engine, ids)))
+    pairs = (
+        (_logits(engine, ids, MemoryBatch.of([memory], backbone)), _logits(engine, ids, found["ours"])),
+        (expected, _logits(peer_engine, ids)),
+    )
     if any(largest_difference(stored, read) > bench.tolerance for stored, read in pairs):
         raise RuntimeError("what was loaded computes something else than what was stored: nothing was measured")
     return [LOAD.row(taken["ours"], taken["theirs"])]

@@ -1,8 +1,8 @@
 """Two sides measured in turn, and the ratio between them. Knows nothing of what is measured.
 
-On the CPU a time is the CPU time of the one thread that computes, so that other work on the machine does not count; on a GPU it is what CUDA events
-say. Every round calls every side once, a round's sides make one ratio, and the row holds the median of these ratios with the least and the greatest:
-a machine that slows down slows both sides of a round.
+On the CPU a time is the CPU time of the one thread that computes, so that other work on the machine does not count; on
+a GPU it is what CUDA events say. Every round calls every side once, a round's sides make one ratio, and the row holds
+the median of these ratios with the least and the greatest: a machine that slows down slows both sides of a round.
 """
 
 from __future__ import annotations
@@ -46,16 +46,25 @@ class Goal:
         Args:
             ours: one figure for each round.
             peer: those of the same rounds.
-            is_equal: False where a condition of the comparison is not met; the row then does not hold, whatever its ratio.
+            is_equal: False where a condition of the comparison is not met; the row then does not hold, whatever its
+                ratio.
         """
         pairs = zip(ours, peer, strict=True)
         ratios = [mine / theirs if self.over == "ours/peer" else theirs / mine for mine, theirs in pairs]
         ratio = statistics.median(ratios)
         reached = ratio >= self.limit if self.target > self.limit else ratio <= self.limit
         return Row(
-            name=self.name, ours=statistics.median(ours), peer=statistics.median(peer), ratio=ratio, unit=self.unit, limit=self.limit,
-            target=self.target, holds=reached and is_equal, spread=(min(ratios), max(ratios)), workload=self.workload,
-        )  # fmt: skip
+            name=self.name,
+            ours=statistics.median(ours),
+            peer=statistics.median(peer),
+            ratio=ratio,
+            unit=self.unit,
+            limit=self.limit,
+            target=self.target,
+            holds=reached and is_equal,
+            spread=(min(ratios), max(ratios)),
+            workload=self.workload,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +85,26 @@ class Row:
     def facts(self) -> dict[str, Any]:
         """Return the row as JSON holds it."""
         return {
-            "name": self.name, "ours": _short(self.ours), "peer": _short(self.peer), "ratio": _short(self.ratio), "unit": self.unit,
-            "limit": self.limit, "target": self.target, "holds": self.holds, "spread": [_short(value) for value in self.spread],
+            "name": self.name,
+            "ours": _short(self.ours),
+            "peer": _short(self.peer),
+            "ratio": _short(self.ratio),
+            "unit": self.unit,
+            "limit": self.limit,
+            "target": self.target,
+            "holds": self.holds,
+            "spread": [_short(value) for value in self.spread],
             "workload": self.workload,
-        }  # fmt: skip
+        }
 
 
 def interleaved(
-    sides: Mapping[str, Call], *, rounds: int, device: torch.device, warm_up: int = 1, before: Mapping[str, Call] | None = None
+    sides: Mapping[str, Call],
+    *,
+    rounds: int,
+    device: torch.device,
+    warm_up: int = 1,
+    before: Mapping[str, Call] | None = None,
 ) -> dict[str, list[float]]:
     """Time every side in every round; each round begins with another side.
 

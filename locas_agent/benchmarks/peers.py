@@ -1,7 +1,9 @@
-"""LoRA adapters of PEFT on a private copy of a backbone: the peers that need the library. Knows nothing of what is measured.
+"""LoRA adapters of PEFT on a private copy of a backbone: the peers that need the library.
 
-A mixed batch is PEFT's own: each row of the input names its adapter. The names are handed to the layers once, when the peer is made, where PEFT does
-so again in every forward; the peer is spared that.
+Knows nothing of what is measured.
+
+A mixed batch is PEFT's own: each row of the input names its adapter. The names are handed to the layers once, when the
+peer is made, where PEFT does so again in every forward; the peer is spared that.
 """
 
 from __future__ import annotations
@@ -28,8 +30,10 @@ ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "d
 
 
 def adapted(backbone: Backbone, names: Sequence[str], *, rank: int) -> Any:
-    """Return a `PeftModel` of a copy of the backbone with random adapters beside all its linear layers, on the backbone's device."""
-    options = peft().LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=ALL_LINEAR, init_lora_weights=False)
+    """Return a `PeftModel` of a copy of the backbone, with random adapters beside all its linear layers."""
+    options = peft().LoraConfig(
+        r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=ALL_LINEAR, init_lora_weights=False
+    )
     own = copy.deepcopy(backbone.model)
     with _quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -40,7 +44,10 @@ def adapted(backbone: Backbone, names: Sequence[str], *, rank: int) -> Any:
 
 
 def exported(backbone: Backbone, memories: Sequence[LocasMemory], names: Sequence[str], folder: Path) -> Any:
-    """Return a `PeftModel` of the padded backbone with memories as adapters: what this library exports, read by PEFT."""
+    """Return a `PeftModel` of the padded backbone with memories as adapters.
+
+    What this library exports, read by PEFT.
+    """
     base = write_padded_base(backbone, folder / "base", slots=memories[0].width)
     for name, memory in zip(names, memories, strict=True):
         write_lora(backbone, memory, folder / name, base=base)
@@ -68,5 +75,7 @@ def mixed_batch(peer: Any, names: Sequence[str]) -> Engine:
 @contextmanager
 def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)  # PEFT 0.21 asks transformers 5.23 so
+        warnings.filterwarnings(
+            "ignore", message="`is_gradient_checkpointing`", category=FutureWarning
+        )  # PEFT 0.21 asks transformers 5.23 so
         yield

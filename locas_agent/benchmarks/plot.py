@@ -1,4 +1,7 @@
-"""A picture of benchmark rows: each ratio with its spread, its limit and its target. Needs the extra `plot`. Knows only finished rows."""
+"""A picture of benchmark rows: each ratio with its spread, its limit and its target.
+
+Needs the extra `plot`. Knows only finished rows.
+"""
 
 from __future__ import annotations
 

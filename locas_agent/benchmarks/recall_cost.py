@@ -1,7 +1,9 @@
-"""What a recalled fact costs: seconds of training and bytes per user, beside PEFT adapters taught from the same study sets.
+"""What a recalled fact costs.
 
-On the bundled backbone, which can write study sets and answer from what it learnt: people of `eval recall` tell one session, everybody is
-consolidated once, and both sides are asked in wordings that neither was taught.
+Seconds of training and bytes per user, beside PEFT adapters taught from the same study sets.
+
+On the bundled backbone, which can write study sets and answer from what it learnt: people of `eval recall` tell one
+session, everybody is consolidated once, and both sides are asked in wordings that neither was taught.
 """
 
 from __future__ import annotations
@@ -36,13 +38,22 @@ EQUAL_RECALL = 0.01
 
 _SAME = "a session of 4 facts on the bundled backbone, the same study sets and as many steps"
 SECONDS = Goal(
-    "recall-seconds", f"training for {_SAME}, 4 users side by side; peer: PEFT adapters of rank 16 beside all linear layers, one by one",
-    "seconds per user", "peer/ours", 4.0, 8.0,
-)  # fmt: skip
+    "recall-seconds",
+    f"training for {_SAME}, 4 users side by side; peer: PEFT adapters of rank 16 beside all linear layers, one by one",
+    "seconds per user",
+    "peer/ours",
+    4.0,
+    8.0,
+)
 BYTES = Goal(
-    "bytes", f"what is stored of a user after {_SAME}; peer: a PEFT adapter of rank 64 beside all linear layers; holds where we recall as much",
-    "bytes per user", "peer/ours", 10.0, 24.0,
-)  # fmt: skip
+    "bytes",
+    f"what is stored of a user after {_SAME}; peer: a PEFT adapter of rank 64 beside all linear layers; holds where we "
+    "recall as much",
+    "bytes per user",
+    "peer/ours",
+    10.0,
+    24.0,
+)
 
 
 def recall_cost(bench: Bench) -> list[Row]:
@@ -86,18 +97,25 @@ def _bytes(agent: AgentMemory, people: list[Person], learnt: list[Outcome]) -> R
         asked = [(wording, fact.value) for fact in person.facts for wording in fact.relation.asked_held]
         count += len(asked)
         prompts = [agent.backbone.encode_chat(question(text)) for text, _ in asked]
-        for side, answers in enumerate((_answers(agent, prompts, one.memory), peer.generate(prompts, state, max_new_tokens=ANSWER_TOKENS))):
+        for side, answers in enumerate(
+            (_answers(agent, prompts, one.memory), peer.generate(prompts, state, max_new_tokens=ANSWER_TOKENS))
+        ):
             recalled[side] += sum(contains(answer, value) for answer, (_, value) in zip(answers, asked, strict=True))
         ours.append(float(len(to_bytes(one.memory, dtype=agent.config.memory.stored_as))))
         theirs.append(float(len(save(dict(state)))))
     shares = [right / count for right in recalled]
-    goal = replace(BYTES, workload=f"{BYTES.workload}; recall {shares[0]:.3f}, peer {shares[1]:.3f} of {count} questions")
+    goal = replace(
+        BYTES, workload=f"{BYTES.workload}; recall {shares[0]:.3f}, peer {shares[1]:.3f} of {count} questions"
+    )
     return goal.row(ours, theirs, is_equal=shares[0] >= shares[1] - EQUAL_RECALL)
 
 
 def _answers(agent: AgentMemory, prompts: list[list[int]], memory: LocasMemory) -> list[str]:
     batch = MemoryBatch.of([memory], agent.backbone, rows_per_memory=len(prompts))
-    return [agent.backbone.decode(answer.ids) for answer in agent.engine.generate(prompts, memory=batch, max_new_tokens=ANSWER_TOKENS)]
+    return [
+        agent.backbone.decode(answer.ids)
+        for answer in agent.engine.generate(prompts, memory=batch, max_new_tokens=ANSWER_TOKENS)
+    ]
 
 
 def _task(agent: AgentMemory, person: Person, name: str) -> Task:
@@ -109,7 +127,9 @@ def _task(agent: AgentMemory, person: Person, name: str) -> Task:
 
 
 def _person(bench: Bench, number: int) -> Person:
-    return make_person(Random(f"bench:{bench.seed}:{number}"), sessions=1, facts_per_session=2 if bench.is_quick else FACTS)
+    return make_person(
+        Random(f"bench:{bench.seed}:{number}"), sessions=1, facts_per_session=2 if bench.is_quick else FACTS
+    )
 
 
 def _config(bench: Bench) -> LocasConfig:

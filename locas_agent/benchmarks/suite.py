@@ -34,7 +34,12 @@ NAMES = tuple(name for rows in FAMILIES.values() for name in rows)
 
 
 def run(
-    names: Sequence[str] = (), *, is_quick: bool = False, seed: int = 0, device: str | None = None, progress: Progress | None = None
+    names: Sequence[str] = (),
+    *,
+    is_quick: bool = False,
+    seed: int = 0,
+    device: str | None = None,
+    progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Measure rows, each beside its peer in this process, on one thread.
 

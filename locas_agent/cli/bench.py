@@ -13,14 +13,24 @@ from locas_agent.cli.output import deliver, progress_bar, table
 
 
 def bench(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Rows to measure, such as decode-base; all unless given.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, two rounds: checks what is computed; its times mean nothing.")] = False,
-    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Picture of the ratios: .png, .svg or .pdf.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Rows to measure, such as decode-base; all unless given."),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Small sizes, two rounds: checks what is computed; its times mean nothing.")
+    ] = False,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Picture of the ratios: .png, .svg or .pdf.")
+    ] = None,
     device: DeviceOption = None,
     seed: SeedOption = 0,
     json: JsonOption = None,
 ) -> None:
-    """Speed and size beside peers in one process on one thread, as ratios with limits. A missed limit is a result: the exit code stays 0."""
+    """Speed and size beside peers in one process on one thread, as ratios with limits.
+
+    A missed limit is a result: the exit code stays 0.
+    """
     from locas_agent.benchmarks.plot import plot_rows
     from locas_agent.benchmarks.suite import run
     from locas_agent.plots import check_picture
@@ -31,7 +41,14 @@ def bench(
         rows = run(names or (), is_quick=quick, seed=seed, device=device, progress=progress)
     if plot is not None:
         plot_rows(rows, plot)
-    deliver(json, rows, table(["row", "ours", "peer", "unit", "ratio", "spread", "limit", "target", "holds"], [_cells(row) for row in rows]))
+    deliver(
+        json,
+        rows,
+        table(
+            ["row", "ours", "peer", "unit", "ratio", "spread", "limit", "target", "holds"],
+            [_cells(row) for row in rows],
+        ),
+    )
 
 
 def _cells(row: dict[str, Any]) -> list[object]:

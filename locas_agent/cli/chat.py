@@ -37,7 +37,9 @@ class Chat:
         seed: of sampling and of training.
     """
 
-    def __init__(self, user: UserMemory, *, max_new_tokens: int | None = None, temperature: float = 0.0, seed: int = 0) -> None:
+    def __init__(
+        self, user: UserMemory, *, max_new_tokens: int | None = None, temperature: float = 0.0, seed: int = 0
+    ) -> None:
         self._user = user
         self._max_new_tokens = max_new_tokens
         self._temperature = temperature
@@ -69,7 +71,9 @@ class Chat:
                 typer.echo(f"error: {error}", err=True)
 
     def _answer(self, text: str) -> None:
-        stream = self._user.stream(text, max_new_tokens=self._max_new_tokens, temperature=self._temperature, seed=self._seed)
+        stream = self._user.stream(
+            text, max_new_tokens=self._max_new_tokens, temperature=self._temperature, seed=self._seed
+        )
         try:
             for piece in stream:
                 typer.echo(visible(piece), nl=False)
@@ -107,11 +111,16 @@ class Chat:
         if reply is None:
             typer.echo("Nothing has been answered yet in this conversation.")
             return
-        used = f"Revision {reply.revision} answered." if reply.used_memory else f"No memory was used: {reply.why_no_memory}."
+        used = (
+            f"Revision {reply.revision} answered."
+            if reply.used_memory
+            else f"No memory was used: {reply.why_no_memory}."
+        )
         tokens = reply.prompt_tokens
         typer.echo(
             f"{used}\n"
-            f"The prompt held {tokens.window} tokens of the window and {tokens.overflow} of overflow, {tokens.total} in all.\n"
+            f"The prompt held {tokens.window} tokens of the window and {tokens.overflow} of overflow, {tokens.total} "
+            "in all.\n"
             f"{reply.pending_turns} turns wait to be learnt; {reply.unseen_turns} of them did not fit into the prompt."
         )
 

@@ -23,7 +23,15 @@ from locas_agent.cli.eval_pg19 import pg19
 from locas_agent.cli.export import explain, export, import_
 from locas_agent.cli.forget import erase, forget, jobs
 from locas_agent.cli.keys import keys
-from locas_agent.cli.model import BackboneOption, ConfigOption, DeviceOption, DtypeOption, SeedOption, open_agent, read_config
+from locas_agent.cli.model import (
+    BackboneOption,
+    ConfigOption,
+    DeviceOption,
+    DtypeOption,
+    SeedOption,
+    open_agent,
+    read_config,
+)
 from locas_agent.cli.options import (
     DEFAULT_KEPT,
     DEFAULT_STORE,
@@ -65,7 +73,9 @@ def _print_version(is_asked: bool) -> None:
         raise typer.Exit
 
 
-app = typer.Typer(name="locas-agent", cls=CommandGroup, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    name="locas-agent", cls=CommandGroup, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
 evaluations = typer.Typer(cls=CommandGroup, no_args_is_help=True, help="Evaluations.")
 app.add_typer(evaluations, name="eval")
 app.add_typer(databases, name="db")
@@ -74,22 +84,32 @@ app.add_typer(keys, name="keys")
 
 @app.callback()
 def about(
-    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
 ) -> None:
     """Long-term memory for language-model agents, kept in the weights."""
 
 
 @app.command()
 def demo(
-    users: Annotated[int | None, typer.Option("--users", min=2, help="People who tell facts; few unless given.")] = None,
+    users: Annotated[
+        int | None, typer.Option("--users", min=2, help="People who tell facts; few unless given.")
+    ] = None,
     backbone: BackboneOption = "tiny",
     store: Annotated[
-        str | None, typer.Option("--store", callback=_new_file, help="New SQLite file, as sqlite:///PATH; a temporary one unless given.")
+        str | None,
+        typer.Option(
+            "--store", callback=_new_file, help="New SQLite file, as sqlite:///PATH; a temporary one unless given."
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of everything drawn at random.")] = None,
     json: JsonOption = None,
 ) -> None:
-    """Show the main job: facts told over sessions, consolidated, the process restarted, questions answered without the sessions."""
+    """Show the main job.
+
+    Facts told over sessions, consolidated, the process restarted, questions answered without the sessions.
+    """
     from locas_agent.evaluation.recall.demo import DEMO, run_demo
     from locas_agent.evaluation.recall.report import recall_table
 
@@ -97,7 +117,12 @@ def demo(
     chosen = {name: value for name, value in (("users", users), ("seed", seed)) if value is not None}
     with progress_bar() as progress:
         report = run_demo(path, options=DEMO.model_copy(update=chosen), backbone=backbone, progress=progress)
-    deliver(json, report, recall_table(report), f"The database is {path}\nLook into it with: locas-agent users --store {SQLITE_FILE}{path}")
+    deliver(
+        json,
+        report,
+        recall_table(report),
+        f"The database is {path}\nLook into it with: locas-agent users --store {SQLITE_FILE}{path}",
+    )
 
 
 @app.command()
@@ -110,7 +135,9 @@ def chat(
     dtype: DtypeOption = "float32",
     config: ConfigOption = None,
     seed: SeedOption = 0,
-    max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")
+    ] = None,
     temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="Of sampling; 0 is greedy.")] = 0.0,
     key_file: KeyFileOption = None,
     files: FilesOption = None,
@@ -138,8 +165,18 @@ def users(
         for key in opened.users(tenant):
             state = opened.state(key)
             if state is not None:
-                rows.append({"tenant": key.tenant, "user": key.user, "turns": state.turns, "learnt": state.consolidated_seq, "revision": state.head})
-    deliver(json, rows, table(["tenant", "user", "turns", "learnt up to", "revision"], [list(row.values()) for row in rows]))
+                rows.append(
+                    {
+                        "tenant": key.tenant,
+                        "user": key.user,
+                        "turns": state.turns,
+                        "learnt": state.consolidated_seq,
+                        "revision": state.head,
+                    }
+                )
+    deliver(
+        json, rows, table(["tenant", "user", "turns", "learnt up to", "revision"], [list(row.values()) for row in rows])
+    )
 
 
 @app.command()
@@ -176,7 +213,9 @@ def search(
 
 
 @app.command()
-def revisions(user: UserOption, tenant: TenantOption = "default", store: StoreOption = DEFAULT_STORE, json: JsonOption = None) -> None:
+def revisions(
+    user: UserOption, tenant: TenantOption = "default", store: StoreOption = DEFAULT_STORE, json: JsonOption = None
+) -> None:
     """Print a user's saved memories; the last one is current."""
     with closing(open_store(store)) as opened:
         found = opened.revisions(UserKey(tenant, user))
@@ -199,7 +238,9 @@ def rollback(
 
 @app.command()
 def consolidate(
-    user: Annotated[str | None, typer.Option("--user", help="Whose memory; everyone of the tenant unless given.")] = None,
+    user: Annotated[
+        str | None, typer.Option("--user", help="Whose memory; everyone of the tenant unless given.")
+    ] = None,
     tenant: TenantOption = "default",
     flush: Annotated[bool, typer.Option("--flush", help="Learn the turns that are still in the window too.")] = False,
     backbone: BackboneOption = "tiny",
@@ -214,7 +255,10 @@ def consolidate(
     inline_bytes: InlineBytesOption = DEFAULT_KEPT.inline_bytes,
     json: JsonOption = None,
 ) -> None:
-    """Learn what has left the window; each user's new memory is admitted or refused by itself. A refusal is a result, not a failure."""
+    """Learn what has left the window; each user's new memory is admitted or refused by itself.
+
+    A refusal is a result, not a failure.
+    """
     kept = StoreSettings(keep_payloads=keep_payloads, files=files, inline_bytes=inline_bytes)
     with open_agent(backbone, store, device, dtype, read_config(config), kept, key_file=key_file) as memory:
         names = [user] if user is not None else [key.user for key in memory.users(tenant=tenant)]
@@ -223,15 +267,21 @@ def consolidate(
             results = memory.consolidate_many(handles, flush=flush, progress=progress, seed=seed)
     facts = [_consolidation_facts(name, result) for name, result in zip(names, results, strict=True)]
     columns = ["user", "status", "reason", "turns", "revision"]
-    deliver(json, facts, table([*columns, "detail"], [[fact[column] for column in (*columns, "detail")] for fact in facts]))
+    deliver(
+        json, facts, table([*columns, "detail"], [[fact[column] for column in (*columns, "detail")] for fact in facts])
+    )
 
 
 @app.command()
 def work(
     once: Annotated[bool, typer.Option("--once", help="End as soon as nothing is due.")] = False,
     jobs_at_once: Annotated[int, typer.Option("--jobs-at-once", min=1, help="Users learnt side by side.")] = 8,
-    lease_seconds: Annotated[float, typer.Option("--lease-seconds", min=1.0, help="After this silence another worker takes over.")] = 300.0,
-    poll_seconds: Annotated[float, typer.Option("--poll-seconds", min=0.1, help="Between two looks at an empty queue.")] = 2.0,
+    lease_seconds: Annotated[
+        float, typer.Option("--lease-seconds", min=1.0, help="After this silence another worker takes over.")
+    ] = 300.0,
+    poll_seconds: Annotated[
+        float, typer.Option("--poll-seconds", min=0.1, help="Between two looks at an empty queue.")
+    ] = 2.0,
     backbone: BackboneOption = "tiny",
     store: StoreOption = DEFAULT_STORE,
     device: DeviceOption = None,
@@ -243,14 +293,24 @@ def work(
     inline_bytes: InlineBytesOption = DEFAULT_KEPT.inline_bytes,
     json: JsonOption = None,
 ) -> None:
-    """Drain the queue of consolidations and rebuilds until stopped; any number of workers may run. SIGTERM gives back what is in progress."""
+    """Drain the queue of consolidations and rebuilds until stopped; any number of workers may run.
+
+    SIGTERM gives back what is in progress.
+    """
     kept = StoreSettings(keep_payloads=keep_payloads, files=files, inline_bytes=inline_bytes)
     with (
         stop_on_signals() as stop,
         open_agent(backbone, store, device, dtype, read_config(config), kept, key_file=key_file) as memory,
         progress_bar() as progress,
     ):
-        done = memory.work(stop=stop, once=once, jobs_at_once=jobs_at_once, lease_seconds=lease_seconds, poll_seconds=poll_seconds, progress=progress)
+        done = memory.work(
+            stop=stop,
+            once=once,
+            jobs_at_once=jobs_at_once,
+            lease_seconds=lease_seconds,
+            poll_seconds=poll_seconds,
+            progress=progress,
+        )
     counts = asdict(done)
     deliver(json, counts, table(list(counts), [list(counts.values())]))
 
@@ -270,10 +330,15 @@ def eval_recall(
     users: Annotated[int, typer.Option("--users", min=2, help="Synthetic people.")] = 64,
     sessions: Annotated[int, typer.Option("--sessions", min=1, help="Dated sessions of each.")] = 4,
     facts: Annotated[int, typer.Option("--facts", min=1, help="Facts told in each session.")] = 4,
-    lora_users: Annotated[int, typer.Option("--lora-users", min=0, help="People the LoRA peer is trained for; 0 leaves it out.")] = 16,
-    prefix_users: Annotated[int, typer.Option("--prefix-users", min=0, help="People the prefix peer is trained for; 0 leaves it out.")] = 0,
+    lora_users: Annotated[
+        int, typer.Option("--lora-users", min=0, help="People the LoRA peer is trained for; 0 leaves it out.")
+    ] = 16,
+    prefix_users: Annotated[
+        int, typer.Option("--prefix-users", min=0, help="People the prefix peer is trained for; 0 leaves it out.")
+    ] = 0,
     objective: Annotated[
-        Objective | None, typer.Option("--objective", help="What memories learn from, see docs/method.md; the settings' unless given.")
+        Objective | None,
+        typer.Option("--objective", help="What memories learn from, see docs/method.md; the settings' unless given."),
     ] = None,
     backbone: BackboneOption = "tiny",
     store: StoreOption = "sqlite://",
@@ -283,15 +348,22 @@ def eval_recall(
     seed: SeedOption = 0,
     json: JsonOption = None,
 ) -> None:
-    """Synthetic people tell facts over sessions; questions in other wordings are answered from the weights. Default store: memory."""
+    """Synthetic people tell facts over sessions; questions in other wordings are answered from the weights.
+
+    Default store: memory.
+    """
     from locas_agent.evaluation.recall.report import recall_table
     from locas_agent.evaluation.recall.run import run_recall
     from locas_agent.evaluation.recall.setup import RecallOptions, evaluation_config
 
-    options = RecallOptions(users=users, sessions=sessions, facts=facts, seed=seed, lora_users=lora_users, prefix_users=prefix_users)
+    options = RecallOptions(
+        users=users, sessions=sessions, facts=facts, seed=seed, lora_users=lora_users, prefix_users=prefix_users
+    )
     settings = evaluation_config(read_config(config))
     if objective is not None:
-        settings = settings.model_copy(update={"training": settings.training.model_copy(update={"objective": objective})})
+        settings = settings.model_copy(
+            update={"training": settings.training.model_copy(update={"objective": objective})}
+        )
     with open_agent(backbone, store, device, dtype, settings) as memory, progress_bar() as progress:
         report = run_recall(options, agent=memory, progress=progress)
     deliver(json, report, recall_table(report))
@@ -310,6 +382,11 @@ def main() -> None:
 
 def _consolidation_facts(user: str, result: Consolidation) -> dict[str, Any]:
     return {
-        "user": user, "status": result.status, "reason": result.reason, "detail": result.detail, "turns": result.turns,
-        "revision": result.revision.number if result.revision else None, "figures": result.figures,
-    }  # fmt: skip
+        "user": user,
+        "status": result.status,
+        "reason": result.reason,
+        "detail": result.detail,
+        "turns": result.turns,
+        "revision": result.revision.number if result.revision else None,
+        "figures": result.figures,
+    }

@@ -28,7 +28,10 @@ def check(store: StoreOption = DEFAULT_STORE, json: JsonOption = None) -> None:
 
 @databases.command()
 def upgrade(store: StoreOption = DEFAULT_STORE, json: JsonOption = None) -> None:
-    """Bring the tables to the expected version, all steps or none; makes them in an empty database. Make a backup before."""
+    """Bring the tables to the expected version, all steps or none; makes them in an empty database.
+
+    Make a backup before.
+    """
     before = schema_version(store)
     _show(json, upgrade_schema(store), before.current)
 

@@ -23,24 +23,47 @@ DEFAULT_PEOPLE = 4
 def mmlu(
     path: Annotated[
         Path | None,
-        typer.Argument(metavar="[PATH]", exists=True, file_okay=False, help="Folder with mmlu_test.jsonl, and mmlu_dev.jsonl for --shots."),
+        typer.Argument(
+            metavar="[PATH]",
+            exists=True,
+            file_okay=False,
+            help="Folder with mmlu_test.jsonl, and mmlu_dev.jsonl for --shots.",
+        ),
     ] = None,
     task: Annotated[
         list[Path] | None,
         typer.Option(
-            "--task", metavar="FILE", exists=True, dir_okay=False, help="Any other task: a YAML file of lm-eval on local data; may be repeated."
+            "--task",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="Any other task: a YAML file of lm-eval on local data; may be repeated.",
         ),
     ] = None,
     user: Annotated[str | None, typer.Option("--user", help="Take this user's memory from --store.")] = None,
     tenant: TenantOption = "default",
     people: Annotated[
-        int | None, typer.Option("--people", min=2, help=f"Teach so many made-up people, as `eval recall` does; {DEFAULT_PEOPLE} unless given.")
+        int | None,
+        typer.Option(
+            "--people",
+            min=2,
+            help=f"Teach so many made-up people, as `eval recall` does; {DEFAULT_PEOPLE} unless given.",
+        ),
     ] = None,
     text: Annotated[
-        Path | None, typer.Option("--text", metavar="FILE", exists=True, dir_okay=False, help="Teach one memory this text, by next-token loss.")
+        Path | None,
+        typer.Option(
+            "--text",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="Teach one memory this text, by next-token loss.",
+        ),
     ] = None,
     shots: Annotated[int, typer.Option("--shots", min=0, help="Examples before each question of MMLU.")] = 0,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Ask only so many questions, drawn from all.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Ask only so many questions, drawn from all.")
+    ] = None,
     backbone: BackboneOption = "tiny",
     store: StoreOption = "sqlite://",
     device: DeviceOption = None,
@@ -49,7 +72,10 @@ def mmlu(
     key_file: KeyFileOption = None,
     json: JsonOption = None,
 ) -> None:
-    """What a memory costs elsewhere: questions of MMLU asked with it off and on, and compared one by one. Runs without a network."""
+    """What a memory costs elsewhere: questions of MMLU asked with it off and on, and compared one by one.
+
+    Runs without a network.
+    """
     if path is None and not task:
         raise typer.BadParameter("name the folder of MMLU, or a task with --task")
     if sum(source is not None for source in (user, people, text)) > 1:
@@ -67,12 +93,22 @@ def mmlu(
     with open_agent(backbone, store, device, dtype, config, key_file=key_file) as memory, progress_bar() as progress:
         taught = _taught(memory, user=user, tenant=tenant, people=people, text=text, seed=seed, progress=progress)
         report = measure_forgetting(memory, tasks, taught, limit=limit, seed=seed, progress=progress)
-    about: dict[str, Any] = {"mmlu_sha256": data.digest if data is not None else None, "shots": shots if data is not None else None}
+    about: dict[str, Any] = {
+        "mmlu_sha256": data.digest if data is not None else None,
+        "shots": shots if data is not None else None,
+    }
     deliver(json, report | about, forgetting_table(report))
 
 
 def _taught(
-    memory: AgentMemory, *, user: str | None, tenant: str, people: int | None, text: Path | None, seed: int, progress: Progress | None
+    memory: AgentMemory,
+    *,
+    user: str | None,
+    tenant: str,
+    people: int | None,
+    text: Path | None,
+    seed: int,
+    progress: Progress | None,
 ) -> dict[str, LocasMemory]:
     """Take the memories from where the options say."""
     from locas_agent.evaluation.mmlu.memories import of_people, of_text, of_user
@@ -86,5 +122,8 @@ def _taught(
 
 
 def _stay_offline() -> None:
-    """Keep the harness and its libraries off the network, and their bars off a command that has its own; both are read when they are imported."""
+    """Keep the harness and its libraries off the network, and their bars off a command that has its own.
+
+    Both are read when they are imported.
+    """
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TQDM_DISABLE": "1"}

@@ -17,25 +17,49 @@ Scale = Literal["width", "sqrt", "none"]
 
 
 def pg19(
-    books: Annotated[list[Path], typer.Option("--books", metavar="PATH", exists=True, help="A folder of .txt files, or one book; may be repeated.")],
-    arms: Annotated[str, typer.Option("--arms", help="Any of none, temp_lora and locas, with commas between them.")] = "none,temp_lora,locas",
+    books: Annotated[
+        list[Path],
+        typer.Option(
+            "--books", metavar="PATH", exists=True, help="A folder of .txt files, or one book; may be repeated."
+        ),
+    ],
+    arms: Annotated[
+        str, typer.Option("--arms", help="Any of none, temp_lora and locas, with commas between them.")
+    ] = "none,temp_lora,locas",
     settings: Annotated[
-        Settings, typer.Option("--settings", help="One step per chunk for both, rates chosen on other books; or the rates and steps of the papers.")
+        Settings,
+        typer.Option(
+            "--settings",
+            help="One step per chunk for both, rates chosen on other books; or the rates and steps of the papers.",
+        ),
     ] = "same-steps",
     window: Annotated[int, typer.Option("--window", min=1, help="Tokens before a chunk that every arm sees.")] = 1024,
     stride: Annotated[int, typer.Option("--stride", min=1, help="Tokens of a chunk.")] = 1024,
-    max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=2, help="Only so many tokens from the beginning of each book.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", min=2, help="Only so many tokens from the beginning of each book.")
+    ] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps per chunk, of both arms.")] = None,
     width: Annotated[int | None, typer.Option("--width", min=1, help="Slots per layer of the memory.")] = None,
-    init: Annotated[Initialization | None, typer.Option("--init", help="Of the memory's rows: random is Gaussian, the others clone neurons.")] = None,
-    scale: Annotated[Scale | None, typer.Option("--scale", help="What the output scale is divided by; width is the paper's.")] = None,
+    init: Annotated[
+        Initialization | None,
+        typer.Option("--init", help="Of the memory's rows: random is Gaussian, the others clone neurons."),
+    ] = None,
+    scale: Annotated[
+        Scale | None, typer.Option("--scale", help="What the output scale is divided by; width is the paper's.")
+    ] = None,
     rate: Annotated[float | None, typer.Option("--rate", help="The memory's learning rate.")] = None,
     lora_rank: Annotated[int | None, typer.Option("--lora-rank", min=1, help="Of the adapter.")] = None,
     lora_rate: Annotated[float | None, typer.Option("--lora-rate", help="The adapter's learning rate.")] = None,
     state: Annotated[
-        Path | None, typer.Option("--state", metavar="FOLDER", file_okay=False, help="Keep there how far the run is; a stopped run goes on.")
+        Path | None,
+        typer.Option(
+            "--state", metavar="FOLDER", file_okay=False, help="Keep there how far the run is; a stopped run goes on."
+        ),
     ] = None,
-    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Picture of perplexity against position: .png, .svg or .pdf.")] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE", help="Picture of perplexity against position: .png, .svg or .pdf."),
+    ] = None,
     backbone: BackboneOption = "tiny",
     device: DeviceOption = None,
     dtype: DtypeOption = "float32",
@@ -59,15 +83,28 @@ def pg19(
     try:
         options = Pg19Options.model_validate(
             {
-                "arms": tuple(arms.split(",")), "window_tokens": window, "stride_tokens": stride, "max_tokens": max_tokens, "seed": seed,
-                "locas": locas.model_dump() | _given(steps=steps, width=width, initialization=init, scale=scale, rate=rate),
+                "arms": tuple(arms.split(",")),
+                "window_tokens": window,
+                "stride_tokens": stride,
+                "max_tokens": max_tokens,
+                "seed": seed,
+                "locas": locas.model_dump()
+                | _given(steps=steps, width=width, initialization=init, scale=scale, rate=rate),
                 "temp_lora": lora.model_dump() | _given(steps=steps, rank=lora_rank, rate=lora_rate),
             }
-        )  # fmt: skip
+        )
     except ValidationError as error:
-        raise typer.BadParameter("; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())) from error
+        raise typer.BadParameter(
+            "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        ) from error
     with progress_bar() as progress:
-        report = run_pg19(Backbone.load(backbone, device=device, dtype=dtype), read_books(books), options, state=state, progress=progress)
+        report = run_pg19(
+            Backbone.load(backbone, device=device, dtype=dtype),
+            read_books(books),
+            options,
+            state=state,
+            progress=progress,
+        )
     report["settings"] = settings
     if plot is not None:
         plot_pg19(report, plot)

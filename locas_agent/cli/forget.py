@@ -32,7 +32,11 @@ def forget(
 
 
 def erase(
-    user: UserOption, tenant: TenantOption = "default", store: StoreOption = DEFAULT_STORE, files: FilesOption = None, json: JsonOption = None
+    user: UserOption,
+    tenant: TenantOption = "default",
+    store: StoreOption = DEFAULT_STORE,
+    files: FilesOption = None,
+    json: JsonOption = None,
 ) -> None:
     """Remove everything of a user and refuse whatever comes late. There is no way back."""
     with closing(open_store(store, files=files)) as opened:
@@ -50,11 +54,16 @@ def jobs(
         found = opened.queue.jobs(tenant)
     facts = [
         {
-            "tenant": job.key.tenant, "user": job.key.user, "state": job.state, "to_seq": job.to_seq, "is_rebuild": job.is_rebuild,
-            "attempts": job.attempts, "reason": job.reason,
+            "tenant": job.key.tenant,
+            "user": job.key.user,
+            "state": job.state,
+            "to_seq": job.to_seq,
+            "is_rebuild": job.is_rebuild,
+            "attempts": job.attempts,
+            "reason": job.reason,
         }
         for job in found
-    ]  # fmt: skip
+    ]
     columns = ["tenant", "user", "state", "up to turn", "rebuild", "attempts", "reason"]
     deliver(json, facts, table(columns, [list(fact.values()) for fact in facts]))
 
@@ -70,5 +79,8 @@ def describe(receipt: Receipt, store: str | None = None) -> str:
         how = f"; run `{WORK_COMMAND} --store {store}`" if store is not None else ""
         lines.append(f"the turns up to {receipt.rebuild_to_seq} wait to be learnt again{how}")
     if not receipt.is_overwritten:
-        lines.append("old bytes may still lie in the database's files: PostgreSQL keeps them until it vacuums, SQLite while others read")
+        lines.append(
+            "old bytes may still lie in the database's files: PostgreSQL keeps them until it vacuums, SQLite while "
+            "others read"
+        )
     return "\n".join(lines)

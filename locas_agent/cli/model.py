@@ -1,4 +1,6 @@
-"""What the commands that need a backbone share: the options that choose it and its settings, and the opened `AgentMemory`.
+"""What the commands that need a backbone share.
+
+The options that choose it and its settings, and the opened `AgentMemory`.
 
 Knows no command. Nothing here imports torch before a command asks for the model.
 """
@@ -20,8 +22,12 @@ if TYPE_CHECKING:
 DtypeName = Literal["float32", "bfloat16", "float16", "auto"]
 
 BackboneOption = Annotated[str, typer.Option("--backbone", help="'tiny' (bundled), a folder, or a hub id.")]
-DeviceOption = Annotated[str | None, typer.Option("--device", help="For example cuda:0; the first GPU if there is one, else the CPU.")]
-DtypeOption = Annotated[DtypeName, typer.Option("--dtype", help="Of the backbone; memories are trained in float32 whatever it is.")]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", help="For example cuda:0; the first GPU if there is one, else the CPU.")
+]
+DtypeOption = Annotated[
+    DtypeName, typer.Option("--dtype", help="Of the backbone; memories are trained in float32 whatever it is.")
+]
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
@@ -54,7 +60,9 @@ def open_agent(
 
 
 def read_config(path: Path | None) -> LocasConfig:
-    """Return the settings of a file, or the defaults where there is none. How a store keeps payloads has options of its own.
+    """Return the settings of a file, or the defaults where there is none.
+
+    How a store keeps payloads has options of its own.
 
     Raises:
         ConfigurationError: the file is no JSON, or has a field that does not exist or cannot have that value.
@@ -68,7 +76,11 @@ def read_config(path: Path | None) -> LocasConfig:
         config = LocasConfig.model_validate_json(path.read_bytes())
     except ValidationError as error:
         found = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg']}" for each in error.errors())
-        raise ConfigurationError(f"{path} holds no settings: {found}; compare it with LocasConfig().model_dump_json()") from error
+        raise ConfigurationError(
+            f"{path} holds no settings: {found}; compare it with LocasConfig().model_dump_json()"
+        ) from error
     if "store" in config.model_fields_set:
-        raise ConfigurationError(f"{path} has a field 'store'; leave it out, and give --files, --keep-payloads and --inline-bytes")
+        raise ConfigurationError(
+            f"{path} has a field 'store'; leave it out, and give --files, --keep-payloads and --inline-bytes"
+        )
     return config

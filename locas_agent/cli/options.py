@@ -23,7 +23,10 @@ KEYS_VARIABLE = "LOCAS_KEYS"
 
 
 class CommandGroup(TyperGroup):
-    """Turns an error of ours into one line on standard error and exit code 1; any other is a bug and keeps its traceback."""
+    """Turns an error of ours into one line on standard error and exit code 1.
+
+    Any other is a bug and keeps its traceback.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
@@ -39,18 +42,25 @@ def json_target(path: str | None) -> str | None:
     if path not in (None, STDOUT):
         place = Path(str(path))
         if place.is_dir() or not place.absolute().parent.is_dir():
-            raise typer.BadParameter(f"{path} is a folder, or lies in none: name a file in an existing folder, or - for standard output")
+            raise typer.BadParameter(
+                f"{path} is a folder, or lies in none: name a file in an existing folder, or - for standard output"
+            )
     return path
 
 
 def key_provider(key_file: str | None) -> KeyProvider | None:
-    """Return where a command takes its keys from: the file it was given, else the environment; None for a store in the clear."""
+    """Return where a command takes its keys from.
+
+    The file it was given, else the environment; None for a store in the clear.
+    """
     if key_file is not None:
         return FileKeyProvider(key_file)
     return EnvironmentKeyProvider(KEYS_VARIABLE) if os.environ.get(KEYS_VARIABLE) else None
 
 
-StoreOption = Annotated[str, typer.Option("--store", help="SQLAlchemy URL of the database; sqlite:// is one in memory.")]
+StoreOption = Annotated[
+    str, typer.Option("--store", help="SQLAlchemy URL of the database; sqlite:// is one in memory.")
+]
 KeyFileOption = Annotated[
     str | None,
     typer.Option(
@@ -62,13 +72,26 @@ KeyFileOption = Annotated[
 ]
 FilesOption = Annotated[
     str | None,
-    typer.Option("--files", envvar="LOCAS_FILES", help="Folder or bucket where the store keeps large payloads, if not all in the database."),
+    typer.Option(
+        "--files",
+        envvar="LOCAS_FILES",
+        help="Folder or bucket where the store keeps large payloads, if not all in the database.",
+    ),
 ]
-KeepPayloadsOption = Annotated[int, typer.Option("--keep-payloads", min=1, help="Memories kept of each user, the newest; older ones are pruned.")]
-InlineBytesOption = Annotated[int, typer.Option("--inline-bytes", min=0, help="Largest payload in the database when --files is given.")]
+KeepPayloadsOption = Annotated[
+    int, typer.Option("--keep-payloads", min=1, help="Memories kept of each user, the newest; older ones are pruned.")
+]
+InlineBytesOption = Annotated[
+    int, typer.Option("--inline-bytes", min=0, help="Largest payload in the database when --files is given.")
+]
 UserOption = Annotated[str, typer.Option("--user", help="Whose memory.")]
 TenantOption = Annotated[str, typer.Option("--tenant", help="The tenant the user belongs to.")]
 JsonOption = Annotated[
     str | None,
-    typer.Option("--json", metavar="PATH", callback=json_target, help="Write JSON there; - is standard output, and nothing else goes there."),
+    typer.Option(
+        "--json",
+        metavar="PATH",
+        callback=json_target,
+        help="Write JSON there; - is standard output, and nothing else goes there.",
+    ),
 ]

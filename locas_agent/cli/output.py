@@ -1,6 +1,9 @@
-"""What the command prints: tables, JSON, progress bars. One place decides what goes to standard output and what to standard error.
+"""What the command prints: tables, JSON, progress bars.
 
-Knows no model and no store: it is given finished records and figures. Text of a turn is shown with control characters made visible.
+One place decides what goes to standard output and what to standard error.
+
+Knows no model and no store: it is given finished records and figures. Text of a turn is shown with control characters
+made visible.
 """
 
 from __future__ import annotations
@@ -40,15 +43,22 @@ class OutputFailed(LocasError):
     """The file named by `--json` could not be written."""
 
 
-QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_VERBOSITY": "error", "DATASETS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore"}
+QUIET = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_VERBOSITY": "error",
+    "DATASETS_VERBOSITY": "error",
+    "PYTHONWARNINGS": "ignore",
+}
 WITHOUT_BARS = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}
 
 
 def keep_libraries_quiet() -> None:
-    """Keep notes of the libraries off standard error, and their bars where it is no terminal, here and in processes begun from here.
+    """Keep notes of the libraries off standard error, and their bars where it is no terminal.
 
-    To be called before any of them is imported, by a process that is the command's own: a package that is imported into somebody's program
-    does not choose for it. What the environment asks for stands.
+    It holds in processes begun from here too.
+
+    To be called before any of them is imported, by a process that is the command's own: a package that is imported into
+    somebody's program does not choose for it. What the environment asks for stands.
     """
     for name, value in (QUIET if sys.stderr.isatty() else QUIET | WITHOUT_BARS).items():
         os.environ.setdefault(name, value)
@@ -116,10 +126,17 @@ def revision_facts(revision: Revision) -> dict[str, Any]:
     """Return what is shown of a revision."""
     after = revision.metrics.get("after") or {}
     return {
-        "number": revision.number, "parent": revision.parent, "restores": revision.restores, "from_seq": revision.from_seq,
-        "to_seq": revision.to_seq, "created_at": revision.created_at, "probe_recall": after.get("probe_recall"),
-        "drift_nats": after.get("drift_nats"), "payload_bytes": revision.payload_bytes, "state": revision.state,
-    }  # fmt: skip
+        "number": revision.number,
+        "parent": revision.parent,
+        "restores": revision.restores,
+        "from_seq": revision.from_seq,
+        "to_seq": revision.to_seq,
+        "created_at": revision.created_at,
+        "probe_recall": after.get("probe_recall"),
+        "drift_nats": after.get("drift_nats"),
+        "payload_bytes": revision.payload_bytes,
+        "state": revision.state,
+    }
 
 
 def revision_table(revisions: Sequence[Revision]) -> Table:
@@ -133,9 +150,16 @@ def revision_table(revisions: Sequence[Revision]) -> Table:
 
 
 _REVISION_COLUMNS = {
-    "number": "revision", "parent": "parent", "restores": "restores", "span": "turns", "created_at": "created",
-    "probe_recall": "probe recall", "drift_nats": "drift (nats)", "payload_bytes": "bytes", "state": "state",
-}  # fmt: skip
+    "number": "revision",
+    "parent": "parent",
+    "restores": "restores",
+    "span": "turns",
+    "created_at": "created",
+    "probe_recall": "probe recall",
+    "drift_nats": "drift (nats)",
+    "payload_bytes": "bytes",
+    "state": "state",
+}
 
 
 def _cell(value: object) -> str:

@@ -27,11 +27,24 @@ def verify(
     with closing(open_store(store, files=files, key_provider=key_provider(key_file))) as opened:
         found = opened.verify(tenant=tenant, user=user)
     faults = [
-        {"tenant": fault.key and fault.key.tenant, "user": fault.key and fault.key.user, "what": fault.what, "detail": fault.detail}
+        {
+            "tenant": fault.key and fault.key.tenant,
+            "user": fault.key and fault.key.user,
+            "what": fault.what,
+            "detail": fault.detail,
+        }
         for fault in found.faults
     ]
-    facts = {"users": found.users, "turns": found.turns, "revisions": found.revisions, "is_sound": found.is_sound, "faults": faults}
-    checked = f"checked: {found.users} users, {found.turns} turns, {found.revisions} revisions; {len(faults) or 'no'} faults"
+    facts = {
+        "users": found.users,
+        "turns": found.turns,
+        "revisions": found.revisions,
+        "is_sound": found.is_sound,
+        "faults": faults,
+    }
+    checked = (
+        f"checked: {found.users} users, {found.turns} turns, {found.revisions} revisions; {len(faults) or 'no'} faults"
+    )
     shown = [table(["tenant", "user", "what", "detail"], [list(fault.values()) for fault in faults])] if faults else []
     deliver(json, facts, *shown, checked)
     if faults:

@@ -1,4 +1,6 @@
-"""The admission gate: may this trained memory become a revision? Knows no store and no training; it measures, and decides by settings alone.
+"""The admission gate: may this trained memory become a revision?
+
+Knows no store and no training; it measures, and decides by settings alone.
 
 Recall here is strict: every answer token must be the most likely one, so it equals greedy decoding of the whole answer.
 """
@@ -72,7 +74,9 @@ class Admission:
     detail: str
 
 
-def measure(student: Student, memories: Sequence[LocasMemory | None], questions: Sequence[Questions], neutral: Sequence[Example]) -> list[Measured]:
+def measure(
+    student: Student, memories: Sequence[LocasMemory | None], questions: Sequence[Questions], neutral: Sequence[Example]
+) -> list[Measured]:
     """Measure each memory on its own lesson's questions and on neutral text it was not trained on.
 
     Args:
@@ -93,19 +97,34 @@ def measure(student: Student, memories: Sequence[LocasMemory | None], questions:
 
 
 def decide(before: Measured, after: Measured, *, is_finite: bool, settings: AdmissionSettings) -> Admission:
-    """Decide whether a memory replaces the former one: finite, better at the new, not worse at the old, neutral text left alone."""
+    """Decide whether a memory replaces the former one.
+
+    Finite, better at the new, not worse at the old, neutral text left alone.
+    """
     if not is_finite:
         return Admission(False, "diverged", "loss or rows are not finite; lower training.learning_rate")
     if not after.drift_nats <= settings.max_drift_nats:
-        return Admission(False, "drift", f"neutral text moved by {after.drift_nats:.4f} nats per token, at most {settings.max_drift_nats} is allowed")
+        return Admission(
+            False,
+            "drift",
+            f"neutral text moved by {after.drift_nats:.4f} nats per token, "
+            f"at most {settings.max_drift_nats} is allowed",
+        )
     if before.earlier_recall is not None and after.earlier_recall is not None:
         lost = before.earlier_recall - after.earlier_recall
         if lost > settings.max_old_loss:
-            return Admission(False, "forgets", f"recall of earlier items fell by {lost:.3f}, at most {settings.max_old_loss} is allowed")
+            return Admission(
+                False,
+                "forgets",
+                f"recall of earlier items fell by {lost:.3f}, at most {settings.max_old_loss} is allowed",
+            )
     recall_before, recall_after = _of_new(before), _of_new(after)
     if recall_after - recall_before < settings.min_gain and recall_after < 0.95:
         return Admission(
-            False, "no gain", f"recall of new items went from {recall_before:.3f} to {recall_after:.3f}, a rise of {settings.min_gain} is asked"
+            False,
+            "no gain",
+            f"recall of new items went from {recall_before:.3f} to {recall_after:.3f}, a rise of {settings.min_gain} "
+            "is asked",
         )
     return Admission(True, "admitted", "")
 

@@ -1,4 +1,6 @@
-"""One consolidation of many users, from overflow to decision: study, train, measure, admit or refuse. Knows no store and no user.
+"""One consolidation of many users, from overflow to decision: study, train, measure, admit or refuse.
+
+Knows no store and no user.
 
 This is the order in which the learning modules are read: `pieces` -> `study` -> `consolidation` -> `gate`.
 """
@@ -42,7 +44,10 @@ MIN_PIECE_TOKENS = 48
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What is to be learnt for one user: pieces of overflow, oldest first, items of earlier consolidations, the memory that learnt them."""
+    """What is to be learnt for one user.
+
+    Pieces of overflow, oldest first, items of earlier consolidations, the memory that learnt them.
+    """
 
     pieces: tuple[Piece, ...]
     earlier: tuple[Item, ...] = ()
@@ -74,7 +79,9 @@ class Learner:
     def neutral(self) -> NeutralText:
         """Neutral text on this backbone, computed at first use."""
         if self._neutral is None:
-            self._neutral = load_neutral(self._engine, max_tokens=self._config.training.anchor_tokens, top_k=self._config.study.teacher_top_k)
+            self._neutral = load_neutral(
+                self._engine, max_tokens=self._config.training.anchor_tokens, top_k=self._config.study.teacher_top_k
+            )
         return self._neutral
 
     @cached_property
@@ -82,7 +89,8 @@ class Learner:
         """The end of this backbone, None where it is built in a way not known; tried out at first use."""
         readout = Readout.of(self._engine)
         if readout is not None:
-            # Before any user's text: beside it in one batch, neutral text would come out a rounding different, and what a user's memory
+            # Before any user's text: beside it in one batch, neutral text would come out a rounding different, and what
+            # a user's memory
             # becomes to the byte would depend on who was the first to learn in this process.
             readout.states([*self.neutral.anchors, *self.neutral.held_out])
         return readout
@@ -104,7 +112,10 @@ class Learner:
         sources = Sources.of(turns, self._config.sources)
         heard = [turn for turn in turns if sources.may_be_read(turn) and self._is_legible(turn)]
         if len(heard) < len(turns):
-            logger.info("turns left out of study", extra={"action": "study", "turns": len(turns), "left_out": len(turns) - len(heard)})
+            logger.info(
+                "turns left out of study",
+                extra={"action": "study", "turns": len(turns), "left_out": len(turns) - len(heard)},
+            )
         return heard
 
     def pieces(self, turns: Sequence[Turn]) -> tuple[Piece, ...]:
@@ -116,7 +127,10 @@ class Learner:
         return len(self._engine.backbone.encode_chat(messages, generation_prompt=False))
 
     def _is_legible(self, turn: Turn) -> bool:
-        """Tell whether the backbone can read a turn; one text that it cannot must not keep all the others from being learnt."""
+        """Tell whether the backbone can read a turn.
+
+        One text that it cannot must not keep all the others from being learnt.
+        """
         try:
             self._tokens_of([spoken(turn)])
         except (BackboneError, TypeError, ValueError):
@@ -125,7 +139,9 @@ class Learner:
             return False
         return True
 
-    def learn(self, tasks: Sequence[Task], *, seed: int | None = None, progress: Progress | None = None) -> list[Outcome]:
+    def learn(
+        self, tasks: Sequence[Task], *, seed: int | None = None, progress: Progress | None = None
+    ) -> list[Outcome]:
         """Study, train and judge; nothing is written anywhere.
 
         Args:
@@ -147,7 +163,13 @@ class Learner:
         lessons = [_lesson(task, study_set) for task, study_set in zip(tasks, sets, strict=True)]
         wanting = [index for index, lesson in enumerate(lessons) if self._has_matter(lesson)]
         trainer = Trainer(self._engine, config, self.neutral, self.readout)
-        trained = dict(zip(wanting, trainer.train([lessons[index] for index in wanting], progress=progress) if wanting else [], strict=True))
+        trained = dict(
+            zip(
+                wanting,
+                trainer.train([lessons[index] for index in wanting], progress=progress) if wanting else [],
+                strict=True,
+            )
+        )
         trained = {index: _as_stored(one, config) for index, one in trained.items()}
         judged = self._judge(tasks, lessons, trained, config)
         outcomes = []
@@ -159,19 +181,27 @@ class Learner:
                 admission, figures = self._nothing_learnt(study_set), {}
                 memory = trainer.starting_memories([lesson])[0]  # as it was, or one that changes nothing
             figures |= {
-                "coverage": asdict(study_set.coverage) | {"share": study_set.coverage.share}, "items": len(study_set.items),
-                "retired_items": len(study_set.retired), "study_seconds": study_seconds, "seed": config.training.seed,
-                "left_out_turns": tasks[index].left_out, "norms": gate.norms(memory),
-            }  # fmt: skip
-            outcomes.append(Outcome(self._remarked(admission, tasks[index], study_set), memory, study_set, lesson, figures))
+                "coverage": asdict(study_set.coverage) | {"share": study_set.coverage.share},
+                "items": len(study_set.items),
+                "retired_items": len(study_set.retired),
+                "study_seconds": study_seconds,
+                "seed": config.training.seed,
+                "left_out_turns": tasks[index].left_out,
+                "norms": gate.norms(memory),
+            }
+            outcomes.append(
+                Outcome(self._remarked(admission, tasks[index], study_set), memory, study_set, lesson, figures)
+            )
         return outcomes
 
     def _remarked(self, admission: gate.Admission, task: Task, study_set: StudySet) -> gate.Admission:
         """Say beside the decision what a user would otherwise miss."""
         said = [
-            *([admission.detail] if admission.detail else []), *remarks.of_coverage(study_set.coverage), *remarks.of_turns(task.left_out),
+            *([admission.detail] if admission.detail else []),
+            *remarks.of_coverage(study_set.coverage),
+            *remarks.of_turns(task.left_out),
             *remarks.of_shape(task.memory, self._config.memory, n_layers=self._engine.backbone.n_layers),
-        ]  # fmt: skip
+        ]
         return replace(admission, detail="; ".join(said))
 
     def _study(self, tasks: Sequence[Task], config: LocasConfig, progress: Progress | None) -> list[StudySet]:
@@ -194,26 +224,40 @@ class Learner:
         former = [tasks[i].memory for i in chosen]
         finite = [trained[i].memory if trained[i].is_finite else tasks[i].memory for i in chosen]
         seen = [*self.neutral.held_out, *(example for each in questions for example in each.examples)]
-        student = student_for(self._engine, self.readout, [*former, *finite], seen, max_batch_tokens=config.training.max_batch_tokens)
+        student = student_for(
+            self._engine, self.readout, [*former, *finite], seen, max_batch_tokens=config.training.max_batch_tokens
+        )
         before = gate.measure(student, former, questions, self.neutral.held_out)
         after = gate.measure(student, finite, questions, self.neutral.held_out)
         judged = {}
         for i, was, now in zip(chosen, before, after, strict=True):
             admission = gate.decide(was, now, is_finite=trained[i].is_finite, settings=config.admission)
             figures: dict[str, Any] = {
-                "before": asdict(was), "after": asdict(now), "steps": trained[i].steps, "tokens": trained[i].tokens,
-                "train_seconds": trained[i].seconds, "first_loss": trained[i].first_loss, "last_loss": trained[i].last_loss,
-            }  # fmt: skip
+                "before": asdict(was),
+                "after": asdict(now),
+                "steps": trained[i].steps,
+                "tokens": trained[i].tokens,
+                "train_seconds": trained[i].seconds,
+                "first_loss": trained[i].first_loss,
+                "last_loss": trained[i].last_loss,
+            }
             judged[i] = (admission, figures)
         return judged
 
     def _nothing_learnt(self, study_set: StudySet) -> gate.Admission:
-        """Turns without anything to remember are learnt by leaving the memory as it is; a backbone that cannot study is refused."""
+        """Turns without anything to remember are learnt by leaving the memory as it is.
+
+        A backbone that cannot study is refused.
+        """
         coverage = study_set.coverage
         if coverage.turns and not coverage.nothing and not coverage.carrying:
-            return gate.Admission(False, "no study", "the backbone wrote no question and did not say that there is nothing to remember")
+            return gate.Admission(
+                False, "no study", "the backbone wrote no question and did not say that there is nothing to remember"
+            )
         if coverage.carrying:
-            return gate.Admission(False, "uncovered", f"{coverage.carrying} turns carry something, no question about them was supported")
+            return gate.Admission(
+                False, "uncovered", f"{coverage.carrying} turns carry something, no question about them was supported"
+            )
         return gate.Admission(True, "nothing to remember", "")
 
 

@@ -36,11 +36,16 @@ def due(store: MemoryStore, key: UserKey, config: LocasConfig, *, about_to_be_sa
         store: whose journal is read.
         key: whose.
         config: policy and window.
-        about_to_be_said: turns to be appended next, so that the same transaction can ask for what they push out of the window.
+        about_to_be_said: turns to be appended next, so that the same transaction can ask for what they push out of the
+            window.
     """
     state = store.state(key)
     learnt, next_seq = (state.consolidated_seq, state.next_seq) if state is not None else (0, 1)
-    refusals = [entry.facts for entry in store.audit(key) if entry.action == "refuse" and entry.facts["to_seq"] > learnt] if state is not None else []
+    refusals = (
+        [entry.facts for entry in store.audit(key) if entry.action == "refuse" and entry.facts["to_seq"] > learnt]
+        if state is not None
+        else []
+    )
     refused_seq, refused_tokens = (refusals[-1]["to_seq"], refusals[-1]["tokens"]) if refusals else (0, 0)
     waiting = store.turns(key, after=max(learnt, refused_seq))
     waiting += [_as_turn(draft, next_seq + at) for at, draft in enumerate(about_to_be_said)]
@@ -49,11 +54,12 @@ def due(store: MemoryStore, key: UserKey, config: LocasConfig, *, about_to_be_sa
         return Due(policy.decide(_NOTHING, config.policy), 0)
     newest = waiting[-1]
     pending = policy.Pending(
-        turns=len(left), tokens=refused_tokens + sum(turn.token_count for turn in left),
+        turns=len(left),
+        tokens=refused_tokens + sum(turn.token_count for turn in left),
         oldest_age_seconds=(newest.created_at - left[0].created_at).total_seconds(),
         gap_seconds=max((later.at - earlier.at).total_seconds() for earlier, later in pairwise([*left, newest])),
         refused_tokens=refused_tokens,
-    )  # fmt: skip
+    )
     return Due(policy.decide(pending, config.policy), left[-1].seq)
 
 
@@ -61,6 +67,15 @@ def _as_turn(draft: TurnDraft, seq: int) -> Turn:
     """Return a draft as the turn it is about to become; its time only decides whether hours have passed."""
     now = datetime.now(UTC)
     return Turn(
-        seq=seq, key="", role=draft.role, content=draft.content, name=draft.name, session=draft.session, at=draft.at or now, trust=draft.trust,
-        token_count=draft.token_count, created_at=now, offset_seconds=draft.offset_seconds,
-    )  # fmt: skip
+        seq=seq,
+        key="",
+        role=draft.role,
+        content=draft.content,
+        name=draft.name,
+        session=draft.session,
+        at=draft.at or now,
+        trust=draft.trust,
+        token_count=draft.token_count,
+        created_at=now,
+        offset_seconds=draft.offset_seconds,
+    )

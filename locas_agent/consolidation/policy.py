@@ -1,4 +1,7 @@
-"""When to consolidate: a pure decision over what is pending. Knows no torch, no store and no clock; it is told what it needs."""
+"""When to consolidate: a pure decision over what is pending.
+
+Knows no torch, no store and no clock; it is told what it needs.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +37,8 @@ class Decision:
 def decide(pending: Pending, settings: PolicySettings) -> Decision:
     """Decide whether the pending overflow is to be learnt now.
 
-    After a refusal the overflow must double before the next automatic attempt, so that a backbone which cannot learn a text costs at most twice
-    the work of one that can.
+    After a refusal the overflow must double before the next automatic attempt, so that a backbone which cannot learn a
+    text costs at most twice the work of one that can.
     """
     if not settings.automatic:
         return Decision(False, "manual")

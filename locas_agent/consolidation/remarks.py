@@ -1,4 +1,6 @@
-"""What a consolidation says beside its decision: what was not covered, dropped, left out, or not followed. Knows no model and no store.
+"""What a consolidation says beside its decision: what was not covered, dropped, left out, or not followed.
+
+Knows no model and no store.
 
 Each remark is a sentence of numbers, without content.
 """
@@ -15,7 +17,8 @@ def of_coverage(coverage: Coverage) -> list[str]:
     said = []
     if 0 < coverage.covered < coverage.carrying:
         said.append(
-            f"{coverage.covered} of {coverage.carrying} turns that carry a fact got a question that held; what the others tell is not recalled"
+            f"{coverage.covered} of {coverage.carrying} turns that carry a fact got a question that held; what the "
+            "others tell is not recalled"
         )
     if coverage.dropped:
         said.append(f"{coverage.dropped} questions were dropped, since no store keeps what the backbone wrote there")
@@ -26,7 +29,10 @@ def of_turns(left_out: int) -> list[str]:
     """Say how many turns the teacher did not read."""
     if not left_out:
         return []
-    return [f"{left_out} turns were left out: by their trust (settings sources), or because the backbone's chat template refuses their text"]
+    return [
+        f"{left_out} turns were left out: by their trust (settings sources), or because the backbone's chat template "
+        "refuses their text"
+    ]
 
 
 def of_shape(memory: LocasMemory | None, settings: MemorySettings, *, n_layers: int) -> list[str]:
@@ -43,6 +49,7 @@ def of_shape(memory: LocasMemory | None, settings: MemorySettings, *, n_layers: 
     if (memory.width, memory.n_layers) == (width, layers):
         return []
     return [
-        f"the memory keeps its {memory.width} slots beside {memory.n_layers} layers, {width} beside {layers} are asked for: memory.width and "
+        f"the memory keeps its {memory.width} slots beside {memory.n_layers} layers, {width} beside {layers} are asked "
+        "for: memory.width and "
         "memory.layers shape new memories only; rollback(0) and another consolidation begin one"
     ]

@@ -43,7 +43,10 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class _Matter:
-    """What one order found: counters read before the turns, so that a forgetting in between is noticed at the commit."""
+    """What one order found.
+
+    Counters read before the turns, so that a forgetting in between is noticed at the commit.
+    """
 
     order: Order
     state: UserState | None
@@ -61,14 +64,18 @@ class _Matter:
 class Rounds:
     """Learns what waits, and commits each admitted memory in one transaction of its own."""
 
-    def __init__(self, backbone: Backbone, store: MemoryStore, learner: Learner, memories: LoadedMemories, config: LocasConfig) -> None:
+    def __init__(
+        self, backbone: Backbone, store: MemoryStore, learner: Learner, memories: LoadedMemories, config: LocasConfig
+    ) -> None:
         self._backbone = backbone
         self._store = store
         self._learner = learner
         self._memories = memories
         self._config = config
 
-    def run(self, orders: Sequence[Order], *, progress: Progress | None = None, seed: int | None = None) -> list[Consolidation | StorageError]:
+    def run(
+        self, orders: Sequence[Order], *, progress: Progress | None = None, seed: int | None = None
+    ) -> list[Consolidation | StorageError]:
         """Learn several users' turns; each is admitted or refused by itself.
 
         Args:
@@ -82,11 +89,16 @@ class Rounds:
         matters = [self._look(order) for order in orders]
         busy = [at for at, matter in enumerate(matters) if matter.turns]
         tasks = [self.task(matters[at].order.key, matters[at].head, matters[at].turns) for at in busy]
-        outcomes = dict(zip(busy, self._learner.learn(tasks, seed=seed, progress=progress) if tasks else [], strict=True))
+        outcomes = dict(
+            zip(busy, self._learner.learn(tasks, seed=seed, progress=progress) if tasks else [], strict=True)
+        )
         return [self._written(matter, outcomes.get(at)) for at, matter in enumerate(matters)]
 
     def task(self, key: UserKey, head: Revision | None, turns: Sequence[Turn]) -> Task:
-        """Return what the learner is given: the turns in pieces, the study items in force, the memory that learnt them."""
+        """Return what the learner is given.
+
+        The turns in pieces, the study items in force, the memory that learnt them.
+        """
         earlier = tuple(from_record(record) for record in self._store.study_items(key))
         heard = self._learner.heard(turns)
         return Task(self._learner.pieces(heard), earlier, self._memories.of(key, head), len(turns) - len(heard))
@@ -121,23 +133,40 @@ class Rounds:
                 self._store.queue.settle(lease, matter.to_seq, refusal=facts)
             else:
                 self._store.record(key, "refuse", facts)
-            logger.info("consolidation refused", extra={"action": "refuse", "reason": admission.reason, "detail": admission.detail, "turns": count})
+            logger.info(
+                "consolidation refused",
+                extra={"action": "refuse", "reason": admission.reason, "detail": admission.detail, "turns": count},
+            )
             return Consolidation("refused", admission.reason, admission.detail, None, count, outcome.figures)
         revision = self._store.commit(key, self._draft(matter, matter.state, outcome), lease=lease)
-        logger.info("revision saved", extra={"action": "commit", "revision": revision.number, "detail": admission.detail, "turns": count})
+        logger.info(
+            "revision saved",
+            extra={"action": "commit", "revision": revision.number, "detail": admission.detail, "turns": count},
+        )
         return Consolidation("admitted", admission.reason, admission.detail, revision, count, outcome.figures)
 
     @staticmethod
     def _refusal(matter: _Matter, outcome: Outcome) -> dict[str, Any]:
         tokens = sum(turn.token_count for turn in matter.turns)
-        return {"to_seq": matter.to_seq, "tokens": tokens, "reason": outcome.admission.reason, "figures": outcome.figures}
+        return {
+            "to_seq": matter.to_seq,
+            "tokens": tokens,
+            "reason": outcome.admission.reason,
+            "figures": outcome.figures,
+        }
 
     def _draft(self, matter: _Matter, state: UserState, outcome: Outcome) -> RevisionDraft:
         return RevisionDraft(
-            parent=state.head, fingerprint=self._backbone.fingerprint, config_hash=self._config.digest(), code_version=CODE_VERSION,
-            seed=int(outcome.figures["seed"]), from_seq=state.consolidated_seq + 1, to_seq=matter.to_seq,
+            parent=state.head,
+            fingerprint=self._backbone.fingerprint,
+            config_hash=self._config.digest(),
+            code_version=CODE_VERSION,
+            seed=int(outcome.figures["seed"]),
+            from_seq=state.consolidated_seq + 1,
+            to_seq=matter.to_seq,
             payload=to_bytes(outcome.memory, dtype=self._config.memory.stored_as),
             metrics=outcome.figures | {"config": self._config.model_dump(mode="json")},
-            new_items=tuple(to_draft(item) for item in outcome.study_set.items), retired_items=tuple(sorted(outcome.study_set.retired)),
+            new_items=tuple(to_draft(item) for item in outcome.study_set.items),
+            retired_items=tuple(sorted(outcome.study_set.retired)),
             fence=state.fence,
-        )  # fmt: skip
+        )

@@ -47,9 +47,15 @@ class Worker:
     """
 
     def __init__(
-        self, store: MemoryStore, rounds: Rounds, *, jobs_at_once: int = 8, lease_seconds: float = 300.0, poll_seconds: float = 2.0,
+        self,
+        store: MemoryStore,
+        rounds: Rounds,
+        *,
+        jobs_at_once: int = 8,
+        lease_seconds: float = 300.0,
+        poll_seconds: float = 2.0,
         progress: Progress | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._store = store
         self._rounds = rounds
         self._jobs_at_once = jobs_at_once
@@ -90,13 +96,18 @@ class Worker:
         """Learn some of what is due; return whether there was anything."""
         if key is None:
             self._counts["expired_turns"] += sum(len(receipt.turns) for receipt in self._store.expire().values())
-        leases = self._store.queue.claim(self._owner, limit=self._jobs_at_once, lease_seconds=self._lease_seconds, key=key)
+        leases = self._store.queue.claim(
+            self._owner, limit=self._jobs_at_once, lease_seconds=self._lease_seconds, key=key
+        )
         if leases:
             self._learn(leases, ended)
         return bool(leases)
 
     def _learn(self, leases: Sequence[Lease], ended: Event) -> None:
-        """Learn the turns of some leases side by side. One that breaks the round is found by learning them one by one."""
+        """Learn the turns of some leases side by side.
+
+        One that breaks the round is found by learning them one by one.
+        """
         with _Heartbeat(self._store, leases, self._lease_seconds) as heartbeat:
 
             def watched(stage: str, done: int, total: int) -> None:
@@ -110,9 +121,13 @@ class Worker:
             except _Stopped:
                 self._give_back(leases)
             except Exception as error:  # noqa: BLE001  one user must not take the worker down; see below
-                # Whatever one user's turns break, the worker and the other users go on. Only the error's name is kept: a foreign message
+                # Whatever one user's turns break, the worker and the other users go on. Only the error's name is kept:
+                # a foreign message
                 # may quote what somebody said.
-                logger.warning("consolidation failed", extra={"action": "fail", "reason": type(error).__name__, "jobs": len(leases)})
+                logger.warning(
+                    "consolidation failed",
+                    extra={"action": "fail", "reason": type(error).__name__, "jobs": len(leases)},
+                )
                 if len(leases) == 1:
                     self._fail(leases[0], error)
                 else:
@@ -138,7 +153,11 @@ class Worker:
         try:
             if isinstance(error, _GONE):
                 raise error
-            retry = 0.0 if isinstance(error, RevisionConflict) else min(MOST_RETRY_SECONDS, RETRY_SECONDS * 2 ** (lease.attempt - 1))
+            retry = (
+                0.0
+                if isinstance(error, RevisionConflict)
+                else min(MOST_RETRY_SECONDS, RETRY_SECONDS * 2 ** (lease.attempt - 1))
+            )
             self._store.queue.fail(lease, type(error).__name__, retry_seconds=retry)
             self._counts["failed"] += 1
         except _GONE:
@@ -185,6 +204,8 @@ class _Heartbeat:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._over.set()
         self._thread.join()

@@ -9,9 +9,7 @@ from typing import Protocol, TypeVar
 Message = dict[str, str]
 """A chat message of the Hugging Face form: `role` and `content`."""
 
-_MONTHS = (
-    "January February March April May June July August September October November December"
-).split()  # fmt: skip
+_MONTHS = ("January February March April May June July August September October November December").split()
 
 
 class Spoken(Protocol):
@@ -53,7 +51,10 @@ def exchange(text: str, answer: str) -> list[Message]:
 
 
 def same_session(earlier: Spoken, later: Spoken) -> bool:
-    """Tell whether two neighbouring turns belong to one dated session: the same name, or without names the same day of the speaker's."""
+    """Tell whether two neighbouring turns belong to one dated session.
+
+    The same name, or without names the same day of the speaker's.
+    """
     if earlier.session is not None or later.session is not None:
         return earlier.session == later.session
     return earlier.local_at.date() == later.local_at.date()

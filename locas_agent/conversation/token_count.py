@@ -13,17 +13,23 @@ TURN_OVERHEAD_TOKENS = 16
 
 
 def room_beside(backbone: Backbone, answer_tokens: int) -> int:
-    """Return the longest turn, in tokens, that fits into the context beside an answer of that many; none does if it is not positive."""
+    """Return the longest turn, in tokens, that fits into the context beside an answer of that many.
+
+    None does if it is not positive.
+    """
     return backbone.context_tokens - answer_tokens - TURN_OVERHEAD_TOKENS
 
 
 def longest_answer(backbone: Backbone) -> int:
-    """Return the longest answer, in tokens, that can be a turn itself beside another such answer; none can if it is 0."""
+    """Return the longest answer, in tokens, that can be a turn itself beside another such answer.
+
+    None can if it is 0.
+    """
     return max(0, (backbone.context_tokens - TURN_OVERHEAD_TOKENS) // 2)
 
 
 def tokens_of(backbone: Backbone, draft: TurnDraft) -> int:
-    """Return how many tokens a draft takes in a prompt, in the backbone's chat template and with the speaker's name if it has one."""
+    """Return how many tokens a draft takes in a prompt: in the chat template, with the speaker's name if it has one."""
     text = f"{draft.name}: {draft.content}" if draft.name else draft.content
     return len(backbone.encode_chat([{"role": draft.role, "content": text}], generation_prompt=False))
 
@@ -42,7 +48,8 @@ def counted(backbone: Backbone, draft: TurnDraft, *, answer_tokens: int) -> Turn
     tokens = tokens_of(backbone, draft)
     if tokens > (limit := room_beside(backbone, answer_tokens)):
         raise TurnTooLong(
-            f"the turn has {tokens} tokens, the context of {backbone.name!r} leaves room for {limit} beside an answer of {answer_tokens}: "
+            f"the turn has {tokens} tokens, the context of {backbone.name!r} leaves room for {limit} beside an answer "
+            f"of {answer_tokens}: "
             "split it into several turns"
         )
     return replace(draft, token_count=tokens)

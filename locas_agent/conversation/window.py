@@ -1,4 +1,7 @@
-"""Which turns go into a prompt: the window verbatim, the pending overflow while it fits. Knows no model, no store and no policy."""
+"""Which turns go into a prompt: the window verbatim, the pending overflow while it fits.
+
+Knows no model, no store and no policy.
+"""
 
 from __future__ import annotations
 
@@ -42,9 +45,12 @@ class Layout:
 
 
 def paired(turns: Sequence[Turn]) -> tuple[Turn, ...]:
-    """Return turns with each answer right after the turn that it answers, if that is among them; all others keep their order.
+    """Return turns with each answer right after the turn that it answers, if that is among them.
 
-    Calls that overlap in different processes, and a call that is tried again after others, leave other turns between the two.
+    All others keep their order.
+
+    Calls that overlap in different processes, and a call that is tried again after others, leave other turns between
+    the two.
     """
     questions = {answer_key(turn.key) for turn in turns}
     answers = {turn.key: turn for turn in turns if turn.key in questions}

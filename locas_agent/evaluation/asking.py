@@ -1,4 +1,7 @@
-"""How evaluations put questions: prompts that fit, turns found by BM25, answers in batches. Knows no arm, no score and no data set."""
+"""How evaluations put questions: prompts that fit, turns found by BM25, answers in batches.
+
+Knows no arm, no score and no data set.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,9 @@ def searched(journal: Sequence[Turn], texts: Sequence[str], *, limit: int) -> li
     index.index(bm25s.tokenize([turn.content for turn in journal], show_progress=False), show_progress=False)
     found = []
     for text in texts:
-        best, _ = index.retrieve(bm25s.tokenize([text], show_progress=False), k=min(limit, len(journal)), show_progress=False)
+        best, _ = index.retrieve(
+            bm25s.tokenize([text], show_progress=False), k=min(limit, len(journal)), show_progress=False
+        )
         found.append([journal[at] for at in sorted(int(at) for at in best[0])])
     return found
 

@@ -1,6 +1,7 @@
 """How far memories move text that is none of their business. Knows no store and no person told of.
 
-The text is never trained on: dialogues of strangers, drawn from the generator with seeds of their own, and a page of ordinary prose.
+The text is never trained on: dialogues of strangers, drawn from the generator with seeds of their own, and a page of
+ordinary prose.
 """
 
 from __future__ import annotations
@@ -23,27 +24,41 @@ STRANGERS = 12
 ROW_TOKENS = 256
 
 PROSE = (
-    "The ferry left the island a little after seven, when the light was still thin and the gulls had not yet begun to quarrel "
-    "over the nets. On the upper deck a woman in a long coat was reading a newspaper that was three days old, turning each "
-    "page with the care of somebody who has nothing else to do until noon. Behind her the village grew small: first the "
-    "houses, then the church, at last only the white line of the harbour wall, where two boys were still waving at nobody in "
+    "The ferry left the island a little after seven, when the light was still thin and the gulls had not yet begun to "
+    "quarrel "
+    "over the nets. On the upper deck a woman in a long coat was reading a newspaper that was three days old, turning "
+    "each "
+    "page with the care of somebody who has nothing else to do until noon. Behind her the village grew small: first "
+    "the "
+    "houses, then the church, at last only the white line of the harbour wall, where two boys were still waving at "
+    "nobody in "
     "particular.\n\n"
-    "It had been a hard winter. The road over the pass had closed in November and opened again only in the first days of "
-    "April, and in between the post had come by boat or not at all. People had learned to bake with less sugar and to read "
+    "It had been a hard winter. The road over the pass had closed in November and opened again only in the first days "
+    "of "
+    "April, and in between the post had come by boat or not at all. People had learned to bake with less sugar and to "
+    "read "
     "the same books twice. The schoolmaster, who kept a record of the weather, wrote down forty-one days of storm, and "
-    "underlined the last of them. Nobody complained much. They said that a winter is a winter, and that the spring would be "
+    "underlined the last of them. Nobody complained much. They said that a winter is a winter, and that the spring "
+    "would be "
     "the greener for it.\n\n"
-    "By the time the ferry reached the open water the wind had turned. The captain, a short man with a grey moustache, came "
-    "out of the wheelhouse and looked at the sky for a while without saying anything. Then he went back in, and the sound of "
-    "the engine changed. The passengers felt it before they heard it: a slower beat, a longer roll. Someone laughed; someone "
-    "else took hold of the rail. The woman folded her newspaper, put it under her arm, and watched the first dark patches of "
+    "By the time the ferry reached the open water the wind had turned. The captain, a short man with a grey moustache, "
+    "came "
+    "out of the wheelhouse and looked at the sky for a while without saying anything. Then he went back in, and the "
+    "sound of "
+    "the engine changed. The passengers felt it before they heard it: a slower beat, a longer roll. Someone laughed; "
+    "someone "
+    "else took hold of the rail. The woman folded her newspaper, put it under her arm, and watched the first dark "
+    "patches of "
     "rain move towards them over the sea, as calmly as if she had paid to see them."
 )
 """A page of ordinary prose, written for this measurement."""
 
 
 def neutral_rows(engine: Engine, *, seed: int) -> list[list[int]]:
-    """Return token rows of neutral text: strangers who tell facts and are asked, general questions, small talk, prose."""
+    """Return token rows of neutral text.
+
+    Strangers who tell facts and are asked, general questions, small talk, prose.
+    """
     rng = Random(f"drift:{seed}")
     backbone = engine.backbone
     rows = []
@@ -59,7 +74,9 @@ def neutral_rows(engine: Engine, *, seed: int) -> list[list[int]]:
         rows.append(backbone.encode_chat(exchange(text, f"It is {value}."), generation_prompt=False))
     for _ in range(4):
         talk = [line for _ in range(4) for line in (small_talk(rng, HELD), small_reply(rng))]
-        rows.append(backbone.encode_chat([{"role": line.role, "content": line.text} for line in talk], generation_prompt=False))
+        rows.append(
+            backbone.encode_chat([{"role": line.role, "content": line.text} for line in talk], generation_prompt=False)
+        )
     prose = backbone.encode(PROSE)
     rows += [prose[start : start + ROW_TOKENS] for start in range(0, len(prose), ROW_TOKENS)]
     return [row[: backbone.context_tokens] for row in rows if len(row) >= 2]
@@ -67,7 +84,7 @@ def neutral_rows(engine: Engine, *, seed: int) -> list[list[int]]:
 
 @torch.inference_mode()
 def drift(engine: Engine, memories: Sequence[LocasMemory], rows: Sequence[Sequence[int]]) -> tuple[float, float]:
-    """Return mean and 99th percentile of KL(bare backbone || with memory) per token, in nats, over all memories and rows; full vocabulary."""
+    """Return mean and 99th percentile of KL(bare backbone || with memory) per token, full vocabulary, in nats."""
     found: list[Tensor] = []
     for row in rows:
         ids = torch.tensor([row], device=engine.backbone.device)
@@ -78,5 +95,7 @@ def drift(engine: Engine, memories: Sequence[LocasMemory], rows: Sequence[Sequen
             found.append((bare.exp() * (bare - log_softmax(logits.float(), dim=-1))).sum(-1).flatten().cpu())
     tokens = torch.cat(found)
     return float(tokens.mean()), float(
-        torch.quantile(tokens[torch.randperm(len(tokens), generator=torch.Generator().manual_seed(0))[:1_000_000]], 0.99)
+        torch.quantile(
+            tokens[torch.randperm(len(tokens), generator=torch.Generator().manual_seed(0))[:1_000_000]], 0.99
+        )
     )

@@ -1,4 +1,7 @@
-"""Scores of an evaluation arm: exact match by containment, token F1, bootstrap intervals. Knows no model, no store and no person."""
+"""Scores of an evaluation arm: exact match by containment, token F1, bootstrap intervals.
+
+Knows no model, no store and no person.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ RESAMPLES = 1000
 
 @dataclass(slots=True)
 class Arm:
-    """The answers of one arm, each with the user it belongs to: intervals resample users, since one user's answers hang together."""
+    """The answers of one arm, each with the user it belongs to.
+
+    Intervals resample users, since one user's answers hang together.
+    """
 
     exact: list[float] = field(default_factory=list)
     f1: list[float] = field(default_factory=list)
@@ -30,13 +36,18 @@ class Arm:
         return right
 
     def report(self) -> dict[str, Any] | None:
-        """Return exact match, F1, n and the 95 % bootstrap interval of exact match, clustered by user; None without answers."""
+        """Return exact match, F1, n and the 95 % bootstrap interval of exact match, clustered by user.
+
+        None without answers.
+        """
         if not self.exact:
             return None
         return {
-            "exact_match": round(mean(self.exact), 4), "f1": round(mean(self.f1), 4), "n": len(self.exact),
+            "exact_match": round(mean(self.exact), 4),
+            "f1": round(mean(self.f1), 4),
+            "n": len(self.exact),
             "ci95": clustered_interval(self.exact, self.clusters),
-        }  # fmt: skip
+        }
 
 
 def mean(values: Sequence[float]) -> float:

@@ -28,15 +28,17 @@ _INDEX = "model.safetensors.index.json"
 
 
 def merge(backbone: Backbone, memory: LocasMemory, *, multiple: int = 1) -> PreTrainedModel:
-    """Write a memory into a copy of the backbone: rows appended to the gate and up projections, columns to the down projection.
+    """Write a memory into a copy of the backbone.
+
+    Rows appended to the gate and up projections, columns to the down projection.
 
     One person's memory only: merging several into one checkpoint mixes people and lowers what each answers.
 
     Args:
         backbone: stays as it is.
         memory: of this backbone.
-        multiple: the FFN's width is rounded up to a multiple of this with neurons of zeros. Quantisers with groups of 128 need 128, servers
-            with tensor parallelism that times their number of devices.
+        multiple: the FFN's width is rounded up to a multiple of this with neurons of zeros. Quantisers with groups of
+            128 need 128, servers with tensor parallelism that times their number of devices.
 
     Returns:
         A plain transformers model; in fp32 its logits are those of the attached memory within 1e-5.
@@ -53,7 +55,9 @@ def merge(backbone: Backbone, memory: LocasMemory, *, multiple: int = 1) -> PreT
     return model
 
 
-def write_dense(backbone: Backbone, memory: LocasMemory, path: str | Path, *, multiple: int = 1, revision: int | None = None) -> Path:
+def write_dense(
+    backbone: Backbone, memory: LocasMemory, path: str | Path, *, multiple: int = 1, revision: int | None = None
+) -> Path:
     """Write a standard checkpoint with the memory merged, the tokenizer, and a manifest that marks it as personal data.
 
     Args:
@@ -73,7 +77,9 @@ def write_dense(backbone: Backbone, memory: LocasMemory, path: str | Path, *, mu
     place = check_free(path)
     slots = slots_for(backbone, memory.width, multiple=multiple)
     model: Any = merge(backbone, memory, multiple=multiple)
-    model.config.locas_personal_data = True  # a third mark, for whoever passes on the weights without the files beside them
+    model.config.locas_personal_data = (
+        True  # a third mark, for whoever passes on the weights without the files beside them
+    )
     with placed(place) as folder:
         digests = write_checkpoint(backbone, model, folder)
         write_beside(folder, Manifest.of(backbone, memory, "dense", revision=revision, slots=slots, digests=digests))
@@ -96,8 +102,8 @@ def read_dense(backbone: Backbone, folder: Path, manifest: Manifest) -> LocasMem
         manifest: says where the appended neurons are; its digests were checked.
 
     Returns:
-        The memory, its rows clipped; the down rows went through a product and a quotient with the scale, so they come back within the rounding
-        of the checkpoint's dtype.
+        The memory, its rows clipped; the down rows went through a product and a quotient with the scale, so they come
+        back within the rounding of the checkpoint's dtype.
 
     Raises:
         CorruptPayload: tensors are missing or have other shapes.
@@ -110,12 +116,16 @@ def read_dense(backbone: Backbone, folder: Path, manifest: Manifest) -> LocasMem
         added = site.n_neurons, site.n_neurons + manifest.width
         wide = [_tensor(folder, f"{names[id(part)]}.weight") for part in site.gate_up]
         gate_up = wide if len(wide) == 2 else list(wide[0].chunk(2))
-        down = _tensor(folder, f"{names[id(site.down_proj)]}.weight").t() / torch.where(tau > 0, tau, torch.ones_like(tau))
+        down = _tensor(folder, f"{names[id(site.down_proj)]}.weight").t() / torch.where(
+            tau > 0, tau, torch.ones_like(tau)
+        )
         layers.append([part[added[0] : added[1]] for part in (*gate_up, down)])
     try:
         slab = torch.stack([torch.stack(parts) for parts in layers])
     except RuntimeError as error:
-        raise CorruptPayload(f"{folder.name!r}: the checkpoint's FFNs have other shapes than its manifest says") from error
+        raise CorruptPayload(
+            f"{folder.name!r}: the checkpoint's FFNs have other shapes than its manifest says"
+        ) from error
     return manifest.memory(slab)
 
 

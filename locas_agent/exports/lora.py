@@ -1,9 +1,11 @@
-"""The LoRA form: the backbone with zero-padded FFNs, once for everybody, and for one person an adapter that PEFT and LoRA servers load.
+"""The LoRA form: one person's memory as an adapter that PEFT and LoRA servers load.
+
+It stands on the backbone with zero-padded FFNs, which is written once for everybody.
 
 Knows nothing of users, and does not need PEFT: an adapter is a JSON file and named tensors.
 
-Padded by S zero neurons the backbone computes what it did. An adapter then gives W of them their weights. With gate rows G, up rows U and
-down rows V, clip and output scale multiplied in, rank W and alpha W:
+Padded by S zero neurons the backbone computes what it did. An adapter then gives W of them their weights. With gate
+rows G, up rows U and down rows V, clip and output scale multiplied in, rank W and alpha W:
 
 | module | A | B |
 |---|---|---|
@@ -44,7 +46,9 @@ BASE_NOTE = "locas_base.json"
 
 
 def write_padded_base(backbone: Backbone, path: str | Path, *, slots: int) -> Path:
-    """Write the backbone with zero neurons added to every FFN: the same function, with room for adapters of up to `slots` slots.
+    """Write the backbone with zero neurons added to every FFN.
+
+    The same function, with room for adapters of up to `slots` slots.
 
     One is enough for all users. It holds nobody's data.
 
@@ -62,22 +66,35 @@ def write_padded_base(backbone: Backbone, path: str | Path, *, slots: int) -> Pa
     check_same(backbone, None, model)
     with placed(place) as folder:
         write_checkpoint(backbone, model, folder)
-        note = {"format": "locas-padded-base", "backbone_fingerprint": backbone.fingerprint, "slots": added, "personal_data": False}
+        note = {
+            "format": "locas-padded-base",
+            "backbone_fingerprint": backbone.fingerprint,
+            "slots": added,
+            "personal_data": False,
+        }
         (folder / BASE_NOTE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
     return place
 
 
 def write_lora(
-    backbone: Backbone, memory: LocasMemory, path: str | Path, *, base: str | Path | None = None, multiple: int = 1, revision: int | None = None
+    backbone: Backbone,
+    memory: LocasMemory,
+    path: str | Path,
+    *,
+    base: str | Path | None = None,
+    multiple: int = 1,
+    revision: int | None = None,
 ) -> Path:
-    """Write one person's adapter in PEFT's files, marked as personal data, and the padded backbone where there is none yet.
+    """Write one person's adapter in PEFT's files, marked as personal data.
+
+    The padded backbone is written too where there is none yet.
 
     Args:
         backbone: the one the memory belongs to.
         memory: what the adapter computes.
         path: a folder that is not there yet.
-        base: the padded backbone: one written before, which may be wider than this memory, or the place for a new one; None puts it into
-            the adapter's folder. Servers want one for all users.
+        base: the padded backbone: one written before, which may be wider than this memory, or the place for a new one;
+            None puts it into the adapter's folder. Servers want one for all users.
         multiple: the width of a new padded backbone is rounded up to a multiple of this.
         revision: number of the user's revision, for the manifest.
 
@@ -91,14 +108,22 @@ def write_lora(
     place = check_free(path)
     padded = place / BASE_FOLDER if base is None else Path(base).expanduser().absolute()
     is_there = padded.exists()
-    slots = _slots_of(padded, backbone, memory.width) if is_there else slots_for(backbone, memory.width, multiple=multiple)
+    slots = (
+        _slots_of(padded, backbone, memory.width) if is_there else slots_for(backbone, memory.width, multiple=multiple)
+    )
     rows = folded_rows(backbone, memory, slots)
     if base is not None and not is_there:
         write_padded_base(backbone, padded, slots=slots)
     with placed(place) as folder:
         folder.mkdir()
-        save_file(adapter_tensors(backbone, rows, memory), folder / ADAPTER, metadata={"format": "pt", "personal_data": "true", "notice": NOTICE})
-        (folder / ADAPTER_CONFIG).write_text(json.dumps(_config(backbone, memory, padded), indent=2) + "\n", encoding="utf-8")
+        save_file(
+            adapter_tensors(backbone, rows, memory),
+            folder / ADAPTER,
+            metadata={"format": "pt", "personal_data": "true", "notice": NOTICE},
+        )
+        (folder / ADAPTER_CONFIG).write_text(
+            json.dumps(_config(backbone, memory, padded), indent=2) + "\n", encoding="utf-8"
+        )
         if base is None:
             write_padded_base(backbone, folder / BASE_FOLDER, slots=slots)
         digests = {ADAPTER: digest_of(folder / ADAPTER)}
@@ -132,12 +157,17 @@ def adapter_tensors(backbone: Backbone, rows: Tensor, memory: LocasMemory) -> di
         for module, (a, b) in modules.items():
             a, b = _filled(a, (rank, a.shape[1])), _filled(b, (b.shape[0], rank))
             for letter, tensor in (("A", a), ("B", b)):
-                tensors[f"base_model.model.{names[module]}.lora_{letter}.weight"] = tensor.to(backbone.dtype).contiguous()
+                tensors[f"base_model.model.{names[module]}.lora_{letter}.weight"] = tensor.to(
+                    backbone.dtype
+                ).contiguous()
     return tensors
 
 
 def adapter_rank(site: FfnSite, width: int) -> int:
-    """Rank of every module's adapter: the width, or twice that where one product serves gate and up. Servers want one rank for all modules."""
+    """Rank of every module's adapter: the width, or twice that where one product serves gate and up.
+
+    Servers want one rank for all modules.
+    """
     return width if len(site.gate_up) == 2 else 2 * width
 
 
@@ -150,7 +180,8 @@ def read_lora(backbone: Backbone, folder: Path, manifest: Manifest) -> LocasMemo
         manifest: its digests were checked.
 
     Returns:
-        The memory, its rows clipped; the down rows come back within the rounding of a product and a quotient with the scale.
+        The memory, its rows clipped; the down rows come back within the rounding of a product and a quotient with the
+        scale.
 
     Raises:
         CorruptPayload: tensors are missing or have other shapes.
@@ -162,11 +193,15 @@ def read_lora(backbone: Backbone, folder: Path, manifest: Manifest) -> LocasMemo
         layers = []
         for site, tau in zip(backbone.sites[-manifest.n_layers :], manifest.scale, strict=True):
             gate_up = torch.cat([tensors[f"{names[id(part)]}.lora_A.weight"] for part in site.gate_up])
-            down = tensors[f"{names[id(site.down_proj)]}.lora_B.weight"][:, :width].t().float() / (tau if tau > 0 else 1.0)
+            down = tensors[f"{names[id(site.down_proj)]}.lora_B.weight"][:, :width].t().float() / (
+                tau if tau > 0 else 1.0
+            )
             layers.append(torch.stack([gate_up[:width].float(), gate_up[width : 2 * width].float(), down]))
         slab = torch.stack(layers)
     except (OSError, KeyError, RuntimeError, SafetensorError) as error:
-        raise CorruptPayload(f"{folder.name!r}: the adapter's tensors are missing or have other shapes than its manifest says") from error
+        raise CorruptPayload(
+            f"{folder.name!r}: the adapter's tensors are missing or have other shapes than its manifest says"
+        ) from error
     return manifest.memory(slab)
 
 
@@ -181,13 +216,28 @@ def _config(backbone: Backbone, memory: LocasMemory, padded: Path) -> dict[str, 
     """PEFT's `adapter_config.json`."""
     sites = backbone.sites[-memory.n_layers :]
     rank = adapter_rank(sites[0], memory.width)
-    targets = {name.rsplit(".", 1)[-1] for name, module in backbone.model.named_modules() if module in (*sites[0].gate_up, sites[0].down_proj)}
+    targets = {
+        name.rsplit(".", 1)[-1]
+        for name, module in backbone.model.named_modules()
+        if module in (*sites[0].gate_up, sites[0].down_proj)
+    }
     config: dict[str, Any] = {
-        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(padded), "inference_mode": True, "r": rank,
-        "lora_alpha": rank, "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": False, "target_modules": sorted(targets),
-    }  # fmt: skip
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": str(padded),
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": rank,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "target_modules": sorted(targets),
+    }
     if memory.n_layers < backbone.n_layers:
-        config |= {"layers_to_transform": list(range(backbone.n_layers - memory.n_layers, backbone.n_layers)), "layers_pattern": "layers"}
+        config |= {
+            "layers_to_transform": list(range(backbone.n_layers - memory.n_layers, backbone.n_layers)),
+            "layers_pattern": "layers",
+        }
     return config
 
 
@@ -197,10 +247,13 @@ def _slots_of(padded: Path, backbone: Backbone, width: int) -> int:
         note = json.loads((padded / BASE_NOTE).read_text(encoding="utf-8"))
         fingerprint, slots = str(note["backbone_fingerprint"]), int(note["slots"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ExchangeError(f"{padded.name!r} is no padded backbone: a file {BASE_NOTE} was looked for; name another place") from error
+        raise ExchangeError(
+            f"{padded.name!r} is no padded backbone: a file {BASE_NOTE} was looked for; name another place"
+        ) from error
     if fingerprint != backbone.fingerprint or slots < width:
         raise ExchangeError(
-            f"{padded.name!r} pads the backbone {fingerprint[:12]} by {slots} neurons; this memory needs {width} on {backbone.fingerprint[:12]}: "
+            f"{padded.name!r} pads the backbone {fingerprint[:12]} by {slots} neurons; this memory needs {width} on "
+            f"{backbone.fingerprint[:12]}: "
             "name another place for a new one"
         )
     return slots

@@ -30,7 +30,8 @@ MAX_MANIFEST_BYTES = 16 << 20
 """Largest manifest read; neuron indices of 36 layers of 512 slots take about 100 KB."""
 
 NOTICE = (
-    "Personal data of one user. Parts of what this user told can be drawn out of these weights. Store, pass on and delete this export as you "
+    "Personal data of one user. Parts of what this user told can be drawn out of these weights. Store, pass on and "
+    "delete this export as you "
     "would the conversations themselves. Forgetting and erasing in locas-agent do not reach it."
 )
 """What every export says about itself."""
@@ -77,7 +78,16 @@ class Manifest(BaseModel):
     """SHA-256 of each file with tensors, by its name."""
 
     @classmethod
-    def of(cls, backbone: Backbone, memory: LocasMemory, form: Form, *, revision: int | None, slots: int = 0, digests: Mapping[str, str]) -> Manifest:
+    def of(
+        cls,
+        backbone: Backbone,
+        memory: LocasMemory,
+        form: Form,
+        *,
+        revision: int | None,
+        slots: int = 0,
+        digests: Mapping[str, str],
+    ) -> Manifest:
         """Describe an export that has just been written.
 
         Args:
@@ -90,11 +100,20 @@ class Manifest(BaseModel):
         """
         name = Path(backbone.name)
         return cls(
-            form=form, backbone=name.name if name.is_absolute() else backbone.name, fingerprint=backbone.fingerprint,
-            created_at=datetime.now(UTC).replace(microsecond=0), revision=revision, n_layers=memory.n_layers, width=memory.width,
-            hidden_size=memory.hidden_size, slots=slots, initialization=memory.initialization, scale=memory.scale.tolist(),
-            neuron_indices=memory.neuron_indices.tolist(), digests=dict(digests),
-        )  # fmt: skip
+            form=form,
+            backbone=name.name if name.is_absolute() else backbone.name,
+            fingerprint=backbone.fingerprint,
+            created_at=datetime.now(UTC).replace(microsecond=0),
+            revision=revision,
+            n_layers=memory.n_layers,
+            width=memory.width,
+            hidden_size=memory.hidden_size,
+            slots=slots,
+            initialization=memory.initialization,
+            scale=memory.scale.tolist(),
+            neuron_indices=memory.neuron_indices.tolist(),
+            digests=dict(digests),
+        )
 
     @classmethod
     def parse(cls, data: bytes) -> Manifest:
@@ -111,11 +130,18 @@ class Manifest(BaseModel):
         except ValidationError as error:
             wrong = sorted({".".join(str(part) for part in each["loc"]) or "all of it" for each in error.errors()})
             if "format_version" in wrong:
-                raise IncompatibleMemory("the export's format version is not 1; use the release that wrote it") from None
-            raise CorruptPayload(f"the manifest of the export is damaged or none of ours: {', '.join(wrong[:8])}") from None
+                raise IncompatibleMemory(
+                    "the export's format version is not 1; use the release that wrote it"
+                ) from None
+            raise CorruptPayload(
+                f"the manifest of the export is damaged or none of ours: {', '.join(wrong[:8])}"
+            ) from None
         shape = (len(manifest.scale), len(manifest.neuron_indices), {len(row) for row in manifest.neuron_indices})
         if shape != (manifest.n_layers, manifest.n_layers, {manifest.width}):
-            raise CorruptPayload(f"the manifest names {manifest.n_layers} layers of {manifest.width} slots; its scale or neuron indices differ")
+            raise CorruptPayload(
+                f"the manifest names {manifest.n_layers} layers of {manifest.width} slots; its scale or neuron indices "
+                "differ"
+            )
         return manifest
 
     def memory(self, slab: torch.Tensor) -> LocasMemory:
@@ -149,7 +175,8 @@ def write_beside(folder: Path, manifest: Manifest) -> None:
     card = (
         f"---\nbase_model: {manifest.backbone}\ntags:\n- locas-agent\n- personal-data\n---\n\n"
         f"# Personal data\n\n{manifest.notice}\n\n"
-        f"A memory of {manifest.width} slots beside {manifest.n_layers} layers of `{manifest.backbone}`, as `{manifest.form}`. "
+        f"A memory of {manifest.width} slots beside {manifest.n_layers} layers of `{manifest.backbone}`, as "
+        f"`{manifest.form}`. "
         f"`{MANIFEST_NAME}` says the rest.\n"
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
@@ -168,5 +195,8 @@ def read_beside(folder: Path) -> Manifest:
     for name, digest in manifest.digests.items():
         file = folder / name
         if Path(name).name != name or not file.is_file() or digest_of(file) != digest:
-            raise CorruptPayload(f"{folder.name!r}: {Path(name).name!r} is missing, or its bytes are not those that were written; export it again")
+            raise CorruptPayload(
+                f"{folder.name!r}: {Path(name).name!r} is missing, or its bytes are not those that were written; "
+                "export it again"
+            )
     return manifest

@@ -24,7 +24,9 @@ def check_free(path: str | Path) -> Path:
     """
     place = Path(path).expanduser().absolute()
     if place.exists() or place.is_symlink():
-        raise ExchangeError(f"{place.name!r} is there already; an export overwrites nothing: remove it, or name another place")
+        raise ExchangeError(
+            f"{place.name!r} is there already; an export overwrites nothing: remove it, or name another place"
+        )
     if not place.parent.is_dir():
         raise ExchangeError(f"there is no folder {str(place.parent)!r} to put {place.name!r} into")
     return place
@@ -32,7 +34,9 @@ def check_free(path: str | Path) -> Path:
 
 @contextmanager
 def placed(place: Path) -> Iterator[Path]:
-    """Give a path to write a file or a folder to, and give that its name when the block ends; after an error nothing is left.
+    """Give a path to write a file or a folder to, and give that its name when the block ends.
+
+    After an error nothing is left.
 
     What is being written lies in a folder of mode 0700 beside its place, on the same file system: renaming is one step.
 

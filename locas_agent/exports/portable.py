@@ -41,7 +41,9 @@ def write_portable(backbone: Backbone, memory: LocasMemory, path: str | Path, *,
     place = check_free(path)
     check_fits(memory, backbone)
     payload = to_bytes(memory)
-    manifest = Manifest.of(backbone, memory, "memory", revision=revision, digests={PAYLOAD: hashlib.sha256(payload).hexdigest()})
+    manifest = Manifest.of(
+        backbone, memory, "memory", revision=revision, digests={PAYLOAD: hashlib.sha256(payload).hexdigest()}
+    )
     with placed(place) as draft, zipfile.ZipFile(draft, "x", compression=zipfile.ZIP_STORED) as archive:
         archive.comment = b"personal data"
         archive.writestr(MANIFEST_NAME, manifest.model_dump_json(indent=2) + "\n")
@@ -65,12 +67,21 @@ def read_portable(backbone: Backbone, path: Path) -> tuple[Manifest, LocasMemory
             limits = {MANIFEST_NAME: MAX_MANIFEST_BYTES, PAYLOAD: MAX_PAYLOAD_BYTES}
             entries = archive.infolist()
             is_sound = sorted(entry.filename for entry in entries) == sorted(limits) and all(
-                entry.compress_type == zipfile.ZIP_STORED and entry.file_size <= limits[entry.filename] for entry in entries
+                entry.compress_type == zipfile.ZIP_STORED and entry.file_size <= limits[entry.filename]
+                for entry in entries
             )
             if not is_sound:
-                raise CorruptPayload(f"{path.name!r} is no portable memory: {MANIFEST_NAME} and {PAYLOAD} were looked for, uncompressed")
+                raise CorruptPayload(
+                    f"{path.name!r} is no portable memory: {MANIFEST_NAME} and {PAYLOAD} were looked for, uncompressed"
+                )
             manifest, payload = Manifest.parse(archive.read(MANIFEST_NAME)), archive.read(PAYLOAD)
-    except (OSError, EOFError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:  # the last two: encrypted, or a method zipfile lacks
+    except (
+        OSError,
+        EOFError,
+        zipfile.BadZipFile,
+        RuntimeError,
+        NotImplementedError,
+    ) as error:  # the last two: encrypted, or a method zipfile lacks
         raise CorruptPayload(f"{path.name!r} is no portable memory that can be read: {type(error).__name__}") from error
     if manifest.form != "memory" or manifest.digests != {PAYLOAD: hashlib.sha256(payload).hexdigest()}:
         raise CorruptPayload(f"{path.name!r}: the memory's bytes are not those its manifest speaks of")

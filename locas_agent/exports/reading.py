@@ -24,7 +24,8 @@ def read_export(backbone: Backbone, path: str | Path) -> tuple[Manifest, LocasMe
         path: what the export wrote.
 
     Returns:
-        Manifest and memory, on the CPU. A portable file gives the memory bit for bit, the others within the rounding of their dtype.
+        Manifest and memory, on the CPU. A portable file gives the memory bit for bit, the others within the rounding of
+        their dtype.
 
     Raises:
         ExchangeError: nothing is there.
@@ -39,7 +40,8 @@ def read_export(backbone: Backbone, path: str | Path) -> tuple[Manifest, LocasMe
     manifest = read_beside(place)
     if manifest.fingerprint != backbone.fingerprint:
         raise IncompatibleMemory(
-            f"the export belongs to the backbone with fingerprint {manifest.fingerprint[:12]} ({manifest.backbone}), {backbone.name!r} has "
+            f"the export belongs to the backbone with fingerprint {manifest.fingerprint[:12]} ({manifest.backbone}), "
+            f"{backbone.name!r} has "
             f"{backbone.fingerprint[:12]}; load the backbone it was made from"
         )
     if manifest.form == "memory" or not manifest.digests or manifest.n_layers > backbone.n_layers:

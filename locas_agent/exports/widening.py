@@ -1,7 +1,7 @@
 """A copy of the backbone whose FFNs have more neurons: those of a memory, or zeros.
 
-Knows nothing of files. Appended rows compute what a side FFN computes (arXiv 2602.05085; the output scale is multiplied into the down
-columns), and a neuron whose output column is zero computes nothing, so padding is exact.
+Knows nothing of files. Appended rows compute what a side FFN computes (arXiv 2602.05085; the output scale is multiplied
+into the down columns), and a neuron whose output column is zero computes nothing, so padding is exact.
 
 Shapes: L layers of the backbone, S slots added to each FFN, W width, N neurons of the backbone's FFN, D hidden size.
 """
@@ -28,8 +28,8 @@ PROBE_TOKENS = 24
 """Tokens on which a widened copy is compared with what it stands for."""
 
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.15, torch.float16: 0.03}
-"""Largest difference of logits, relative to the largest logit. Sums over N + S neurons run in another order than over N and W apart: rounding
-of that size is expected, an FFN that does something else with its neurons is off by more."""
+"""Largest difference of logits, relative to the largest logit. Sums over N + S neurons run in another order than over N
+and W apart: rounding of that size is expected, an FFN that does something else with its neurons is off by more."""
 
 
 def slots_for(backbone: Backbone, width: int, *, multiple: int) -> int:
@@ -37,7 +37,8 @@ def slots_for(backbone: Backbone, width: int, *, multiple: int) -> int:
 
     Raises:
         ConfigurationError: `multiple` is under 1.
-        ExchangeError: the backbone's layers differ in width, which no common config of transformers can say of the result.
+        ExchangeError: the backbone's layers differ in width, which no common config of transformers can say of the
+            result.
     """
     if multiple < 1:
         raise ConfigurationError(f"multiple is at least 1, got {multiple}")
@@ -47,7 +48,9 @@ def slots_for(backbone: Backbone, width: int, *, multiple: int) -> int:
 
 
 def folded_rows(backbone: Backbone, memory: LocasMemory, slots: int) -> Tensor:
-    """The memory's rows for every layer of the backbone: clipped, scale multiplied in, zeros where it stands beside no layer.
+    """The memory's rows for every layer of the backbone.
+
+    Clipped, scale multiplied in, zeros where it stands beside no layer.
 
     Returns:
         Shape (L, 3, S, D), fp32, on the CPU.
@@ -60,7 +63,9 @@ def folded_rows(backbone: Backbone, memory: LocasMemory, slots: int) -> Tensor:
     rows = torch.zeros(backbone.n_layers, 3, slots, backbone.hidden_size)
     rows[-memory.n_layers :, :, : memory.width] = effective_rows(memory.slab.detach(), memory.scale).cpu()
     if not torch.isfinite(rows).all():
-        raise ExchangeError("the memory holds values that are not finite and cannot be exported; roll back to the former revision")
+        raise ExchangeError(
+            "the memory holds values that are not finite and cannot be exported; roll back to the former revision"
+        )
     return rows
 
 
@@ -93,8 +98,8 @@ def widened(backbone: Backbone, rows: Tensor) -> PreTrainedModel:
 def check_same(backbone: Backbone, memory: LocasMemory | None, model: Any) -> float:
     """Compare a widened copy with the backbone and its attached memory on a few tokens.
 
-    It is tried out, not guessed from names: an FFN that treats its neurons together, by a norm or a threshold over all of them, passes every
-    check of shapes.
+    It is tried out, not guessed from names: an FFN that treats its neurons together, by a norm or a threshold over all
+    of them, passes every check of shapes.
 
     Returns:
         The largest difference of logits.
@@ -111,7 +116,8 @@ def check_same(backbone: Backbone, memory: LocasMemory | None, model: Any) -> fl
     limit = _TOLERANCE.get(backbone.dtype, 1e-4) * max(1.0, float(expected.abs().max()))
     if not difference <= limit:
         raise ExchangeError(
-            f"appended neurons do not compute in {type(model).__name__} what the memory computes beside it: logits differ by {difference:.2g}, "
+            f"appended neurons do not compute in {type(model).__name__} what the memory computes beside it: logits "
+            f"differ by {difference:.2g}, "
             f"at most {limit:.2g} is rounding; use form='memory'"
         )
     return difference
@@ -121,7 +127,10 @@ def _append(site: FfnSite, gate: Tensor, up: Tensor, down: Tensor) -> None:
     """Append neurons to one FFN, each of shape (S, D)."""
     if not all(isinstance(part, nn.Linear) for part in (*site.gate_up, site.down_proj)):
         kinds = ", ".join(type(part).__name__ for part in (*site.gate_up, site.down_proj))
-        raise ExchangeError(f"neurons are appended to plain linear layers, this FFN has {kinds}; load the backbone without adapters or quantisation")
+        raise ExchangeError(
+            f"neurons are appended to plain linear layers, this FFN has {kinds}; load the backbone without adapters or "
+            "quantisation"
+        )
     if len(site.gate_up) == 1:  # one product for both: all gate rows, then all up rows
         _extend_rows(site.gate_up[0], [gate, up])
     else:
@@ -142,7 +151,9 @@ def _extend_rows(linear: Any, extras: list[Tensor]) -> None:
     weight = torch.cat([piece for part, extra in parts for piece in (part, extra.to(part))])
     if linear.bias is not None:
         halves = linear.bias.data.chunk(len(extras))
-        linear.bias = nn.Parameter(torch.cat([piece for half in halves for piece in (half, half.new_zeros(extras[0].shape[0]))]))
+        linear.bias = nn.Parameter(
+            torch.cat([piece for half in halves for piece in (half, half.new_zeros(extras[0].shape[0]))])
+        )
     linear.weight = nn.Parameter(weight)
     linear.out_features = weight.shape[0]
 
@@ -154,7 +165,8 @@ def _check_widths(backbone: Backbone, widths: list[int]) -> None:
     if told != widths or len(set(widths)) > 1:
         found = ", ".join(str(width) for width in sorted(set(widths)))
         raise ExchangeError(
-            f"the layers of {backbone.name!r} have FFNs of {found} neurons and its config says intermediate_size={named!r}: a standard "
+            f"the layers of {backbone.name!r} have FFNs of {found} neurons and its config says "
+            f"intermediate_size={named!r}: a standard "
             "checkpoint holds one width for all layers; use form='memory'"
         )
 
@@ -175,5 +187,6 @@ def _check_rebuilds(backbone: Backbone, model: Any) -> None:
     wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     if wrong:
         raise ExchangeError(
-            f"{type(model).__name__} cannot hold a wider FFN: built anew it differs in {len(wrong)} tensors, such as {wrong[0]}; use form='memory'"
+            f"{type(model).__name__} cannot hold a wider FFN: built anew it differs in {len(wrong)} tensors, such as "
+            f"{wrong[0]}; use form='memory'"
         )

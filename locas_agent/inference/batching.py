@@ -32,7 +32,11 @@ def shared_lengths(prompts: Sequence[Sequence[int]], groups: Sequence[int] | Non
 
 
 def grouped_batches(
-    prompts: Sequence[Sequence[int]], shared: Sequence[int], groups: Sequence[int] | None, max_new_tokens: int, max_batch_tokens: int
+    prompts: Sequence[Sequence[int]],
+    shared: Sequence[int],
+    groups: Sequence[int] | None,
+    max_new_tokens: int,
+    max_batch_tokens: int,
 ) -> list[list[int]]:
     """Micro-batches for generation; groups stay together, and a shared token counts once per group."""
     if groups is None:

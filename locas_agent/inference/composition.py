@@ -1,7 +1,9 @@
-"""Two memories of one backbone used as one, a team's and a user's for example, and how much they get in each other's way.
+"""Two memories of one backbone used as one, and how much they get in each other's way.
 
-Knows nothing of users or stores. What is composed is made for one forward and thrown away: stored it would hold two owners' data, and forgetting
-would not reach the other's half.
+An example is the memory of a team with that of a user.
+
+Knows nothing of users or stores. What is composed is made for one forward and thrown away: stored it would hold two
+owners' data, and forgetting would not reach the other's half.
 
 Shapes: L layers that carry a memory, W width, D hidden size, V vocabulary.
 """
@@ -22,25 +24,29 @@ from locas_agent.memory.slab import DOWN, clip_rows
 
 
 def compose(first: LocasMemory, second: LocasMemory) -> LocasMemory:
-    """Put two memories side by side: their slots concatenated, so that each side FFN adds what it would add alone to the same input.
+    """Put two memories side by side.
 
-    In a layer the sum is exact. What the model makes of it is not the sum of what it makes of each: norms and later layers see both. Neither was
-    trained beside the other; measure with `interaction` before relying on it.
+    Their slots concatenated, so that each side FFN adds what it would add alone to the same input.
+
+    In a layer the sum is exact. What the model makes of it is not the sum of what it makes of each: norms and later
+    layers see both. Neither was trained beside the other; measure with `interaction` before relying on it.
 
     Args:
         first: any memory.
         second: another one of the same backbone; widths and numbers of layers may differ.
 
     Returns:
-        A memory of both widths together. Each layer has one output scale, the larger; down rows of the memory with the smaller one are made
-        shorter by the ratio, so no row passes the clip. `initialization` is the first's, a label and no more.
+        A memory of both widths together. Each layer has one output scale, the larger; down rows of the memory with the
+        smaller one are made shorter by the ratio, so no row passes the clip. `initialization` is the first's, a label
+        and no more.
 
     Raises:
         IncompatibleMemory: they belong to different backbones.
     """
     if first.fingerprint != second.fingerprint or first.hidden_size != second.hidden_size:
         raise IncompatibleMemory(
-            f"the memories belong to the backbones {first.fingerprint[:12]} and {second.fingerprint[:12]}; only two of one backbone can be composed"
+            f"the memories belong to the backbones {first.fingerprint[:12]} and {second.fingerprint[:12]}; only two of "
+            "one backbone can be composed"
         )
     layers = max(first.n_layers, second.n_layers)
     both = [_padded(memory, layers) for memory in (first, second)]
@@ -64,10 +70,11 @@ class Interaction:
         drift_first: KL(bare || first), how far the first alone moves these texts.
         drift_second: KL(bare || second).
         drift_both: KL(bare || both).
-        moved_first: KL(first || both), what the second changes in what the first says. On the first's own questions this is the damage.
+        moved_first: KL(first || both), what the second changes in what the first says. On the first's own questions
+            this is the damage.
         moved_second: KL(second || both).
-        beyond_sum: KL(sum || both), where "sum" adds each memory's shift of the log-probabilities to the bare backbone's: what can be explained
-            by neither alone. 0 means that they do not interact.
+        beyond_sum: KL(sum || both), where "sum" adds each memory's shift of the log-probabilities to the bare
+            backbone's: what can be explained by neither alone. 0 means that they do not interact.
         tokens: positions looked at.
     """
 
@@ -88,7 +95,8 @@ def interaction(engine: Engine, first: LocasMemory, second: LocasMemory, texts: 
         engine: runs their backbone; each text runs once, as a batch of four rows.
         first: one memory.
         second: the other one.
-        texts: token sequences that matter, such as questions with their answers about what either was told; none empty, each within the context.
+        texts: token sequences that matter, such as questions with their answers about what either was told; none empty,
+            each within the context.
 
     Raises:
         ConfigurationError: no text, or an empty one.

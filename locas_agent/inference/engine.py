@@ -29,9 +29,9 @@ _HEAD_ROWS = 1024
 class Engine(ModelRunner):
     """A runner that generates and scores, in micro-batches.
 
-    A KV cache depends on the memory from the second layer up. Here it lives inside one call of `generate` or one run
-    of `stream`. What it held of a row is handed out only where the caller gives a `Kept` for the row, and only taken up from there:
-    whoever gives one answers for its belonging to the row's memory.
+    A KV cache depends on the memory from the second layer up. Here it lives inside one call of `generate` or one run of
+    `stream`. What it held of a row is handed out only where the caller gives a `Kept` for the row, and only taken up
+    from there: whoever gives one answers for its belonging to the row's memory.
 
     Everything but `logits` runs under `torch.inference_mode`. Verbs may be called from several threads at once.
     """
@@ -60,11 +60,14 @@ class Engine(ModelRunner):
             max_new_tokens: most tokens per answer; fewer where the context ends.
             temperature: 0 is greedy.
             seed: of the sampled answers; one for each prompt makes an answer independent of the prompts beside it.
-            groups: one number per prompt; the tokens with which all prompts of a group begin are run once for the group. Rows of a group
-                must use the same memory. Results are the same but for rounding; many questions about one text get cheap.
-            kept: one per prompt: tokens that a prompt has in common with the past found there are not run again, and the new past is left
-                there. A past must be of the row's own memory. Results are the same but for rounding. Not beside `groups`.
-            top_k: candidates to keep of the distribution before each token of an answer, its stop token included; 0 keeps none.
+            groups: one number per prompt; the tokens with which all prompts of a group begin are run once for the
+                group. Rows of a group must use the same memory. Results are the same but for rounding; many questions
+                about one text get cheap.
+            kept: one per prompt: tokens that a prompt has in common with the past found there are not run again, and
+                the new past is left there. A past must be of the row's own memory. Results are the same but for
+                rounding. Not beside `groups`.
+            top_k: candidates to keep of the distribution before each token of an answer, its stop token included; 0
+                keeps none.
             max_batch_tokens: budget of one micro-batch; a longer row runs alone.
 
         Returns:
@@ -80,7 +83,9 @@ class Engine(ModelRunner):
         if not isinstance(seed, int) and len(seed) != len(prompts):
             raise ConfigurationError(f"one seed, or one per prompt, got {len(seed)} for {len(prompts)}")
         if kept is not None and (groups is not None or len(kept) != len(prompts)):
-            raise ConfigurationError(f"kept: one per prompt and no groups beside it, got {len(kept)} for {len(prompts)}")
+            raise ConfigurationError(
+                f"kept: one per prompt and no groups beside it, got {len(kept)} for {len(prompts)}"
+            )
         results: dict[int, Generation] = {}
         shared = shared_lengths(prompts, groups)
         for rows in grouped_batches(prompts, shared, groups, max_new_tokens, max_batch_tokens):
@@ -130,7 +135,16 @@ class Engine(ModelRunner):
         """
         self._check([prompt], memory, spare=1)
         check_decoding(max_new_tokens, temperature, seed)
-        decoding = Decoding(self, [prompt], memory, max_new_tokens, temperature, [(seed, 0)], allowed=allowed, kept=None if kept is None else [kept])
+        decoding = Decoding(
+            self,
+            [prompt],
+            memory,
+            max_new_tokens,
+            temperature,
+            [(seed, 0)],
+            allowed=allowed,
+            kept=None if kept is None else [kept],
+        )
         given = 0
         while decoding.alive:
             decoding.step()
@@ -239,4 +253,6 @@ class Engine(ModelRunner):
             if not prompt:
                 raise ConfigurationError(f"prompt {row} is empty; a forward needs at least one token")
             if len(prompt) > limit:
-                raise TurnTooLong(f"prompt {row} takes {len(prompt)} tokens, {self.backbone.name!r} leaves room for {limit}")
+                raise TurnTooLong(
+                    f"prompt {row} takes {len(prompt)} tokens, {self.backbone.name!r} leaves room for {limit}"
+                )

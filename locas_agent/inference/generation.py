@@ -1,4 +1,6 @@
-"""One micro-batch while it is being answered: token by token, each row with its own memory, and a KV cache that dies with it.
+"""One micro-batch while it is being answered.
+
+Token by token, each row with its own memory, and a KV cache that dies with it.
 
 What a row was run with may be taken up from its `Kept` and is left there again: a copy, see `prefix_cache.py`.
 
@@ -26,10 +28,12 @@ from locas_agent.inference.runner import ModelRunner
 from locas_agent.memory import MemoryBatch
 
 LEAST_TEMPERATURE = 1e-8
-"""Below it the most probable token has all of the probability, and dividing logits by less overflows: answers are greedy."""
+"""Below it the most probable token has all of the probability, and dividing logits by less overflows: answers are
+greedy."""
 
 Allowed = Callable[[Sequence[int]], Sequence[int] | None]
-"""From the tokens generated so far to those that may come next; None rules nothing out. Stop tokens count like any other."""
+"""From the tokens generated so far to those that may come next; None rules nothing out. Stop tokens count like any
+other."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +57,8 @@ class Generation:
         ids: generated tokens, the stop token left out.
         logprobs: log-probability of each of them under the model (temperature 1), nats.
         stopped: a stop token ended it; False where `max_new_tokens` or the context did.
-        heads: heads of the distributions before each of `ids`, and before the stop token if there was one; None where none were asked for.
+        heads: heads of the distributions before each of `ids`, and before the stop token if there was one; None where
+            none were asked for.
     """
 
     ids: tuple[int, ...]
@@ -96,11 +101,16 @@ class Decoding:
         self.uniforms = None
         if self.temperature >= LEAST_TEMPERATURE:
             streams = [torch.Generator().manual_seed((seed * 1_000_003 + row) % 2**63) for seed, row in self.seeds]
-            self.uniforms = torch.stack([torch.rand(self.max_new_tokens, generator=stream, dtype=torch.float64) for stream in streams])
+            self.uniforms = torch.stack(
+                [torch.rand(self.max_new_tokens, generator=stream, dtype=torch.float64) for stream in streams]
+            )
 
     @torch.inference_mode()
     def _begin(self) -> tuple[Tensor, list[int]]:
-        """Fill the cache with what need not be run row by row; return its mask, shape (B, P), and the tokens of each row it holds."""
+        """Fill the cache with what need not be run row by row.
+
+        Return its mask, shape (B, P), and the tokens of each row it holds.
+        """
         if self.groups is not None:
             return self._run_shared(self.groups), [shared for _, shared in self.groups]
         shared = [0] * len(self.prompts)
@@ -108,11 +118,16 @@ class Decoding:
             shared = taken_up(self.cache, [kept.past for kept in self.kept], self.prompts)
         longest = max(shared)
         mask = [[0] * (longest - count) + [1] * count for count in shared]
-        return torch.tensor(mask, dtype=torch.int64, device=self.runner.backbone.device).reshape(len(shared), longest), shared
+        return torch.tensor(mask, dtype=torch.int64, device=self.runner.backbone.device).reshape(
+            len(shared), longest
+        ), shared
 
     @torch.inference_mode()
     def _run_shared(self, groups: Sequence[tuple[int, int]]) -> Tensor:
-        """Run each group's common beginning once and hand its cache to every row of the group; return their mask, shape (B, P)."""
+        """Run each group's common beginning once and hand its cache to every row of the group.
+
+        Return their mask, shape (B, P).
+        """
         first = {group: row for row, (group, _) in reversed(list(enumerate(groups)))}
         names = list(first)
         device = self.runner.backbone.device
@@ -167,7 +182,10 @@ class Decoding:
         for at, row in enumerate(self.rows):
             ids = self.allowed(self.ids[row])
             if ids is not None and not ids:
-                raise ConfigurationError(f"`allowed` rules out every token after {len(self.ids[row])} generated ones: it has to name at least one")
+                raise ConfigurationError(
+                    f"`allowed` rules out every token after {len(self.ids[row])} generated ones: it has to name at "
+                    "least one"
+                )
             kept: Any = slice(None) if ids is None else list(ids)
             limited[at, kept] = logits[at, kept]
         return limited
@@ -228,7 +246,9 @@ def check_decoding(max_new_tokens: int, temperature: float, seed: int | Sequence
     if not _is_number(max_new_tokens, Integral) or max_new_tokens < 1:
         raise ConfigurationError(f"max_new_tokens: got {_shown(max_new_tokens)}, expected an integer, 1 or more")
     if not _is_number(temperature, Real) or not 0.0 <= temperature < math.inf:
-        raise ConfigurationError(f"temperature: got {_shown(temperature)}, expected a finite number, 0 (greedy) or more")
+        raise ConfigurationError(
+            f"temperature: got {_shown(temperature)}, expected a finite number, 0 (greedy) or more"
+        )
     seeds: Sequence[object] = seed if isinstance(seed, Sequence) and not isinstance(seed, str) else [seed]
     for one in seeds:
         if not isinstance(one, Integral) or isinstance(one, bool) or int(one) < 0:
@@ -240,5 +260,8 @@ def _is_number(value: object, kind: type) -> bool:
 
 
 def _shown(value: object) -> str:
-    """Name a value in a message: a number as it is, of anything else its type alone, since it may be somebody's text."""
+    """Name a value in a message.
+
+    A number as it is, of anything else its type alone, since it may be somebody's text.
+    """
     return str(value) if _is_number(value, Real) else type(value).__name__

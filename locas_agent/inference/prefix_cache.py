@@ -1,7 +1,10 @@
-"""What a backbone has already run of a conversation: tokens, and the keys and values they left, kept from one call to the next.
+"""What a backbone has already run of a conversation.
 
-A past depends on the memory it was run with, so it belongs to one (tenant, user, revision); that is for its keeper to see to, as this
-module knows no user. It is never written to: a decoding copies what it takes up and hands out a new one.
+Tokens, and the keys and values they left, kept from one call to the next.
+
+A past depends on the memory it was run with, so it belongs to one (tenant, user, revision); that is for its keeper to
+see to, as this module knows no user. It is never written to: a decoding copies what it takes up and hands out a new
+one.
 
 Shapes: B rows, H key heads, T tokens of one past, P tokens of the longest beginning of a batch, d numbers of a head.
 """
@@ -69,7 +72,10 @@ def taken_up(cache: DynamicCache, pasts: Sequence[Past | None], prompts: Sequenc
         return shared
     for index, (keys, values) in enumerate(first.layers):
         heads, _, size = keys.shape
-        stacked = (keys.new_zeros(len(pasts), heads, longest, size), values.new_zeros(len(pasts), heads, longest, values.shape[2]))
+        stacked = (
+            keys.new_zeros(len(pasts), heads, longest, size),
+            values.new_zeros(len(pasts), heads, longest, values.shape[2]),
+        )
         for row, (past, count) in enumerate(zip(pasts, shared, strict=True)):
             if past is not None and count:
                 for whole, part in zip(stacked, past.layers[index], strict=True):
@@ -88,5 +94,7 @@ def left_by(cache: Any, row: int, mask: Tensor, ids: Sequence[int]) -> Past:
         ids: the row's tokens in order; there may be fewer than the cache holds, or more.
     """
     at = mask[: cache.get_seq_length()].nonzero()[:, 0][: len(ids)]
-    layers = tuple((layer.keys[row][:, at], layer.values[row][:, at]) for layer in cache.layers)  # chosen by indices, so copies
+    layers = tuple(
+        (layer.keys[row][:, at], layer.values[row][:, at]) for layer in cache.layers
+    )  # chosen by indices, so copies
     return Past(tuple(ids[: len(at)]), layers)

@@ -1,4 +1,6 @@
-"""Forwards of one backbone, each input row with its own memory or none: token ids and memories in, hidden states and logits out.
+"""Forwards of one backbone, each input row with its own memory or none.
+
+Token ids and memories in, hidden states and logits out.
 
 Shapes: B input rows, T tokens, D hidden size, V vocabulary, n selected positions.
 """
@@ -75,7 +77,8 @@ class ModelRunner:
             input_ids: shape (B, T), int64.
             attention_mask: 1 for tokens, 0 for padding on either side, those in the cache included, shape (B, P + T).
             memory: serves exactly B rows; None is the bare backbone.
-            cache: a KV cache of P positions, which grows by T. It belongs to these rows with these memories, and to no others.
+            cache: a KV cache of P positions, which grows by T. It belongs to these rows with these memories, and to no
+                others.
             position_ids: place of each token in its row, shape (B, T); counted from the mask unless given.
 
         Returns:
@@ -98,7 +101,9 @@ class ModelRunner:
 
     @torch.no_grad()
     def record(self, input_ids: Tensor, recorder: Recorder) -> None:
-        """Run the bare backbone and show the last FFN's input and output and what enters the final norm; nothing is returned.
+        """Run the bare backbone and show the last FFN's input and output and what enters the final norm.
+
+        Nothing is returned.
 
         Args:
             input_ids: right-padded, shape (B, T), int64: causal attention never looks at the padding.
@@ -118,14 +123,18 @@ class ModelRunner:
         cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
         return torch.tanh(logits / cap) * cap if cap else logits
 
-    def _run(self, input_ids: Tensor, attention_mask: Tensor | None, *, cache: Any = None, position_ids: Tensor | None = None) -> Tensor:
+    def _run(
+        self, input_ids: Tensor, attention_mask: Tensor | None, *, cache: Any = None, position_ids: Tensor | None = None
+    ) -> Tensor:
         """One forward with whatever this thread has attached, shape (B, T, D).
 
         Positions count tokens only, so padding on either side changes nothing.
         """
         device, limit = self.backbone.device, self.backbone.context_tokens
         if input_ids.shape[1] > limit:
-            raise TurnTooLong(f"{input_ids.shape[1]} tokens exceed the {limit} that {self.backbone.name!r} can attend to")
+            raise TurnTooLong(
+                f"{input_ids.shape[1]} tokens exceed the {limit} that {self.backbone.name!r} can attend to"
+            )
         mask = None if attention_mask is None else attention_mask.to(device=device, dtype=torch.int64)
         if position_ids is None and mask is not None:
             position_ids = (mask.cumsum(dim=1) - 1).clamp_min(0)  # (B, T)

@@ -1,4 +1,7 @@
-"""A user's tensors: the slab, batches of slabs, the side FFN, bytes and statistics. It imports no engine and no store."""
+"""A user's tensors: the slab, batches of slabs, the side FFN, bytes and statistics.
+
+It imports no engine and no store.
+"""
 
 from locas_agent.memory.batch import MemoryBatch
 from locas_agent.memory.slab import LocasMemory

@@ -1,6 +1,7 @@
 """The side FFN beside each frozen FFN, for the duration of one forward.
 
-Memory is an argument, never state of a module: a forward carries it as an `Intercept` through the hooks of its backbone.
+Memory is an argument, never state of a module: a forward carries it as an `Intercept` through the hooks of its
+backbone.
 
 Shapes: B input rows, T tokens, D hidden size, U memories, R rows per memory (B = U * R), W width.
 """
@@ -35,7 +36,7 @@ class SideFfns(Intercept):
         self._sites = sites
 
     def ffn(self, layer: int, hidden: Tensor, output: Tensor) -> Tensor | None:
-        """Return the output of a layer's FFN with the memories' answer added, or None below the layers that carry a memory."""
+        """Return the output of a layer's FFN with the memories' answer added; None where it carries no memory."""
         batch = self._batch
         if hidden.shape[0] != batch.n_rows:
             raise IncompatibleMemory(

@@ -57,9 +57,9 @@ class MemoryBatch:
     def of(cls, memories: Sequence[LocasMemory | None], backbone: Backbone, rows_per_memory: int = 1) -> MemoryBatch:
         """Stack memories for one forward on a backbone.
 
-        Narrower memories and those of fewer layers are padded with zero slots, which is exact; None is a memory of zero slots only, so its rows
-        get the bare backbone. Where every entry is None, pass None to the engine instead: that skips the side FFN.
-        Build a batch when its memories change, not per step: it copies every slab.
+        Narrower memories and those of fewer layers are padded with zero slots, which is exact; None is a memory of zero
+        slots only, so its rows get the bare backbone. Where every entry is None, pass None to the engine instead: that
+        skips the side FFN. Build a batch when its memories change, not per step: it copies every slab.
 
         Args:
             memories: one entry per group of `rows_per_memory` input rows, at least one.
@@ -86,10 +86,14 @@ class MemoryBatch:
             rows_per_memory: consecutive input rows per memory.
         """
         if not ready:
-            raise ConfigurationError("a batch needs at least one memory, got none; pass memory=None for the bare backbone")
+            raise ConfigurationError(
+                "a batch needs at least one memory, got none; pass memory=None for the bare backbone"
+            )
         layers = max((each.shape[0] for each in ready if each is not None), default=1)
         width = max((each.shape[2] for each in ready if each is not None), default=1)
-        rows = torch.zeros(layers, len(ready), 3, width, backbone.hidden_size, dtype=backbone.dtype, device=backbone.device)
+        rows = torch.zeros(
+            layers, len(ready), 3, width, backbone.hidden_size, dtype=backbone.dtype, device=backbone.device
+        )
         for index, each in enumerate(ready):
             if each is not None:
                 rows[layers - each.shape[0] :, index, :, : each.shape[2]] = each  # (L, 3, W, D)

@@ -15,9 +15,11 @@ from locas_agent.errors import CorruptPayload
 MOST = 127
 """Largest value; -128 is not used, so that a row and its negative are kept alike."""
 SMALLEST_SCALE = 2.0**-100
-"""A row with a smaller scale is kept as zeros: it changes no logit, and below fp32's normal numbers products are not exact."""
+"""A row with a smaller scale is kept as zeros: it changes no logit, and below fp32's normal numbers products are not
+exact."""
 _SPARE_BITS = 7
-"""Low bits of a scale that are zero: its 17 other bits times a value's 7 fit into fp32's 24, so each product is exact."""
+"""Low bits of a scale that are zero: its 17 other bits times a value's 7 fit into fp32's 24, so each product is
+exact."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,15 +43,23 @@ class Int8Rows:
         largest = self.values.abs().amax(dim=-1)  # |-128| is -128
         is_zero = self.scales == 0
         fits = torch.where(is_zero, (largest == 0) & (bits == 0), (largest == MOST) & (self.scales >= SMALLEST_SCALE))
-        is_canonical = ((bits & ((1 << _SPARE_BITS) - 1)) == 0) & (self.scales <= _longest(self.values)) & (self.values != -MOST - 1).all(dim=-1)
+        is_canonical = (
+            ((bits & ((1 << _SPARE_BITS) - 1)) == 0)
+            & (self.scales <= _longest(self.values))
+            & (self.values != -MOST - 1).all(dim=-1)
+        )
         if not (fits & is_canonical).all():
-            raise CorruptPayload("int8 rows: a scale is negative, too large or not that of its row; restore them from a backup or an older revision")
+            raise CorruptPayload(
+                "int8 rows: a scale is negative, too large or not that of its row; restore them from a backup or an "
+                "older revision"
+            )
 
     @classmethod
     def of(cls, rows: Tensor) -> Int8Rows:
         """Round clipped rows to multiples of their scales, a scale being 1/127 of the largest number in its row.
 
-        Rounding may lengthen a row at the clip; its scale is lowered then, since rows are kept in the length they are used in.
+        Rounding may lengthen a row at the clip; its scale is lowered then, since rows are kept in the length they are
+        used in.
 
         Args:
             rows: shape (L, 3, W, D), fp32, finite, of norm 1 at most, on any device.

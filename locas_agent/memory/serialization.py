@@ -84,7 +84,9 @@ def to_bytes(memory: LocasMemory, *, dtype: StoredAs = "float32") -> bytes:
     names = _TENSORS[format_version]
     body = b"".join(_tensor_bytes(tensors[name]) for name in names)
     header: dict[str, Any] = {"__metadata__": {**metadata, "checksum": _checksum(metadata, body)}}
-    header.update(_layout({name: tensors[name].dtype for name in names}, memory.n_layers, memory.width, memory.hidden_size))
+    header.update(
+        _layout({name: tensors[name].dtype for name in names}, memory.n_layers, memory.width, memory.hidden_size)
+    )
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text + body
@@ -101,26 +103,39 @@ def from_bytes(data: bytes, *, expect_fingerprint: str | None = None) -> LocasMe
         The memory on the CPU, its rows widened to fp32.
 
     Raises:
-        CorruptPayload: not a memory, cut short, altered, or holding values that are not finite or scales that no row has.
+        CorruptPayload: not a memory, cut short, altered, or holding values that are not finite or scales that no row
+            has.
         IncompatibleMemory: written in another format version or for another backbone.
     """
     header, body = _split(data)
     metadata = header.pop("__metadata__", None)
     layers, width, size = _check_metadata(metadata, expect_fingerprint)
     names = _TENSORS[metadata["format_version"]]
-    dtypes = {name: _TORCH_DTYPES.get(str(entry.get("dtype"))) if isinstance(entry, dict) else None for name, entry in header.items()}
+    dtypes = {
+        name: _TORCH_DTYPES.get(str(entry.get("dtype"))) if isinstance(entry, dict) else None
+        for name, entry in header.items()
+    }
     known = {name: dtype for name, dtype in dtypes.items() if dtype is not None}
-    if set(header) != set(names) or known != _dtypes(names, known.get(_ROWS[0])) or known[_ROWS[0]] not in _ROW_DTYPES[metadata["format_version"]]:
+    if (
+        set(header) != set(names)
+        or known != _dtypes(names, known.get(_ROWS[0]))
+        or known[_ROWS[0]] not in _ROW_DTYPES[metadata["format_version"]]
+    ):
         raise CorruptPayload(f"expected tensors {', '.join(names)} in the dtypes of the format, got {sorted(header)}")
     layout = _layout(known, layers, width, size)
     if header != layout or len(body) != layout[names[-1]]["data_offsets"][1]:
         raise CorruptPayload("shapes, offsets or length of the tensors differ from what the metadata says")
     checksum = metadata.pop("checksum")
     if checksum != _checksum(metadata, body):
-        raise CorruptPayload("the checksum differs: the bytes were altered or cut; restore them from a backup or an older revision")
+        raise CorruptPayload(
+            "the checksum differs: the bytes were altered or cut; restore them from a backup or an older revision"
+        )
     parts = {name: _tensor(body, layout[name], known[name]) for name in names}
     slab = _slab(parts)
-    if not (torch.isfinite(slab).all() and torch.isfinite(parts["scale"]).all()) or int(parts["neuron_indices"].min()) < -1:
+    if (
+        not (torch.isfinite(slab).all() and torch.isfinite(parts["scale"]).all())
+        or int(parts["neuron_indices"].min()) < -1
+    ):
         raise CorruptPayload("the memory holds values that are not finite, or neuron indices below -1")
     return LocasMemory(
         slab=slab,
@@ -158,14 +173,19 @@ def _slab(parts: dict[str, Tensor]) -> Tensor:
 
 def _dtypes(names: tuple[str, ...], rows: torch.dtype | None) -> dict[str, torch.dtype | None]:
     """The dtype that each tensor has where the rows have the given one."""
-    return {name: rows if name in _ROWS else torch.int64 if name == "neuron_indices" else torch.float32 for name in names}
+    return {
+        name: rows if name in _ROWS else torch.int64 if name == "neuron_indices" else torch.float32 for name in names
+    }
 
 
 def _split(data: bytes) -> tuple[dict[str, Any], bytes]:
     """Header and tensor bytes; a name that occurs twice is refused."""
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or not 2 <= length <= MAX_HEADER_BYTES or len(data) < 8 + length:
-        raise CorruptPayload(f"{len(data)} bytes with a header of {length}: not a memory, or cut short (a header takes at most {MAX_HEADER_BYTES})")
+        raise CorruptPayload(
+            f"{len(data)} bytes with a header of {length}: not a memory, or cut short (a header takes at most "
+            f"{MAX_HEADER_BYTES})"
+        )
     try:
         header = json.loads(data[8 : 8 + length].decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
@@ -187,7 +207,10 @@ def _check_metadata(metadata: Any, expect_fingerprint: str | None) -> tuple[int,
         raise CorruptPayload(f"expected the format {FORMAT!r}; this is another safetensors file, or damaged")
     found = metadata.get("format_version")
     if not isinstance(found, str) or found not in _TENSORS:
-        raise IncompatibleMemory(f"format version {str(found)[:20]!r}, this release reads {' and '.join(_TENSORS)}; use the release that wrote it")
+        raise IncompatibleMemory(
+            f"format version {str(found)[:20]!r}, this release reads {' and '.join(_TENSORS)}; use the release that "
+            "wrote it"
+        )
     if set(metadata) != {*_METADATA, "checksum"} or not all(isinstance(value, str) for value in metadata.values()):
         raise CorruptPayload(f"expected the metadata {', '.join(_METADATA)} and checksum, got {sorted(metadata)[:12]}")
     numbers = [metadata[name] for name in ("n_layers", "width", "hidden_size")]
@@ -205,7 +228,9 @@ def _check_metadata(metadata: Any, expect_fingerprint: str | None) -> tuple[int,
 
 def _layout(dtypes: dict[str, torch.dtype], layers: int, width: int, size: int) -> dict[str, dict[str, Any]]:
     """The header entries of all tensors, one after the other without a hole."""
-    shapes = {name: [layers, width, size] for name in _ROWS} | {name: [layers, width] for name in ("neuron_indices", *_ROW_SCALES)}
+    shapes = {name: [layers, width, size] for name in _ROWS} | {
+        name: [layers, width] for name in ("neuron_indices", *_ROW_SCALES)
+    }
     shapes["scale"] = [layers]
     names = {dtype: name for name, dtype in _TORCH_DTYPES.items()}
     layout, start = {}, 0

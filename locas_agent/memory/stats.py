@@ -18,8 +18,8 @@ class LayerFigures:
         layer: number from the top of the backbone, 0 is the last layer.
         scale: output scale tau.
         gate_norm, up_norm, down_norm: mean L2 norm of the rows as trained; a row is used as if it were at most 1 long.
-        clipped_gate, clipped_up, clipped_down: share of rows at or above norm 1, where the clip binds. Gate and up rows of a new memory start
-            there; down rows start at 0, and their share tells how full the memory is.
+        clipped_gate, clipped_up, clipped_down: share of rows at or above norm 1, where the clip binds. Gate and up rows
+            of a new memory start there; down rows start at 0, and their share tells how full the memory is.
         largest_push: the largest length of a slot's output vector, tau times its down row: at most tau.
     """
 
@@ -41,8 +41,15 @@ def layer_figures(memory: LocasMemory) -> tuple[LayerFigures, ...]:
     pushes = norms[:, DOWN].clamp_max(1.0).amax(dim=-1) * memory.scale.double().cpu()  # (L,)
     return tuple(
         LayerFigures(
-            memory.n_layers - 1 - at, float(memory.scale[at]), float(means[at, GATE]), float(means[at, UP]), float(means[at, DOWN]),
-            float(shares[at, GATE]), float(shares[at, UP]), float(shares[at, DOWN]), float(pushes[at]),
+            memory.n_layers - 1 - at,
+            float(memory.scale[at]),
+            float(means[at, GATE]),
+            float(means[at, UP]),
+            float(means[at, DOWN]),
+            float(shares[at, GATE]),
+            float(shares[at, UP]),
+            float(shares[at, DOWN]),
+            float(pushes[at]),
         )
         for at in range(memory.n_layers)
-    )  # fmt: skip
+    )

@@ -2,9 +2,9 @@
 
 Knows nothing of users or stores. For experiments by people who know the paper; `AgentMemory` does not need it.
 
-The tensor has shape (L, B, M, H, 3): layers, different memories, slots, hidden size, and key, gate, value in that order. Key is our up row,
-gate our gate row, value our down row. It is for interchange only: here a memory is kept as one slab, see `memory/batch.py`. The output scale tau is
-no part of it; the paper computes it from backbone and M.
+The tensor has shape (L, B, M, H, 3): layers, different memories, slots, hidden size, and key, gate, value in that
+order. Key is our up row, gate our gate row, value our down row. It is for interchange only: here a memory is kept as
+one slab, see `memory/batch.py`. The output scale tau is no part of it; the paper computes it from backbone and M.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from locas_agent.training.initialization import Method, initialize_many, output_
 from locas_agent.training.losses import next_token_loss
 
 _ROWS_OF = (UP, GATE, DOWN)
-"""Our row kind at each index of the reference's last axis: key, gate, value. The names are the reference's; which index each has is our reading."""
+"""Our row kind at each index of the reference's last axis: key, gate, value. The names are the reference's; which index
+each has is our reading."""
 
 
 class LocasModel:
@@ -38,19 +39,29 @@ class LocasModel:
         self._engine = Engine(backbone)
 
     def memorize(
-        self, input_ids: Tensor, keep_top: int, memory_init: Method = "highest", *, attention_mask: Tensor | None = None, seed: int = 0
+        self,
+        input_ids: Tensor,
+        keep_top: int,
+        memory_init: Method = "highest",
+        *,
+        attention_mask: Tensor | None = None,
+        seed: int = 0,
     ) -> Tensor:
-        """Make one new memory for each row from the neurons its text activates. It changes no logit until it is trained.
+        """Make one new memory for each row from the neurons its text activates.
+
+        It changes no logit until it is trained.
 
         Args:
             input_ids: shape (B, T), int64.
             keep_top: M, slots per layer.
-            memory_init: clone the `keep_top` neurons of "highest" or "lowest" mean activation, any ("random_index"), or Gaussian rows ("random").
+            memory_init: clone the `keep_top` neurons of "highest" or "lowest" mean activation, any ("random_index"), or
+                Gaussian rows ("random").
             attention_mask: 1 for tokens, 0 for padding, shape (B, T).
             seed: of the two random choices.
 
         Returns:
-            Shape (L, B, M, H, 3), fp32, on the backbone's device, for all layers as in the paper; a leaf: call `requires_grad_()` to train it.
+            Shape (L, B, M, H, 3), fp32, on the backbone's device, for all layers as in the paper; a leaf: call
+            `requires_grad_()` to train it.
 
         Raises:
             ConfigurationError: a row without a token, or an argument out of bounds.
@@ -58,18 +69,30 @@ class LocasModel:
         _check_ids(input_ids, attention_mask)
         keep = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         texts = [[row[mask.bool()].tolist()] for row, mask in zip(input_ids.cpu(), keep.cpu(), strict=True)]
-        memories = initialize_many(self.backbone, texts, width=keep_top, method=memory_init, scale_rule="width", seed=seed)
+        memories = initialize_many(
+            self.backbone, texts, width=keep_top, method=memory_init, scale_rule="width", seed=seed
+        )
         return to_reference(memories, self.backbone)[0]
 
-    def compute_nll(self, input_ids: Tensor, memory: Tensor | None, *, scale: Tensor | None = None, attention_mask: Tensor | None = None) -> Tensor:
+    def compute_nll(
+        self,
+        input_ids: Tensor,
+        memory: Tensor | None,
+        *,
+        scale: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> Tensor:
         """Negative log-likelihood of every token after the first; row b runs with memory b.
 
-        For a perplexity add these up over the whole text, divide once by the number of tokens, and take the exponential last.
+        For a perplexity add these up over the whole text, divide once by the number of tokens, and take the exponential
+        last.
 
         Args:
             input_ids: shape (B, T), int64, T at least 2.
-            memory: shape (L, B, M, H, 3), or fewer layers, which are then the topmost; gradients flow into it. None is the bare backbone.
-            scale: tau of each layer and memory, shape (L, B); None is the paper's, mean norm of the backbone's output vectors divided by M.
+            memory: shape (L, B, M, H, 3), or fewer layers, which are then the topmost; gradients flow into it. None is
+                the bare backbone.
+            scale: tau of each layer and memory, shape (L, B); None is the paper's, mean norm of the backbone's output
+                vectors divided by M.
             attention_mask: 1 for tokens, 0 for padding, shape (B, T).
 
         Returns:
@@ -105,7 +128,9 @@ class LocasModel:
         """
         memories = from_reference(memory, self.backbone, scale=scale)
         if len(memories) != 1:
-            raise ConfigurationError(f"one memory is merged into a checkpoint, got {len(memories)}; take memory[:, b : b + 1]")
+            raise ConfigurationError(
+                f"one memory is merged into a checkpoint, got {len(memories)}; take memory[:, b : b + 1]"
+            )
         return merge(self.backbone, memories[0], multiple=multiple)
 
     def _batch(self, memory: Tensor, scale: Tensor | None) -> MemoryBatch:
@@ -116,16 +141,16 @@ class LocasModel:
 def to_reference(memories: Sequence[LocasMemory], backbone: Backbone) -> tuple[Tensor, Tensor]:
     """Memories in the reference's form.
 
-    Those that stand beside the topmost layers only get zero slots in the layers below, narrower ones zero slots up to the widest: exact, since
-    a slot whose value row is zero adds nothing.
+    Those that stand beside the topmost layers only get zero slots in the layers below, narrower ones zero slots up to
+    the widest: exact, since a slot whose value row is zero adds nothing.
 
     Args:
         memories: at least one, of this backbone.
         backbone: gives the number of layers.
 
     Returns:
-        The tensor, shape (L, B, M, H, 3), and tau, shape (L, B), both fp32 on the backbone's device. Keep tau beside the tensor: a memory made
-        with another scale rule than the paper's is another function without it.
+        The tensor, shape (L, B, M, H, 3), and tau, shape (L, B), both fp32 on the backbone's device. Keep tau beside
+        the tensor: a memory made with another scale rule than the paper's is another function without it.
 
     Raises:
         ConfigurationError: no memory.
@@ -137,7 +162,9 @@ def to_reference(memories: Sequence[LocasMemory], backbone: Backbone) -> tuple[T
         check_fits(memory, backbone)
     width = max(memory.width for memory in memories)
     tensor = torch.zeros(backbone.n_layers, len(memories), width, backbone.hidden_size, 3, device=backbone.device)
-    scale = output_scale(backbone, width=width)[:, None].repeat(1, len(memories))  # where no slot stands, it multiplies zeros
+    scale = output_scale(backbone, width=width)[:, None].repeat(
+        1, len(memories)
+    )  # where no slot stands, it multiplies zeros
     for at, memory in enumerate(memories):
         slab = memory.slab.detach().to(backbone.device)
         tensor[-memory.n_layers :, at, : memory.width] = slab[:, _ROWS_OF].permute(0, 2, 3, 1)
@@ -145,7 +172,9 @@ def to_reference(memories: Sequence[LocasMemory], backbone: Backbone) -> tuple[T
     return tensor, scale
 
 
-def from_reference(tensor: Tensor, backbone: Backbone, *, scale: Tensor | None = None, initialization: Method = "highest") -> list[LocasMemory]:
+def from_reference(
+    tensor: Tensor, backbone: Backbone, *, scale: Tensor | None = None, initialization: Method = "highest"
+) -> list[LocasMemory]:
     """Memories of ours from a tensor of the reference.
 
     Args:
@@ -165,21 +194,32 @@ def from_reference(tensor: Tensor, backbone: Backbone, *, scale: Tensor | None =
     layers, count, _, width, _ = slab.shape
     unknown = torch.full((layers, width), -1, dtype=torch.int64, device=slab.device)
     return [
-        LocasMemory(slab[:, at].contiguous(), tau[:, at].contiguous(), unknown.clone(), backbone.fingerprint, initialization) for at in range(count)
+        LocasMemory(
+            slab[:, at].contiguous(), tau[:, at].contiguous(), unknown.clone(), backbone.fingerprint, initialization
+        )
+        for at in range(count)
     ]
 
 
 def _slab(tensor: Tensor, backbone: Backbone) -> Tensor:
     """The rows in our order, shape (L, B, 3, M, H), fp32, on the backbone's device; part of the graph."""
     shape = tuple(tensor.shape)
-    fits = len(shape) == 5 and 1 <= shape[0] <= backbone.n_layers and min(shape) >= 1 and shape[3:] == (backbone.hidden_size, 3)
+    fits = (
+        len(shape) == 5
+        and 1 <= shape[0] <= backbone.n_layers
+        and min(shape) >= 1
+        and shape[3:] == (backbone.hidden_size, 3)
+    )
     if not fits:
         raise IncompatibleMemory(
-            f"a memory of {backbone.name!r} has shape (L, B, M, H, 3) with L up to {backbone.n_layers}, at least one slot M and "
+            f"a memory of {backbone.name!r} has shape (L, B, M, H, 3) with L up to {backbone.n_layers}, at least one "
+            "slot M and "
             f"H = {backbone.hidden_size}, got {shape}"
         )
     if not torch.isfinite(tensor).all():
-        raise IncompatibleMemory("the memory holds values that are not finite; go back to the one before the last training step")
+        raise IncompatibleMemory(
+            "the memory holds values that are not finite; go back to the one before the last training step"
+        )
     order = [_ROWS_OF.index(kind) for kind in (GATE, UP, DOWN)]
     return tensor.to(backbone.device, torch.float32)[..., order].permute(0, 1, 4, 2, 3)
 
@@ -190,7 +230,10 @@ def _scale(slab: Tensor, scale: Tensor | None, backbone: Backbone) -> Tensor:
     if scale is None:
         return output_scale(backbone, width=width)[-layers:, None].expand(layers, count)
     if scale.shape != (layers, count) or not torch.isfinite(scale).all():
-        raise IncompatibleMemory(f"scale is finite and of shape {(layers, count)}, one tau for each layer and memory, got {tuple(scale.shape)}")
+        raise IncompatibleMemory(
+            f"scale is finite and of shape {(layers, count)}, one tau for each layer and memory, got "
+            f"{tuple(scale.shape)}"
+        )
     return scale.to(backbone.device, torch.float32)
 
 
@@ -198,4 +241,7 @@ def _check_ids(input_ids: Tensor, attention_mask: Tensor | None) -> None:
     is_batch = input_ids.dim() == 2 and input_ids.numel() > 0 and not input_ids.is_floating_point()
     if not is_batch or (attention_mask is not None and attention_mask.shape != input_ids.shape):
         mask = None if attention_mask is None else tuple(attention_mask.shape)
-        raise ConfigurationError(f"input_ids are token ids of shape (B, T), the attention mask alike, got {tuple(input_ids.shape)} and {mask}")
+        raise ConfigurationError(
+            f"input_ids are token ids of shape (B, T), the attention mask alike, got {tuple(input_ids.shape)} and "
+            f"{mask}"
+        )

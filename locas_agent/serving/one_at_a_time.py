@@ -1,6 +1,9 @@
-"""One answer of a user at a time, within this process: the next question is journalled after the answer to the one before.
+"""One answer of a user at a time, within this process.
 
-Knows no journal and no model. Other processes are not kept waiting: there a prompt ends with its own question all the same, see `replies.py`.
+The next question is journalled after the answer to the one before.
+
+Knows no journal and no model. Other processes are not kept waiting: there a prompt ends with its own question all the
+same, see `replies.py`.
 """
 
 from __future__ import annotations
@@ -14,14 +17,15 @@ from weakref import WeakValueDictionary
 from locas_storage import UserKey
 
 PAUSE_SECONDS = 1.0
-"""A stream whose reader has not asked for the next piece for so long lets others pass: it may never be read to its end."""
+"""A stream whose reader has not asked for the next piece for so long lets others pass: it may never be read to its
+end."""
 
 
 class Hold:
     """One call's turn with one user, until it ends or is passed.
 
-    A stream is ended by whichever thread collects it, even one that is just looking for its own turn. So everything here is done by single
-    operations of plain locks, none of which waits.
+    A stream is ended by whichever thread collects it, even one that is just looking for its own turn. So everything
+    here is done by single operations of plain locks, none of which waits.
     """
 
     def __init__(self, place: _Place) -> None:
@@ -68,7 +72,10 @@ class _Place:
 
 
 class OneAtATime:
-    """Has the calls of each user wait for each other, those of different users never. May be called from several threads."""
+    """Has the calls of each user wait for each other, those of different users never.
+
+    May be called from several threads.
+    """
 
     def __init__(self) -> None:
         self._places: WeakValueDictionary[UserKey, _Place] = WeakValueDictionary()

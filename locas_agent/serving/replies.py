@@ -29,8 +29,9 @@ from locas_storage import MemoryStore, Revision, Turn, TurnDraft, UserKey, answe
 class ReplyStream:
     """An answer while it is being written: iterate for pieces of text; afterwards `reply` holds the result.
 
-    The answer is journalled when the iteration ends. Left half-way, the user's turn stays and no answer is stored: the same call under the
-    same key answers it. Other replies to the same user wait for it, but not for a reader that pauses for longer than a second.
+    The answer is journalled when the iteration ends. Left half-way, the user's turn stays and no answer is stored: the
+    same call under the same key answers it. Other replies to the same user wait for it, but not for a reader that
+    pauses for longer than a second.
     """
 
     def __init__(self, pieces: Iterator[str], finish: list[Reply], crews: Crews) -> None:
@@ -59,7 +60,8 @@ class ReplyStream:
 Append = Callable[[UserKey, Sequence[TurnDraft]], list[Turn]]
 
 FIRST_TURNS = 32
-"""Newest turns that are read at first; twice as many each time until they hold the window and all that is not learnt."""
+"""Newest turns that are read at first; twice as many each time until they hold the window and all that is not
+learnt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +109,9 @@ class _Prompt:
 class Replies:
     """Answers users of one backbone. May be called from several threads.
 
-    Each call answers its own question: its prompt holds the journal up to that, whatever was said meanwhile. Calls of one user in this process
-    wait for each other, so that question and answer stand together in the journal; those of several processes do not, there the prompt shows
-    each answer after its question.
+    Each call answers its own question: its prompt holds the journal up to that, whatever was said meanwhile. Calls of
+    one user in this process wait for each other, so that question and answer stand together in the journal; those of
+    several processes do not, there the prompt shows each answer after its question.
 
     Args:
         backbone: the frozen language model.
@@ -121,7 +123,14 @@ class Replies:
     """
 
     def __init__(
-        self, *, backbone: Backbone, store: MemoryStore, engine: Engine, memories: LoadedMemories, settings: WindowSettings, append: Append
+        self,
+        *,
+        backbone: Backbone,
+        store: MemoryStore,
+        engine: Engine,
+        memories: LoadedMemories,
+        settings: WindowSettings,
+        append: Append,
     ) -> None:
         self._backbone = backbone
         self._store = store
@@ -143,7 +152,9 @@ class Replies:
         length = self._longest(asked, sampling)
         with self._one_at_a_time.all_of(one.user for one in asked):
             said = [self._say(one) for one in asked]
-            ready = {at: reply for at, one in enumerate(asked) if (reply := self._answered_before(one, said[at])) is not None}
+            ready = {
+                at: reply for at, one in enumerate(asked) if (reply := self._answered_before(one, said[at])) is not None
+            }
             waiting = [at for at in range(len(asked)) if at not in ready]
             made = self._generate([asked[at] for at in waiting], [said[at] for at in waiting], length, sampling)
         ready.update(zip(waiting, made, strict=True))
@@ -155,13 +166,22 @@ class Replies:
             return []
         prompts = [self._prompt(one, turn, length) for one, turn in zip(asked, said, strict=True)]
         generations = self._engine.generate(
-            [prompt.ids for prompt in prompts], memory=self._memories.batch([prompt.memory for prompt in prompts]), max_new_tokens=length,
-            temperature=sampling.temperature, seed=sampling.seed, kept=[prompt.kept for prompt in prompts],
-        )  # fmt: skip
-        return [self._answered(one, prompt, generation.ids) for one, prompt, generation in zip(asked, prompts, generations, strict=True)]
+            [prompt.ids for prompt in prompts],
+            memory=self._memories.batch([prompt.memory for prompt in prompts]),
+            max_new_tokens=length,
+            temperature=sampling.temperature,
+            seed=sampling.seed,
+            kept=[prompt.kept for prompt in prompts],
+        )
+        return [
+            self._answered(one, prompt, generation.ids)
+            for one, prompt, generation in zip(asked, prompts, generations, strict=True)
+        ]
 
     def stream(self, asked: Asked, sampling: Sampling, finish: Callable[[Reply], None]) -> Iterator[str]:
-        """Answer one user piece by piece; the answer is journalled and handed to `finish` when the last piece has been taken.
+        """Answer one user piece by piece.
+
+        The answer is journalled and handed to `finish` when the last piece has been taken.
 
         Raises:
             ConfigurationError, InvalidTurn, TurnTooLong, TurnNotFound: as `answer`.
@@ -183,25 +203,36 @@ class Replies:
         finish(reply)
 
     def layout(self, key: UserKey, *, max_new_tokens: int | None = None, upto: int | None = None) -> window.Layout:
-        """Sort the user's newest turns into window, overflow that fits, and the rest; reads no more of the journal than that takes.
+        """Sort the user's newest turns into window, overflow that fits, and the rest.
+
+        Reads no more of the journal than that takes.
 
         Args:
             key: whose turns.
-            max_new_tokens: longest answer, in tokens, for which the prompt leaves room; unless given, the configuration's.
+            max_new_tokens: longest answer, in tokens, for which the prompt leaves room; unless given, the
+                configuration's.
             upto: the last turn; what was said after it is left out.
         """
         state = self._store.state(key)
         room = self._backbone.context_tokens - self._settings.answer_tokens(max_new_tokens)
         learnt = state.consolidated_seq if state else 0
         newest = self._newest(key, learnt, upto)
-        laid = window.lay_out(newest, consolidated_seq=learnt, window_tokens=self._settings.window_tokens, room_tokens=room)
+        laid = window.lay_out(
+            newest, consolidated_seq=learnt, window_tokens=self._settings.window_tokens, room_tokens=room
+        )
         # Session headers and the opening of the answer are not in the turns' counts: measure the whole prompt.
-        while len(laid.prompt_turns) > 1 and (excess := len(self._backbone.encode_chat(conversation(laid.prompt_turns))) - room) > 0:
+        while (
+            len(laid.prompt_turns) > 1
+            and (excess := len(self._backbone.encode_chat(conversation(laid.prompt_turns))) - room) > 0
+        ):
             laid = laid.shortened(excess)
         return laid
 
     def _newest(self, key: UserKey, learnt: int, upto: int | None) -> list[Turn]:
-        """Read the window and all that is not learnt, at most as many turns as could ever fit: what a reply costs does not grow with the journal."""
+        """Read the window and all that is not learnt, at most as many turns as could ever fit.
+
+        What a reply costs does not grow with the journal.
+        """
         most = max(FIRST_TURNS, self._backbone.context_tokens // 4)
         count = FIRST_TURNS
         while True:
@@ -213,13 +244,17 @@ class Replies:
             count = min(2 * count, most)
 
     def _longest(self, asked: Sequence[Asked], sampling: Sampling) -> int:
-        """Return the longest answer, in tokens, after refusing what could not be answered: nobody's turn is journalled yet."""
+        """Return the longest answer, in tokens, after refusing what could not be answered.
+
+        Nobody's turn is journalled yet.
+        """
         length = self._settings.answer_tokens(sampling.max_new_tokens)
         check_decoding(length, sampling.temperature, sampling.seed)
         most = room_beside(self._backbone, self._settings.max_new_tokens)
         if length > most:
             raise ConfigurationError(
-                f"max_new_tokens is {length}; an answer becomes a turn, and a turn of {self._backbone.name!r} has up to {most} tokens: ask for less"
+                f"max_new_tokens is {length}; an answer becomes a turn, and a turn of {self._backbone.name!r} has up "
+                f"to {most} tokens: ask for less"
             )
         for one in asked:
             counted(self._backbone, one.draft, answer_tokens=length)
@@ -228,9 +263,15 @@ class Replies:
     def _say(self, asked: Asked) -> Turn:
         turn = self._append(asked.user, [asked.draft])[0]
         if turn.is_forgotten:
-            raise TurnNotFound(f"turn {turn.seq}, said under this key before, was forgotten: it is not answered; say it again under a new key")
+            raise TurnNotFound(
+                f"turn {turn.seq}, said under this key before, was forgotten: it is not answered; say it again under a "
+                "new key"
+            )
         if turn.role != "user":
-            raise InvalidTurn(f"key: turn {turn.seq}, said under it before, has the role {turn.role!r} and cannot be answered; choose another key")
+            raise InvalidTurn(
+                f"key: turn {turn.seq}, said under it before, has the role {turn.role!r} and cannot be answered; "
+                "choose another key"
+            )
         return turn
 
     def _answered_before(self, asked: Asked, turn: Turn) -> Reply | None:
@@ -240,12 +281,20 @@ class Replies:
             return None
         (answer,) = found
         if answer.is_forgotten:
-            raise TurnNotFound(f"turn {answer.seq}, the answer given under this key before, was forgotten; ask again under a new key")
+            raise TurnNotFound(
+                f"turn {answer.seq}, the answer given under this key before, was forgotten; ask again under a new key"
+            )
         layout = self.layout(asked.user)
         return Reply(
-            text=answer.content, turn=answer, revision=None, used_memory=False, why_no_memory="it was answered before: this is the journalled answer",
-            pending_turns=layout.pending_turns, unseen_turns=layout.unseen_turns, prompt_tokens=PromptTokens(0, 0),
-        )  # fmt: skip
+            text=answer.content,
+            turn=answer,
+            revision=None,
+            used_memory=False,
+            why_no_memory="it was answered before: this is the journalled answer",
+            pending_turns=layout.pending_turns,
+            unseen_turns=layout.unseen_turns,
+            prompt_tokens=PromptTokens(0, 0),
+        )
 
     def _prompt(self, asked: Asked, turn: Turn, length: int) -> _Prompt:
         revision, memory = self._memories.current(asked.user)
@@ -258,7 +307,12 @@ class Replies:
     def _tokens(self, prompt: _Prompt, length: int, sampling: Sampling) -> Iterator[int]:
         memory = self._memories.batch([prompt.memory])
         return self._engine.stream(
-            prompt.ids, memory=memory, max_new_tokens=length, temperature=sampling.temperature, seed=sampling.seed, kept=prompt.kept
+            prompt.ids,
+            memory=memory,
+            max_new_tokens=length,
+            temperature=sampling.temperature,
+            seed=sampling.seed,
+            kept=prompt.kept,
         )
 
     def _answered(self, asked: Asked, prompt: _Prompt, ids: Sequence[int]) -> Reply:
@@ -268,11 +322,17 @@ class Replies:
         turn = self._append(asked.user, [draft])[0]
         layout, revision = prompt.layout, prompt.revision
         return Reply(
-            text=turn.content, turn=turn, revision=revision.number if revision else None,
-            used_memory=revision is not None and revision.has_payload, why_no_memory=_why_none(revision),
-            pending_turns=layout.pending_turns, unseen_turns=layout.unseen_turns,
-            prompt_tokens=PromptTokens(sum(t.token_count for t in layout.window), sum(t.token_count for t in layout.overflow)),
-        )  # fmt: skip
+            text=turn.content,
+            turn=turn,
+            revision=revision.number if revision else None,
+            used_memory=revision is not None and revision.has_payload,
+            why_no_memory=_why_none(revision),
+            pending_turns=layout.pending_turns,
+            unseen_turns=layout.unseen_turns,
+            prompt_tokens=PromptTokens(
+                sum(t.token_count for t in layout.window), sum(t.token_count for t in layout.overflow)
+            ),
+        )
 
     def _text(self, ids: Sequence[int]) -> str:
         """Spell an answer, cut to what a turn can hold.

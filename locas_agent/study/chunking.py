@@ -1,4 +1,7 @@
-"""Pieces of overflow: a dated run of turns, short enough to stand before the teacher. Knows no model, no user and no store."""
+"""Pieces of overflow: a dated run of turns, short enough to stand before the teacher.
+
+Knows no model, no user and no store.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,16 @@ from locas_agent.conversation.messages import Message, header, split_sessions, s
 from locas_storage import Turn
 
 QUOTE_CHARACTERS = 240
-"""What a seed prompt quotes of a turn at most: it names the turn to the backbone, which has the whole of it in its context."""
+"""What a seed prompt quotes of a turn at most: it names the turn to the backbone, which has the whole of it in its
+context."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """One turn of a piece as it may be quoted: who said it ("I", "You" or a name), its text, and whether it may be asked about."""
+    """One turn of a piece as it may be quoted.
+
+    Who said it ("I", "You" or a name), its text, and whether it may be asked about.
+    """
 
     turn_seq: int
     speaker: str
@@ -41,7 +48,11 @@ class Piece:
 
 
 def cut_pieces(
-    turns: Sequence[Turn], count_tokens: Callable[[Sequence[Message]], int], *, max_tokens: int, is_learnt: Callable[[Turn], bool] = lambda _: True
+    turns: Sequence[Turn],
+    count_tokens: Callable[[Sequence[Message]], int],
+    *,
+    max_tokens: int,
+    is_learnt: Callable[[Turn], bool] = lambda _: True,
 ) -> list[Piece]:
     """Cut overflow at session dates, and again where a piece would grow beyond `max_tokens`.
 

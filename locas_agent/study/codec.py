@@ -1,4 +1,7 @@
-"""Study items to store records and back. Knows the byte form of a teacher's distribution; knows no model and no store."""
+"""Study items to store records and back.
+
+Knows the byte form of a teacher's distribution; knows no model and no store.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,15 @@ def to_draft(item: Item) -> StudyItemDraft:
         "teacher_logprobs": item.teacher.logprobs.contiguous(),
     }
     return StudyItemDraft(
-        item_id=item.item_id, kind=item.kind, from_seq=item.from_seq, to_seq=item.to_seq, turn_seq=item.turn_seq,
-        question=item.question, answer=item.answer, teacher=save(tensors),
-    )  # fmt: skip
+        item_id=item.item_id,
+        kind=item.kind,
+        from_seq=item.from_seq,
+        to_seq=item.to_seq,
+        turn_seq=item.turn_seq,
+        question=item.question,
+        answer=item.answer,
+        teacher=save(tensors),
+    )
 
 
 def can_be_kept(item: Item) -> bool:
@@ -45,11 +54,19 @@ def from_record(record: StudyItem) -> Item:
     try:
         tensors = load(record.teacher)
     except SafetensorError as error:
-        raise CorruptPayload("a study item's distribution is not a safetensors file; run `locas-agent verify`") from error
+        raise CorruptPayload(
+            "a study item's distribution is not a safetensors file; run `locas-agent verify`"
+        ) from error
     if set(tensors) != _NAMES or tensors["teacher_ids"].shape != tensors["teacher_logprobs"].shape:
         raise CorruptPayload(f"a study item's distribution holds {sorted(tensors)}, expected {sorted(_NAMES)}")
     return Item(
-        item_id=record.item_id, kind=record.kind, from_seq=record.from_seq, to_seq=record.to_seq, turn_seq=record.turn_seq,
-        question=record.question, answer=record.answer, answer_ids=tuple(tensors["answer_ids"].tolist()),
+        item_id=record.item_id,
+        kind=record.kind,
+        from_seq=record.from_seq,
+        to_seq=record.to_seq,
+        turn_seq=record.turn_seq,
+        question=record.question,
+        answer=record.answer,
+        answer_ids=tuple(tensors["answer_ids"].tolist()),
         teacher=TopK(tensors["teacher_ids"], tensors["teacher_logprobs"]),
-    )  # fmt: skip
+    )

@@ -1,4 +1,7 @@
-"""What a study set is made of: items, their kinds, how well they cover the overflow. Knows no model, no store and no training."""
+"""What a study set is made of: items, their kinds, how well they cover the overflow.
+
+Knows no model, no store and no training.
+"""
 
 from __future__ import annotations
 

@@ -33,7 +33,8 @@ def contains(answer: str, gold: str) -> bool:
 def agree(first: str, second: str) -> bool:
     """Tell whether two answers say the same: all words of one stand in the other, or nearly all are shared.
 
-    Half of the words are not enough: "rubber maps" then agrees with "rubber postcards", and what was told anew does not replace the old.
+    Half of the words are not enough: "rubber maps" then agrees with "rubber postcards", and what was told anew does not
+    replace the old.
     """
     got, expected = set(words(first)), set(words(second))
     return bool(got and expected) and (got <= expected or expected <= got or token_f1(first, second) > 0.8)
@@ -45,6 +46,9 @@ def same_question(first: str, second: str) -> bool:
 
 
 def stands_in(answer: str, question: str, text: str) -> bool:
-    """Tell whether a text says an answer: it has every word of the answer that the question does not bring along, and there is one."""
+    """Tell whether a text says an answer.
+
+    It has every word of the answer that the question does not bring along, and there is one.
+    """
     own = set(words(answer)) - set(words(question))
     return bool(own) and own <= set(words(text))

@@ -17,12 +17,12 @@ _ASK = (
     'as "Question: ..." and "Answer: ...". If there is nothing to remember, write "Nothing."'
 )
 _ASK_UNTOLD = (
-    "Write a question about me that our conversation does not answer, "
-    'as "Question: ..." and "Answer: I do not know."'
-)  # fmt: skip
+    'Write a question about me that our conversation does not answer, as "Question: ..." and "Answer: I do not know."'
+)
 _WRITTEN = re.compile(r"^\s*Question:[ \t]*(?P<question>\S[^\n]*?)\s*\n\s*Answer:[ \t]*(?P<answer>\S[^\n]*?)\s*$")
 _ABSTAINS = re.compile(
-    r"\b(i (do not|don't|don’t|cannot|can't|can’t) (know|say|tell|recall|remember)|not (mentioned|known|stated|told)|no information|unknown)\b",
+    r"\b(i (do not|don't|don’t|cannot|can't|can’t) (know|say|tell|recall|remember)|not "
+    r"(mentioned|known|stated|told)|no information|unknown)\b",
     re.IGNORECASE,
 )
 

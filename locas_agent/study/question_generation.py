@@ -1,6 +1,9 @@
-"""The sweep over a piece: ask about every turn until each that carries a fact has kept questions. Knows no user, no store and no training.
+"""The sweep over a piece: ask about every turn until each that carries a fact has kept questions.
 
-A question is kept when the backbone with the piece in context answers it as it was written, does not abstain, and could not answer it without.
+Knows no user, no store and no training.
+
+A question is kept when the backbone with the piece in context answers it as it was written, does not abstain, and could
+not answer it without.
 """
 
 from __future__ import annotations
@@ -19,7 +22,10 @@ from locas_agent.study.teacher import Candidate, Request, Teacher
 
 @dataclass(eq=False)
 class Swept:
-    """What a sweep found in one piece: items, and which turns (by number in the journal) carry a fact and which are covered."""
+    """What a sweep found in one piece.
+
+    Items, and which turns (by number in the journal) carry a fact and which are covered.
+    """
 
     items: list[Item] = field(default_factory=list)
     carrying: set[int] = field(default_factory=set)
@@ -68,8 +74,11 @@ class Sweep:
         wanted = self._settings.wordings_per_turn
         found = {owner: Swept() for owner in pieces}
         turns = {
-            (owner, at): _Asking(owner, piece, at) for owner, piece in pieces.items() for at, quote in enumerate(piece.quotes) if quote.is_learnt
-        }  # fmt: skip
+            (owner, at): _Asking(owner, piece, at)
+            for owner, piece in pieces.items()
+            for at, quote in enumerate(piece.quotes)
+            if quote.is_learnt
+        }
         waiting = list(turns.values())
         for round_number in range(self._settings.max_rounds):
             if not waiting:
@@ -88,8 +97,13 @@ class Sweep:
             found[asking.owner].covered.update(item.turn_seq for item in asking.kept)
         return found
 
-    def _ask(self, waiting: Sequence[_Asking], round_number: int, found: Mapping[int, Swept]) -> list[tuple[_Asking, Candidate]]:
-        """Sample questions about every waiting turn; return those not asked before that have an answer, and note which turns carry a fact."""
+    def _ask(
+        self, waiting: Sequence[_Asking], round_number: int, found: Mapping[int, Swept]
+    ) -> list[tuple[_Asking, Candidate]]:
+        """Sample questions about every waiting turn.
+
+        Return those not asked before that have an answer, and note which turns carry a fact.
+        """
         settings = self._settings
         samples = settings.samples_per_turn if round_number else settings.first_samples
         requests = [
@@ -114,11 +128,21 @@ class Sweep:
             for written in questions:
                 if written.question not in asking.asked and not prompts.abstains(written.answer):
                     asking.asked.add(written.question)
-                    candidates.append((asking, Candidate(asking.owner, asking.piece, asking.quote.turn_seq, written.question, written.answer)))
+                    candidates.append(
+                        (
+                            asking,
+                            Candidate(
+                                asking.owner, asking.piece, asking.quote.turn_seq, written.question, written.answer
+                            ),
+                        )
+                    )
         return candidates
 
     def _supported(self, asked: Sequence[tuple[_Asking, Candidate]], found: Mapping[int, Swept]) -> list[Item | None]:
-        """Put each question to the teacher, with its piece and without; keep what only the piece answers, and as it was written."""
+        """Put each question to the teacher, with its piece and without.
+
+        Keep what only the piece answers, and as it was written.
+        """
         candidates = [candidate for _, candidate in asked]
         with_piece = self._teacher.teach(candidates)
         without = self._teacher.answer([question(candidate.question) for candidate in candidates])
@@ -126,9 +150,12 @@ class Sweep:
         for at, (candidate, answer, bare) in enumerate(zip(candidates, with_piece, without, strict=True)):
             if answer is None or prompts.abstains(answer.text):
                 continue
-            # A rare name is written with little confidence although it stands in the turn: how little, rounding decides.
+            # A rare name is written with little confidence although it stands in the turn: how little, rounding
+            # decides.
             told = asked[at][0].quote.text
-            if answer.confidence < self._settings.min_confidence and not stands_in(answer.text, candidate.question, told):
+            if answer.confidence < self._settings.min_confidence and not stands_in(
+                answer.text, candidate.question, told
+            ):
                 continue
             if agree(answer.text, candidate.written) and not (bare is not None and agree(bare.text, answer.text)):
                 good[at] = (candidate, answer, QUESTION)
@@ -141,9 +168,10 @@ class Sweep:
 def told_in(quotes: Sequence[Quote], asked: int, item: Item) -> int | None:
     """Return which turn tells the answer: the one asked about, unless its text has no word of it and another's has.
 
-    Asked about one turn, a small backbone now and then writes about its neighbour. Counted for the wrong turn, such an item would leave the
-    neighbour's own questions out as known, and hide that the turn asked about still has none. None where a turn that is not to be learnt from
-    says more of the answer than every turn that is: it is that turn's claim, whoever was asked about.
+    Asked about one turn, a small backbone now and then writes about its neighbour. Counted for the wrong turn, such an
+    item would leave the neighbour's own questions out as known, and hide that the turn asked about still has none. None
+    where a turn that is not to be learnt from says more of the answer than every turn that is: it is that turn's claim,
+    whoever was asked about.
     """
     wanted = set(words(item.answer)) - set(words(item.question))
     shared = [len(wanted & set(words(quote.text))) for quote in quotes]

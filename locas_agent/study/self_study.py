@@ -1,9 +1,9 @@
 """Study sets: what the backbone asks itself about the overflow of one or many users. Knows no store and no training.
 
-For each piece: *sweep* its turns (`question_generation.py`). Then *refresh*: earlier items are asked again with the new piece in context; those
-answered
-differently are replaced, negatives that are now answered are retired. Then *negatives*: questions of the same kinds that the piece leaves open. The
-teacher's distribution over each answer is computed once.
+For each piece: *sweep* its turns (`question_generation.py`). Then *refresh*: earlier items are asked again with the new
+piece in context; those answered differently are replaced, negatives that are now answered are retired. Then
+*negatives*: questions of the same kinds that the piece leaves open. The teacher's distribution over each answer is
+computed once.
 """
 
 from __future__ import annotations
@@ -69,13 +69,22 @@ class _Again:
         return [new for new in self._newer if agree(new.answer, self.answer.text)]
 
     def is_told_anew(self, min_confidence: float) -> bool:
-        """Tell whether the new piece answers the old question otherwise: by the same question with another answer, or as the teacher is sure."""
-        if any(same_question(new.question, self.item.question) and not agree(new.answer, self.item.answer) for new in self._newer):
+        """Tell whether the new piece answers the old question otherwise.
+
+        By the same question with another answer, or as the teacher is sure.
+        """
+        if any(
+            same_question(new.question, self.item.question) and not agree(new.answer, self.item.answer)
+            for new in self._newer
+        ):
             return True
         return self.answer is not None and self.answer.confidence >= min_confidence and bool(self._sources)
 
     def replacement(self) -> tuple[Candidate, Taught, str] | None:
-        """Return the old question with its new answer; None where the teacher does not give that, or the question had none."""
+        """Return the old question with its new answer.
+
+        None where the teacher does not give that, or the question had none.
+        """
         sources = self._sources
         if self.answer is None or not sources or self.item.kind == NEGATIVE:
             return None
@@ -96,7 +105,8 @@ class Study:
 
         Args:
             requests: one for each user.
-            progress: told of "study" after each round of questions and each further stage of a piece; what it raises ends the study.
+            progress: told of "study" after each round of questions and each further stage of a piece; what it raises
+                ends the study.
         """
         desks = [_Desk(request, list(request.earlier)) for request in requests]
         pieces = max((len(request.pieces) for request in requests), default=0)
@@ -108,7 +118,9 @@ class Study:
 
         for turn in range(pieces):
             active = [index for index, request in enumerate(requests) if turn < len(request.pieces)]
-            for index, swept in self._sweep.over({index: requests[index].pieces[turn] for index in active}, partial(done, turn)).items():
+            for index, swept in self._sweep.over(
+                {index: requests[index].pieces[turn] for index in active}, partial(done, turn)
+            ).items():
                 desks[index].swept.append(swept)
                 known = {item.question for item in desks[index].new}
                 desks[index].new += [item for item in swept.items if item.question not in known]
@@ -123,9 +135,16 @@ class Study:
         return StudySet((), frozenset(), Coverage(0, 0, 0, 0, 0))
 
     def _refresh(self, desks: list[_Desk], active: list[int], turn: int) -> None:
-        """Ask earlier items again with the new piece in context; replace what is answered differently, retire negatives now answered."""
+        """Ask earlier items again with the new piece in context.
+
+        Replace what is answered differently, retire negatives now answered.
+        """
         asked = [
-            _Again(desks[index], item, Candidate(index, desks[index].request.pieces[turn], item.turn_seq, item.question, item.answer))
+            _Again(
+                desks[index],
+                item,
+                Candidate(index, desks[index].request.pieces[turn], item.turn_seq, item.question, item.answer),
+            )
             for index in active
             for item in desks[index].live
             if item.to_seq < desks[index].request.pieces[turn].from_seq
@@ -148,8 +167,10 @@ class Study:
         """Sample questions the piece leaves open; keep those that no piece at hand and no memory answers."""
         count = self._settings.negatives_per_piece
         requests = [
-            Request(desks[index].request.pieces[turn], prompts.ask_untold(), f"untold {sample}") for index in active for sample in range(count)
-        ]  # fmt: skip
+            Request(desks[index].request.pieces[turn], prompts.ask_untold(), f"untold {sample}")
+            for index in active
+            for sample in range(count)
+        ]
         # the answer is always the same, so questions may be as diverse as the backbone writes them
         texts = self._teacher.sample(requests, temperature=max(1.0, self._settings.temperature))
         candidates = []
@@ -161,21 +182,34 @@ class Study:
                     known.add(written.question)
                     candidates.append(Candidate(index, piece, piece.to_seq, written.question, written.answer))
         answers = self._teacher.teach(candidates)
-        still_open = [(c, a) for c, a in zip(candidates, answers, strict=True) if a is not None and prompts.abstains(a.text)]
+        still_open = [
+            (c, a) for c, a in zip(candidates, answers, strict=True) if a is not None and prompts.abstains(a.text)
+        ]
         for other in range(turn):
-            again = self._teacher.answer([[*desks[c.owner].request.pieces[other].messages, *question(c.question)] for c, _ in still_open])
-            still_open = [pair for pair, a in zip(still_open, again, strict=True) if a is None or prompts.abstains(a.text)]
+            again = self._teacher.answer(
+                [[*desks[c.owner].request.pieces[other].messages, *question(c.question)] for c, _ in still_open]
+            )
+            still_open = [
+                pair for pair, a in zip(still_open, again, strict=True) if a is None or prompts.abstains(a.text)
+            ]
         still_open = self._unknown_to_memory(desks, still_open)
-        for (candidate, _), item in zip(still_open, self._teacher.items([(c, a, NEGATIVE) for c, a in still_open]), strict=True):
+        for (candidate, _), item in zip(
+            still_open, self._teacher.items([(c, a, NEGATIVE) for c, a in still_open]), strict=True
+        ):
             if item is None:
                 desks[candidate.owner].dropped += 1
             else:
                 desks[candidate.owner].new.append(item)
 
-    def _unknown_to_memory(self, desks: list[_Desk], pairs: list[tuple[Candidate, Taught]]) -> list[tuple[Candidate, Taught]]:
-        """Leave out negatives that an earlier session told: the memory answers as an earlier item does, and that item's exchange answers them.
+    def _unknown_to_memory(
+        self, desks: list[_Desk], pairs: list[tuple[Candidate, Taught]]
+    ) -> list[tuple[Candidate, Taught]]:
+        """Leave out negatives that an earlier session told.
 
-        What the memory merely invents, even with an answer it learnt for something else, stays: those are the negatives it needs most.
+        The memory answers as an earlier item does, and that item's exchange answers them.
+
+        What the memory merely invents, even with an answer it learnt for something else, stays: those are the negatives
+        it needs most.
         """
         asked = [candidate for candidate, _ in pairs if desks[candidate.owner].request.memory is not None]
         if not asked:
@@ -186,9 +220,15 @@ class Study:
             (candidate, item)
             for candidate, answer in zip(asked, recalled, strict=True)
             if answer is not None
-            for item in [item for item in desks[candidate.owner].earlier if item.kind != NEGATIVE and agree(answer.text, item.answer)][:1]
+            for item in [
+                item
+                for item in desks[candidate.owner].earlier
+                if item.kind != NEGATIVE and agree(answer.text, item.answer)
+            ][:1]
         ]
-        told = self._teacher.answer([[*exchange(item.question, item.answer), *question(candidate.question)] for candidate, item in sources])
+        told = self._teacher.answer(
+            [[*exchange(item.question, item.answer), *question(candidate.question)] for candidate, item in sources]
+        )
         known = {
             (candidate.owner, candidate.question)
             for (candidate, item), answer in zip(sources, told, strict=True)

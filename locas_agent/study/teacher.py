@@ -1,4 +1,6 @@
-"""The backbone as a teacher: it writes questions about a piece and answers them with the piece before it. Knows no user, no store and no training.
+"""The backbone as a teacher: it writes questions about a piece and answers them with the piece before it.
+
+Knows no user, no store and no training.
 
 It holds no memory of its own, and takes one only to say what that memory answers already.
 """
@@ -25,7 +27,10 @@ from locas_storage import new_item_id
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One text to be sampled: what the backbone is asked after a piece, and a name of its place, unique within the piece, that seeds it."""
+    """One text to be sampled.
+
+    What the backbone is asked after a piece, and a name of its place, unique within the piece, that seeds it.
+    """
 
     piece: Piece
     prompt: str
@@ -34,7 +39,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A question that may become an item: whose it is (a number of the caller's), its piece, the turn asked about, and the answer written with it."""
+    """A question that may become an item.
+
+    Whose it is (a number of the caller's), its piece, the turn asked about, and the answer written with it.
+    """
 
     owner: int
     piece: Piece
@@ -73,19 +81,32 @@ class Teacher:
         self._seed = seed
 
     def sample(self, requests: Sequence[Request], *, temperature: float) -> list[str]:
-        """Sample one text per request, each from a random stream of its own; an empty one where the piece leaves no room."""
+        """Sample one text per request, each from a random stream of its own.
+
+        An empty one where the piece leaves no room.
+        """
         prompts = [[*request.piece.messages, *question(request.prompt)] for request in requests]
         streams = [self._stream(request) for request in requests]
-        generations = self._generate(prompts, self._settings.max_question_tokens, temperature=temperature, streams=streams)
+        generations = self._generate(
+            prompts, self._settings.max_question_tokens, temperature=temperature, streams=streams
+        )
         return [self._engine.backbone.decode(generation.ids) if generation else "" for generation in generations]
 
-    def answer(self, prompts: Sequence[list[Message]], *, memories: Sequence[LocasMemory | None] | None = None) -> list[Answer | None]:
+    def answer(
+        self, prompts: Sequence[list[Message]], *, memories: Sequence[LocasMemory | None] | None = None
+    ) -> list[Answer | None]:
         """Answer greedily, each prompt with its memory if any are given; None where an answer did not end in time."""
         generations = self._generate(prompts, self._settings.max_answer_tokens, memories=memories)
-        return [self._answer(generation) if generation is not None and self._is_answer(generation) else None for generation in generations]
+        return [
+            self._answer(generation) if generation is not None and self._is_answer(generation) else None
+            for generation in generations
+        ]
 
     def teach(self, candidates: Sequence[Candidate]) -> list[Taught | None]:
-        """Answer each candidate with its piece in context, and keep the distribution over the answer: what `items` is made from."""
+        """Answer each candidate with its piece in context, and keep the distribution over the answer.
+
+        What `items` is made from.
+        """
         prompts = [candidate.prompt for candidate in candidates]
         generations = self._generate(prompts, self._settings.max_answer_tokens, top_k=self._settings.teacher_top_k)
         taught: list[Taught | None] = []
@@ -98,26 +119,44 @@ class Teacher:
         return taught
 
     def items(self, taught: Sequence[tuple[Candidate, Taught, str]]) -> list[Item | None]:
-        """Make items of candidates, their answers and their kinds; None where no store would take what the backbone wrote."""
+        """Make items of candidates, their answers and their kinds.
+
+        None where no store would take what the backbone wrote.
+        """
         end, least = self._engine.backbone.end_id, self._settings.least_taught
         made = [
-            Item(new_item_id(), kind, c.piece.from_seq, c.piece.to_seq, c.turn_seq, c.question, answer.text, ids, insist(answer.teacher, ids, least))
+            Item(
+                new_item_id(),
+                kind,
+                c.piece.from_seq,
+                c.piece.to_seq,
+                c.turn_seq,
+                c.question,
+                answer.text,
+                ids,
+                insist(answer.teacher, ids, least),
+            )
             for c, answer, kind in taught
             for ids in ((*answer.ids, end),)
         ]
         return [item if can_be_kept(item) else None for item in made]
 
     def _answer(self, generation: Generation) -> Answer:
-        return Answer(generation.ids, self._engine.backbone.decode(generation.ids).strip(), math.exp(min(generation.logprobs)))
+        return Answer(
+            generation.ids, self._engine.backbone.decode(generation.ids).strip(), math.exp(min(generation.logprobs))
+        )
 
     def _is_answer(self, generation: Generation) -> bool:
         """Tell whether an answer ended in time and is text: a memory would learn to write the noise in it."""
         return generation.stopped and bool(generation.ids) and self._engine.backbone.is_text(generation.ids)
 
     def _stream(self, request: Request) -> int:
-        """Seed a text by what its piece says and by its place: it depends neither on who else studies nor on turns forgotten since.
+        """Seed a text by what its piece says and by its place.
 
-        Seeded by the place alone, every piece would be asked nearly the same: 128 samples over four sessions left 30 to 41 different negatives.
+        It depends neither on who else studies nor on turns forgotten since.
+
+        Seeded by the place alone, every piece would be asked nearly the same: 128 samples over four sessions left 30 to
+        41 different negatives.
         """
         said = hashlib.sha256(f"{self._seed} {request.place} {request.piece.messages}".encode()).digest()
         return int.from_bytes(said[:6])
@@ -134,7 +173,9 @@ class Teacher:
     ) -> list[Generation | None]:
         """Run the prompts that fit into the context; None for the others."""
         backbone = self._engine.backbone
-        tokens_of: dict[tuple[tuple[str, str], ...], list[int]] = {}  # most prompts are sampled several times, and templates are slow
+        tokens_of: dict[
+            tuple[tuple[str, str], ...], list[int]
+        ] = {}  # most prompts are sampled several times, and templates are slow
         keys = [_said(prompt) for prompt in prompts]
         for said, prompt in zip(keys, prompts, strict=True):
             if said not in tokens_of:
@@ -145,9 +186,14 @@ class Teacher:
         found = self._engine.generate(
             [encoded[at] for at in fitting],
             groups=[groups[at] for at in fitting] if memories is None else None,
-            memory=MemoryBatch.of([memories[at] for at in fitting], backbone) if memories is not None and fitting else None,
-            max_new_tokens=length, temperature=temperature, seed=0 if streams is None else [streams[at] for at in fitting], top_k=top_k,
-        )  # fmt: skip
+            memory=MemoryBatch.of([memories[at] for at in fitting], backbone)
+            if memories is not None and fitting
+            else None,
+            max_new_tokens=length,
+            temperature=temperature,
+            seed=0 if streams is None else [streams[at] for at in fitting],
+            top_k=top_k,
+        )
         result: list[Generation | None] = [None] * len(prompts)
         for at, generation in zip(fitting, found, strict=True):
             result[at] = generation
@@ -169,9 +215,12 @@ def _by_beginning(prompts: Sequence[list[Message]]) -> list[int]:
 
 
 def insist(head: TopK, ids: Sequence[int], least: float) -> TopK:
-    """Raise the probability of an answer's own tokens to a least one; all others of the distribution fall in proportion.
+    """Raise the probability of an answer's own tokens to a least one.
 
-    A rare name is the teacher's best guess at 0.12: a memory that learns just that says another name wherever rounding moves it a little.
+    All others of the distribution fall in proportion.
+
+    A rare name is the teacher's best guess at 0.12: a memory that learns just that says another name wherever rounding
+    moves it a little.
 
     Args:
         head: the teacher's distribution before each token, K candidates each.
@@ -184,4 +233,6 @@ def insist(head: TopK, ids: Sequence[int], least: float) -> TopK:
     is_raised = own.any(1, keepdim=True) & (had < least)
     others = torch.where(is_raised, (1 - least) / (1 - had).clamp_min(1e-9), 1.0)
     raised = torch.where(is_raised & own, least, probabilities * others)
-    return TopK(head.ids, torch.where(is_raised, raised.clamp_min(1e-12).log(), head.logprobs.double()).to(head.logprobs.dtype))
+    return TopK(
+        head.ids, torch.where(is_raised, raised.clamp_min(1e-12).log(), head.logprobs.double()).to(head.logprobs.dtype)
+    )

@@ -1,4 +1,6 @@
-"""Training examples: token rows with what is to be learnt at which position, and their batches. Knows no user, no store and no optimiser.
+"""Training examples: token rows with what is to be learnt at which position, and their batches.
+
+Knows no user, no store and no optimiser.
 
 Shapes: U users, R rows per user, B = U * R, T tokens, n scored tokens, K kept candidates.
 """
@@ -25,7 +27,8 @@ class Example:
         target: tokens after it, at least one.
         teacher: distribution before each scored token; None asks for plain next-token loss.
         weight: weight of the row in its user's mean.
-        scored: places in `target` of the tokens to be learnt, ascending; None means all. Several answers with questions in between are one row.
+        scored: places in `target` of the tokens to be learnt, ascending; None means all. Several answers with questions
+            in between are one row.
     """
 
     prompt: tuple[int, ...]
@@ -110,18 +113,26 @@ class ExampleBatch:
         )
 
     def losses(self, logits: Tensor, span: slice = slice(None)) -> Tensor:
-        """Return the loss of every scored token, shape (n,), or of a span of them; without a teacher the divergence is -log p(target)."""
+        """Return the loss of every scored token, shape (n,), or of a span of them.
+
+        Without a teacher the divergence is -log p(target).
+        """
         if self.teacher_ids.shape[1] == 1 and not self.teacher_logprobs.any():
             return next_token_loss(logits, self.targets[span])
         return teacher_divergence(logits, self.teacher_ids[span], self.teacher_logprobs[span])
 
 
 def with_teacher(
-    engine: Engine, prompts: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], *, top_k: int, student_prompts: Sequence[Sequence[int]]
+    engine: Engine,
+    prompts: Sequence[Sequence[int]],
+    targets: Sequence[Sequence[int]],
+    *,
+    top_k: int,
+    student_prompts: Sequence[Sequence[int]],
 ) -> list[Example]:
     """Return examples whose teacher is the bare backbone behind `prompts`, to be learnt behind `student_prompts`."""
     teachers = engine.distributions(prompts, targets, top_k=top_k)
     return [
         Example(tuple(prompt), tuple(target), teacher)
         for prompt, target, teacher in zip(student_prompts, targets, teachers, strict=True)
-    ]  # fmt: skip
+    ]

@@ -1,7 +1,9 @@
-"""GRPO through TRL's trainer: a memory's rows are the policy's only trainable parameters, and the bare backbone is the reference policy.
+"""GRPO through TRL's trainer.
 
-Knows nothing of users, stores or rewards. For a memory that already recalls something: where no answer of a group earns a reward there is no
-gradient. Needs the extra `grpo`.
+A memory's rows are the policy's only trainable parameters, and the bare backbone is the reference policy.
+
+Knows nothing of users, stores or rewards. For a memory that already recalls something: where no answer of a group earns
+a reward there is no gradient. Needs the extra `grpo`.
 """
 
 from __future__ import annotations
@@ -26,17 +28,21 @@ if TYPE_CHECKING:
     from trl import GRPOConfig, GRPOTrainer
 
 Reward = Callable[..., list[float]]
-"""TRL's form: `completions`, `prompts` and the columns of the data set by name, in lists of one length; one number for each completion."""
+"""TRL's form: `completions`, `prompts` and the columns of the data set by name, in lists of one length; one number for
+each completion."""
 
 PARAMETER = "locas_memory"
 """Name of the trained rows among the parameters of the policy's model."""
 
 
 class MemoryPolicy:
-    """A private copy of a backbone with one memory attached to every forward, its rows a parameter; not for several threads.
+    """A private copy of a backbone with one memory attached to every forward, its rows a parameter.
+
+    Not for several threads.
 
     Attributes:
-        model: what a trainer of transformers or TRL is given. All parameters but `PARAMETER`, shape (L, 1, 3, W, D), fp32, are frozen.
+        model: what a trainer of transformers or TRL is given. All parameters but `PARAMETER`, shape (L, 1, 3, W, D),
+            fp32, are frozen.
         tokenizer: a copy of the backbone's.
     """
 
@@ -53,7 +59,9 @@ class MemoryPolicy:
         check_fits(memory, backbone)
         self._start = memory
         tokenizer = copy.deepcopy(backbone.tokenizer)  # trainers set its padding
-        self._own = Backbone(copy.deepcopy(backbone.model), tokenizer, name=f"{backbone.name} with a memory in training")
+        self._own = Backbone(
+            copy.deepcopy(backbone.model), tokenizer, name=f"{backbone.name} with a memory in training"
+        )
         self._rows = nn.Parameter(memory.slab.detach()[:, None].to(backbone.device, copy=True))  # (L, 1, 3, W, D)
         self._scale = memory.scale.detach()[:, None].to(backbone.device)  # (L, 1)
         self._is_on = True
@@ -75,15 +83,24 @@ class MemoryPolicy:
     def memory(self) -> LocasMemory:
         """Return the memory as it is trained so far, clipped, on the CPU; not part of the graph."""
         return replace(
-            self._start, slab=self._rows.detach()[:, 0].cpu().clone(), scale=self._start.scale.cpu(), neuron_indices=self._start.neuron_indices.cpu()
+            self._start,
+            slab=self._rows.detach()[:, 0].cpu().clone(),
+            scale=self._start.scale.cpu(),
+            neuron_indices=self._start.neuron_indices.cpu(),
         ).clipped()
 
     def reference(self) -> nn.Module:
-        """Return the memory-off policy as a module that is called like `model`; it holds no second copy of the weights."""
+        """Return the memory-off policy as a module that is called like `model`.
+
+        It holds no second copy of the weights.
+        """
         return _Off(self)
 
     def _side_ffns(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Intercept | None:
-        """Return what a forward of these arguments carries: the memory for each of its rows, or nothing while it is off."""
+        """Return what a forward of these arguments carries.
+
+        The memory for each of its rows, or nothing while it is off.
+        """
         if not self._is_on:
             return None
         given = (*args, kwargs.get("input_ids"), kwargs.get("inputs_embeds"))
@@ -104,20 +121,23 @@ class _Off(nn.Module):
             return self._policy.model(*args, **kwargs)
 
 
-def memory_trainer(policy: MemoryPolicy, rewards: Reward | list[Reward], args: GRPOConfig, data: Dataset, **options: Any) -> GRPOTrainer:
+def memory_trainer(
+    policy: MemoryPolicy, rewards: Reward | list[Reward], args: GRPOConfig, data: Dataset, **options: Any
+) -> GRPOTrainer:
     """Build TRL's GRPO trainer for a memory. Call its `train()`, then take `policy.memory()`.
 
     With G answers to a prompt, rewards R_i and p_off the bare backbone, TRL's loss of one token is
 
         - (p / p_old) (R_i - mean R) / std R  +  beta (p_off / p - log(p_off / p) - 1)
 
-    the first term clipped. Right answers are what the bare backbone does not know, so the second term pulls away from them: `beta` is small,
-    about 0.001 to 0.01, and 0 leaves the reference out.
+    the first term clipped. Right answers are what the bare backbone does not know, so the second term pulls away from
+    them: `beta` is small, about 0.001 to 0.01, and 0 leaves the reference out.
 
     Args:
         policy: what is trained.
         rewards: functions that score completions.
-        args: TRL's settings. Two of its defaults have to be changed: `activation_checkpointing=False`, `save_strategy="no"`.
+        args: TRL's settings. Two of its defaults have to be changed: `activation_checkpointing=False`,
+            `save_strategy="no"`.
         data: a column `prompt`, and what the rewards look at.
         **options: more arguments of `GRPOTrainer`, such as callbacks.
 
@@ -130,12 +150,18 @@ def memory_trainer(policy: MemoryPolicy, rewards: Reward | list[Reward], args: G
     except ImportError as error:
         raise MissingExtra.of("grpo", "GRPO on a memory") from error
     _check(args)
-    # TRL loads a reference by the name in the model's config when beta is not 0; ours is the same weights with the memory off.
+    # TRL loads a reference by the name in the model's config when beta is not 0; ours is the same weights with the
+    # memory off.
     settings = copy.copy(args)
     settings.beta = 0.0
     trainer = GRPOTrainer(
-        model=policy.model, reward_funcs=rewards, args=settings, train_dataset=data, processing_class=policy.tokenizer, **options
-    )  # fmt: skip
+        model=policy.model,
+        reward_funcs=rewards,
+        args=settings,
+        train_dataset=data,
+        processing_class=policy.tokenizer,
+        **options,
+    )
     if args.beta != 0.0:
         trainer.ref_model = policy.reference()
         trainer.beta = settings.beta = args.beta
@@ -155,7 +181,8 @@ def _check(args: GRPOConfig) -> None:
             raise ConfigurationError(f"{name}=True does not go with a memory ({reason}); set it to False")
     if args.save_strategy != "no":
         raise ConfigurationError(
-            f"save_strategy={str(args.save_strategy)!r} would write the memory, personal data, into checkpoints of the whole backbone; "
+            f"save_strategy={str(args.save_strategy)!r} would write the memory, personal data, into checkpoints of the "
+            "whole backbone; "
             "set it to 'no' and export policy.memory()"
         )
     if args.world_size > 1:

@@ -63,7 +63,9 @@ def initialize(
 
     Source: arXiv 2602.05085, activation-guided cloning; scale rules "sqrt" and "none" are ours, see docs/decisions.md.
     """
-    return initialize_many(engine_or_backbone, [input_ids], width=width, layers=layers, method=method, scale_rule=scale_rule, seed=seed)[0]
+    return initialize_many(
+        engine_or_backbone, [input_ids], width=width, layers=layers, method=method, scale_rule=scale_rule, seed=seed
+    )[0]
 
 
 def initialize_many(
@@ -99,7 +101,9 @@ def initialize_many(
     _check(backbone, width, method, scale_rule)
     layers = backbone.n_layers if layers is None else layers
     if not 1 <= layers <= backbone.n_layers:
-        raise ConfigurationError(f"a memory stands beside 1..{backbone.n_layers} layers of {backbone.name!r}, got {layers}")
+        raise ConfigurationError(
+            f"a memory stands beside 1..{backbone.n_layers} layers of {backbone.name!r}, got {layers}"
+        )
     chosen: list[list[Tensor]] | list[list[Tensor] | None]
     if method in ("highest", "lowest"):
         activations = mean_activations(backbone, inputs, max_batch_tokens=max_batch_tokens)
@@ -145,7 +149,9 @@ def mean_activations(
     sequences = [(user, sequence) for user, texts in enumerate(inputs) for sequence in texts if len(sequence) > 0]
     counts = [sum(len(sequence) for sequence in texts) for texts in inputs]
     if 0 in counts:
-        raise ConfigurationError(f"user {counts.index(0)} of {len(counts)} has no token to rank neurons by; use method='random'")
+        raise ConfigurationError(
+            f"user {counts.index(0)} of {len(counts)} has no token to rank neurons by; use method='random'"
+        )
     sums = [[torch.zeros(site.n_neurons, dtype=torch.float64) for site in backbone.sites] for _ in inputs]
     engine = Engine(backbone)
     for rows in micro_batches([len(sequence) for _, sequence in sequences], max_batch_tokens):
@@ -182,7 +188,9 @@ def _drawn(backbone: Backbone, width: int, seed: int) -> list[Tensor]:
     return [torch.randperm(site.n_neurons, generator=generator)[:width] for site in backbone.sites]
 
 
-def _build(backbone: Backbone, indices: list[Tensor] | None, scale: Tensor, width: int, layers: int, method: Method, seed: int) -> LocasMemory:
+def _build(
+    backbone: Backbone, indices: list[Tensor] | None, scale: Tensor, width: int, layers: int, method: Method, seed: int
+) -> LocasMemory:
     """Assemble one memory from neuron indices, or from Gaussian rows where there are none."""
     slab = torch.zeros(layers, 3, width, backbone.hidden_size)  # down rows stay zero
     if indices is None:

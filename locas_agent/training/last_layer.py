@@ -1,9 +1,13 @@
-"""The end of the backbone, for memories that stand beside its last FFN only: from that FFN's input to logits. Knows no user and no training.
+"""The end of the backbone, for memories that stand beside its last FFN only: from that FFN's input to logits.
 
-Nothing below the last FFN depends on such a memory. So the bare backbone is run once per text, three vectors are kept at each position that
-matters, and trying another memory costs one side FFN, one norm and the output projection at those positions instead of a whole forward.
+Knows no user and no training.
 
-Shapes: B input rows, T tokens, S kept positions, U memories, P positions per memory, D hidden size, W width, V vocabulary.
+Nothing below the last FFN depends on such a memory. So the bare backbone is run once per text, three vectors are kept
+at each position that matters, and trying another memory costs one side FFN, one norm and the output projection at those
+positions instead of a whole forward.
+
+Shapes: B input rows, T tokens, S kept positions, U memories, P positions per memory, D hidden size, W width, V
+    vocabulary.
 """
 
 from __future__ import annotations
@@ -23,7 +27,8 @@ from locas_agent.memory.attach import side_ffn
 from locas_agent.training.examples import Example, ExampleBatch
 
 TOLERANCE = 1e-3
-"""Largest difference of logits between this way and a whole forward, relative to the largest logit, with which a backbone is served this way."""
+"""Largest difference of logits between this way and a whole forward, relative to the largest logit, with which a
+backbone is served this way."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +65,9 @@ class Readout:
 
     @classmethod
     def of(cls, engine: Engine) -> Readout | None:
-        """Return the readout of a backbone, or None where its end is built otherwise: then a whole forward has to serve.
+        """Return the readout of a backbone, or None where its end is built otherwise.
+
+        Then a whole forward has to serve.
 
         It is tried out on a few tokens with a random memory, not guessed from names.
         """
@@ -80,7 +87,9 @@ class Readout:
         return readout if float((here - whole).abs().max()) <= TOLERANCE * float(whole.abs().max()) else None
 
     @torch.no_grad()
-    def states(self, examples: Sequence[Example], *, max_batch_tokens: int = MAX_BATCH_TOKENS) -> tuple[States, list[slice]]:
+    def states(
+        self, examples: Sequence[Example], *, max_batch_tokens: int = MAX_BATCH_TOKENS
+    ) -> tuple[States, list[slice]]:
         """Run the bare backbone over examples and keep the states at their scored positions.
 
         An example seen before and still held by somebody, as neutral text is, is not run again.

@@ -7,7 +7,7 @@ Shapes: n scored tokens, V vocabulary, K entries of the teacher's distribution t
 | `ntp` | the overflow itself | x before t | -log p(x_t) |
 | `sd` | one turn of the overflow | x before t | KL(teacher with the piece in context || student) |
 | `mix` | both | | `ntp` + `sd_weight` * `sd` |
-| `self_study` | answer to a question about the piece | the question, x before t | KL(teacher with the piece in context || student) |
+| `self_study` | answer to a question about the piece | question, x before t | KL(teacher with the piece || student) |
 
 To each is added the anchor: KL(bare backbone || student) on neutral text.
 """
@@ -37,7 +37,8 @@ def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
 def teacher_divergence(logits: Tensor, teacher_ids: Tensor, teacher_logprobs: Tensor) -> Tensor:
     """Return KL(teacher || student) with everything outside the teacher's top K in one bucket.
 
-    The bucket keeps the divergence honest: a student cannot hide mass on tokens the teacher's list leaves out. With K = V it is the full divergence.
+    The bucket keeps the divergence honest: a student cannot hide mass on tokens the teacher's list leaves out. With K =
+    V it is the full divergence.
 
     Args:
         logits: the student's, shape (n, V), any float dtype.
@@ -47,14 +48,17 @@ def teacher_divergence(logits: Tensor, teacher_ids: Tensor, teacher_logprobs: Te
     Returns:
         Shape (n,), fp32, never negative but for rounding.
 
-    Source: context distillation as in arXiv 2602.05085 (`--ttt_loss SD`, our reading); top-K with a rest bucket is ours.
+    Source: context distillation as in arXiv 2602.05085 (`--ttt_loss SD`, our reading); top-K with a rest bucket is
+        ours.
     """
     student = log_softmax(logits.float(), dim=-1).gather(-1, teacher_ids.long())  # (n, K)
     probabilities = teacher_logprobs.exp()  # (n, K)
     listed = (probabilities * (teacher_logprobs - student)).sum(-1)  # (n,)
     teacher_rest = (1 - probabilities.sum(-1)).clamp_min(0)  # (n,)
     student_rest = (1 - student.exp().sum(-1)).clamp_min(1e-7)  # (n,)
-    rest = torch.where(teacher_rest > 1e-6, teacher_rest * (teacher_rest.clamp_min(1e-7).log() - student_rest.log()), 0.0)
+    rest = torch.where(
+        teacher_rest > 1e-6, teacher_rest * (teacher_rest.clamp_min(1e-7).log() - student_rest.log()), 0.0
+    )
     return listed + rest
 
 

@@ -1,6 +1,9 @@
-"""What one step of training looks at: a user's items, new and rehearsed and never answered, behind windows and bare, and neutral text.
+"""What one step of training looks at.
 
-Knows the backbone's tokens and teacher; no memory, no optimiser, no store. Memories and the LoRA peer are taught from the same curriculum.
+A user's items, new and rehearsed and never answered, behind windows and bare, and neutral text.
+
+Knows the backbone's tokens and teacher; no memory, no optimiser, no store. Memories and the LoRA peer are taught from
+the same curriculum.
 """
 
 from __future__ import annotations
@@ -34,8 +37,8 @@ UNANSWERED_BEHIND = 0.25
 REHEARSED = 128
 """Earlier items that one consolidation rehearses at most, and questions never answered, drawn anew each time."""
 VARIANTS = 4
-"""Ways in which a new question is put, each with other tokens left out; one that is only kept in mind is put in one. A finite number, so that what
-does not depend on the memory is computed once for each."""
+"""Ways in which a new question is put, each with other tokens left out; one that is only kept in mind is put in one. A
+finite number, so that what does not depend on the memory is computed once for each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +64,8 @@ class Draw:
 
     Attributes:
         bare: items asked without anything before them; the same number in every draw.
-        behind: one row of items asked behind a window, as in a running conversation; none where the settings ask for none.
+        behind: one row of items asked behind a window, as in a running conversation; none where the settings ask for
+            none.
         anchors: one row of neutral text.
     """
 
@@ -110,10 +114,14 @@ class Curriculum:
             if settings.objective in ("ntp", "mix"):
                 fresh += self._text_examples(lesson.pieces, "ntp", 1.0)
             if settings.objective in ("sd", "mix"):
-                fresh += self._text_examples(lesson.pieces, "sd", settings.sd_weight if settings.objective == "mix" else 1.0)
+                fresh += self._text_examples(
+                    lesson.pieces, "sd", settings.sd_weight if settings.objective == "mix" else 1.0
+                )
         rehearsed = self._questions(item for item in lesson.earlier if item.kind not in (PROBE, NEGATIVE))
         if not fresh and not rehearsed:
-            raise ConfigurationError("a lesson needs something to learn from, got no study item and no text: study the overflow first")
+            raise ConfigurationError(
+                "a lesson needs something to learn from, got no study item and no text: study the overflow first"
+            )
         rng = Random(f"{settings.seed}:order")
         behind = self._behind(lesson, rng) if settings.objective == "self_study" else []
         noisy = [self._noisy(example, rng) for example in fresh for _ in range(VARIANTS)]
@@ -135,12 +143,21 @@ class Curriculum:
         return replace(example, prompt=(*example.prompt[:TEMPLATE_TOKENS], *middle, *example.prompt[-TEMPLATE_TOKENS:]))
 
     def _behind(self, lesson: Lesson, rng: Random) -> list[Example]:
-        """Put some questions, one after the other, behind each window: mostly such that are answered, now and then one that never is."""
+        """Put some questions, one after the other, behind each window.
+
+        Mostly such that are answered, now and then one that never is.
+        """
         items = [item for item in (*lesson.new, *lesson.earlier) if item.kind != PROBE]
-        answered, negative = [item for item in items if item.kind != NEGATIVE], [item for item in items if item.kind == NEGATIVE]
+        answered, negative = (
+            [item for item in items if item.kind != NEGATIVE],
+            [item for item in items if item.kind == NEGATIVE],
+        )
         examples = []
         for window in self._windows(lesson.pieces, rng):
-            asked = [rng.choice(negative if negative and rng.random() < UNANSWERED_BEHIND else answered) for _ in range(ASKED_BEHIND)]
+            asked = [
+                rng.choice(negative if negative and rng.random() < UNANSWERED_BEHIND else answered)
+                for _ in range(ASKED_BEHIND)
+            ]
             examples.append(_conversation(self._backbone, window, asked))
         return examples
 
@@ -150,7 +167,10 @@ class Curriculum:
         if not limit:
             return []
         spoken = [piece.messages[1:] for piece in pieces if len(piece.messages) > 1]
-        runs = [list(window) for window in rng.sample(self._neutral.windows, min(OTHERS_WINDOWS, len(self._neutral.windows)))]
+        runs = [
+            list(window)
+            for window in rng.sample(self._neutral.windows, min(OTHERS_WINDOWS, len(self._neutral.windows)))
+        ]
         for _ in range(OWN_WINDOWS if spoken else 0):
             turns = rng.choice(spoken)
             runs.append(list(turns[rng.randrange(len(turns)) :]))
@@ -165,7 +185,10 @@ class Curriculum:
         return []
 
     def _text_examples(self, pieces: Sequence[Piece], objective: str, weight: float) -> list[Example]:
-        """Return the turns of the pieces as examples: `ntp` without a teacher, `sd` with the whole piece before the teacher."""
+        """Return the turns of the pieces as examples.
+
+        `ntp` without a teacher, `sd` with the whole piece before the teacher.
+        """
         examples = []
         for piece in pieces:
             turns = [self._backbone.encode_chat([message], generation_prompt=False) for message in piece.told]
@@ -175,9 +198,12 @@ class Curriculum:
             elif turns:
                 context = self._backbone.encode_chat(piece.messages, generation_prompt=False)
                 made = with_teacher(
-                    self._engine, [[*context, turn[0]] for turn in turns], [turn[1:] for turn in turns],
-                    top_k=self._config.study.teacher_top_k, student_prompts=[turn[:1] for turn in turns],
-                )  # fmt: skip
+                    self._engine,
+                    [[*context, turn[0]] for turn in turns],
+                    [turn[1:] for turn in turns],
+                    top_k=self._config.study.teacher_top_k,
+                    student_prompts=[turn[:1] for turn in turns],
+                )
                 examples += [replace(example, weight=weight) for example in made]
         return examples
 
@@ -186,10 +212,23 @@ class Stream:
     """Endless, evenly covering draws of one lesson."""
 
     def __init__(
-        self, settings: TrainingSettings, fresh: _Cycle, rehearsed: _Cycle, negative: _Cycle, behind: _Cycle, anchors: _Cycle, rng: Random
+        self,
+        settings: TrainingSettings,
+        fresh: _Cycle,
+        rehearsed: _Cycle,
+        negative: _Cycle,
+        behind: _Cycle,
+        anchors: _Cycle,
+        rng: Random,
     ) -> None:
         self._settings = settings
-        self._fresh, self._rehearsed, self._negative, self._behind, self._anchors = fresh, rehearsed, negative, behind, anchors
+        self._fresh, self._rehearsed, self._negative, self._behind, self._anchors = (
+            fresh,
+            rehearsed,
+            negative,
+            behind,
+            anchors,
+        )
         self._rng = rng
 
     @property
@@ -209,7 +248,9 @@ class Stream:
         settings, kind = self._settings, self._rng.random()
         if kind < settings.negative_share and self._negative.elements:
             return self._negative.take()
-        if self._rehearsed.elements and (not self._fresh.elements or kind < settings.negative_share + settings.rehearsal_share):
+        if self._rehearsed.elements and (
+            not self._fresh.elements or kind < settings.negative_share + settings.rehearsal_share
+        ):
             return self._rehearsed.take()
         return self._fresh.take()
 
@@ -229,22 +270,30 @@ class _Cycle:
 
 
 def question_example(backbone: Backbone, item: Item) -> Example:
-    """Return a study item as it is trained and measured: the question alone in front, the teacher's answer to be given."""
+    """Return a study item as it is trained and measured.
+
+    The question alone in front, the teacher's answer to be given.
+    """
     return Example(tuple(backbone.encode_chat(question(item.question))), item.answer_ids, item.teacher)
 
 
 def _some(examples: list[Example], rng: Random) -> list[Example]:
-    """Take all of a short list and a sample of a long one, so that a consolidation does not cost more with every session of the past."""
+    """Take all of a short list and a sample of a long one: the cost does not grow with every past session."""
     return examples if len(examples) <= REHEARSED else rng.sample(examples, REHEARSED)
 
 
 def _conversation(backbone: Backbone, window: Sequence[int], items: Sequence[Item]) -> Example:
-    """Return one row: a window, then each item asked and answered as in a running conversation; only the answers are scored."""
+    """Return one row: a window, then each item asked and answered as in a running conversation.
+
+    Only the answers are scored.
+    """
     prompt, target, scored = list(window), list[int](), list[int]()
     for item in items:
         asked = _without_start(backbone, backbone.encode_chat(question(item.question)))
         after = backbone.encode_chat(exchange(item.question, item.answer), generation_prompt=False)
-        closing = _without_start(backbone, after)[len(asked) + len(item.answer_ids) :]  # what the template puts behind an answer
+        closing = _without_start(backbone, after)[
+            len(asked) + len(item.answer_ids) :
+        ]  # what the template puts behind an answer
         if target:
             target += asked
         else:
@@ -262,5 +311,8 @@ def _without_start(backbone: Backbone, ids: list[int]) -> list[int]:
 
 
 def rate_factor(step: int, falls_from: int, falling_steps: int) -> float:
-    """Return the learning rate of a step as a share of its peak: four steps of warm-up, the peak, then a straight fall to a fiftieth."""
+    """Return the learning rate of a step as a share of its peak.
+
+    Four steps of warm-up, the peak, then a straight fall to a fiftieth.
+    """
     return min(1.0, (step + 1) / 4) * min(1.0, max(0.02, 1 - (step + 1 - falls_from) / falling_steps))

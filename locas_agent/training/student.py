@@ -1,8 +1,12 @@
-"""The student: the backbone with one memory per user, on examples without the text they came from. Knows no optimiser, no user and no store.
+"""The student: the backbone with one memory per user, on examples without the text they came from.
 
-Two ways to the same numbers: a whole forward for memories beside several layers, and the readout for those beside the last layer only.
+Knows no optimiser, no user and no store.
 
-Shapes: L layers that carry a memory, U users, P scored positions per user (padded), W width, D hidden size, K kept candidates.
+Two ways to the same numbers: a whole forward for memories beside several layers, and the readout for those beside the
+last layer only.
+
+Shapes: L layers that carry a memory, U users, P scored positions per user (padded), W width, D hidden size, K kept
+    candidates.
 """
 
 from __future__ import annotations
@@ -34,9 +38,10 @@ class Student(Protocol):
     """Losses of memories on examples."""
 
     def learn(self, slab: Tensor, scale: Tensor, examples: Sequence[Sequence[Example]], weight: float) -> Tensor:
-        """Add the gradient of the weighted losses to `slab.grad` and return each user's weighted loss, shape (U,), on the CPU.
+        """Add the gradient of the weighted losses to `slab.grad`; return each user's loss, shape (U,), on the CPU.
 
-        A user's loss is the mean over rows of the mean over tokens; losses of users are summed, so each gets the gradient it would get alone.
+        A user's loss is the mean over rows of the mean over tokens; losses of users are summed, so each gets the
+        gradient it would get alone.
 
         Args:
             slab: master rows under training, shape (L, U, 3, W, D), with a gradient.
@@ -46,7 +51,9 @@ class Student(Protocol):
         """
         ...
 
-    def scores(self, memories: Sequence[LocasMemory | None], examples: Sequence[Sequence[Example]]) -> list[list[Score]]:
+    def scores(
+        self, memories: Sequence[LocasMemory | None], examples: Sequence[Sequence[Example]]
+    ) -> list[list[Score]]:
         """Return the score of each memory's examples; a user may have any number of them."""
         ...
 
@@ -73,7 +80,9 @@ class WholeStudent:
         return _accumulate(slab, max(1, self._max_batch_tokens // (len(examples[0]) * longest)), losses)
 
     @torch.inference_mode()
-    def scores(self, memories: Sequence[LocasMemory | None], examples: Sequence[Sequence[Example]]) -> list[list[Score]]:
+    def scores(
+        self, memories: Sequence[LocasMemory | None], examples: Sequence[Sequence[Example]]
+    ) -> list[list[Score]]:
         """See `Student.scores`."""
         backbone = self._engine.backbone
         asked = [(user, at) for user, own in enumerate(examples) for at in range(len(own))]
@@ -81,12 +90,17 @@ class WholeStudent:
         results: list[list[Score]] = [[(torch.zeros(0), False)] * len(own) for own in examples]
         for start in range(0, len(asked), SCORED_ROWS):
             chunk = asked[start : start + SCORED_ROWS]
-            batch = ExampleBatch.of([[examples[user][at]] for user, at in chunk], pad_id=backbone.pad_id, device=backbone.device)
+            batch = ExampleBatch.of(
+                [[examples[user][at]] for user, at in chunk], pad_id=backbone.pad_id, device=backbone.device
+            )
             chosen = [memories[user] for user, _ in chunk]
             memory = MemoryBatch.of(chosen, backbone) if any(each is not None for each in chosen) else None
             logits = self._engine.logits(batch.input_ids, memory=memory, positions=batch.positions)
             lengths = [examples[user][at].n_scored for user, at in chunk]
-            losses, right = torch.split(batch.losses(logits).cpu(), lengths), torch.split((logits.argmax(-1) == batch.targets).cpu(), lengths)
+            losses, right = (
+                torch.split(batch.losses(logits).cpu(), lengths),
+                torch.split((logits.argmax(-1) == batch.targets).cpu(), lengths),
+            )
             for (user, at), loss, hit in zip(chunk, losses, right, strict=True):
                 results[user][at] = (loss, bool(hit.all()))
         return results
@@ -95,7 +109,9 @@ class WholeStudent:
 class ReadoutStudent:
     """Runs the bare backbone once over all examples that will be seen, and only its end from then on."""
 
-    def __init__(self, readout: Readout, backbone: Backbone, examples: Sequence[Example], *, max_batch_tokens: int) -> None:
+    def __init__(
+        self, readout: Readout, backbone: Backbone, examples: Sequence[Example], *, max_batch_tokens: int
+    ) -> None:
         """Compute the states of the examples.
 
         Args:
@@ -111,7 +127,11 @@ class ReadoutStudent:
         self._states, spans = readout.states(unique)
         self._spans = dict(zip(unique, spans, strict=True))
         table = ExampleBatch.of([[example] for example in unique], pad_id=backbone.pad_id, device=backbone.device)
-        self._targets, self._teacher_ids, self._teacher_logprobs = table.targets, table.teacher_ids, table.teacher_logprobs
+        self._targets, self._teacher_ids, self._teacher_logprobs = (
+            table.targets,
+            table.teacher_ids,
+            table.teacher_logprobs,
+        )
 
     def learn(self, slab: Tensor, scale: Tensor, examples: Sequence[Sequence[Example]], weight: float) -> Tensor:
         """See `Student.learn`."""
@@ -125,7 +145,9 @@ class ReadoutStudent:
         return _accumulate(slab, max(1, self._max_positions // positions), losses)
 
     @torch.inference_mode()
-    def scores(self, memories: Sequence[LocasMemory | None], examples: Sequence[Sequence[Example]]) -> list[list[Score]]:
+    def scores(
+        self, memories: Sequence[LocasMemory | None], examples: Sequence[Sequence[Example]]
+    ) -> list[list[Score]]:
         """See `Student.scores`."""
         results = []
         for memory, own in zip(memories, examples, strict=True):
@@ -142,7 +164,10 @@ class ReadoutStudent:
         return results
 
     def _gathered(self, examples: Sequence[Sequence[Example]]) -> tuple[Tensor, Tensor]:
-        """Return the positions of each user's examples, padded, and the weight of each in the user's mean; both of shape (U, P)."""
+        """Return the positions of each user's examples, padded, and the weight of each in the user's mean.
+
+        Both of shape (U, P).
+        """
         length = max(sum(example.n_scored for example in user) for user in examples)
         index = torch.zeros(len(examples), length, dtype=torch.long)
         weights = torch.zeros(len(examples), length)
@@ -161,12 +186,19 @@ class ReadoutStudent:
         if rows is None:
             rows = states.ffn_input.new_zeros(index.shape[0], 3, 1, states.ffn_input.shape[-1])
         logits = self._readout.logits(states, rows.to(states.ffn_input.dtype))  # (U, P, V)
-        losses = teacher_divergence(logits.flatten(0, 1), self._teacher_ids[index].flatten(0, 1), self._teacher_logprobs[index].flatten(0, 1))
+        losses = teacher_divergence(
+            logits.flatten(0, 1), self._teacher_ids[index].flatten(0, 1), self._teacher_logprobs[index].flatten(0, 1)
+        )
         return losses.view(index.shape), logits.argmax(-1) == self._targets[index]
 
 
 def student_for(
-    engine: Engine, readout: Readout | None, memories: Sequence[LocasMemory | None], examples: Sequence[Example], *, max_batch_tokens: int
+    engine: Engine,
+    readout: Readout | None,
+    memories: Sequence[LocasMemory | None],
+    examples: Sequence[Example],
+    *,
+    max_batch_tokens: int,
 ) -> Student:
     """Return the cheaper way to the losses: the readout where every memory stands beside the last layer only.
 
@@ -183,7 +215,10 @@ def student_for(
 
 
 def _accumulate(slab: Tensor, users: int, losses: Callable[[Tensor, slice], Tensor]) -> Tensor:
-    """Run forward and backward for `users` users at a time; each part has a gradient of its own, so none is as large as the slab."""
+    """Run forward and backward for `users` users at a time.
+
+    Each part has a gradient of its own, so none is as large as the slab.
+    """
     assert slab.grad is not None
     found = []
     for start in range(0, slab.shape[1], users):
@@ -200,8 +235,8 @@ def _accumulate(slab: Tensor, users: int, losses: Callable[[Tensor, slice], Tens
 def losses_in_parts(hidden: Tensor, losses: Callable[[Tensor, slice], Tensor]) -> Tensor:
     """Losses of many tokens, of which only some have their logits in memory at once.
 
-    Each token's loss depends on its own hidden state alone, so a part's gradient can be taken at once and its logits dropped: 2,048 positions of 152k
-    words are 1.2 GB, and several times that until the backward.
+    Each token's loss depends on its own hidden state alone, so a part's gradient can be taken at once and its logits
+    dropped: 2,048 positions of 152k words are 1.2 GB, and several times that until the backward.
 
     Args:
         hidden: normed hidden states, shape (n, D); gradients flow into them, but no second ones.

@@ -1,8 +1,10 @@
-"""Training: from study sets and former memories to new memories, many users in one forward. Knows no store, no session and no admission.
+"""Training: from study sets and former memories to new memories, many users in one forward.
 
-In each step users are rows of one slab of shape (L, U, 3, W, D). The loss is the sum over users of each user's mean, every user's gradient is
-clipped by its own norm, and each has a learning rate of its own, which begins to fall when its held-out probes are answered: each user gets what
-training alone would give, up to rounding.
+Knows no store, no session and no admission.
+
+In each step users are rows of one slab of shape (L, U, 3, W, D). The loss is the sum over users of each user's mean,
+every user's gradient is clipped by its own norm, and each has a learning rate of its own, which begins to fall when its
+held-out probes are answered: each user gets what training alone would give, up to rounding.
 """
 
 from __future__ import annotations
@@ -86,7 +88,9 @@ class Trainer:
         self._curriculum = Curriculum(engine, config, neutral)
 
     def train(self, lessons: Sequence[Lesson], *, progress: Progress | None = None) -> list[Trained]:
-        """Train one memory per lesson. Memories of one shape share each step; what a lesson becomes does not depend on the others.
+        """Train one memory per lesson.
+
+        Memories of one shape share each step; what a lesson becomes does not depend on the others.
 
         Raises:
             ConfigurationError: a lesson holds nothing to learn from.
@@ -101,12 +105,19 @@ class Trainer:
             trained.update(zip(chosen, found, strict=True))
         return [trained[index] for index in range(len(lessons))]
 
-    def _train(self, lessons: Sequence[Lesson], memories: Sequence[LocasMemory], progress: Progress | None) -> list[Trained]:
+    def _train(
+        self, lessons: Sequence[Lesson], memories: Sequence[LocasMemory], progress: Progress | None
+    ) -> list[Trained]:
         started = time.perf_counter()
         settings, device = self._settings, self._backbone.device
-        pupils = [_Pupil(memory, self._curriculum.stream(lesson), settings, device) for lesson, memory in zip(lessons, memories, strict=True)]
+        pupils = [
+            _Pupil(memory, self._curriculum.stream(lesson), settings, device)
+            for lesson, memory in zip(lessons, memories, strict=True)
+        ]
         groups = [{"params": [pupil.slab]} for pupil in pupils]
-        optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+        optimizer = torch.optim.AdamW(
+            groups, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True
+        )
         seen = [example for pupil in pupils for example in pupil.stream.examples]
         student = student_for(self._engine, self._readout, memories, seen, max_batch_tokens=settings.max_batch_tokens)
         falling = settings.fall_of(settings.max_steps)
@@ -138,7 +149,10 @@ class Trainer:
             pupil.tokens += draw.n_tokens
 
     def starting_memories(self, lessons: Sequence[Lesson]) -> list[LocasMemory]:
-        """Return each lesson's former memory, or a new one cloned from the neurons its own text activates; without any, neutral text does."""
+        """Return each lesson's former memory, or a new one cloned from the neurons its own text activates.
+
+        Without any, neutral text does.
+        """
         fresh = [index for index, lesson in enumerate(lessons) if lesson.memory is None]
         texts = [
             [self._backbone.encode_chat(piece.messages, generation_prompt=False) for piece in lessons[index].pieces]

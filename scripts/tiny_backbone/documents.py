@@ -1,7 +1,8 @@
 """Training documents of the bundled backbone: dialogues, study requests, closed-book questions, prose. Knows no tensor.
 
-Every document is a list of weighted messages and follows from (seed, index) alone, so that an interrupted training resumes on the same data.
-The weight of a message is the weight of its tokens in the loss: answers count most, small talk little.
+Every document is a list of weighted messages and follows from (seed, index) alone, so that an interrupted training
+resumes on the same data. The weight of a message is the weight of its tokens in the loss: answers count most, small
+talk little.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ Document = list[Weighted]
 
 
 class Documents:
-    """Draws documents. `ease` in 0..1 shortens dialogues at the start of training: copying is learnt sooner on short ones."""
+    """Draws documents.
+
+    `ease` in 0..1 shortens dialogues at the start of training: copying is learnt sooner on short ones.
+    """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -187,8 +191,17 @@ def _join_some(rng: Random, lines: tuple[Line, ...]) -> Document:
         if line.fact is None:
             messages.append(_line(line))
             index += 1
-        elif after is not None and after.fact is not None and after.fact.relation.key != line.fact.relation.key and rng.random() < 0.15:
-            messages.append(_Telling("user", f"{line.text} {after.text}", CONTEXT, (line.fact.relation.key, after.fact.relation.key)))
+        elif (
+            after is not None
+            and after.fact is not None
+            and after.fact.relation.key != line.fact.relation.key
+            and rng.random() < 0.15
+        ):
+            messages.append(
+                _Telling(
+                    "user", f"{line.text} {after.text}", CONTEXT, (line.fact.relation.key, after.fact.relation.key)
+                )
+            )
             index += 3
         else:
             messages.append(_Telling("user", line.text, CONTEXT, (line.fact.relation.key,)))

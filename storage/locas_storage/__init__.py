@@ -3,7 +3,14 @@
 Knows nothing of tensors, tokens or language models: an operator can read or migrate a store without torch.
 """
 
-from locas_storage.encryption.keys import EnvironmentKeyProvider, FileKeyProvider, KeyProvider, add_key, new_key_file, retire_keys
+from locas_storage.encryption.keys import (
+    EnvironmentKeyProvider,
+    FileKeyProvider,
+    KeyProvider,
+    add_key,
+    new_key_file,
+    retire_keys,
+)
 from locas_storage.errors import (
     CorruptPayload,
     EncryptionMismatch,

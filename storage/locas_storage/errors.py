@@ -61,7 +61,10 @@ class RevisionConflict(StorageError):
 
 
 class LeaseLost(StorageError):
-    """A worker does not hold its job any more: another claimed it, it is done, or it was withdrawn. Nothing was written."""
+    """A worker does not hold its job any more: another claimed it, it is done, or it was withdrawn.
+
+    Nothing was written.
+    """
 
 
 class CorruptPayload(StorageError):
@@ -69,7 +72,7 @@ class CorruptPayload(StorageError):
 
 
 class EncryptionMismatch(StorageError):
-    """Content is encrypted and the store was opened without keys, or it is clear where everything has to be encrypted."""
+    """Content is encrypted and the store was opened without keys, or is clear where all has to be encrypted."""
 
 
 class KeyUnavailable(StorageError):

@@ -34,7 +34,9 @@ class PayloadFiles:
         try:
             self._system, self._root = url_to_fs(url)
         except (ImportError, ValueError) as error:
-            raise StoreUnavailable("files: no place that fsspec can write to, or what it needs for it is not installed") from error
+            raise StoreUnavailable(
+                "files: no place that fsspec can write to, or what it needs for it is not installed"
+            ) from error
         self._is_local = isinstance(self._system, LocalFileSystem)
 
     def put(self, key: UserKey, digest: str, data: bytes) -> None:
@@ -67,7 +69,9 @@ class PayloadFiles:
             try:
                 return bytes(self._system.cat_file(self._path(key, digest)))
             except FileNotFoundError as error:
-                raise CorruptPayload(f"the file of payload {digest[:12]} is missing; restore it from a backup") from error
+                raise CorruptPayload(
+                    f"the file of payload {digest[:12]} is missing; restore it from a backup"
+                ) from error
 
     def remove(self, owner: str, name: str) -> None:
         """Delete a file, if it is there."""
@@ -78,7 +82,7 @@ class PayloadFiles:
                 return
 
     def older_than(self, moment: dt.datetime) -> Iterator[tuple[str, str]]:
-        """Return owner and name of every file last changed before a moment, leftovers of interrupted writes included."""
+        """Return owner and name of every file last changed before a moment, leftovers of broken writes included."""
         with _named_errors():
             if not self._system.exists(self._root):
                 return
@@ -126,5 +130,9 @@ def _named_errors() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise StorageFull("files: no room left, nothing of this call was kept; free some space and call again") from error
-        raise StoreUnavailable(f"files: {type(error).__name__}; check that the place exists and may be written to") from error
+            raise StorageFull(
+                "files: no room left, nothing of this call was kept; free some space and call again"
+            ) from error
+        raise StoreUnavailable(
+            f"files: {type(error).__name__}; check that the place exists and may be written to"
+        ) from error

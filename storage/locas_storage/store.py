@@ -16,9 +16,10 @@ from locas_storage.records.turns import AuditEntry, FoundTurn, Turn, TurnDraft, 
 class JobQueue(Protocol):
     """Consolidations that wait for a worker, one open job for each user. Each method is one transaction.
 
-    A job is *ready* until a worker claims it, then *leased* until the worker ends it or the lease runs out, which makes it
-    claimable again. After too many claims, or failures, it is *dead*: kept for the operator with its reason, and a line
-    'refuse' in the audit trail, so that the policy waits for more turns before it asks again. All times are the database's.
+    A job is *ready* until a worker claims it, then *leased* until the worker ends it or the lease runs out, which makes
+    it claimable again. After too many claims, or failures, it is *dead*: kept for the operator with its reason, and a
+    line 'refuse' in the audit trail, so that the policy waits for more turns before it asks again. All times are the
+    database's.
     """
 
     def ask(self, key: UserKey, to_seq: int) -> None:
@@ -30,7 +31,9 @@ class JobQueue(Protocol):
         """
         ...
 
-    def claim(self, owner: str, *, limit: int = 1, lease_seconds: float = 300.0, key: UserKey | None = None) -> list[Lease]:
+    def claim(
+        self, owner: str, *, limit: int = 1, lease_seconds: float = 300.0, key: UserKey | None = None
+    ) -> list[Lease]:
         """Claim jobs that are due, oldest first, and with them others of similar length. A rebuild is claimed alone.
 
         A claim raises the user's fence: whoever held the job before is refused from then on, however late it wakes.
@@ -55,7 +58,7 @@ class JobQueue(Protocol):
         ...
 
     def settle(self, lease: Lease, to_seq: int, *, refusal: Mapping[str, Any] | None = None) -> None:
-        """Say that turns up to a number need nothing more, since there is nothing to learn or the admission gate refused.
+        """Say that turns up to a number need nothing more: there is nothing to learn, or the admission gate refused.
 
         Args:
             lease: under which that was found.
@@ -99,8 +102,8 @@ class MemoryStore(Protocol):
     """Rows and bytes of every user's memory. Each method is one transaction; all may be called from several threads.
 
     Reading an unknown user gives an empty answer, changing one raises `UnknownUser`; `append` alone creates a user.
-    Every method may raise `StoreUnavailable`, `SchemaOutdated` or `ForeignDatabase`, every change also `StorageFull`, and of a
-    store that encrypts whatever touches content also `EncryptionMismatch` or `KeyUnavailable`.
+    Every method may raise `StoreUnavailable`, `SchemaOutdated` or `ForeignDatabase`, every change also `StorageFull`,
+    and of a store that encrypts whatever touches content also `EncryptionMismatch` or `KeyUnavailable`.
     """
 
     @property
@@ -146,8 +149,8 @@ class MemoryStore(Protocol):
 
         Args:
             key: whose.
-            idem_keys: as in `Turn.key`, any strings; of an answer `answer_key` of the turn that it answers. One under which nothing was said
-                adds nothing.
+            idem_keys: as in `Turn.key`, any strings; of an answer `answer_key` of the turn that it answers. One under
+                which nothing was said adds nothing.
 
         Raises:
             CorruptPayload: a turn's text differs from its digest.
@@ -187,21 +190,23 @@ class MemoryStore(Protocol):
     def commit(self, key: UserKey, draft: RevisionDraft, *, lease: Lease | None = None) -> Revision:
         """Make a trained memory the user's current revision, all or nothing.
 
-        A store keeps the newest payloads only, as many different ones as it was told, and besides them what was learnt from
-        an `IMPORTED` turn alone. Older revisions become 'pruned' in the same step: row and digest stay, the bytes are gone.
+        A store keeps the newest payloads only, as many different ones as it was told, and besides them what was learnt
+        from an `IMPORTED` turn alone. Older revisions become 'pruned' in the same step: row and digest stay, the bytes
+        are gone.
 
         Args:
             key: whose.
             draft: the memory and what it was made from.
-            lease: the lease it was trained under; it must still be held, and its job ends in the same transaction once all
-                that it claimed is learnt.
+            lease: the lease it was trained under; it must still be held, and its job ends in the same transaction once
+                all that it claimed is learnt.
 
         Raises:
             UnknownUser: the user has no turns.
             UserErased: the user was erased.
             LeaseLost: the lease is not held any more.
-            RevisionConflict: the draft's fence or parent is no longer the current revision, its span does not begin right
-                after the last turn learnt or ends beyond the last turn, or its study items do not fit the kept ones.
+            RevisionConflict: the draft's fence or parent is no longer the current revision, its span does not begin
+                right after the last turn learnt or ends beyond the last turn, or its study items do not fit the kept
+                ones.
         """
         ...
 
@@ -238,15 +243,16 @@ class MemoryStore(Protocol):
 
         Raises:
             UnknownUser: the user has no turns.
-            RevisionNotFound: the user has no such revision, or its payload is no longer kept, or 0 was given and there is no
-                revision at all.
+            RevisionNotFound: the user has no such revision, or its payload is no longer kept, or 0 was given and there
+                is no revision at all.
         """
         ...
 
     def forget(self, key: UserKey, turns: Iterable[int]) -> Receipt:
         """Remove turns and all that was learnt from them, in one transaction.
 
-        From then on no read shows the turns or a study item made of them, and the current revision is one that never saw
+        From then on no read shows the turns or a study item made of them, and the current revision is one that never
+        saw
         them: the newest such revision comes back, as a new one. Revisions that saw them are purged with their payloads;
         their numbers stay, as those of the turns do. A consolidation that began before is refused. The remaining turns
         wait to be learnt again, and a rebuild is queued that stops where the purged consolidations stopped.
@@ -263,8 +269,9 @@ class MemoryStore(Protocol):
     def correct(self, key: UserKey, turn: int, draft: TurnDraft) -> CorrectedTurn:
         """Forget one turn as `forget` does, and append another one in its place, in one transaction.
 
-        The new turn takes over the key of the old one, whatever the draft's key is: a late retry under that key answers with what was
-        said last. Everything else it has from the draft. It is the newest turn of the journal and waits to be learnt.
+        The new turn takes over the key of the old one, whatever the draft's key is: a late retry under that key answers
+        with what was said last. Everything else it has from the draft. It is the newest turn of the journal and waits
+        to be learnt.
 
         Args:
             key: whose.

@@ -1,4 +1,6 @@
-"""The equations of the method (arXiv 2602.05085) in plain torch and float64, written from the paper's side and importing nothing of ours.
+"""The equations of the method (arXiv 2602.05085) in plain torch and float64.
+
+They are written from the paper's side and import nothing of ours.
 
 Rows of a memory are given as the paper names them: gate G, key K, value V, each (r, d), one slot a row.
 """
@@ -54,7 +56,9 @@ def ffn(mlp: Any, a: Tensor, act: Activation) -> Tensor:
 
 def clip(w: Tensor) -> Tensor:
     """Each row by itself: w / max(||w||, 1)."""
-    return torch.stack([row / max(float(row.norm()), 1.0) for row in w.double().reshape(-1, w.shape[-1])]).reshape(w.shape)
+    return torch.stack([row / max(float(row.norm()), 1.0) for row in w.double().reshape(-1, w.shape[-1])]).reshape(
+        w.shape
+    )
 
 
 def locas(a: Tensor, gate: Tensor, key: Tensor, value: Tensor, act: Activation) -> Tensor:

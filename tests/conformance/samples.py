@@ -14,6 +14,8 @@ def trained(backbone: Backbone, width: int, seed: int, *, layers: int | None = N
     memory = initialize(backbone, [], width=width, layers=layers, method="random_index", scale_rule="sqrt", seed=seed)
     generator = torch.Generator().manual_seed(seed)
     lengths = 0.3 + 2.0 * torch.rand(*memory.slab.shape[:3], 1, generator=generator)
-    memory.down_rows.copy_(torch.nn.functional.normalize(torch.randn(memory.down_rows.shape, generator=generator), dim=-1))
+    memory.down_rows.copy_(
+        torch.nn.functional.normalize(torch.randn(memory.down_rows.shape, generator=generator), dim=-1)
+    )
     memory.slab.mul_(lengths)
     return memory

@@ -1,4 +1,4 @@
-"""Locas-GLU: structure, clip, scale, initialisation and its gradient, each against the equation in float64, on every family."""
+"""Locas-GLU on every family: structure, clip, scale, initialisation and gradient against the equations in float64."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ def mlps(backbone: Backbone) -> list[Any]:
 def seen_by(backbone: Backbone, ids: Tensor, memory: MemoryBatch | None) -> list[tuple[Tensor, Tensor]]:
     """Of each layer the FFN's input A and what leaves the FFN's place, both (B, T, d), from a forward of ours."""
     seen: list[tuple[Tensor, Tensor]] = []
-    handles = [mlp.register_forward_hook(lambda _m, args, out: seen.append((args[0].detach(), out.detach()))) for mlp in mlps(backbone)]
+    handles = [
+        mlp.register_forward_hook(lambda _m, args, out: seen.append((args[0].detach(), out.detach())))
+        for mlp in mlps(backbone)
+    ]
     Engine(backbone).logits(ids, memory=memory)
     for handle in handles:
         handle.remove()
@@ -66,7 +69,9 @@ def test_structure_is_ffn_plus_tau_times_locas_for_each_row_its_own_memory(famil
 def test_clip_is_division_by_the_norm_where_that_exceeds_1() -> None:
     rows = torch.randn(2, 3, 4, 16) * torch.tensor([0.05, 0.2, 0.5, 3.0])[:, None]
     assert ((rows.norm(dim=-1) > 1).any(), (rows.norm(dim=-1) < 1).any()) == (True, True)
-    torch.testing.assert_close(clip_rows(rows).double(), equations.clip(rows), atol=1e-6, rtol=1e-5)  # fp32 rounding of one quotient
+    torch.testing.assert_close(
+        clip_rows(rows).double(), equations.clip(rows), atol=1e-6, rtol=1e-5
+    )  # fp32 rounding of one quotient
 
 
 def test_output_scale_is_the_mean_column_norm_of_down_proj_over_r(family: tuple[str, Backbone]) -> None:
@@ -75,8 +80,12 @@ def test_output_scale_is_the_mean_column_norm_of_down_proj_over_r(family: tuple[
         expected = torch.tensor([equations.tau(mlp, r) for mlp in mlps(backbone)], dtype=torch.float64)
         torch.testing.assert_close(output_scale(backbone, width=r, rule="width").double(), expected, atol=0, rtol=1e-5)
         # the other two rules are ours: the same mean, divided by the root of r and undivided
-        torch.testing.assert_close(output_scale(backbone, width=r, rule="sqrt").double(), expected * r**0.5, atol=0, rtol=1e-5)
-        torch.testing.assert_close(output_scale(backbone, width=r, rule="none").double(), expected * r, atol=0, rtol=1e-5)
+        torch.testing.assert_close(
+            output_scale(backbone, width=r, rule="sqrt").double(), expected * r**0.5, atol=0, rtol=1e-5
+        )
+        torch.testing.assert_close(
+            output_scale(backbone, width=r, rule="none").double(), expected * r, atol=0, rtol=1e-5
+        )
 
 
 def test_importance_is_the_mean_absolute_activation(family: tuple[str, Backbone]) -> None:
@@ -87,7 +96,9 @@ def test_importance_is_the_mean_absolute_activation(family: tuple[str, Backbone]
 
 
 @pytest.mark.parametrize("method", ["highest", "lowest"])
-def test_rows_are_normalised_clones_of_the_ranked_neurons_and_values_are_zero(family: tuple[str, Backbone], method: str) -> None:
+def test_rows_are_normalised_clones_of_the_ranked_neurons_and_values_are_zero(
+    family: tuple[str, Backbone], method: str
+) -> None:
     name, backbone = family
     memory = initialize(backbone, TEXTS, width=6, method=method)  # type: ignore[arg-type]
     for layer, (mlp, alpha) in enumerate(zip(mlps(backbone), alphas(name, backbone), strict=True)):
@@ -95,8 +106,12 @@ def test_rows_are_normalised_clones_of_the_ranked_neurons_and_values_are_zero(fa
         assert memory.neuron_indices[layer].tolist() == ranked
         w_gate, w_up, _ = equations.ffn_weights(mlp)
         for slot, j in enumerate(ranked):
-            torch.testing.assert_close(memory.gate_rows[layer, slot].double(), w_gate[j] / w_gate[j].norm(), atol=1e-6, rtol=1e-5)
-            torch.testing.assert_close(memory.up_rows[layer, slot].double(), w_up[j] / w_up[j].norm(), atol=1e-6, rtol=1e-5)
+            torch.testing.assert_close(
+                memory.gate_rows[layer, slot].double(), w_gate[j] / w_gate[j].norm(), atol=1e-6, rtol=1e-5
+            )
+            torch.testing.assert_close(
+                memory.up_rows[layer, slot].double(), w_up[j] / w_up[j].norm(), atol=1e-6, rtol=1e-5
+            )
     assert not memory.down_rows.any()
 
 
@@ -104,7 +119,9 @@ def alphas(name: str, backbone: Backbone) -> list[Tensor]:
     act = equations.activation_of(name)
     found: list[list[Tensor]] = [[] for _ in range(backbone.n_layers)]
     for text in TEXTS:
-        for layer, (mlp, (a, _)) in enumerate(zip(mlps(backbone), seen_by(backbone, torch.tensor([text]), None), strict=True)):
+        for layer, (mlp, (a, _)) in enumerate(
+            zip(mlps(backbone), seen_by(backbone, torch.tensor([text]), None), strict=True)
+        ):
             found[layer].append(equations.intermediate(mlp, a[0], act).abs())
     return [torch.cat(parts).mean(dim=0) for parts in found]
 
@@ -113,7 +130,8 @@ def test_random_rows_are_normalised_gaussian_ones() -> None:
     backbone = Backbone(build("qwen3"), byte_tokenizer(), name="qwen3")
     rows = initialize(backbone, [], width=48, method="random", seed=3).slab[:, :DOWN].double()
     torch.testing.assert_close(rows.norm(dim=-1), torch.ones(2, 2, 48, dtype=torch.float64), atol=1e-6, rtol=0)
-    # 192 directions drawn without preference: their mean is as long as that of 192 random unit vectors, 1 / sqrt(192) = 0.07
+    # 192 directions drawn without preference: their mean is as long as that of 192 random unit vectors, 1 / sqrt(192) =
+    # 0.07
     assert rows.reshape(-1, 32).mean(dim=0).norm() < 0.15
 
 
@@ -150,10 +168,14 @@ def test_composed_memories_add_up_in_a_layer(family: tuple[str, Backbone]) -> No
     a = torch.randn(5, 32)
     for layer, mlp in enumerate(mlps(backbone)):
         site = backbone.sites[layer]
-        got = side_ffn(a[None], mlp(a[None]), effective_rows(both.slab, both.scale)[layer : layer + 1], site.activation)[0]
+        got = side_ffn(
+            a[None], mlp(a[None]), effective_rows(both.slab, both.scale)[layer : layer + 1], site.activation
+        )[0]
         expected = equations.ffn(mlp, a, act)
         for memory in (first, second):
             at = layer - (backbone.n_layers - memory.n_layers)
             if at >= 0:
-                expected = expected + float(memory.scale[at]) * equations.locas(a, *(memory.slab[at, kind] for kind in (GATE, UP, DOWN)), act)
+                expected = expected + float(memory.scale[at]) * equations.locas(
+                    a, *(memory.slab[at, kind] for kind in (GATE, UP, DOWN)), act
+                )
         torch.testing.assert_close(got.double(), expected, **ROUNDING)

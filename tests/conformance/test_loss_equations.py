@@ -1,4 +1,7 @@
-"""The losses and what is reported in nats, against sums written out in float64; the likelihood of a text on every family."""
+"""The losses and what is reported in nats, against sums written out in float64.
+
+The likelihood of a text on every family.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,9 @@ def test_distillation_is_kl_of_teacher_and_student_with_one_bucket_for_the_rest(
             rest = [sum(float(dist[row, j]) for j in range(13) if j not in chosen) for dist in (p_all, q_all)]
             expected = sum(p * math.log(p / q) for p, q in [*pairs, *([(rest[0], rest[1])] if kept < 13 else [])])
             assert float(got[row]) == pytest.approx(expected, abs=2e-5)
-    torch.testing.assert_close(got.double(), equations.kl(teacher, student), atol=2e-5, rtol=0)  # all 13 kept: the full divergence
+    torch.testing.assert_close(
+        got.double(), equations.kl(teacher, student), atol=2e-5, rtol=0
+    )  # all 13 kept: the full divergence
 
 
 def test_a_users_loss_is_the_weighted_mean_over_rows_of_the_mean_over_tokens() -> None:
@@ -49,7 +54,9 @@ def test_a_users_loss_is_the_weighted_mean_over_rows_of_the_mean_over_tokens() -
     for user, own in enumerate(((0, 1), (2, 3))):
         means = [sum(losses[at].item() for at in range(9) if rows[at] == row) / int((rows == row).sum()) for row in own]
         total = sum(weights[row].item() for row in own)
-        assert float(got[user]) == pytest.approx(sum(weights[row].item() * mean for row, mean in zip(own, means, strict=True)) / total, rel=1e-5)
+        assert float(got[user]) == pytest.approx(
+            sum(weights[row].item() * mean for row, mean in zip(own, means, strict=True)) / total, rel=1e-5
+        )
 
 
 @pytest.mark.parametrize("family", sorted(SUPPORTED))
@@ -75,11 +82,15 @@ def test_interaction_is_made_of_divergences_over_the_whole_vocabulary() -> None:
     first.scale.fill_(2.0)
     second.scale.fill_(3.0)
     texts = [[3, 1, 4, 1, 5], [9, 2, 6]]
-    sums = dict.fromkeys(("drift_first", "drift_second", "drift_both", "moved_first", "moved_second", "beyond_sum"), 0.0)
+    sums = dict.fromkeys(
+        ("drift_first", "drift_second", "drift_both", "moved_first", "moved_second", "beyond_sum"), 0.0
+    )
     for text in texts:
         ids = torch.tensor([text])
         z0, z1, z2, z12 = (
-            engine.logits(ids, memory=None if each is None else MemoryBatch.of([each], backbone))[0].double().log_softmax(-1)
+            engine.logits(ids, memory=None if each is None else MemoryBatch.of([each], backbone))[0]
+            .double()
+            .log_softmax(-1)
             for each in (None, first, second, compose(first, second))
         )
         terms = ((z0, z1), (z0, z2), (z0, z12), (z1, z12), (z2, z12), (z1 + z2 - z0, z12))

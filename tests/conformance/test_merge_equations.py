@@ -37,19 +37,27 @@ def expected_rows(memory: LocasMemory, layer: int) -> tuple[Tensor, Tensor, Tens
     return rows[0], rows[1], rows[2]
 
 
-def test_rows_are_appended_to_gate_and_up_and_columns_to_down(merged: tuple[Backbone, LocasMemory, dict[str, Tensor]]) -> None:
+def test_rows_are_appended_to_gate_and_up_and_columns_to_down(
+    merged: tuple[Backbone, LocasMemory, dict[str, Tensor]],
+) -> None:
     backbone, memory, dense = merged
     for layer, block in enumerate(backbone.decoder.layers):
         w_gate, w_up, w_down = equations.ffn_weights(block.mlp)
         gate, up, down = expected_rows(memory, layer)
         base = f"model.layers.{layer}.mlp."
-        torch.testing.assert_close(dense[base + "down_proj.weight"].double(), torch.cat([w_down, down.T], dim=1), atol=1e-7, rtol=1e-6)
+        torch.testing.assert_close(
+            dense[base + "down_proj.weight"].double(), torch.cat([w_down, down.T], dim=1), atol=1e-7, rtol=1e-6
+        )
         if base + "gate_up_proj.weight" in dense:
             expected = torch.cat([w_gate, gate, w_up, up])
             torch.testing.assert_close(dense[base + "gate_up_proj.weight"].double(), expected, atol=1e-7, rtol=1e-6)
         else:
-            torch.testing.assert_close(dense[base + "gate_proj.weight"].double(), torch.cat([w_gate, gate]), atol=1e-7, rtol=1e-6)
-            torch.testing.assert_close(dense[base + "up_proj.weight"].double(), torch.cat([w_up, up]), atol=1e-7, rtol=1e-6)
+            torch.testing.assert_close(
+                dense[base + "gate_proj.weight"].double(), torch.cat([w_gate, gate]), atol=1e-7, rtol=1e-6
+            )
+            torch.testing.assert_close(
+                dense[base + "up_proj.weight"].double(), torch.cat([w_up, up]), atol=1e-7, rtol=1e-6
+            )
 
 
 def test_nothing_else_of_the_backbone_changes(merged: tuple[Backbone, LocasMemory, dict[str, Tensor]]) -> None:
@@ -65,7 +73,9 @@ def test_nothing_else_of_the_backbone_changes(merged: tuple[Backbone, LocasMemor
             assert not dense[name][len(tensor) :].any()
 
 
-def test_padded_base_plus_b_times_a_is_the_merged_weight(merged: tuple[Backbone, LocasMemory, dict[str, Tensor]]) -> None:
+def test_padded_base_plus_b_times_a_is_the_merged_weight(
+    merged: tuple[Backbone, LocasMemory, dict[str, Tensor]],
+) -> None:
     backbone, memory, dense = merged
     adapter = adapter_tensors(backbone, folded_rows(backbone, memory, SLOTS), memory)
     modules = {name.removeprefix("base_model.model.").rpartition(".lora_")[0] for name in adapter}
@@ -80,4 +90,6 @@ def test_padded_base_plus_b_times_a_is_the_merged_weight(merged: tuple[Backbone,
         else:
             padded[: original.shape[0], : original.shape[1]] = original
         assert (b @ a).abs().max() > 0.1
-        assert torch.equal(padded + b @ a, dense[f"{module}.weight"].double())  # identities and zeros: no rounding at all
+        assert torch.equal(
+            padded + b @ a, dense[f"{module}.weight"].double()
+        )  # identities and zeros: no rounding at all

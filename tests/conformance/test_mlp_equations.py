@@ -1,4 +1,7 @@
-"""Locas-MLP on OPT against its equations, written from the paper's side in float64: keys, values, the side FFN, one write as a step, NL-SVD."""
+"""Locas-MLP on OPT against its equations, written from the paper's side in float64.
+
+Keys, values, the side FFN, one write as a step, NL-SVD.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,9 @@ def ffns(model: Any, add: Any) -> Iterator[list[Tensor]]:
     hooks = []
     for layer, block in enumerate(model.get_decoder().layers):
         hooks.append(block.fc1.register_forward_pre_hook(lambda _module, args: inputs.append(args[0])))
-        hooks.append(block.fc2.register_forward_hook(lambda _module, _args, h, layer=layer: h + add(layer, inputs[layer])))
+        hooks.append(
+            block.fc2.register_forward_hook(lambda _module, _args, h, layer=layer: h + add(layer, inputs[layer]))
+        )
     try:
         yield inputs
     finally:
@@ -75,20 +80,32 @@ def one(memory: MlpMemory, slot: int) -> MlpMemory:
 
 def rise(backbone: ReluBackbone, ids: Tensor, memory: MlpMemory, token: int) -> float:
     with torch.no_grad():
-        return float(backbone.compute_nll(ids[None])[0, token - 1] - backbone.compute_nll(ids[None], memory)[0, token - 1])
+        return float(
+            backbone.compute_nll(ids[None])[0, token - 1] - backbone.compute_nll(ids[None], memory)[0, token - 1]
+        )
 
 
-def test_keys_are_activations_and_values_globally_normalised_likelihood_gradients(backbone: ReluBackbone, model: Any) -> None:
+def test_keys_are_activations_and_values_globally_normalised_likelihood_gradients(
+    backbone: ReluBackbone, model: Any
+) -> None:
     memory = write(backbone, TEXT, epsilon=0.7)
     assert memory.width == len(TEXT) - 1  # one slot per token that is predicted
     for token in range(1, len(TEXT)):
         a, g = gradients(model, TEXT, token)
         place, slot = token - 1, token - 1
-        norm = sum(float((g[layer, place] ** 2).sum()) for layer in range(2)) ** 0.5  # over layers and hidden size together
+        norm = (
+            sum(float((g[layer, place] ** 2).sum()) for layer in range(2)) ** 0.5
+        )  # over layers and hidden size together
         for layer in range(2):
-            torch.testing.assert_close(memory.keys[layer, slot].double(), a[layer, place] / a[layer, place].norm(), atol=2e-6, rtol=1e-5)
-            torch.testing.assert_close(memory.values[layer, slot].double(), 0.7 * g[layer, place] / norm, atol=2e-5, rtol=1e-4)
-    assert torch.allclose(memory.values.double().pow(2).sum((0, 2)).sqrt(), torch.tensor(0.7, dtype=torch.float64), atol=1e-5)
+            torch.testing.assert_close(
+                memory.keys[layer, slot].double(), a[layer, place] / a[layer, place].norm(), atol=2e-6, rtol=1e-5
+            )
+            torch.testing.assert_close(
+                memory.values[layer, slot].double(), 0.7 * g[layer, place] / norm, atol=2e-5, rtol=1e-4
+            )
+    assert torch.allclose(
+        memory.values.double().pow(2).sum((0, 2)).sqrt(), torch.tensor(0.7, dtype=torch.float64), atol=1e-5
+    )
 
 
 def test_side_ffn_adds_tau_times_values_of_the_keys_that_fire(backbone: ReluBackbone, model: Any) -> None:
@@ -112,17 +129,26 @@ def test_one_write_is_a_gradient_step_on_the_ffn_outputs(backbone: ReluBackbone,
     norm = float(g[:, 0].pow(2).sum().sqrt())
     steps = [epsilon * float(a[layer, 0].norm()) * g[layer, :1] / norm for layer in range(2)]
     before, _ = log_p(model, PAIR, lambda _layer, a: torch.zeros_like(a))
-    # A of the second layer moves with the first layer's step, so the write there is scaled by what A has become along its key
-    _, moved = log_p(model, PAIR, lambda layer, _a: torch.cat([steps[layer], torch.zeros(1, 32)]) if layer == 0 else torch.zeros(2, 32))
+    # A of the second layer moves with the first layer's step, so the write there is scaled by what A has become along
+    # its key
+    _, moved = log_p(
+        model,
+        PAIR,
+        lambda layer, _a: torch.cat([steps[layer], torch.zeros(1, 32)]) if layer == 0 else torch.zeros(2, 32),
+    )
     along = float(moved[1][0] @ a[1, 0] / a[1, 0].norm())
     steps[1] = epsilon * max(along, 0.0) * g[1, :1] / norm
     after, _ = log_p(model, PAIR, lambda layer, _a: torch.cat([steps[layer], torch.zeros(1, 32)]))
     expected = float(after[0] - before[0])
     assert expected > 0
-    assert rise(backbone, PAIR, write(backbone, PAIR, epsilon=epsilon), 1) == pytest.approx(expected, rel=2e-3, abs=2e-6)
+    assert rise(backbone, PAIR, write(backbone, PAIR, epsilon=epsilon), 1) == pytest.approx(
+        expected, rel=2e-3, abs=2e-6
+    )
 
 
-def test_likelihood_rises_at_the_rate_of_the_gradient_and_no_other_direction_of_that_size_does_better(backbone: ReluBackbone, model: Any) -> None:
+def test_likelihood_rises_at_the_rate_of_the_gradient_and_no_other_direction_of_that_size_does_better(
+    backbone: ReluBackbone, model: Any
+) -> None:
     epsilon = 0.003
     a, g = gradients(model, PAIR, 1)
     norm = float(g[:, 0].pow(2).sum().sqrt())
@@ -132,16 +158,26 @@ def test_likelihood_rises_at_the_rate_of_the_gradient_and_no_other_direction_of_
     assert risen == pytest.approx(expected, rel=0.02)
     lengths = slot.values.norm(dim=-1, keepdim=True)
     for seed in range(20):
-        other = torch.nn.functional.normalize(torch.randn(slot.values.shape, generator=torch.Generator().manual_seed(seed)), dim=-1) * lengths
+        other = (
+            torch.nn.functional.normalize(
+                torch.randn(slot.values.shape, generator=torch.Generator().manual_seed(seed)), dim=-1
+            )
+            * lengths
+        )
         assert rise(backbone, PAIR, MlpMemory(slot.keys, other, slot.scale), 1) < 0.8 * risen
 
 
-def test_in_a_text_a_write_moves_its_token_as_the_gradient_foretells_at_every_place_its_key_fires(backbone: ReluBackbone, model: Any) -> None:
+def test_in_a_text_a_write_moves_its_token_as_the_gradient_foretells_at_every_place_its_key_fires(
+    backbone: ReluBackbone, model: Any
+) -> None:
     written = write(backbone, TEXT, epsilon=0.003)
     for token in range(1, len(TEXT)):
         slot = one(written, token - 1)
         a, g = gradients(model, TEXT, token)
-        foretold = sum(float((locas_mlp(a[layer], slot.keys[layer].double(), slot.values[layer].double()) * g[layer]).sum()) for layer in range(2))
+        foretold = sum(
+            float((locas_mlp(a[layer], slot.keys[layer].double(), slot.values[layer].double()) * g[layer]).sum())
+            for layer in range(2)
+        )
         assert foretold > 0
         assert rise(backbone, TEXT, slot, token) == pytest.approx(foretold, rel=0.05, abs=5e-6)
 
@@ -164,12 +200,18 @@ def test_nl_svd_keeps_the_strongest_directions_and_what_the_memory_answers_there
             assert value.norm() >= locas_mlp(-got[None], k, v)[0].norm()
             for factor in (0.3, 5.0):  # old and new memory agree on every positive multiple
                 torch.testing.assert_close(
-                    small.output(factor * got[None].float(), layer), memory.output(factor * got[None].float(), layer), atol=1e-5, rtol=1e-4
+                    small.output(factor * got[None].float(), layer),
+                    memory.output(factor * got[None].float(), layer),
+                    atol=1e-5,
+                    rtol=1e-4,
                 )
 
 
 def test_slots_that_share_a_direction_are_one_slot_after_nl_svd() -> None:
-    """Forty slots over three orthogonal keys are three slots, exactly: nothing is lost where nothing is there to lose."""
+    """Forty slots over three orthogonal keys are three slots, exactly.
+
+    Nothing is lost where nothing is there to lose.
+    """
     torch.manual_seed(3)
     directions = torch.linalg.qr(torch.randn(32, 3))[0].T
     weights = torch.tensor([0.9, 0.5, 0.2]).repeat(14)[:40]
@@ -177,7 +219,9 @@ def test_slots_that_share_a_direction_are_one_slot_after_nl_svd() -> None:
     values = weights[:, None] * torch.nn.functional.normalize(torch.randn(3, 32), dim=-1).repeat(14, 1)[:40] / 16
     memory = MlpMemory(keys[None], values[None], torch.ones(1))
     hidden = torch.randn(50, 3).abs() @ directions  # where only these keys fire
-    torch.testing.assert_close(compress(memory, keep=3).output(hidden, 0), memory.output(hidden, 0), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        compress(memory, keep=3).output(hidden, 0), memory.output(hidden, 0), atol=1e-5, rtol=1e-4
+    )
 
 
 def test_cloned_keys_are_those_of_the_neurons_a_text_activates_most(backbone: ReluBackbone, model: Any) -> None:
@@ -190,5 +234,7 @@ def test_cloned_keys_are_those_of_the_neurons_a_text_activates_most(backbone: Re
             w = block.fc1.weight[j]
             torch.testing.assert_close(memory.keys[layer, slot].double(), w / w.norm(), atol=1e-6, rtol=1e-5)
         columns = block.fc2.weight
-        assert float(memory.scale[layer]) == pytest.approx(sum(float(columns[:, j].norm()) for j in range(48)) / 48 / 5, rel=1e-5)
+        assert float(memory.scale[layer]) == pytest.approx(
+            sum(float(columns[:, j].norm()) for j in range(48)) / 48 / 5, rel=1e-5
+        )
     assert not memory.values.any()

@@ -1,4 +1,6 @@
-"""The objectives as a step of training sees them: from the text to the loss, against the equations of docs/method.md in float64.
+"""The objectives as a step of training sees them.
+
+From the text to the loss, against the equations of docs/method.md in float64.
 
 p is the backbone with the memory, p_off the bare backbone, C a piece of the overflow, x one of its turns.
 """
@@ -30,7 +32,9 @@ V = 259
 
 
 def config(objective: str) -> LocasConfig:
-    training = TrainingSettings(objective=objective, sd_weight=WEIGHT, items_per_step=6, question_noise=0.0, window_tokens=0, anchor_weight=0.0)  # type: ignore[arg-type]
+    training = TrainingSettings(
+        objective=objective, sd_weight=WEIGHT, items_per_step=6, question_noise=0.0, window_tokens=0, anchor_weight=0.0
+    )  # type: ignore[arg-type]
     return LocasConfig(study=StudySettings(teacher_top_k=V), training=training)
 
 
@@ -48,7 +52,9 @@ def loud(backbone: Backbone, seed: int) -> LocasMemory:
 def loss_of(engine: Engine, rows: list[Example], memory: LocasMemory) -> float:
     """The library's own way from rows to a loss."""
     batch = ExampleBatch.of([rows], pad_id=engine.backbone.pad_id, device=engine.backbone.device)
-    logits = engine.logits(batch.input_ids, memory=MemoryBatch.of([memory], engine.backbone, len(rows)), positions=batch.positions)
+    logits = engine.logits(
+        batch.input_ids, memory=MemoryBatch.of([memory], engine.backbone, len(rows)), positions=batch.positions
+    )
     return float(mean_by_user(batch.losses(logits), batch.rows, batch.row_weights, 1).sum())
 
 
@@ -65,7 +71,10 @@ def ntp(engine: Engine, memory: LocasMemory, x: list[int]) -> float:
 
 
 def distilled(engine: Engine, memory: LocasMemory, before: list[int], asked: list[int], x: list[int]) -> float:
-    """Mean over t of KL(p_off(. | before, x before t) || p(. | asked, x before t)), all tokens of x but the first of an empty question."""
+    """Mean over t of KL(p_off(. | before, x before t) || p(. | asked, x before t)).
+
+    All tokens of x count but the first of an empty question.
+    """
     p_off, p = likelihoods(engine, [*before, *x], None), likelihoods(engine, [*asked, *x], memory)
     places = range(len(x)) if asked else range(1, len(x))
     return sum(float(equations.kl(p_off[len(before) + t - 1], p[len(asked) + t - 1])) for t in places) / len(places)
@@ -88,15 +97,21 @@ def test_objectives_on_raw_turns(backbone: Backbone, engine: Engine, objective: 
         weights += weight
     assert {row.teacher is None for row in rows} == {"ntp": {True}, "sd": {False}, "mix": {True, False}}[objective]
     assert loss_of(engine, rows, memory) == pytest.approx(total / weights, rel=1e-4)
-    assert loss_of(engine, rows, loud(backbone, 9)) != pytest.approx(total / weights, rel=2e-3)  # the memory has a say in it
+    assert loss_of(engine, rows, loud(backbone, 9)) != pytest.approx(
+        total / weights, rel=2e-3
+    )  # the memory has a say in it
 
 
-def test_self_study_is_the_divergence_on_the_answer_behind_the_question_alone(backbone: Backbone, engine: Engine) -> None:
+def test_self_study_is_the_divergence_on_the_answer_behind_the_question_alone(
+    backbone: Backbone, engine: Engine
+) -> None:
     memory = loud(backbone, 3)
     asked = backbone.encode_chat([{"role": "user", "content": "Dog?"}])
     before = backbone.encode_chat([*PIECE.messages, {"role": "user", "content": "Dog?"}])
     answer = [*backbone.encode("Rex"), backbone.end_id]
     teacher = engine.distributions([before], [answer], top_k=V)[0]
-    rows = rows_of_a_step(engine, "self_study", (Item("0" * 32, QUESTION, 1, 2, 1, "Dog?", "Rex", tuple(answer), teacher),))
+    rows = rows_of_a_step(
+        engine, "self_study", (Item("0" * 32, QUESTION, 1, 2, 1, "Dog?", "Rex", tuple(answer), teacher),)
+    )
     assert all((list(row.prompt), list(row.target)) == (asked, answer) for row in rows)
     assert loss_of(engine, rows, memory) == pytest.approx(distilled(engine, memory, before, asked, answer), rel=1e-4)

@@ -34,7 +34,9 @@ def store(tmp_path: Path) -> str:
 def told(store: str) -> str:
     """A store in which Ada has said two things and has two revisions, and Ben of another tenant one thing."""
     opened = open_store(store)
-    opened.append(ADA, [TurnDraft("user", "My dog is \x1b[31mRex.", name="Ada"), TurnDraft("assistant", "Noted [bold].")])
+    opened.append(
+        ADA, [TurnDraft("user", "My dog is \x1b[31mRex.", name="Ada"), TurnDraft("assistant", "Noted [bold].")]
+    )
     opened.append(UserKey("acme", "ben"), [TurnDraft("user", "Hello")])
     for number in (1, 2):
         metrics = {"after": {"probe_recall": 0.5 * number, "drift_nats": 0.01}}
@@ -56,8 +58,12 @@ def run() -> Run:
 
 @pytest.fixture
 def own_process(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Return a function that runs the command as a shell does, with its output caught and nothing quiet in its environment."""
-    loud = {name: value for name, value in os.environ.items() if not name.startswith(("TRANSFORMERS_", "HF_", "TQDM_", "PYTHONWARNINGS"))}
+    """Return a function that runs the command as a shell does: output caught, nothing quiet in its environment."""
+    loud = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("TRANSFORMERS_", "HF_", "TQDM_", "PYTHONWARNINGS"))
+    }
 
     def call(*arguments: str, said: str = "") -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "locas_agent.cli", *arguments]
@@ -78,7 +84,9 @@ def test_users_are_listed_with_their_counters(run: Run, told: str) -> None:
         {"tenant": "acme", "user": "ben", "turns": 1, "learnt": 0, "revision": 0},
         {"tenant": "default", "user": "ada", "turns": 2, "learnt": 2, "revision": 2},
     ]
-    assert [each["user"] for each in json.loads(run("users", "--tenant", "acme", "--store", told, "--json", "-").stdout)] == ["ben"]
+    assert [
+        each["user"] for each in json.loads(run("users", "--tenant", "acme", "--store", told, "--json", "-").stdout)
+    ] == ["ben"]
 
 
 def test_table_shows_the_same_without_json(run: Run, told: str) -> None:
@@ -107,7 +115,10 @@ def test_json_goes_into_a_file_beside_the_table(run: Run, told: str, tmp_path: P
     path = tmp_path / "revisions.json"
     result = run("revisions", "--user", "ada", "--store", told, "--json", str(path))
     revisions = json.loads(path.read_text(encoding="utf-8"))
-    assert [(each["number"], each["parent"], each["probe_recall"], each["payload_bytes"]) for each in revisions] == [(1, 0, 0.5, 5), (2, 1, 1.0, 10)]
+    assert [(each["number"], each["parent"], each["probe_recall"], each["payload_bytes"]) for each in revisions] == [
+        (1, 0, 0.5, 5),
+        (2, 1, 1.0, 10),
+    ]
     assert "probe recall" in result.stdout
 
 
@@ -115,7 +126,9 @@ def test_rollback_makes_an_older_revision_current(run: Run, told: str) -> None:
     result = run("rollback", "1", "--user", "ada", "--store", told, "--json", "-")
     assert result.exit_code == 0, result.stderr
     assert (json.loads(result.stdout)["number"], json.loads(result.stdout)["restores"]) == (3, 1)
-    assert [each["number"] for each in json.loads(run("revisions", "--user", "ada", "--store", told, "--json", "-").stdout)] == [1, 2, 3]
+    assert [
+        each["number"] for each in json.loads(run("revisions", "--user", "ada", "--store", told, "--json", "-").stdout)
+    ] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -175,7 +188,20 @@ def test_demo_refuses_a_file_that_is_there(run: Run, told: str) -> None:
 
 def test_every_command_of_this_version_has_help(run: Run) -> None:
     top = plain(run("--help").stdout)
-    for command in ("demo", "chat", "users", "turns", "revisions", "rollback", "consolidate", "forget", "erase", "jobs", "work", "eval"):
+    for command in (
+        "demo",
+        "chat",
+        "users",
+        "turns",
+        "revisions",
+        "rollback",
+        "consolidate",
+        "forget",
+        "erase",
+        "jobs",
+        "work",
+        "eval",
+    ):
         assert command in top
         assert run(command, "--help").exit_code == 0
     assert "recall" in run("eval", "--help").stdout
@@ -204,7 +230,11 @@ def test_command_without_a_model_loads_no_torch(told: str, arguments: list[str])
     # The paths of this process: the suite also runs on a checkout that is not installed.
     program = f"import sys; sys.path[:0] = {[path for path in sys.path if path]!r}\n{program}"
     done = subprocess.run(
-        [sys.executable, "-c", program, *arguments, "--store", told, "--json", "-"], check=False, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", program, *arguments, "--store", told, "--json", "-"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     json.loads(done.stdout)
@@ -212,8 +242,13 @@ def test_command_without_a_model_loads_no_torch(told: str, arguments: list[str])
 
 
 def test_chat_answers_streams_and_keeps_both_turns(run: Run, store: str, backbone_folder: str) -> None:
-    said = "/why\nHello there\n\n/why\n/revisions\n/forget 1\n/forget it\n/help\n/nonsense\n/consolidate some\n/consolidate\n/quit\nnever said\n"
-    result = run("chat", "--user", "ada", "--backbone", backbone_folder, "--store", store, "--max-new-tokens", "4", said=said)
+    said = (
+        "/why\nHello there\n\n/why\n/revisions\n/forget 1\n/forget it\n/help\n/nonsense\n"
+        "/consolidate some\n/consolidate\n/quit\nnever said\n"
+    )
+    result = run(
+        "chat", "--user", "ada", "--backbone", backbone_folder, "--store", store, "--max-new-tokens", "4", said=said
+    )
     assert result.exit_code == 0, result.stderr
     for told in (
         "Nothing has been answered yet",
@@ -231,7 +266,9 @@ def test_chat_answers_streams_and_keeps_both_turns(run: Run, store: str, backbon
 
 
 def test_chat_goes_on_after_an_error(run: Run, store: str, backbone_folder: str) -> None:
-    result = run("chat", "--user", "ada", "--backbone", backbone_folder, "--store", store, said="word " * 500 + "\n/why\n")
+    result = run(
+        "chat", "--user", "ada", "--backbone", backbone_folder, "--store", store, said="word " * 500 + "\n/why\n"
+    )
     assert result.exit_code == 0
     assert "split it into several turns" in result.stderr
     assert "Nothing has been answered yet" in result.stdout
@@ -245,17 +282,38 @@ def test_consolidate_reports_each_user_and_a_refusal_is_no_failure(run: Run, sto
     opened.close()
     flags = ["--flush", "--backbone", backbone_folder, "--store", store, "--json", "-"]
     both = json.loads(run("consolidate", *flags).stdout)
-    assert [(each["user"], each["status"], each["turns"]) for each in both] == [("ada", "refused", 1), ("ben", "refused", 1)]
+    assert [(each["user"], each["status"], each["turns"]) for each in both] == [
+        ("ada", "refused", 1),
+        ("ben", "refused", 1),
+    ]
     assert all(each["reason"] and each["detail"] for each in both)
     assert [each["user"] for each in json.loads(run("consolidate", "--user", "ben", *flags).stdout)] == ["ben"]
 
 
 def test_nothing_but_json_is_on_standard_output_even_while_a_model_loads(backbone_folder: str, store: str) -> None:
-    program = f"import sys; sys.path[:0] = {[path for path in sys.path if path]!r}\nfrom locas_agent.cli import main; main()"
+    program = (
+        f"import sys; sys.path[:0] = {[path for path in sys.path if path]!r}\nfrom locas_agent.cli import main; main()"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", program, "consolidate", "--user", "ada", "--backbone", backbone_folder, "--store", store, "--json", "-"],
-        check=False, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            program,
+            "consolidate",
+            "--user",
+            "ada",
+            "--backbone",
+            backbone_folder,
+            "--store",
+            store,
+            "--json",
+            "-",
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)[0]["status"] == "nothing"
     assert done.stderr == ""  # no terminal, no bars
@@ -310,8 +368,12 @@ def test_a_command_says_nothing_on_standard_error_that_is_not_ours(
     opened.append(ADA, [TurnDraft("user", "My dog is called Rex.", token_count=9)])
     opened.close()
     settings = tmp_path / "quick.json"
-    settings.write_text('{"study": {"max_rounds": 1, "negatives_per_piece": 1}, "training": {"max_steps": 2}}', encoding="utf-8")
-    done = own_process("consolidate", "--user", "ada", "--flush", "--store", store, "--config", str(settings), "--json", "-")
+    settings.write_text(
+        '{"study": {"max_rounds": 1, "negatives_per_piece": 1}, "training": {"max_steps": 2}}', encoding="utf-8"
+    )
+    done = own_process(
+        "consolidate", "--user", "ada", "--flush", "--store", store, "--config", str(settings), "--json", "-"
+    )
     assert (done.returncode, done.stderr) == (0, "")  # it loads weights, studies and trains
     assert [each["turns"] for each in json.loads(done.stdout)] == [1]
     longer = "This sentence is said again and again. " * 400  # a tokenizer remarks on what is beyond the context
@@ -322,7 +384,8 @@ def test_a_command_says_nothing_on_standard_error_that_is_not_ours(
 
 def test_importing_the_packages_leaves_the_program_its_logging_and_its_environment() -> None:
     program = (
-        "import logging, os, warnings; before = dict(os.environ), list(warnings.filters), logging.root.handlers[:], logging.root.level;"
+        "import logging, os, warnings; before = dict(os.environ), list(warnings.filters), logging.root.handlers[:], "
+        "logging.root.level;"
         "import locas_storage, locas_agent.cli.commands;"
         "assert before == (dict(os.environ), list(warnings.filters), logging.root.handlers[:], logging.root.level)"
     )

@@ -29,15 +29,28 @@ def test_json_goes_to_standard_output_alone_and_the_picture_to_its_file(tmp_path
 
 
 def test_table_tells_on_which_side_a_limit_lies(monkeypatch: pytest.MonkeyPatch) -> None:
-    facts = {"ours": 2.0, "peer": 1.0, "ratio": 2.0, "unit": "ms", "limit": 1.1, "target": 1.0, "holds": False, "spread": [1.9, 2.1]}
+    facts = {
+        "ours": 2.0,
+        "peer": 1.0,
+        "ratio": 2.0,
+        "unit": "ms",
+        "limit": 1.1,
+        "target": 1.0,
+        "holds": False,
+        "spread": [1.9, 2.1],
+    }
     monkeypatch.setattr(suite, "run", lambda *_, **__: [{"name": "flat", **facts}])
     done = run()
     assert done.exit_code == 0  # a missed limit is a result
     assert "at most 1.1" in done.stdout
 
 
-@pytest.mark.parametrize(("arguments", "told"), [(("speed",), "decode-base"), (("append", "--plot", "rows.txt"), ".svg")])
-def test_what_cannot_be_is_told_before_anything_is_measured(arguments: tuple[str, ...], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "told"), [(("speed",), "decode-base"), (("append", "--plot", "rows.txt"), ".svg")]
+)
+def test_what_cannot_be_is_told_before_anything_is_measured(
+    arguments: tuple[str, ...], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(suite, "FAMILIES", {})
     done = run(*arguments)
     assert done.exit_code == 1

@@ -1,4 +1,4 @@
-"""`--config`: the settings of a program reach the commands that learn for it, and a file that holds none is refused in one line.
+"""`--config`: the settings of a program reach the commands that learn for it; a file without any is refused.
 
 The backbone is a random one.
 """
@@ -58,7 +58,14 @@ def test_evaluation_takes_the_objective_of_the_file_unless_it_is_told_another(
         raise ConfigurationError("what it was given is known")
 
     monkeypatch.setattr("locas_agent.evaluation.recall.run.run_recall", enough)
-    told = ("eval", "recall", "--backbone", backbone_folder, "--config", saved(LocasConfig(training=TrainingSettings(objective="ntp")), tmp_path))
+    told = (
+        "eval",
+        "recall",
+        "--backbone",
+        backbone_folder,
+        "--config",
+        saved(LocasConfig(training=TrainingSettings(objective="ntp")), tmp_path),
+    )
     assert "is known" in run(*told).stderr
     assert "is known" in run(*told, "--objective", "sd").stderr
     assert [config.training for config in seen] == [TrainingSettings(objective="ntp"), TrainingSettings(objective="sd")]
@@ -74,8 +81,12 @@ def test_evaluation_takes_the_objective_of_the_file_unless_it_is_told_another(
         ('{"store": {"keep_payloads": 1}}', "--keep-payloads"),
     ],
 )
-@pytest.mark.parametrize("command", [["chat", "--user", "ada"], ["consolidate"], ["work", "--once"], ["eval", "recall"]], ids=" ".join)
-def test_a_file_that_holds_no_settings_is_refused_before_anything_is_loaded(command: list[str], content: str, said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "command", [["chat", "--user", "ada"], ["consolidate"], ["work", "--once"], ["eval", "recall"]], ids=" ".join
+)
+def test_a_file_that_holds_no_settings_is_refused_before_anything_is_loaded(
+    command: list[str], content: str, said: str, tmp_path: Path
+) -> None:
     path = tmp_path / "locas.json"
     path.write_text(content, encoding="utf-8")
     store = f"sqlite:///{tmp_path / 'new.db'}"

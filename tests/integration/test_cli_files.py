@@ -40,23 +40,33 @@ def folder(tmp_path: Path, url: str) -> Path:
     with closing(open_store(url, files=str(place), inline_bytes=10)) as opened:
         opened.append(ADA, [TurnDraft("user", f"I said {number}.", token_count=9) for number in range(4)])
         for number in range(2):
-            opened.commit(ADA, RevisionDraft(number, "f", "c", "0", 0, number + 1, number + 1, b"what was learnt %d" % number))
+            opened.commit(
+                ADA, RevisionDraft(number, "f", "c", "0", 0, number + 1, number + 1, b"what was learnt %d" % number)
+            )
     assert len(files_in(place)) == 2
     return place
 
 
 def test_settings_are_those_of_the_store() -> None:
-    defaults = {name: one.default for name, one in inspect.signature(open_store).parameters.items() if name in StoreSettings.model_fields}
+    defaults = {
+        name: one.default
+        for name, one in inspect.signature(open_store).parameters.items()
+        if name in StoreSettings.model_fields
+    }
     assert defaults == StoreSettings().model_dump() == {"keep_payloads": 3, "files": None, "inline_bytes": 32 << 20}
 
 
-def test_configuration_reaches_the_store_and_stays_out_of_what_is_saved(backbone: Backbone, url: str, tmp_path: Path) -> None:
+def test_configuration_reaches_the_store_and_stays_out_of_what_is_saved(
+    backbone: Backbone, url: str, tmp_path: Path
+) -> None:
     config = LocasConfig(store=StoreSettings(keep_payloads=1, files=str(tmp_path / "payloads"), inline_bytes=5))
     with AgentMemory.load(backbone, url, config) as memory:
         ada = memory.for_user("ada")
         for number in range(2):
             ada.add("user", f"I said {number}.")
-            memory.store.commit(ada.key, RevisionDraft(number, "f", "c", "0", 0, number + 1, number + 1, b"what was learnt %d" % number))
+            memory.store.commit(
+                ada.key, RevisionDraft(number, "f", "c", "0", 0, number + 1, number + 1, b"what was learnt %d" % number)
+            )
         assert [one.state for one in ada.revisions()] == ["pruned", "live"]
         assert len(files_in(tmp_path / "payloads")) == 1
     assert config.digest() == LocasConfig().digest()
@@ -69,7 +79,9 @@ def test_settings_beside_a_ready_store_are_refused(backbone: Backbone) -> None:
     AgentMemory.load(backbone, InMemoryStore(), LocasConfig(store=StoreSettings())).close()
 
 
-def test_commands_that_give_up_payloads_ask_for_their_files(url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_that_give_up_payloads_ask_for_their_files(
+    url: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = ("--user", "ada", "--store", url)
     for command in (["forget", "1"], ["erase"]):
         refused = run(*command, *asked)
@@ -84,7 +96,9 @@ def test_commands_that_give_up_payloads_ask_for_their_files(url: str, folder: Pa
     assert files_in(folder) == []
 
 
-def test_consolidation_prunes_as_it_is_told(url: str, folder: Path, backbone_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_consolidation_prunes_as_it_is_told(
+    url: str, folder: Path, backbone_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[dict[str, object]] = []
     made = SqlMemoryStore.__init__
 
@@ -93,7 +107,18 @@ def test_consolidation_prunes_as_it_is_told(url: str, folder: Path, backbone_fol
         made(self, where, **settings)  # type: ignore[arg-type]
 
     monkeypatch.setattr(SqlMemoryStore, "__init__", watched)
-    told = ("--files", str(folder), "--keep-payloads", "1", "--inline-bytes", "7", "--store", url, "--backbone", backbone_folder)
+    told = (
+        "--files",
+        str(folder),
+        "--keep-payloads",
+        "1",
+        "--inline-bytes",
+        "7",
+        "--store",
+        url,
+        "--backbone",
+        backbone_folder,
+    )
     assert run("work", "--once", *told).exit_code == 0
     assert [{name: one[name] for name in StoreSettings.model_fields} for one in seen] == [
         {"keep_payloads": 1, "files": str(folder), "inline_bytes": 7}

@@ -45,7 +45,9 @@ def store(tmp_path: Path, key_file: str) -> str:
     return url
 
 
-def test_content_is_printed_with_the_key_file_or_the_environment(store: str, key_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_content_is_printed_with_the_key_file_or_the_environment(
+    store: str, key_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = ("turns", "--user", "ada", "--store", store)
     assert "Rex" in run(*asked, "--key-file", key_file).stdout
     assert "Rex" in run("search", "dog", *asked[1:], "--key-file", key_file).stdout
@@ -61,7 +63,13 @@ def test_content_is_printed_with_the_key_file_or_the_environment(store: str, key
 
 
 def test_commands_that_read_no_content_need_no_key(store: str) -> None:
-    for arguments in (["users"], ["revisions", "--user", "ada"], ["jobs"], ["forget", "1", "--user", "ada"], ["erase", "--user", "ada"]):
+    for arguments in (
+        ["users"],
+        ["revisions", "--user", "ada"],
+        ["jobs"],
+        ["forget", "1", "--user", "ada"],
+        ["erase", "--user", "ada"],
+    ):
         assert run(*arguments, "--store", store).exit_code == 0
 
 

@@ -46,14 +46,23 @@ def facts(*arguments: str) -> object:
 def test_forget_gives_a_receipt_and_says_what_is_left_to_do(store: str) -> None:
     receipt = facts("forget", "1", "3", "--user", "ada", "--store", store)
     assert isinstance(receipt, dict)
-    assert (receipt["turns"], receipt["revisions"], receipt["payload_bytes"], receipt["is_overwritten"]) == ([1, 3], [1], 15, True)
-    assert [(job["user"], job["state"], job["to_seq"], job["is_rebuild"]) for job in facts("jobs", "--store", store)] == [("ada", "ready", 2, True)]  # type: ignore[attr-defined]
+    assert (receipt["turns"], receipt["revisions"], receipt["payload_bytes"], receipt["is_overwritten"]) == (
+        [1, 3],
+        [1],
+        15,
+        True,
+    )
+    assert [
+        (job["user"], job["state"], job["to_seq"], job["is_rebuild"]) for job in facts("jobs", "--store", store)
+    ] == [("ada", "ready", 2, True)]  # type: ignore[attr-defined]
     with closing(open_store(store)) as opened:
         assert [turn.content for turn in opened.turns(ADA)] == ["I said 1.", "I said 3."]
 
 
 def test_forget_names_the_command_that_learns_the_rest(store: str) -> None:
-    assert "learnt again" not in run("forget", "4", "--user", "ada", "--store", store).stdout  # it was still in the window
+    assert (
+        "learnt again" not in run("forget", "4", "--user", "ada", "--store", store).stdout
+    )  # it was still in the window
     said = run("forget", "1", "--user", "ada", "--store", store)
     assert "removed: 1 turns, 0 study items, 1 revisions, 15 bytes" in said.stdout
     assert f"`locas-agent work --once --store {store}`" in said.stdout
@@ -80,7 +89,9 @@ def test_erase_leaves_nobody(store: str) -> None:
 
 def test_work_drains_the_queue_and_ends(store: str, backbone_folder: str) -> None:
     with closing(open_store(store)) as opened:
-        opened.append(UserKey("default", "ben"), [TurnDraft("user", "My dog is called Rex.", token_count=20)], enqueue=1)
+        opened.append(
+            UserKey("default", "ben"), [TurnDraft("user", "My dog is called Rex.", token_count=20)], enqueue=1
+        )
     counts = facts("work", "--once", "--backbone", backbone_folder, "--store", store)
     assert counts == {"admitted": 0, "refused": 1, "nothing": 0, "failed": 0, "lost": 0, "expired_turns": 0}
     assert facts("jobs", "--store", store) == []
@@ -88,11 +99,28 @@ def test_work_drains_the_queue_and_ends(store: str, backbone_folder: str) -> Non
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGTERM")
 def test_stopped_worker_ends_cleanly_and_leaves_nothing_leased(store: str, backbone_folder: str) -> None:
-    program = f"import sys; sys.path[:0] = {[path for path in sys.path if path]!r}\nfrom locas_agent.cli import main; main()"
-    command = [sys.executable, "-c", program, "work", "--poll-seconds", "0.1", "--backbone", backbone_folder, "--store", store, "--json", "-"]
+    program = (
+        f"import sys; sys.path[:0] = {[path for path in sys.path if path]!r}\nfrom locas_agent.cli import main; main()"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        program,
+        "work",
+        "--poll-seconds",
+        "0.1",
+        "--backbone",
+        backbone_folder,
+        "--store",
+        store,
+        "--json",
+        "-",
+    ]
     worker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with closing(open_store(store)) as opened:
-        opened.append(UserKey("default", "ben"), [TurnDraft("user", "My dog is called Rex.", token_count=20)], enqueue=1)
+        opened.append(
+            UserKey("default", "ben"), [TurnDraft("user", "My dog is called Rex.", token_count=20)], enqueue=1
+        )
         deadline = time.monotonic() + 120
         while opened.queue.jobs() and time.monotonic() < deadline:
             time.sleep(0.1)

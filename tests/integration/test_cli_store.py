@@ -53,12 +53,18 @@ def facts(*arguments: str) -> object:
 
 def test_search_prints_the_best_turn_first(store: str) -> None:
     opened = open_store(store)
-    opened.append(ADA, [TurnDraft("user", "My dog is called Rex."), TurnDraft("user", "Rex, \x1b[31mRex!"), TurnDraft("user", "no")])
+    opened.append(
+        ADA,
+        [TurnDraft("user", "My dog is called Rex."), TurnDraft("user", "Rex, \x1b[31mRex!"), TurnDraft("user", "no")],
+    )
     opened.append(UserKey("acme", "ada"), [TurnDraft("user", "Rex Rex Rex")])
     opened.close()
     found = facts("search", "rex OR (", "--user", "ada", "--store", store)
     assert isinstance(found, list)
-    assert [(turn["seq"], turn["content"]) for turn in found] == [(2, "Rex, \x1b[31mRex!"), (1, "My dog is called Rex.")]
+    assert [(turn["seq"], turn["content"]) for turn in found] == [
+        (2, "Rex, \x1b[31mRex!"),
+        (1, "My dog is called Rex."),
+    ]
     assert found[0]["score"] > found[1]["score"] > 0
     assert len(facts("search", "rex", "--user", "ada", "--limit", "1", "--store", store)) == 1  # type: ignore[arg-type]
     shown = run("search", "REX", "--user", "ada", "--store", store)
@@ -75,7 +81,10 @@ def test_verb_searches_the_journal_of_its_user_only(make_backbone: MakeBackbone)
         for text in ("My dog is Rex.", "Hello", "dogs and a dog"):
             ada.add("user", text)
         ben.add("user", "dog dog dog")
-        assert [(turn.seq, turn.content) for turn in ada.search("Dog")] == [(3, "dogs and a dog"), (1, "My dog is Rex.")]
+        assert [(turn.seq, turn.content) for turn in ada.search("Dog")] == [
+            (3, "dogs and a dog"),
+            (1, "My dog is Rex."),
+        ]
         assert ada.search("dog", limit=1) == ada.search("dog")[:1]
         assert asyncio.run(ada.asearch("dog")) == ada.search("dog")
 
@@ -101,7 +110,11 @@ def test_older_database_is_told_upgraded_and_used(old_store: str) -> None:
 def test_newer_database_is_refused_by_every_command(old_store: str) -> None:
     with closing(sqlite3.connect(old_store.removeprefix("sqlite:///"))) as connection, connection:
         connection.execute("UPDATE lm_alembic_version SET version_num = '9999'")
-    assert facts("db", "current", "--store", old_store) == {"current": "9999", "expected": migrations.newest(), "is_current": False}
+    assert facts("db", "current", "--store", old_store) == {
+        "current": "9999",
+        "expected": migrations.newest(),
+        "is_current": False,
+    }
     for command in (["db", "check"], ["db", "upgrade"], ["users"]):
         refused = run(*command, "--store", old_store)
         assert refused.exit_code == 1
@@ -109,7 +122,11 @@ def test_newer_database_is_refused_by_every_command(old_store: str) -> None:
 
 
 def test_looking_at_a_file_that_is_missing_makes_none(store: str, tmp_path: Path) -> None:
-    assert facts("db", "current", "--store", store) == {"current": None, "expected": migrations.newest(), "is_current": False}
+    assert facts("db", "current", "--store", store) == {
+        "current": None,
+        "expected": migrations.newest(),
+        "is_current": False,
+    }
     checked = run("db", "check", "--store", store)
     assert checked.exit_code == 1
     assert "no tables of this package yet" in checked.stderr

@@ -1,4 +1,4 @@
-"""The examples run as anybody would run them, in processes of their own, on a made-up conversation and a random backbone.
+"""The examples run as anybody would run them: in processes of their own, on a made-up conversation.
 
 Knows their command lines and what they print, nothing of their insides but the reading of the data.
 """
@@ -25,7 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
 TINY = ROOT / "locas_agent" / "backbone" / "tiny" / "model.safetensors"
 
-# The schema of LoCoMo with made-up people: a session that is missing, a date without a session, captions, search queries.
+# The schema of LoCoMo with made-up people: a session that is missing, a date without a session, captions, search
+# queries.
 KITE = {"img_url": ["x"], "blip_caption": "a photo of a red kite", "query": "secret search words", "re-download": True}
 
 
@@ -34,7 +35,11 @@ def conversation(sessions: int, turns: int) -> dict[str, Any]:
     for number in [*range(1, sessions), sessions + 1]:  # one number is left out
         made[f"session_{number}_date_time"] = f"{number}:05 pm on {number + 1} May, 2021"
         made[f"session_{number}"] = [
-            {"speaker": ("Ilse", "Marek")[turn % 2], "dia_id": f"D{number}:{turn + 1}", "text": f"I have {number * turn} kites."}
+            {
+                "speaker": ("Ilse", "Marek")[turn % 2],
+                "dia_id": f"D{number}:{turn + 1}",
+                "text": f"I have {number * turn} kites.",
+            }
             | (KITE if turn == 1 else {})
             for turn in range(turns)
         ]
@@ -45,7 +50,10 @@ def conversation(sessions: int, turns: int) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "made_up.json"
-    entries = [{"sample_id": f"conv-{index}", "conversation": conversation(sessions, 6), "qa": []} for index, sessions in ((1, 2), (2, 4))]
+    entries = [
+        {"sample_id": f"conv-{index}", "conversation": conversation(sessions, 6), "qa": []}
+        for index, sessions in ((1, 2), (2, 4))
+    ]
     path.write_text(json.dumps(entries), encoding="utf-8")
     return path
 
@@ -67,7 +75,9 @@ def locomo() -> ModuleType:
 
 
 def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "storage")])  # the suite also runs on a checkout that is not installed
+    paths = os.pathsep.join(
+        [str(ROOT), str(ROOT / "storage")]
+    )  # the suite also runs on a checkout that is not installed
     environment = os.environ | {"PYTHONPATH": paths}
     command = [sys.executable, str(EXAMPLES / name), *arguments]
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=240, env=environment)
@@ -88,7 +98,18 @@ def test_turns_are_read_with_captions_and_without_queries(locomo: ModuleType, da
 @pytest.mark.slow
 def test_locomo_ingest_loses_nothing_to_a_kill(data: Path, backbone_folder: str, tmp_path: Path) -> None:
     store = tmp_path / "locomo.db"
-    done = run("locomo_ingest.py", str(data), "--backbone", backbone_folder, "--objective", "self_study", "--store", str(store), "--json", "-")
+    done = run(
+        "locomo_ingest.py",
+        str(data),
+        "--backbone",
+        backbone_folder,
+        "--objective",
+        "self_study",
+        "--store",
+        str(store),
+        "--json",
+        "-",
+    )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert (report["conversation"], report["turns"], report["sessions"]) == ("conv-2", 24, 4)
@@ -105,9 +126,28 @@ def test_locomo_ingest_loses_nothing_to_a_kill(data: Path, backbone_folder: str,
 
 @pytest.mark.slow
 def test_locomo_ingest_admits_what_a_random_backbone_reads(data: Path, backbone_folder: str) -> None:
-    done = run("locomo_ingest.py", str(data), "--conversation", "conv-1", "--backbone", backbone_folder, "--objective", "ntp", "--kill-at", "3")
+    done = run(
+        "locomo_ingest.py",
+        str(data),
+        "--conversation",
+        "conv-1",
+        "--backbone",
+        backbone_folder,
+        "--objective",
+        "ntp",
+        "--kill-at",
+        "3",
+    )
     assert done.returncode == 0, done.stderr
-    for line in ("turns per second", "admitted", "drift of admitted", "reply at turn", "ratio", "killed at turn 3", "every turn once, in order"):
+    for line in (
+        "turns per second",
+        "admitted",
+        "drift of admitted",
+        "reply at turn",
+        "ratio",
+        "killed at turn 3",
+        "every turn once, in order",
+    ):
         assert line in done.stdout
 
 

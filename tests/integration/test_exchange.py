@@ -48,7 +48,9 @@ def agent(backbone: Backbone, tmp_path: Path) -> Iterator[AgentMemory]:
 
 
 @pytest.mark.parametrize("form", ["dense", "lora", "memory"])
-def test_memory_moves_to_another_store_and_says_where_it_came_from(agent: AgentMemory, backbone: Backbone, tmp_path: Path, form: str) -> None:
+def test_memory_moves_to_another_store_and_says_where_it_came_from(
+    agent: AgentMemory, backbone: Backbone, tmp_path: Path, form: str
+) -> None:
     ada = agent.for_user("ada")
     place = ada.export(tmp_path / "export", form=form)  # type: ignore[arg-type]
     assert place == tmp_path / "export"
@@ -62,7 +64,9 @@ def test_memory_moves_to_another_store_and_says_where_it_came_from(agent: AgentM
         assert revision.metrics["imported"]["form"] == form
         found, expected = (user.explain("It is Rex.", question="What is my dog called?") for user in (moved, ada))
         # Within rounding, token by token: in the form "dense" it is read back from sums.
-        assert [token.logprob for token in found.tokens] == pytest.approx([token.logprob for token in expected.tokens], abs=1e-3)
+        assert [token.logprob for token in found.tokens] == pytest.approx(
+            [token.logprob for token in expected.tokens], abs=1e-3
+        )
         assert abs(expected.logprob - expected.logprob_without) > 0.1  # the memory has a say in it
         assert [(turn.role, turn.trust) for turn in moved.turns()] == [("system", "import")]
         assert [entry.action for entry in other.store.audit(moved.key)] == ["import"]
@@ -84,7 +88,9 @@ def test_imported_memory_is_forgotten_with_the_turn_that_stands_for_it(agent: Ag
     assert [turn.content for turn in cleo.turns()] == ["My cat is called Mog."]
 
 
-def test_import_goes_on_where_a_crash_stopped_it(agent: AgentMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_import_goes_on_where_a_crash_stopped_it(
+    agent: AgentMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = agent.for_user("ada").export(tmp_path / "ada.locas", form="memory")
     cleo = agent.for_user("cleo")
 
@@ -120,7 +126,9 @@ def test_import_into_a_life_that_has_begun_is_refused(agent: AgentMemory, tmp_pa
     assert agent.for_user("dora").turns() == []
 
 
-def test_export_of_nothing_or_in_no_form_is_refused_before_anything_is_written(agent: AgentMemory, tmp_path: Path) -> None:
+def test_export_of_nothing_or_in_no_form_is_refused_before_anything_is_written(
+    agent: AgentMemory, tmp_path: Path
+) -> None:
     with pytest.raises(RevisionNotFound, match="has no memory to export; consolidate first"):
         agent.for_user("ben").export(tmp_path / "ben")
     ada = agent.for_user("ada")
@@ -134,7 +142,9 @@ def test_export_of_nothing_or_in_no_form_is_refused_before_anything_is_written(a
     assert agent.store.audit(ADA) == []
 
 
-def test_explanation_is_the_log_probability_of_each_token_with_and_without(agent: AgentMemory, backbone: Backbone) -> None:
+def test_explanation_is_the_log_probability_of_each_token_with_and_without(
+    agent: AgentMemory, backbone: Backbone
+) -> None:
     ada = agent.for_user("ada")
     found = ada.explain("Rex", question="What is my dog called?")
     prompt = backbone.encode_chat([{"role": "user", "content": "What is my dog called?"}])
@@ -142,7 +152,9 @@ def test_explanation_is_the_log_probability_of_each_token_with_and_without(agent
     engine, (_, memory) = Engine(backbone), agent.current(ADA)
     assert "".join(token.text for token in found.tokens) == "Rex"
     assert [token.logprob_without for token in found.tokens] == pytest.approx(engine.score([prompt], [ids])[0].tolist())
-    assert [token.logprob for token in found.tokens] == pytest.approx(engine.score([prompt], [ids], memory=agent.batch_of([memory]))[0].tolist())
+    assert [token.logprob for token in found.tokens] == pytest.approx(
+        engine.score([prompt], [ids], memory=agent.batch_of([memory]))[0].tolist()
+    )
     assert found.revision == 1
     assert abs(found.logprob - found.logprob_without) > 0.1
     assert [(each.layer, each.clipped_gate) for each in found.layers] == [(0, 1.0)]
@@ -188,14 +200,22 @@ def test_commands_export_import_and_explain(backbone_folder: str, tmp_path: Path
 
     for form in ("dense", "lora", "memory"):
         path = tmp_path / form
-        assert run("export", str(path), "--user", "ada", "--form", form) == {"path": str(path), "form": form, "personal_data": True}
+        assert run("export", str(path), "--user", "ada", "--form", form) == {
+            "path": str(path),
+            "form": form,
+            "personal_data": True,
+        }
     assert run("import", str(tmp_path / "memory"), "--user", "cleo")["number"] == 1
-    explained = run("explain", "It is Rex.", "--user", "cleo", "--question", "Dog?", "--plot", str(tmp_path / "text.png"))
+    explained = run(
+        "explain", "It is Rex.", "--user", "cleo", "--question", "Dog?", "--plot", str(tmp_path / "text.png")
+    )
     assert "".join(token["text"] for token in explained["tokens"]) == "It is Rex."
     assert set(explained["tokens"][0]) == {"text", "logprob", "logprob_without"}
     assert explained["layers"][0]["layer"] == 0
     assert (tmp_path / "text.png").read_bytes().startswith(b"\x89PNG")
-    failed = runner.invoke(app, ["export", str(tmp_path / "dense"), "--user", "ada", "--backbone", backbone_folder, "--store", url])
+    failed = runner.invoke(
+        app, ["export", str(tmp_path / "dense"), "--user", "ada", "--backbone", backbone_folder, "--store", url]
+    )
     assert (failed.exit_code, failed.stdout) == (1, "")
     assert "is there already" in failed.stderr
     assert runner.invoke(app, ["export", str(tmp_path / "x"), "--user", "ada", "--form", "gguf"]).exit_code == 2

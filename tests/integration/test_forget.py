@@ -71,7 +71,10 @@ def test_rebuilt_memory_is_that_of_a_user_who_never_said_it(agent: AgentMemory, 
     assert [revision.state for revision in ada.revisions()] == ["erased", "erased", "live", "live", "live"]
     assert payload(agent, ada) == spared
     items = [(item.kind, item.question, item.answer, item.teacher) for item in agent.store.study_items(ada.key)]
-    assert items == [(item.kind, item.question, item.answer, item.teacher) for item in agent.store.study_items(agent.for_user("ben").key)]
+    assert items == [
+        (item.kind, item.question, item.answer, item.teacher)
+        for item in agent.store.study_items(agent.for_user("ben").key)
+    ]
 
 
 def test_corrected_memory_is_first_that_of_a_user_who_never_said_it(agent: AgentMemory, spared: bytes) -> None:

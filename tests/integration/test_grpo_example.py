@@ -17,7 +17,9 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_reward_rises_and_the_bare_backbone_earns_none() -> None:
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "storage")])  # the suite also runs on a checkout that is not installed
+    paths = os.pathsep.join(
+        [str(ROOT), str(ROOT / "storage")]
+    )  # the suite also runs on a checkout that is not installed
     environment = os.environ | {"PYTHONPATH": paths}
     command = [sys.executable, str(ROOT / "examples" / "grpo_memory.py"), "--steps", "16"]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=580, env=environment)

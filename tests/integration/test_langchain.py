@@ -1,7 +1,7 @@
-"""The LangChain examples and every code block of docs/langchain.md run as anybody would run them, warnings being errors.
+"""The LangChain examples and every code block of docs/langchain.md run as written, warnings being errors.
 
-A process of its own costs seconds of importing, so there is one for the page and one for the restart; what an example prints before that
-is read in this process, where warnings are errors too.
+A process of its own costs seconds of importing, so there is one for the page and one for the restart; what an example
+prints before that is read in this process, where warnings are errors too.
 """
 
 from __future__ import annotations
@@ -31,10 +31,14 @@ LARGE = '"Qwen/Qwen3-8B", "sqlite:///qwen.db", device="cuda:0", dtype="bfloat16"
 
 
 def run(*arguments: str, folder: Path, lines: str = "") -> subprocess.CompletedProcess[str]:
-    paths = os.pathsep.join(path for path in sys.path if path)  # the suite also runs on a checkout that is not installed
+    paths = os.pathsep.join(
+        path for path in sys.path if path
+    )  # the suite also runs on a checkout that is not installed
     environment = os.environ | {"PYTHONPATH": paths}
     command = [sys.executable, "-W", "error", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, input=lines, check=False, capture_output=True, text=True, timeout=280)
+    return subprocess.run(
+        command, cwd=folder, env=environment, input=lines, check=False, capture_output=True, text=True, timeout=280
+    )
 
 
 def run_here(example: Path, *, folder: Path, lines: str, patched: pytest.MonkeyPatch) -> None:
@@ -50,7 +54,10 @@ def blocks() -> list[str]:
 
 
 def answer_of_ada(database: Path) -> str:
-    """Return what the weights in a database answer, once they are seen to have learnt the name: one training may still answer otherwise."""
+    """Return what the weights in a database answer, once they are seen to have learnt the name.
+
+    One training may still answer otherwise.
+    """
     with AgentMemory.load("tiny", f"sqlite:///{database}") as memory:
         ada = memory.for_user("ada")
         assert gain_nats(ada, ASKED, "Zorbin") > LEARNT_NATS
@@ -66,7 +73,11 @@ def test_every_block_of_the_page_runs_without_a_warning(tmp_path: Path) -> None:
     folder.mkdir()
     code = "\n".join(blocks())
     assert code.count(LARGE) == 1
-    done = run("-c", code.replace(LARGE, f'{str(stand_in)!r}, "sqlite:///qwen.db"').replace("max_tokens=512", "max_tokens=8"), folder=folder)
+    done = run(
+        "-c",
+        code.replace(LARGE, f'{str(stand_in)!r}, "sqlite:///qwen.db"').replace("max_tokens=512", "max_tokens=8"),
+        folder=folder,
+    )
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
     assert "Exception" not in done.stderr  # what nobody could raise, while objects were let go
@@ -88,7 +99,9 @@ def test_assistant_is_short() -> None:
 
 
 @pytest.mark.slow
-def test_assistant_remembers_after_a_restart_and_forgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_assistant_remembers_after_a_restart_and_forgets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     told = "My dog is called Zorbin.\n/learn\n/user ben\nMy locker opens with 4071.\n/turns\n"
     run_here(ASSISTANT, folder=tmp_path, lines=told, patched=monkeypatch)
     first = capsys.readouterr()
@@ -96,7 +109,11 @@ def test_assistant_remembers_after_a_restart_and_forgets(tmp_path: Path, monkeyp
     assert "1 user: My locker opens with 4071." in first.out
     assert "Zorbin" not in first.out.partition("(ben speaks)")[2]
     learnt = answer_of_ada(tmp_path / "assistant.db")
-    again = run(str(ASSISTANT), folder=tmp_path, lines=f"{ASKED}\n/user ben\n{ASKED}\n/user ada\n/forget 4\n/forget 1\n{ASKED}\n")
+    again = run(
+        str(ASSISTANT),
+        folder=tmp_path,
+        lines=f"{ASKED}\n/user ben\n{ASKED}\n/user ada\n/forget 4\n/forget 1\n{ASKED}\n",
+    )
     assert again.returncode == 0, again.stderr
     mine, others, *rest = again.stdout.splitlines()
     assert learnt in mine  # a new thread in a new process: from the weights
@@ -105,12 +122,18 @@ def test_assistant_remembers_after_a_restart_and_forgets(tmp_path: Path, monkeyp
 
 
 @pytest.mark.slow
-def test_memory_follows_the_user_from_thread_to_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):  # its code says whether this one training answers with the name; `eval recall` measures that over many
+def test_memory_follows_the_user_from_thread_to_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(
+        SystemExit
+    ):  # its code says whether this one training answers with the name; `eval recall` measures that over many
         run_here(EXAMPLES / "langgraph_thread.py", folder=tmp_path, lines="", patched=monkeypatch)
     out = capsys.readouterr().out
     assert "ada's memory: admitted" in out
     assert "ada, tuesday (2 messages in the thread, revision 1)" in out
-    (of_ben,) = [line for line in out.splitlines() if line.startswith("ben, tuesday (2 messages in the thread, revision None)")]
+    (of_ben,) = [
+        line for line in out.splitlines() if line.startswith("ben, tuesday (2 messages in the thread, revision None)")
+    ]
     assert "Zorbin" not in of_ben
     assert list(tmp_path.iterdir()) == []

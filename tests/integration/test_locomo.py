@@ -1,4 +1,6 @@
-"""`eval locomo` as anybody would run it: wrong usage, a kill without warning, and the made-up set on the bundled backbone.
+"""`eval locomo` as anybody would run it.
+
+Wrong usage, a kill without warning, and the made-up set on the bundled backbone.
 
 Knows the command line, what it prints and the file of answers.
 """
@@ -77,12 +79,26 @@ def _finished(command: list[str]) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_run_killed_while_learning_and_while_answering_ends_with_the_same_report(data: Path, backbone_folder: str, tmp_path: Path) -> None:
+def test_run_killed_while_learning_and_while_answering_ends_with_the_same_report(
+    data: Path, backbone_folder: str, tmp_path: Path
+) -> None:
     def command(name: str) -> list[str]:
         return [
-            sys.executable, "-m", "locas_agent.cli", "eval", "locomo", str(data), "--backbone", backbone_folder, "--json", "-",
-            "--store", f"sqlite:///{tmp_path / name}.db", "--answers", str(tmp_path / f"{name}.jsonl"),
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "locas_agent.cli",
+            "eval",
+            "locomo",
+            str(data),
+            "--backbone",
+            backbone_folder,
+            "--json",
+            "-",
+            "--store",
+            f"sqlite:///{tmp_path / name}.db",
+            "--answers",
+            str(tmp_path / f"{name}.jsonl"),
+        ]
 
     store, answers = tmp_path / "killed.db", tmp_path / "killed.jsonl"
     _killed(command("killed"), lambda: _consolidations(store) > 0)
@@ -111,7 +127,9 @@ def _consolidations(store: Path) -> int:
     """Return how many were admitted or refused so far, as the database has it while another process writes."""
     try:
         with closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as connection:
-            counted = "SELECT (SELECT count(*) FROM lm_revision) + (SELECT count(*) FROM lm_audit WHERE action = 'refuse')"
+            counted = (
+                "SELECT (SELECT count(*) FROM lm_revision) + (SELECT count(*) FROM lm_audit WHERE action = 'refuse')"
+            )
             return int(connection.execute(counted).fetchone()[0])
     except sqlite3.OperationalError:  # not there yet
         return 0
@@ -120,7 +138,15 @@ def _consolidations(store: Path) -> int:
 @pytest.mark.slow
 def test_example_asks_through_the_adapter(data: Path, backbone_folder: str) -> None:
     pytest.importorskip("langchain_core")
-    command = [sys.executable, str(ROOT / "examples" / "locomo_qa.py"), str(data), "--backbone", backbone_folder, "--questions", "2"]
+    command = [
+        sys.executable,
+        str(ROOT / "examples" / "locomo_qa.py"),
+        str(data),
+        "--backbone",
+        backbone_folder,
+        "--questions",
+        "2",
+    ]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=240, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     header, *rows = done.stdout.splitlines()

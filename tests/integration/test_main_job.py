@@ -25,7 +25,10 @@ from tests.conftest import MakeBackbone
 from tests.learnt import LEARNT_NATS, gain_nats, share_answered
 
 TOLD = {
-    "ada": [("My dog is called Kolin.", "What is my dog called?", "Kolin"), ("I live in Varnholm.", "Which city is my home in?", "Varnholm")],
+    "ada": [
+        ("My dog is called Kolin.", "What is my dog called?", "Kolin"),
+        ("I live in Varnholm.", "Which city is my home in?", "Varnholm"),
+    ],
     "bob": [
         ("My dog is called Dranik.", "What is my dog called?", "Dranik"),
         ("I collect leather maps.", "Which things do I collect?", "leather maps"),
@@ -103,7 +106,9 @@ def test_new_process_answers_from_the_weights_and_each_user_only_his_own(agent: 
     asked += [("bob", TOLD["ada"][1][1]), ("ada", TOLD["bob"][1][1]), ("carol", TOLD["ada"][0][1])]
     here = [agent.for_user(user).recall(question).answer for user, question in asked]
     agent.close()
-    child = subprocess.run([sys.executable, "-c", CHILD, url, json.dumps(asked)], capture_output=True, text=True, check=True, timeout=120)
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD, url, json.dumps(asked)], capture_output=True, text=True, check=True, timeout=120
+    )
     answers = json.loads(child.stdout)
     assert answers == here  # the same weights and the same arithmetic
     expected = [value for user in TOLD for _, _, value in TOLD[user]]
@@ -148,10 +153,12 @@ def test_newer_value_replaces_the_older_one(ada: UserMemory) -> None:
     result = ada.consolidate(flush=True)
     assert result.admitted, result.detail
     assert result.figures["retired_items"] > 0 < len(former)
-    # Half of about five: the teacher has to be sure of the new value in each wording, and rounding may leave it unsure of one.
+    # Half of about five: the teacher has to be sure of the new value in each wording, and rounding may leave it unsure
+    # of one.
     assert sum(old in item.answer for item in items(ada.key)) <= len(former) / 2
     assert {item.turn_seq for item in items(ada.key) if new in item.answer} == {told.seq}
-    # Half of the questions studied, of about six: rounding may cost some, and a memory that was not trained on them answers none.
+    # Half of the questions studied, of about six: rounding may cost some, and a memory that was not trained on them
+    # answers none.
     assert share_answered(ada, new) >= 0.5
     assert share_answered(ada, TOLD["ada"][0][2]) >= 0.5  # what did not change is still known
 
@@ -167,16 +174,21 @@ def test_row_of_a_batch_answers_as_alone(agent: AgentMemory) -> None:
     together = agent.engine.generate([prompt] * 3, memory=agent.batch_of(rows), max_new_tokens=12)
     for generation, memory in zip(together, rows, strict=True):
         (alone,) = agent.engine.score([prompt], [generation.ids], memory=agent.batch_of([memory]))
-        assert generation.logprobs == pytest.approx(alone.tolist(), abs=1e-3)  # products of another shape sum in another order
+        assert generation.logprobs == pytest.approx(
+            alone.tolist(), abs=1e-3
+        )  # products of another shape sum in another order
     for row, (_, _, value) in enumerate((TOLD["ada"][0], TOLD["bob"][0])):  # rows that traded places would show
         told = [agent.backbone.encode(f"It is {value}.")]
         mine, *others = (
-            float(agent.engine.score([prompt], told, memory=agent.batch_of([each]))[0].sum()) for each in (rows[row], rows[1 - row], None)
+            float(agent.engine.score([prompt], told, memory=agent.batch_of([each]))[0].sum())
+            for each in (rows[row], rows[1 - row], None)
         )
         assert mine > max(others) + LEARNT_NATS
 
 
-def test_diverging_learning_rate_is_refused_and_the_former_revision_stands(tiny: Backbone, agent: AgentMemory, ada: UserMemory, url: str) -> None:
+def test_diverging_learning_rate_is_refused_and_the_former_revision_stands(
+    tiny: Backbone, agent: AgentMemory, ada: UserMemory, url: str
+) -> None:
     good = ada.recall("What is my dog called?").answer
     ada.add("user", "My parents live in Pelburg.", session="later")
     wild = LocasConfig.model_validate(FAST | {"training": {"learning_rate": 1e30, "max_steps": 8}})
@@ -267,12 +279,21 @@ def test_batched_training_gives_each_user_what_training_alone_gives(agent: Agent
     for user, facts in TOLD.items():
         tell(agent, user)
         (piece,) = agent.rounds.task(agent.for_user(user).key, None, agent.for_user(user).turns()).pieces
-        lessons.append(Lesson(tuple(item_of(agent, piece, asked, value) for _, asked, value in facts), (), (piece,), None))
-    trainer = Trainer(agent.engine, LocasConfig.model_validate({"training": {"max_steps": 3}}), agent.learner.neutral, agent.learner.readout)
+        lessons.append(
+            Lesson(tuple(item_of(agent, piece, asked, value) for _, asked, value in facts), (), (piece,), None)
+        )
+    trainer = Trainer(
+        agent.engine,
+        LocasConfig.model_validate({"training": {"max_steps": 3}}),
+        agent.learner.neutral,
+        agent.learner.readout,
+    )
     together = trainer.train(lessons)[0].memory.slab
     alone = trainer.train(lessons[:1])[0].memory.slab
     assert not torch.equal(alone[:, 2], torch.zeros_like(alone[:, 2]))
-    torch.testing.assert_close(together, alone, atol=2e-3, rtol=1e-2)  # Adam divides by tiny second moments in its first steps
+    torch.testing.assert_close(
+        together, alone, atol=2e-3, rtol=1e-2
+    )  # Adam divides by tiny second moments in its first steps
 
 
 def item_of(agent: AgentMemory, piece: Piece, asked: str, value: str) -> Item:
@@ -280,4 +301,14 @@ def item_of(agent: AgentMemory, piece: Piece, asked: str, value: str) -> Item:
     answer_ids = (*agent.backbone.encode(f"It is {value}."), agent.backbone.end_id)
     prompt = agent.backbone.encode_chat([*piece.messages, *question(asked)])
     (teacher,) = agent.engine.distributions([prompt], [answer_ids], top_k=16)
-    return Item(new_item_id(), QUESTION, piece.from_seq, piece.to_seq, piece.to_seq, asked, f"It is {value}.", answer_ids, teacher)
+    return Item(
+        new_item_id(),
+        QUESTION,
+        piece.from_seq,
+        piece.to_seq,
+        piece.to_seq,
+        asked,
+        f"It is {value}.",
+        answer_ids,
+        teacher,
+    )

@@ -1,4 +1,6 @@
-"""`eval pg19` as anybody would run it: wrong usage, a kill without warning, and the real small backbone where it is at hand.
+"""`eval pg19` as anybody would run it.
+
+Wrong usage, a kill without warning, and the real small backbone where it is at hand.
 
 Knows the command line, what it prints and the folder of the state.
 """
@@ -31,7 +33,9 @@ TIMES = ("seconds", "cpu_seconds", "relative_time")
 def books(tmp_path: Path) -> Path:
     folder = tmp_path / "books"
     folder.mkdir()
-    for number, line in enumerate(("The ferry left at noon and nobody waved. ", "Snow lay on the pier, and a dog slept there. ")):
+    for number, line in enumerate(
+        ("The ferry left at noon and nobody waved. ", "Snow lay on the pier, and a dog slept there. ")
+    ):
         (folder / f"{number}.txt").write_text(line * 40, encoding="utf-8")
     return folder
 
@@ -53,7 +57,9 @@ def test_wrong_usage_ends_with_code_two(arguments: list[str], books: Path) -> No
 
 def test_short_book_ends_with_code_one_and_its_name(books: Path, backbone_folder: str) -> None:
     (books / "leaflet.txt").write_text("Too short.", encoding="utf-8")
-    result = CliRunner().invoke(app, ["eval", "pg19", "--books", str(books), "--backbone", backbone_folder, "--window", "32", "--stride", "32"])
+    result = CliRunner().invoke(
+        app, ["eval", "pg19", "--books", str(books), "--backbone", backbone_folder, "--window", "32", "--stride", "32"]
+    )
     assert result.exit_code == 1
     assert "'leaflet' has 10 tokens" in result.stderr
 
@@ -62,10 +68,30 @@ def test_short_book_ends_with_code_one_and_its_name(books: Path, backbone_folder
 def test_run_killed_while_reading_ends_with_the_same_report(books: Path, backbone_folder: str, tmp_path: Path) -> None:
     def command(name: str) -> list[str]:
         return [
-            sys.executable, "-m", "locas_agent.cli", "eval", "pg19", "--books", str(books), "--backbone", backbone_folder, "--window", "32",
-            "--stride", "16", "--width", "4", "--lora-rank", "2", "--json", "-", "--state", str(tmp_path / name),
-            "--plot", str(tmp_path / f"{name}.png"),
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "locas_agent.cli",
+            "eval",
+            "pg19",
+            "--books",
+            str(books),
+            "--backbone",
+            backbone_folder,
+            "--window",
+            "32",
+            "--stride",
+            "16",
+            "--width",
+            "4",
+            "--lora-rank",
+            "2",
+            "--json",
+            "-",
+            "--state",
+            str(tmp_path / name),
+            "--plot",
+            str(tmp_path / f"{name}.png"),
+        ]
 
     pytest.importorskip("matplotlib")
     state = tmp_path / "killed"
@@ -91,8 +117,26 @@ def test_run_killed_while_reading_ends_with_the_same_report(books: Path, backbon
 def test_small_backbone_reads_a_real_book_better_with_a_memory(tmp_path: Path) -> None:
     data = Path(str(DATA))
     target = tmp_path / "report.json"
-    arguments = ["--books", str(data / "pg19" / "349.txt"), "--backbone", str(data / "models" / "books-11m"), "--device", "cpu"]
-    small = ["--window", "128", "--stride", "256", "--max-tokens", "2048", "--arms", "none,locas", "--json", str(target)]
+    arguments = [
+        "--books",
+        str(data / "pg19" / "349.txt"),
+        "--backbone",
+        str(data / "models" / "books-11m"),
+        "--device",
+        "cpu",
+    ]
+    small = [
+        "--window",
+        "128",
+        "--stride",
+        "256",
+        "--max-tokens",
+        "2048",
+        "--arms",
+        "none,locas",
+        "--json",
+        str(target),
+    ]
     assert CliRunner().invoke(app, ["eval", "pg19", *arguments, *small]).exit_code == 0
     overall = json.loads(target.read_text(encoding="utf-8"))["overall"]
     assert overall["none"]["tokens"] == 2047
@@ -102,5 +146,7 @@ def test_small_backbone_reads_a_real_book_better_with_a_memory(tmp_path: Path) -
 def _finished(command: list[str]) -> dict[str, Any]:
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=240, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
-    report: dict[str, Any] = json.loads(done.stdout, object_hook=lambda found: {name: value for name, value in found.items() if name not in TIMES})
+    report: dict[str, Any] = json.loads(
+        done.stdout, object_hook=lambda found: {name: value for name, value in found.items() if name not in TIMES}
+    )
     return report

@@ -1,4 +1,7 @@
-"""A dense export in a process that has never heard of this package: token for token what the attached memory generates."""
+"""A dense export in a process that has never heard of this package.
+
+Token for token what the attached memory generates.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,8 @@ for folder, prompt in asked:
     out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=int(sys.argv[1]), **how)
     ahead = [float(best - second) for best, second in (scores[0].topk(2).values for scores in out.scores)]
     answers[folder] = [out.sequences[0, len(prompt):].tolist(), ahead]
-ours = sorted(name for name in sys.modules if name.partition(".")[0] in ("locas_agent", "locas_storage", "langchain_locas"))
+OURS = ("locas_agent", "locas_storage", "langchain_locas")
+ours = sorted(name for name in sys.modules if name.partition(".")[0] in OURS)
 print(json.dumps({"answers": answers, "ours": ours}))
 """
 
@@ -42,7 +46,10 @@ print(json.dumps({"answers": answers, "ours": ours}))
 def taught(backbone: Backbone, *, layers: int | None) -> LocasMemory:
     memory = initialize(backbone, [], width=6, layers=layers, method="random_index", scale_rule="none", seed=1)
     memory.down_rows.copy_(torch.randn(memory.down_rows.shape, generator=torch.Generator().manual_seed(1)))
-    strong = {"gemma": 50.0, "tiny": 1000.0}  # where one token is far ahead of all others, more is needed to change what is said
+    strong = {
+        "gemma": 50.0,
+        "tiny": 1000.0,
+    }  # where one token is far ahead of all others, more is needed to change what is said
     memory.scale.mul_(strong.get(backbone.name, 4.0))
     return memory
 
@@ -50,7 +57,9 @@ def taught(backbone: Backbone, *, layers: int | None) -> LocasMemory:
 @pytest.mark.parametrize("how", ["write_dense", "save_pretrained"])
 def test_dense_export_generates_the_same_tokens_in_plain_transformers(tmp_path: Path, how: str) -> None:
     families = sorted(SUPPORTED) if how == "write_dense" else ["qwen3"]
-    backbones = {name: Backbone(build(name), byte_tokenizer(), name=name) for name in families} | {"tiny": Backbone.load("tiny")}
+    backbones = {name: Backbone(build(name), byte_tokenizer(), name=name) for name in families} | {
+        "tiny": Backbone.load("tiny")
+    }
     asked, expected, bare = [], {}, {}
     for name, backbone in backbones.items():
         memory = taught(backbone, layers=1 if name in ("tiny", "phi3") else None)
@@ -80,10 +89,13 @@ def test_dense_export_generates_the_same_tokens_in_plain_transformers(tmp_path: 
     for folder, (answer, ahead) in report["answers"].items():
         ends = [at for at, token in enumerate(answer) if token in stops[folder]]
         answer = answer[: ends[0] if ends else None]
-        # The two sum in another order: where two tokens are as good as equal, either may come first, and what follows differs.
+        # The two sum in another order: where two tokens are as good as equal, either may come first, and what follows
+        # differs.
         ties = [at for at, lead in enumerate(ahead) if lead < TIE]
         upto = ties[0] if ties else None
         assert answer[:upto] == expected[folder][:upto], folder
         assert upto is None or upto >= NEW_TOKENS / 2, folder  # so something was compared
         assert expected[folder]
-    assert [folder for folder in expected if expected[folder] == bare[folder]] == []  # the memories do change what is said
+    assert [
+        folder for folder in expected if expected[folder] == bare[folder]
+    ] == []  # the memories do change what is said

@@ -22,7 +22,15 @@ def run(code: str, folder: Path) -> str:
     """Run a block in a process of its own and return what it printed."""
     # The paths of this process: the suite also runs on a checkout that is not installed.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, check=False, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=environment,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -37,7 +45,8 @@ def test_code_of_the_readme_runs(tmp_path: Path) -> None:
     with AgentMemory.load(store=f"sqlite:///{tmp_path / 'locas.db'}") as memory:
         ada, ben = memory.for_user("ada"), memory.for_user("ben")
         turns = ada.turns()
-        # Each printed what these weights answer; whether this one training answers with the name is measured over many, by `eval recall`.
+        # Each printed what these weights answer; whether this one training answers with the name is measured over many,
+        # by `eval recall`.
         assert [of_ada, of_ben] == [user.recall(asked).answer for user in (ada, ben)]
         assert by_the_adapter.strip() == of_ada
         assert gain_nats(ada, asked, "Zorbin") > LEARNT_NATS > gain_nats(ben, asked, "Zorbin")
@@ -54,7 +63,12 @@ asyncio.run(answer(memory, "ada", "What is my dog called?"))
 """
     assert "Zorbin" in run(f"{settings}\n{loop}\n{talk}", tmp_path)
     done = subprocess.run(
-        [sys.executable, "-m", "locas_agent.cli", "work", "--once", "--config", "locas.json", "--json", "-"], cwd=tmp_path, check=False,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
+        [sys.executable, "-m", "locas_agent.cli", "work", "--once", "--config", "locas.json", "--json", "-"],
+        cwd=tmp_path,
+        check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
     assert done.returncode == 0, done.stderr

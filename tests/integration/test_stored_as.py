@@ -1,4 +1,7 @@
-"""A memory that is saved in less than fp32 on the bundled backbone: it answers, and what is learnt next goes on from what was saved."""
+"""A memory that is saved in less than fp32 on the bundled backbone.
+
+It answers, and what is learnt next goes on from what was saved.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ from locas_agent import AgentMemory, Backbone, LocasConfig
 from locas_agent.memory.serialization import from_bytes, to_bytes
 from tests.learnt import LEARNT_NATS, gain_nats, share_answered
 
-TOLD = [("My dog is called Kolin.", "What is my dog called?", "Kolin"), ("I live in Varnholm.", "Which city is my home in?", "Varnholm")]
+TOLD = [
+    ("My dog is called Kolin.", "What is my dog called?", "Kolin"),
+    ("I live in Varnholm.", "Which city is my home in?", "Varnholm"),
+]
 
 
 @pytest.mark.slow
@@ -31,7 +37,9 @@ def test_memory_saved_as_int8_answers_and_is_learnt_on_from(tmp_path: Path) -> N
         assert len(saved) < len(to_bytes(read)) / 3
         for _, question, value in TOLD:
             assert gain_nats(ada, question, value) > LEARNT_NATS
-            assert share_answered(ada, value) >= 0.5  # of about five: rounding may cost some, noise for rows would cost all
+            assert (
+                share_answered(ada, value) >= 0.5
+            )  # of about five: rounding may cost some, noise for rows would cost all
         former = agent.rounds.task(ada.key, ada.revisions()[-1], ada.turns()).memory
         assert former is not None
         assert torch.equal(former.slab, read.slab)

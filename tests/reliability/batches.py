@@ -19,7 +19,10 @@ PROMPT = [72, 101, 108, 108, 111, 63]
 
 
 def compositions(number: int, *, seed: int = 0) -> Iterator[list[int]]:
-    """Yield batches: all users shuffled, some of them, one user in several rows; USERS itself stands for nobody's memory."""
+    """Yield batches: all users shuffled, some of them, one user in several rows.
+
+    USERS itself stands for nobody's memory.
+    """
     rng = random.Random(seed)
     for turn in range(number):
         if turn % 3 == 0:
@@ -35,7 +38,10 @@ def memories_of(rows: Sequence[int], memories: Sequence[LocasMemory]) -> list[Lo
 
 
 def wrong_rows(engine: Engine, memories: Sequence[LocasMemory], batches: int) -> tuple[int, int]:
-    """Ask all users the same in many compositions; return how many rows there were, and how many were not their user's."""
+    """Ask all users the same in many compositions.
+
+    Return how many rows there were, and how many were not their user's.
+    """
     with torch.inference_mode():
         ids = torch.tensor([PROMPT])
         of_each = torch.cat([engine.logits(ids, memory=alone(engine, memory)) for memory in [*memories, None]])
@@ -51,12 +57,19 @@ def wrong_rows(engine: Engine, memories: Sequence[LocasMemory], batches: int) ->
 
 
 def wrong_generations(engine: Engine, memories: Sequence[LocasMemory], steps: int) -> tuple[int, int]:
-    """Let all users be answered in batches until that many decode steps are done; return rows, and those not of their user."""
+    """Let all users be answered in batches until that many decode steps are done.
+
+    Return rows, and those not of their user.
+    """
     done = count = wrong = 0
     for turn, rows in enumerate(compositions(steps)):
         mine = memories_of(rows, memories)
-        prompts = [PROMPT[: 2 + (row + turn) % 4] for row in rows]  # of several lengths, so that rows change places inside
-        made = engine.generate(prompts, memory=MemoryBatch.of(mine, engine.backbone), max_new_tokens=100, max_batch_tokens=4096)
+        prompts = [
+            PROMPT[: 2 + (row + turn) % 4] for row in rows
+        ]  # of several lengths, so that rows change places inside
+        made = engine.generate(
+            prompts, memory=MemoryBatch.of(mine, engine.backbone), max_new_tokens=100, max_batch_tokens=4096
+        )
         wrong += len(strangers(engine, prompts, made, mine))
         count += len(rows)
         done += max(len(generation.ids) for generation in made)

@@ -1,6 +1,7 @@
 """The sizes of the gates, in one place, and the record of what they found.
 
-Knows nothing of a gate. `make test` runs the quick form; the environment variable RELIABILITY=full, set by `make reliability`, the full one.
+Knows nothing of a gate. `make test` runs the quick form; the environment variable RELIABILITY=full, set by `make
+reliability`, the full one.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class Sizes:
         decode_steps: steps of batched decoding compared likewise.
         reply_steps: steps of replies through the agent.
         cancels: cancelled calls per driver.
-        longest_wait_seconds: until the caller of a cancelled call goes on; in the quick form no more than tells a stall from a busy machine.
+        longest_wait_seconds: until the caller of a cancelled call goes on; in the quick form no more than tells a stall
+            from a busy machine.
         swapped_payloads: encrypted payloads of which each pair is swapped.
         full_disk_calls: writes to a store whose disk fills up.
         mutated_payloads: damaged payloads given to the loader.
@@ -72,16 +74,46 @@ class Sizes:
 
 FORMS = {
     "quick": Sizes(
-        kill_points=18, pauses=4, server_stops=2, append_seconds=4.0, append_threads=64,
-        canary_batches=20, decode_steps=50, reply_steps=20, cancels=40, longest_wait_seconds=15.0, swapped_payloads=20, full_disk_calls=150,
-        mutated_payloads=1_000, mutated_rows=100, machine_runs=5, machine_steps=20, erased_users=2, failing_tables=1,
+        kill_points=18,
+        pauses=4,
+        server_stops=2,
+        append_seconds=4.0,
+        append_threads=64,
+        canary_batches=20,
+        decode_steps=50,
+        reply_steps=20,
+        cancels=40,
+        longest_wait_seconds=15.0,
+        swapped_payloads=20,
+        full_disk_calls=150,
+        mutated_payloads=1_000,
+        mutated_rows=100,
+        machine_runs=5,
+        machine_steps=20,
+        erased_users=2,
+        failing_tables=1,
     ),
     "full": Sizes(
-        kill_points=204, pauses=200, server_stops=20, append_seconds=600.0, append_threads=64,
-        canary_batches=1_000, decode_steps=10_000, reply_steps=1_000, cancels=1_000, longest_wait_seconds=1.0, swapped_payloads=100,
-        full_disk_calls=3_000, mutated_payloads=100_000, mutated_rows=100_000, machine_runs=200, machine_steps=50, erased_users=64, failing_tables=8,
+        kill_points=204,
+        pauses=200,
+        server_stops=20,
+        append_seconds=600.0,
+        append_threads=64,
+        canary_batches=1_000,
+        decode_steps=10_000,
+        reply_steps=1_000,
+        cancels=1_000,
+        longest_wait_seconds=1.0,
+        swapped_payloads=100,
+        full_disk_calls=3_000,
+        mutated_payloads=100_000,
+        mutated_rows=100_000,
+        machine_runs=200,
+        machine_steps=50,
+        erased_users=64,
+        failing_tables=8,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="session")

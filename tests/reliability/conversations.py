@@ -1,4 +1,4 @@
-"""Users who talk through `AgentMemory.reply_many` while their memories move, and the check that each was answered with its own.
+"""Users talk through `AgentMemory.reply_many` while their memories move; each is to be answered with its own.
 
 Knows nothing of learning: revisions are committed to the store as another process would.
 """
@@ -32,7 +32,9 @@ class Conversations:
         moved: how often a memory moved between two batches.
     """
 
-    def __init__(self, backbone: Backbone, store: MemoryStore, make_memory: MakeMemory, *, users: int, seed: int = 0) -> None:
+    def __init__(
+        self, backbone: Backbone, store: MemoryStore, make_memory: MakeMemory, *, users: int, seed: int = 0
+    ) -> None:
         self._agent = AgentMemory(backbone=backbone, store=store, config=CONFIG)
         self._make_memory = make_memory
         self._users = [UserKey("default", f"user {number}") for number in range(users)]
@@ -63,7 +65,9 @@ class Conversations:
     def _memory(self, key: UserKey) -> LocasMemory | None:
         store = self._agent.store
         revision = store.revision(key)
-        return from_bytes(store.payload(key, revision.number)) if revision is not None and revision.has_payload else None
+        return (
+            from_bytes(store.payload(key, revision.number)) if revision is not None and revision.has_payload else None
+        )
 
     def _move(self, key: UserKey) -> None:
         """Change a user's current memory behind the agent's back."""

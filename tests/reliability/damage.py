@@ -48,8 +48,12 @@ def loaded_wrong(originals: Sequence[bytes], damaged: Iterable[tuple[str, bytes]
     return counts, wrong
 
 
-def kept_wrong(store: SqlMemoryStore, damaged: Iterable[tuple[str, bytes]], *, fit_digest: bool) -> tuple[Counter[str], list[str]]:
-    """Put mutants where the store keeps a payload; return what reading said, and the kinds of those that were handed out.
+def kept_wrong(
+    store: SqlMemoryStore, damaged: Iterable[tuple[str, bytes]], *, fit_digest: bool
+) -> tuple[Counter[str], list[str]]:
+    """Put mutants where the store keeps a payload.
+
+    Return what reading said, and the kinds of those that were handed out.
 
     Args:
         store: keeps revision 1 of ADA.

@@ -14,7 +14,17 @@ from dataclasses import dataclass, field
 
 from locas_agent.errors import LocasError
 
-LOUD = ("", "sqlalchemy", "sqlalchemy.engine", "sqlalchemy.pool", "sqlalchemy.dialects", "alembic", "psycopg", "locas_agent", "locas_storage")
+LOUD = (
+    "",
+    "sqlalchemy",
+    "sqlalchemy.engine",
+    "sqlalchemy.pool",
+    "sqlalchemy.dialects",
+    "alembic",
+    "psycopg",
+    "locas_agent",
+    "locas_storage",
+)
 """Loggers that are set to DEBUG; the first is the root."""
 
 
@@ -47,7 +57,11 @@ class Overheard:
 
     def hits(self) -> list[tuple[str, str]]:
         # The index keeps words folded, so either case would be a hit.
-        return [(where, line[:200]) for where, line in self.lines if self.canary in line.lower() or self.name in line.lower()]
+        return [
+            (where, line[:200])
+            for where, line in self.lines
+            if self.canary in line.lower() or self.name in line.lower()
+        ]
 
 
 @contextmanager

@@ -84,9 +84,30 @@ def _reworded(rng: random.Random, originals: Sequence[bytes]) -> bytes:
     entry = header[rng.choice(list(header))]
     field = rng.choice(list(entry))
     values: list[object] = [
-        0, -1, 1 << 62, "", "F64", "BF16", "F32", "I64", "2", "9" * 9, None, [], [1], [1, 1], [1 << 31] * 3, [0, 8], {}, True, 1.5, "f" * 64,
-        [[]], "\ud800", float("nan"),
-    ]  # fmt: skip
+        0,
+        -1,
+        1 << 62,
+        "",
+        "F64",
+        "BF16",
+        "F32",
+        "I64",
+        "2",
+        "9" * 9,
+        None,
+        [],
+        [1],
+        [1, 1],
+        [1 << 31] * 3,
+        [0, 8],
+        {},
+        True,
+        1.5,
+        "f" * 64,
+        [[]],
+        "\ud800",
+        float("nan"),
+    ]
     change = rng.randrange(4)
     if change == 0:
         entry[field] = rng.choice(values)
@@ -127,17 +148,39 @@ def _resealed(rng: random.Random, originals: Sequence[bytes]) -> bytes:
 
 
 def _noise(rng: random.Random, _: Sequence[bytes]) -> bytes:
-    text = rng.choice(["[" * rng.randint(1, 60_000), "{}", "[]", "null", '"' + "x" * 100, "{" * 2000, "1" * 5000, '{"__metadata__":{}}', "\x00" * 40])
+    text = rng.choice(
+        [
+            "[" * rng.randint(1, 60_000),
+            "{}",
+            "[]",
+            "null",
+            '"' + "x" * 100,
+            "{" * 2000,
+            "1" * 5000,
+            '{"__metadata__":{}}',
+            "\x00" * 40,
+        ]
+    )
     return rng.randbytes(rng.randrange(200)) if rng.random() < 0.5 else joined(text, rng.randbytes(rng.randrange(64)))
 
 
 KINDS: dict[str, Draw] = {
-    "flipped": _flipped, "stained": _stained, "cut": _cut, "grown": _grown, "spliced": _spliced, "shuffled": _shuffled, "reworded": _reworded,
-    "repeated": _repeated, "resealed": _resealed, "noise": _noise,
-}  # fmt: skip
+    "flipped": _flipped,
+    "stained": _stained,
+    "cut": _cut,
+    "grown": _grown,
+    "spliced": _spliced,
+    "shuffled": _shuffled,
+    "reworded": _reworded,
+    "repeated": _repeated,
+    "resealed": _resealed,
+    "noise": _noise,
+}
 
 
-def mutants(originals: Sequence[bytes], number: int, *, kinds: Sequence[str] = tuple(KINDS), seed: int = 0) -> Iterator[tuple[str, bytes]]:
+def mutants(
+    originals: Sequence[bytes], number: int, *, kinds: Sequence[str] = tuple(KINDS), seed: int = 0
+) -> Iterator[tuple[str, bytes]]:
     """Yield kind and bytes of as many mutants as asked for, the kinds in turn, none of them an original."""
     rng, drawn = random.Random(seed), 0
     for turn in count():

@@ -1,4 +1,6 @@
-"""Owns a process that has imported everything, and forks a child for each victim: that takes milliseconds instead of seconds.
+"""Owns a process that has imported everything, and forks a child for each victim.
+
+That takes milliseconds instead of seconds.
 
 Knows nothing of what victims do (`victims.py`). A process of its own, since pytest's may have threads.
 """
@@ -55,9 +57,13 @@ class Nursery:
     def __init__(self) -> None:
         path = os.pathsep.join(map(str, (ROOT / "storage", ROOT / "integrations", ROOT)))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.reliability.nursery"], cwd=ROOT, env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            [sys.executable, "-m", "tests.reliability.nursery"],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
     def start(self, act: str, notes: Path, **how: Any) -> Victim:
         """Fork a victim and return once it has begun; for the arguments see `victims.live`."""

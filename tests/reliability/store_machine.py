@@ -1,4 +1,6 @@
-"""The stateful run: hypothesis draws calls, stores and the model of `store_model.py` do them, and both must say the same.
+"""The stateful run.
+
+Hypothesis draws calls, stores and the model of `store_model.py` do them, and both must say the same.
 
 Knows nothing of how a store keeps its rows. Two stores on one database take turns, as two processes would.
 """
@@ -31,7 +33,12 @@ INLINE_BYTES = 5
 people = st.integers(0, 2)
 numbers = st.integers(0, 12)
 sayings = st.lists(
-    st.builds(Said, st.sampled_from("abcdef"), st.sampled_from([*WORDS, "alpha beta", "beta gamma"]), st.sampled_from([False] * 4 + [True])),
+    st.builds(
+        Said,
+        st.sampled_from("abcdef"),
+        st.sampled_from([*WORDS, "alpha beta", "beta gamma"]),
+        st.sampled_from([False] * 4 + [True]),
+    ),
     min_size=1,
     max_size=3,
 )
@@ -66,7 +73,11 @@ class StoreMachine(RuleBasedStateMachine):
         self._ground = ground
         run = next(_tenants)
         self._tenants = (f"first {run}", f"second {run}")
-        self._keys = [UserKey(self._tenants[0], "ada"), UserKey(self._tenants[0], "ben"), UserKey(self._tenants[1], "ada")]
+        self._keys = [
+            UserKey(self._tenants[0], "ada"),
+            UserKey(self._tenants[0], "ben"),
+            UserKey(self._tenants[1], "ada"),
+        ]
         self._people = [Person(ground.is_encrypted) for _ in self._keys]
         self._leases: list[tuple[int, Lease]] = []
 
@@ -92,12 +103,20 @@ class StoreMachine(RuleBasedStateMachine):
         self._compare(who)
         return made
 
-    # Journal ------------------------------------------------------------------------------------------------------------
+    # Journal
+    # ------------------------------------------------------------------------------------------------------------
 
     @rule(who=people, said=sayings, enqueue=st.none() | numbers)
     def append(self, who: int, said: list[Said], enqueue: int | None) -> None:
-        drafts = [TurnDraft("user", one.text, key=one.key, token_count=1, expires_at=LONG_AGO if one.is_over else None) for one in said]
-        made = self._both(who, lambda: self._store.append(self._keys[who], drafts, enqueue=enqueue), lambda: self._people[who].append(said, enqueue))
+        drafts = [
+            TurnDraft("user", one.text, key=one.key, token_count=1, expires_at=LONG_AGO if one.is_over else None)
+            for one in said
+        ]
+        made = self._both(
+            who,
+            lambda: self._store.append(self._keys[who], drafts, enqueue=enqueue),
+            lambda: self._people[who].append(said, enqueue),
+        )
         if made is not None:
             assert [(turn.seq, turn.content) for turn in made[0]] == made[1]
 
@@ -112,13 +131,30 @@ class StoreMachine(RuleBasedStateMachine):
         expected = expected if newest is None else expected[max(0, len(expected) - newest) :]
         assert _turns(self._store, self._keys[who], after=after, upto=upto, newest=newest) == expected
 
-    # Revisions ----------------------------------------------------------------------------------------------------------
+    # Revisions
+    # ----------------------------------------------------------------------------------------------------------
 
     @rule(
-        who=people, wrong=st.sampled_from([""] * 6 + ["parent", "from", "to", "fence", "new", "retired"]), more=st.integers(0, 3),
-        n_new=st.integers(0, 2), retires=st.booleans(), payload=st.sampled_from(PAYLOADS), knows_fence=st.booleans(), under=st.none() | numbers,
-    )  # fmt: skip
-    def commit(self, who: int, wrong: str, more: int, n_new: int, retires: bool, payload: bytes, knows_fence: bool, under: int | None) -> None:
+        who=people,
+        wrong=st.sampled_from([""] * 6 + ["parent", "from", "to", "fence", "new", "retired"]),
+        more=st.integers(0, 3),
+        n_new=st.integers(0, 2),
+        retires=st.booleans(),
+        payload=st.sampled_from(PAYLOADS),
+        knows_fence=st.booleans(),
+        under=st.none() | numbers,
+    )
+    def commit(
+        self,
+        who: int,
+        wrong: str,
+        more: int,
+        n_new: int,
+        retires: bool,
+        payload: bytes,
+        knows_fence: bool,
+        under: int | None,
+    ) -> None:
         person = self._people[who]
         parent, from_seq = person.head.number + (wrong == "parent"), person.head.to_seq + 1 + (wrong == "from")
         to_seq = max(from_seq, len(person.turns) + 1 if wrong == "to" else min(from_seq + more, len(person.turns)))
@@ -133,25 +169,40 @@ class StoreMachine(RuleBasedStateMachine):
             who,
             lambda: self._store.commit(self._keys[who], made, lease=lease).number,
             lambda: person.commit(
-                parent=parent, from_seq=from_seq, to_seq=to_seq, payload=payload, new=new, retired=retired, fence=fence,
+                parent=parent,
+                from_seq=from_seq,
+                to_seq=to_seq,
+                payload=payload,
+                new=new,
+                retired=retired,
+                fence=fence,
                 lease=None if lease is None else (lease.fence, lease.to_seq),
             ),
-        )  # fmt: skip
+        )
 
     @rule(who=people, number=numbers)
     def rollback(self, who: int, number: int) -> None:
-        self._both(who, lambda: self._store.rollback(self._keys[who], number).number, lambda: self._people[who].rollback(number))
+        self._both(
+            who,
+            lambda: self._store.rollback(self._keys[who], number).number,
+            lambda: self._people[who].rollback(number),
+        )
 
     @rule(who=people, number=numbers)
     def payload(self, who: int, number: int) -> None:
-        made = self._both(who, lambda: self._store.payload(self._keys[who], number), lambda: self._people[who].payload(number))
+        made = self._both(
+            who, lambda: self._store.payload(self._keys[who], number), lambda: self._people[who].payload(number)
+        )
         assert made is None or made[0] == made[1]
 
-    # Taking away --------------------------------------------------------------------------------------------------------
+    # Taking away
+    # --------------------------------------------------------------------------------------------------------
 
     @rule(who=people, seqs=st.lists(st.integers(1, 8), min_size=1, max_size=3))
     def forget(self, who: int, seqs: list[int]) -> None:
-        made = self._both(who, lambda: list(self._store.forget(self._keys[who], seqs).turns), lambda: self._people[who].forget(seqs))
+        made = self._both(
+            who, lambda: list(self._store.forget(self._keys[who], seqs).turns), lambda: self._people[who].forget(seqs)
+        )
         assert made is None or made[0] == made[1]
 
     @rule(who=people, begins_again=st.sampled_from([True, True, False]))
@@ -173,7 +224,8 @@ class StoreMachine(RuleBasedStateMachine):
         for one in chosen:
             self._compare(one)
 
-    # Queue --------------------------------------------------------------------------------------------------------------
+    # Queue
+    # --------------------------------------------------------------------------------------------------------------
 
     @rule(who=people, to_seq=numbers)
     def ask(self, who: int, to_seq: int) -> None:
@@ -197,7 +249,11 @@ class StoreMachine(RuleBasedStateMachine):
         claimed = [self._keys.index(lease.key) for lease in made]
         assert set(claimed) <= set(due)
         assert len(claimed) == len(set(claimed)) <= limit
-        assert len(claimed) == 1 if rebuilds & set(claimed) else len(claimed) == min(limit, len(due)) or (rebuilds and claimed)
+        assert (
+            len(claimed) == 1
+            if rebuilds & set(claimed)
+            else len(claimed) == min(limit, len(due)) or (rebuilds and claimed)
+        )
         for who, lease in zip(claimed, made, strict=True):
             assert self._people[who].claim(runs_out=runs_out) == (lease.fence, lease.to_seq, lease.stops)
             self._leases.append((who, lease))
@@ -235,7 +291,9 @@ class StoreMachine(RuleBasedStateMachine):
             self._people[who].require()
             self._people[who].fail(lease.fence, "TestError", is_due=is_due)
 
-        self._both(who, lambda: self._store.queue.fail(lease, "TestError", retry_seconds=0 if is_due else FAR_SECONDS), model)
+        self._both(
+            who, lambda: self._store.queue.fail(lease, "TestError", retry_seconds=0 if is_due else FAR_SECONDS), model
+        )
 
     @precondition(lambda self: self._leases)
     @rule(which=numbers)
@@ -248,7 +306,8 @@ class StoreMachine(RuleBasedStateMachine):
 
         self._both(who, lambda: self._store.queue.release(lease), model)
 
-    # Upkeep -------------------------------------------------------------------------------------------------------------
+    # Upkeep
+    # -------------------------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self._ground.key_file is not None)
     @rule()
@@ -275,19 +334,24 @@ class StoreMachine(RuleBasedStateMachine):
         assert store.collect(grace_seconds=0) == leaves_one
         self._compare_files()
 
-    # Comparing ----------------------------------------------------------------------------------------------------------
+    # Comparing
+    # ----------------------------------------------------------------------------------------------------------
 
     def _compare(self, who: int) -> None:
         store, key, person = self._store, self._keys[who], self._people[who]
         state = store.state(key)
-        found = None if state is None else (state.next_seq, state.head, state.consolidated_seq, state.fence, state.epoch)
+        found = (
+            None if state is None else (state.next_seq, state.head, state.consolidated_seq, state.fence, state.epoch)
+        )
         assert found == person.counters
         assert _turns(store, key) == person.shown
         revisions = [
-            (one.number, one.parent, one.restores, one.from_seq, one.to_seq, one.state, one.has_payload) for one in store.revisions(key)
-        ]  # fmt: skip
+            (one.number, one.parent, one.restores, one.from_seq, one.to_seq, one.state, one.has_payload)
+            for one in store.revisions(key)
+        ]
         assert revisions == [
-            (one.number, one.parent, one.restores, one.from_seq, one.to_seq, one.state, one.payload is not None) for one in person.saved
+            (one.number, one.parent, one.restores, one.from_seq, one.to_seq, one.state, one.payload is not None)
+            for one in person.saved
         ]
         assert {one.item_id for one in store.study_items(key)} == person.head.items
         assert {one.item_id for one in store.study_items(key, with_retired=True)} == set(person.items)

@@ -1,7 +1,7 @@
 """What a store has to do, said again in plain Python over lists: the other side of the stateful run.
 
-Knows no store, no clock and no bytes beyond equality. Written from the contract (`locas_storage.store`), not from a store.
-One `Person` is everything of one user. A method refuses with the contract's error before it changes anything.
+Knows no store, no clock and no bytes beyond equality. Written from the contract (`locas_storage.store`), not from a
+store. One `Person` is everything of one user. A method refuses with the contract's error before it changes anything.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ class Person:
     dead: tuple[int, bool, int, str] | None = None
     audit: list[str] = field(default_factory=list)
 
-    # Reading ------------------------------------------------------------------------------------------------------------
+    # Reading
+    # ------------------------------------------------------------------------------------------------------------
 
     @property
     def is_standing(self) -> bool:
@@ -98,7 +99,11 @@ class Person:
     @property
     def counters(self) -> tuple[int, int, int, int, int] | None:
         """Next turn, current revision, last turn learnt, fence, epoch."""
-        return (len(self.turns) + 1, self.head.number, self.head.to_seq, self.fence, self.epoch) if self.is_standing else None
+        return (
+            (len(self.turns) + 1, self.head.number, self.head.to_seq, self.fence, self.epoch)
+            if self.is_standing
+            else None
+        )
 
     @property
     def shown(self) -> list[tuple[int, str, str]]:
@@ -130,7 +135,8 @@ class Person:
     def blobs(self) -> set[tuple[object, bytes]]:
         return {(one.blob, one.payload) for one in self.saved if one.payload is not None}
 
-    # Writing ------------------------------------------------------------------------------------------------------------
+    # Writing
+    # ------------------------------------------------------------------------------------------------------------
 
     def append(self, drafts: Sequence[Said], enqueue: int | None) -> list[tuple[int, str]]:
         if self.is_erased:
@@ -154,9 +160,17 @@ class Person:
             raise UserErased
 
     def commit(
-        self, *, parent: int, from_seq: int, to_seq: int, payload: bytes, new: Sequence[str], retired: Sequence[str], fence: int | None,
+        self,
+        *,
+        parent: int,
+        from_seq: int,
+        to_seq: int,
+        payload: bytes,
+        new: Sequence[str],
+        retired: Sequence[str],
+        fence: int | None,
         lease: tuple[int, int] | None,
-    ) -> int:  # fmt: skip
+    ) -> int:
         self.require()
         if lease is not None:
             self.held(lease[0])
@@ -171,7 +185,10 @@ class Person:
         self.saved.append(Saved(number, parent, None, from_seq, to_seq, payload, blob, knows, items - set(retired)))
         self.fence += 1
         kept = list(dict.fromkeys(one.blob for one in reversed(self.saved) if one.payload is not None))[: self.keep]
-        self.saved = [one if one.payload is None or one.blob in kept else replace(one, payload=None, state="pruned") for one in self.saved]
+        self.saved = [
+            one if one.payload is None or one.blob in kept else replace(one, payload=None, state="pruned")
+            for one in self.saved
+        ]
         if lease is not None:
             self.settle(lease, to_seq)
         return number
@@ -213,9 +230,13 @@ class Person:
             self.fence += 1
         self.items = {one: added for one, added in self.items.items() if added not in tainted}
         self.saved = [
-            replace(one, items=one.items & set(self.items), **({"payload": None, "state": "erased"} if one.number in tainted else {}))
+            replace(
+                one,
+                items=one.items & set(self.items),
+                **({"payload": None, "state": "erased"} if one.number in tainted else {}),
+            )
             for one in self.saved
-        ]  # fmt: skip
+        ]
         asked, self.job = self.job.to_seq if self.job else 0, None
         waiting = tuple(sorted(stop for stop in stops if stop > self.head.to_seq))
         self.ask(max([asked, *waiting]), waiting)
@@ -248,7 +269,8 @@ class Person:
             raise UnknownUser
         self.is_erased = False
 
-    # The queue ----------------------------------------------------------------------------------------------------------
+    # The queue
+    # ----------------------------------------------------------------------------------------------------------
 
     def ask(self, to_seq: int, stops: tuple[int, ...] = ()) -> None:
         self.require()
@@ -262,7 +284,10 @@ class Person:
         return self.job is not None and self.job.is_due
 
     def claim(self, *, runs_out: bool) -> tuple[int, int, tuple[int, ...]] | None:
-        """Return fence, last turn and stops of the lease; None where nothing is due or the job was claimed too often."""
+        """Return fence, last turn and stops of the lease.
+
+        None where nothing is due or the job was claimed too often.
+        """
         if self.job is None or not self.job.is_due:
             return None
         if self.job.attempts >= MAX_ATTEMPTS:

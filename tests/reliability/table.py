@@ -1,4 +1,6 @@
-"""Writes what the last runs of the gates found as a table: `python -m tests.reliability.table [PAGE]`, to standard output or between a page's marks.
+"""Writes what the last runs of the gates found as a table.
+
+`python -m tests.reliability.table [PAGE]`, to standard output or between a page's marks.
 
 Knows nothing of the gates but their numbers: every figure they recorded is a part of the row.
 """
@@ -15,10 +17,21 @@ RECORDS = [BUILD / "reliability.json", BUILD / "reliability-quick.json"]
 """Of the full form and of the quick one; one that is not there is left out."""
 ABOUT_THE_RUN = ("form", "at", "seconds")
 NUMBERS = {
-    "killed processes": "G1", "paused holders": "G2", "mutated payloads": "G3", "appending threads": "G4", "immediate stops": "G5",
-    "cancelled calls": "G6", "canary batches": "G8", "erased users": "G9", "ciphertext swaps": "G10", "canary strings": "G11",
-    "canary strings with failures": "G11", "named mutants": "G12", "disk full": "R5", "stateful run": "R18",
-}  # fmt: skip
+    "killed processes": "G1",
+    "paused holders": "G2",
+    "mutated payloads": "G3",
+    "appending threads": "G4",
+    "immediate stops": "G5",
+    "cancelled calls": "G6",
+    "canary batches": "G8",
+    "erased users": "G9",
+    "ciphertext swaps": "G10",
+    "canary strings": "G11",
+    "canary strings with failures": "G11",
+    "named mutants": "G12",
+    "disk full": "R5",
+    "stateful run": "R18",
+}
 """Of the gate, or of the failure without one, in the design; by what a record's name begins with."""
 BEGINS, ENDS = "<!-- figures: python -m tests.reliability.table docs/reliability.md -->\n", "<!-- end of figures -->\n"
 
@@ -26,15 +39,27 @@ BEGINS, ENDS = "<!-- figures: python -m tests.reliability.table docs/reliability
 def row(case: str, figures: dict[str, Any]) -> str:
     """Return one case's line."""
     number = NUMBERS[case.partition(",")[0]]
-    shown = [f"{name.replace('_', ' ')} {_plain(value)}" for name, value in figures.items() if name not in ABOUT_THE_RUN]
-    return f"| {number} | {case} | {figures['form']} | {figures['at'][:10]} | {figures['seconds']:,} | {'; '.join(shown)} |"
+    shown = [
+        f"{name.replace('_', ' ')} {_plain(value)}" for name, value in figures.items() if name not in ABOUT_THE_RUN
+    ]
+    when, took = figures["at"][:10], f"{figures['seconds']:,}"
+    return f"| {number} | {case} | {figures['form']} | {when} | {took} | {'; '.join(shown)} |"
 
 
 def table(records: list[dict[str, dict[str, Any]]]) -> str:
     """Return the lines of every case, in the order of the gates, the full form before the quick one."""
     found = [(case, figures) for record in records for case, figures in record.items()]
     found.sort(key=lambda one: _order(one[0]))
-    return "\n".join(["| gate | case | form | date | seconds | figures |", "|---|---|---|---|---|---|", *(row(*one) for one in found)]) + "\n"
+    return (
+        "\n".join(
+            [
+                "| gate | case | form | date | seconds | figures |",
+                "|---|---|---|---|---|---|",
+                *(row(*one) for one in found),
+            ]
+        )
+        + "\n"
+    )
 
 
 def put_into(page: str, figures: str) -> str:

@@ -1,4 +1,7 @@
-"""Many threads append while workers, in processes of their own, learn and are killed: nothing is lost and no number is left out."""
+"""Many threads append while workers, in processes of their own, learn and are killed.
+
+Nothing is lost and no number is left out.
+"""
 
 from __future__ import annotations
 
@@ -99,13 +102,24 @@ def test_appends_beside_dying_workers_leave_no_gap(
     assert (done.kept.lost, done.kept.doubled, done.kept.gaps, done.revisions_lost, done.faults) == (0, 0, 0, 0, [])
     assert done.revisions > 0
     record(
-        f"appending threads, {database}", threads=sizes.append_threads, append_seconds=sizes.append_seconds, workers_killed=done.kills,
-        acknowledged=done.kept.acknowledged, revisions=done.revisions, lost=0, doubled=0, gaps=0, revisions_lost=0,
-        sent_again_after_an_error=done.retried.total(), faults=0,
-    )  # fmt: skip
+        f"appending threads, {database}",
+        threads=sizes.append_threads,
+        append_seconds=sizes.append_seconds,
+        workers_killed=done.kills,
+        acknowledged=done.kept.acknowledged,
+        revisions=done.revisions,
+        lost=0,
+        doubled=0,
+        gaps=0,
+        revisions_lost=0,
+        sent_again_after_an_error=done.retried.total(),
+        faults=0,
+    )
 
 
-def test_gate_sees_a_number_left_out(nursery: Nursery, make_place: Callable[[str], Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gate_sees_a_number_left_out(
+    nursery: Nursery, make_place: Callable[[str], Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(users, "give_back", lambda *_: None)  # the numbers of a repeated turn
     done = storm(nursery, make_place("sqlite"), tmp_path, threads=4, seconds=0.5)
     assert done.kept.gaps > 0

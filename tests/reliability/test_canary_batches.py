@@ -27,13 +27,17 @@ def memories(make_memory: MakeMemory) -> list[LocasMemory]:
     return [make_memory(seed, width=1 + seed % 5) for seed in range(USERS)]
 
 
-def test_no_row_of_a_batch_is_anothers(engine: Engine, memories: list[LocasMemory], sizes: Sizes, record: Record) -> None:
+def test_no_row_of_a_batch_is_anothers(
+    engine: Engine, memories: list[LocasMemory], sizes: Sizes, record: Record
+) -> None:
     rows, wrong = wrong_rows(engine, memories, sizes.canary_batches)
     assert wrong == 0
     record("canary batches, logits", users=USERS, batches=sizes.canary_batches, rows=rows, rows_of_another=wrong)
 
 
-def test_no_row_becomes_anothers_while_decoding(engine: Engine, memories: list[LocasMemory], sizes: Sizes, record: Record) -> None:
+def test_no_row_becomes_anothers_while_decoding(
+    engine: Engine, memories: list[LocasMemory], sizes: Sizes, record: Record
+) -> None:
     rows, wrong = wrong_generations(engine, memories, sizes.decode_steps)
     assert wrong == 0
     record("canary batches, decoding", users=USERS, decode_steps=sizes.decode_steps, rows=rows, rows_of_another=wrong)
@@ -57,6 +61,11 @@ def test_no_reply_of_a_batch_is_anothers(
             assert talks.round() == []
         assert talks.with_memory > talks.replies // 3
         record(
-            "canary batches, reply_many", users=USERS, decode_steps=talks.steps, replies=talks.replies, with_memory=talks.with_memory,
-            revisions_moved=talks.moved, rows_of_another=0,
-        )  # fmt: skip
+            "canary batches, reply_many",
+            users=USERS,
+            decode_steps=talks.steps,
+            replies=talks.replies,
+            with_memory=talks.with_memory,
+            revisions_moved=talks.moved,
+            rows_of_another=0,
+        )

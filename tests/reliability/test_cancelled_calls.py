@@ -116,13 +116,21 @@ def test_cancelled_calls_leave_nothing_behind(
         assert time.monotonic() - started < sizes.longest_wait_seconds
     place.settle()  # no connection is left at the server
     record(
-        f"cancelled calls, {database}", cancels=told.cancelled, turns=kept, kept_though_cancelled=kept - known, lost=lost, doubled=doubled,
-        leaked_connections=leaked, longest_wait_seconds=round(max(told.waits), 3),
-    )  # fmt: skip
+        f"cancelled calls, {database}",
+        cancels=told.cancelled,
+        turns=kept,
+        kept_though_cancelled=kept - known,
+        lost=lost,
+        doubled=doubled,
+        leaked_connections=leaked,
+        longest_wait_seconds=round(max(told.waits), 3),
+    )
 
 
 @pytest.mark.parametrize("database", DATABASES)
-def test_call_cancelled_within_the_store_is_kept_once(database: str, make_place: Callable[[str], Place], backbone: Backbone) -> None:
+def test_call_cancelled_within_the_store_is_kept_once(
+    database: str, make_place: Callable[[str], Place], backbone: Backbone
+) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     def hold(point: str) -> None:

@@ -25,12 +25,17 @@ from tests.reliability.conftest import Record, Sizes
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqlMemoryStore]:
     new_key_file(tmp_path / "keys")
-    with closing(SqlMemoryStore("sqlite://", key_provider=FileKeyProvider(tmp_path / "keys"), keep_payloads=10)) as made:
+    with closing(
+        SqlMemoryStore("sqlite://", key_provider=FileKeyProvider(tmp_path / "keys"), keep_payloads=10)
+    ) as made:
         yield made
 
 
 def test_every_swap_of_two_payloads_is_refused(store: SqlMemoryStore, sizes: Sizes, record: Record) -> None:
-    """Payloads of ten users. A row that names another's bytes names their true digest too: only the envelope can tell."""
+    """Payloads of ten users.
+
+    A row that names another's bytes names their true digest too: only the envelope can tell.
+    """
     each = sizes.swapped_payloads // 10
     keys = [UserKey("default", f"user {number}") for number in range(10)]
     for key in keys:
@@ -42,10 +47,16 @@ def test_every_swap_of_two_payloads_is_refused(store: SqlMemoryStore, sizes: Siz
     with store._database.write() as connection:
         kept = {}
         for key, number in places:
-            row = connection.execute(select(revision).where(revision.c.subject_id == key.user, revision.c.rev == number)).one()
+            row = connection.execute(
+                select(revision).where(revision.c.subject_id == key.user, revision.c.rev == number)
+            ).one()
             kept[key, number] = (row, connection.execute(select(blob).where(blob.c.sha256 == row.blob_sha256)).one())
         for key in keys:  # each user gets a row of each ciphertext there is
-            foreign = [theirs._asdict() | {"subject_id": key.user} for _, theirs in kept.values() if theirs.subject_id != key.user]
+            foreign = [
+                theirs._asdict() | {"subject_id": key.user}
+                for _, theirs in kept.values()
+                if theirs.subject_id != key.user
+            ]
             connection.execute(insert(blob), foreign)
         seals = {key: store._vault.seal(connection, key) for key in keys}
         for ((key, number), (own, _)), (_, (theirs, _)) in permutations(kept.items(), 2):
@@ -55,7 +66,9 @@ def test_every_swap_of_two_payloads_is_refused(store: SqlMemoryStore, sizes: Siz
             with pytest.raises(CorruptPayload, match="another place, user or key"):
                 payloads.read(connection, key, revisions.one(connection, key, number), None, seals[key])
             refused += 1
-            connection.execute(update(revision).where(*where).values(blob_sha256=own.blob_sha256, payload_sha256=own.payload_sha256))
+            connection.execute(
+                update(revision).where(*where).values(blob_sha256=own.blob_sha256, payload_sha256=own.payload_sha256)
+            )
         for key, number in places:
             assert len(payloads.read(connection, key, revisions.one(connection, key, number), None, seals[key])) == 16
     assert refused == len(places) * (len(places) - 1)
@@ -67,7 +80,9 @@ def test_every_swap_of_two_texts_is_refused(store: SqlMemoryStore, what: str, re
     """20 texts each of two users: 40 * 39 swaps of turns; of study items also question with answer and teacher."""
     for key in (ADA, BEN):
         say(store, 20, key)
-        store.commit(key, draft(0, 1, 20, new_items=tuple(item(1, 1, f"q{number}", f"a{number}") for number in range(7))))
+        store.commit(
+            key, draft(0, 1, 20, new_items=tuple(item(1, 1, f"q{number}", f"a{number}") for number in range(7)))
+        )
     read = turns.turns if what == "turns" else partial(study_items.all_of, with_retired=True)
     table, columns = (turn, ["content"]) if what == "turns" else (study_item, ["question", "answer", "teacher"])
     refused = 0

@@ -1,4 +1,6 @@
-"""The public conformance suite over an encrypted PostgreSQL store; over an encrypted SQLite store it runs with the unit tests.
+"""The public conformance suite over an encrypted PostgreSQL store.
+
+Over an encrypted SQLite store it runs with the unit tests.
 
 Knows nothing of the cases.
 """

@@ -1,4 +1,6 @@
-"""Users who are erased: no row, no byte and no probability of what they said is left, late writers are refused, and nobody else notices.
+"""Users who are erased.
+
+No row, no byte and no probability of what they said is left, late writers are refused, and nobody else notices.
 
 Knows nothing of training: a random memory stands for what was learnt, and makes what was said more or less probable.
 """
@@ -95,12 +97,20 @@ def refusals(store: SqlMemoryStore, life: Life) -> int:
 def rows_of(store: SqlMemoryStore, key: UserKey) -> dict[str, list[str]]:
     """Return every row of a user, by table."""
     with store._database.read() as connection:
-        return {table.name: sorted(map(repr, connection.execute(select(table).where(rows.of(table, key))))) for table in TABLES}
+        return {
+            table.name: sorted(map(repr, connection.execute(select(table).where(rows.of(table, key)))))
+            for table in TABLES
+        }
 
 
 @pytest.mark.parametrize("database", DATABASES)
 def test_nothing_of_an_erased_user_is_left(
-    database: str, make_place: Callable[[str], Place], backbone: Backbone, make_memory: MakeMemory, sizes: Sizes, record: Record
+    database: str,
+    make_place: Callable[[str], Place],
+    backbone: Backbone,
+    make_memory: MakeMemory,
+    sizes: Sizes,
+    record: Record,
 ) -> None:
     place = make_place(database)
     with closing(place.open()) as store:
@@ -124,6 +134,13 @@ def test_nothing_of_an_erased_user_is_left(
         assert all(change_of(agent.for_user(life.key.user).explain(life.canary)) > LEAST_CHANGE_NATS for life in stay)
         assert store.verify().faults == ()
     record(
-        f"erased users, {database}", erased=len(leave), rows_left=0, bytes_found=0, probabilities_changed=0, late_writers=refused, accepted=0,
-        others_compared=len(stay), others_changed=0,
-    )  # fmt: skip
+        f"erased users, {database}",
+        erased=len(leave),
+        rows_left=0,
+        bytes_found=0,
+        probabilities_changed=0,
+        late_writers=refused,
+        accepted=0,
+        others_compared=len(stay),
+        others_changed=0,
+    )

@@ -81,7 +81,10 @@ def fill(store: SqlMemoryStore, ledger: Ledger, calls: int, *, seed: int) -> Non
 
 
 def fill_up(store: SqlMemoryStore, ledger: Ledger, calls: int) -> None:
-    """Use up that many calls, again and again until there was no room for one: how much room a call takes is the database's business."""
+    """Use up that many calls, again and again until there was no room for one.
+
+    How much room a call takes is the database's business.
+    """
     for seed in range(1, MOST_ROUNDS):
         fill(store, ledger, calls, seed=seed)
         if ledger.refusals or ledger.unknown:
@@ -120,8 +123,12 @@ def check(store: SqlMemoryStore, ledger: Ledger) -> dict[str, int]:
     assert store.verify().faults == ()
     kept = sum(map(len, ledger.kept.values()))
     return {
-        "acknowledged": kept, "refused": ledger.refusals, "connections_lost": len(ledger.unknown), "lost": lost, "kept_though_refused": too_many,
-    }  # fmt: skip
+        "acknowledged": kept,
+        "refused": ledger.refusals,
+        "connections_lost": len(ledger.unknown),
+        "lost": lost,
+        "kept_though_refused": too_many,
+    }
 
 
 @pytest.fixture
@@ -133,7 +140,10 @@ def small_disk() -> Iterator[Callable[[int], Path]]:
         folder = Path(tempfile.mkdtemp(prefix="locas-disk-"))
         folder.chmod(0o755)
         done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m,mode=1777", "tmpfs", str(folder)], capture_output=True, text=True, check=False
+            ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m,mode=1777", "tmpfs", str(folder)],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             folder.rmdir()
@@ -204,7 +214,9 @@ def test_postgres_whose_tables_fill_their_disk(
         postgres_server.psql("postgres", "DROP TABLESPACE small")
 
 
-def test_postgres_whose_log_fills_its_disk(postgres_server: PostgresServer, small_disk: Callable[[int], Path], sizes: Sizes, record: Record) -> None:
+def test_postgres_whose_log_fills_its_disk(
+    postgres_server: PostgresServer, small_disk: Callable[[int], Path], sizes: Sizes, record: Record
+) -> None:
     """A server that cannot write its log ends itself; with room again it comes back with all that it acknowledged."""
     folder = small_disk(32)
     server = PostgresServer("restart_after_crash=off")

@@ -1,7 +1,9 @@
-"""Processes killed at any moment of any change: what was acknowledged is kept once, the rest is whole or absent, and others go on.
+"""Processes killed at any moment of any change.
 
-Kills are SIGKILL, at drawn steps (each side of each statement, each fault point of the store, each side of an acknowledgement)
-and at drawn times. Only processes die here, the machine goes on.
+What was acknowledged is kept once, the rest is whole or absent, and others go on.
+
+Kills are SIGKILL, at drawn steps (each side of each statement, each fault point of the store, each side of an
+acknowledgement) and at drawn times. Only processes die here, the machine goes on.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from tests.reliability.victims import BATCH, BATCHES, learn, payload_of, said, t
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 Told = list[dict[str, Any]]
 BETWEEN_THE_TWO = 4
-"""Step from the fault point `commit.items` on at which `commit_in_two` has committed once: the point, then both sides of its COMMIT, then BEGIN."""
+"""Step from the fault point `commit.items` on at which `commit_in_two` has committed once: the point, then both sides
+of its COMMIT, then BEGIN."""
 
 
 @dataclass
@@ -91,7 +94,9 @@ class Stage:
             learn(store, key, to_seq)
 
 
-def check_append(found: Found, place: Place, store: SqlMemoryStore, key: UserKey, told: Told, *, with_keys: bool = True) -> None:
+def check_append(
+    found: Found, place: Place, store: SqlMemoryStore, key: UserKey, told: Told, *, with_keys: bool = True
+) -> None:
     found.see_turns(store, key, {seq for line in told for seq in line.get("turns", ())})
     everything = range(1, BATCH * BATCHES + 1)
     for first in everything[::BATCH]:  # the writer does not know how far it came
@@ -124,10 +129,16 @@ def check_commit(found: Found, place: Place, store: SqlMemoryStore, key: UserKey
     found.acknowledged += len(acknowledged)
     found.lost += len(set(acknowledged) - revisions.keys())
     for number, one in revisions.items():
-        found.require(one.to_seq == 2 * number and store.payload(key, number) == payload_of(key.user, one.to_seq), "commit: a revision")
+        found.require(
+            one.to_seq == 2 * number and store.payload(key, number) == payload_of(key.user, one.to_seq),
+            "commit: a revision",
+        )
     learn_rest(found, store, key, 6)
     items = store.study_items(key, with_retired=True)
-    found.require(len(items) == 2 * len(store.revisions(key)) and len({one.question for one in items}) == len(items), "commit: study items")
+    found.require(
+        len(items) == 2 * len(store.revisions(key)) and len({one.question for one in items}) == len(items),
+        "commit: study items",
+    )
 
 
 def check_forget(found: Found, place: Place, store: SqlMemoryStore, key: UserKey, told: Told) -> None:
@@ -135,13 +146,19 @@ def check_forget(found: Found, place: Place, store: SqlMemoryStore, key: UserKey
     found.acknowledged += len(forgotten)
     shown = found.see_turns(store, key, {1, 3, 4, 6})
     found.lost += len(shown & forgotten)
-    found.require({turn.seq for seq in forgotten for turn in store.search(key, text_of(key.user, seq))}.isdisjoint(forgotten), "forget: search")
+    found.require(
+        {turn.seq for seq in forgotten for turn in store.search(key, text_of(key.user, seq))}.isdisjoint(forgotten),
+        "forget: search",
+    )
     receipt = store.forget(key, [2, 5])
     found.require(receipt.is_overwritten is (place.database_file is not None), "forget: overwritten")
     store.collect(grace_seconds=0)
     gone = [text_of(key.user, seq).encode() for seq in (2, 5)] + [payload_of(key.user, to_seq) for to_seq in (3, 6)]
     found.require(not place.holds(key, gone), "forget: bytes are left")
-    found.require(all(turn.is_forgotten for turn in store.append(key, said(key.user, [2, 5]))), "forget: a late retry brings it back")
+    found.require(
+        all(turn.is_forgotten for turn in store.append(key, said(key.user, [2, 5]))),
+        "forget: a late retry brings it back",
+    )
     found.require(found.see_turns(store, key, set()) == {1, 3, 4, 6}, "forget: the retry")
     learn_rest(found, store, key, 6)
 
@@ -151,10 +168,14 @@ def check_erase(found: Found, place: Place, store: SqlMemoryStore, key: UserKey,
     found.acknowledged += is_told
     state, shown = store.state(key), len(store.turns(key))
     found.lost += is_told and state is not None
-    found.require((state is None and shown == 0) or (state is not None and (shown, state.head) == (6, 2)), "erase: half")
+    found.require(
+        (state is None and shown == 0) or (state is not None and (shown, state.head) == (6, 2)), "erase: half"
+    )
     store.erase(key)
     store.collect(grace_seconds=0)
-    gone = [text_of(key.user, seq).encode() for seq in range(1, 7)] + [payload_of(key.user, to_seq) for to_seq in (3, 6)]
+    gone = [text_of(key.user, seq).encode() for seq in range(1, 7)] + [
+        payload_of(key.user, to_seq) for to_seq in (3, 6)
+    ]
     found.require(not place.holds(key, gone), "erase: bytes are left")
     try:
         store.append(key, said(key.user, [7]))
@@ -210,7 +231,9 @@ class Gate:
         steps, seconds = told[-1]["steps"], told[-1]["seconds"]
         for point in range(points):
             at = (point + self.rng.random()) / points
-            while not (self.at_step(stage, 1 + int(at * steps)) if point % 2 == 0 else self.at_time(stage, at * seconds)):
+            while not (
+                self.at_step(stage, 1 + int(at * steps)) if point % 2 == 0 else self.at_time(stage, at * seconds)
+            ):
                 at /= 2  # it was over sooner than the one that was measured
 
     def at_step(self, stage: Stage, step: int, *, opens: str = "") -> bool:
@@ -222,7 +245,9 @@ class Gate:
         return self.live(stage, lambda victim: killed_after(victim, seconds))[0]
 
     def live(self, stage: Stage, end: Callable[[Victim], int], **how: Any) -> tuple[bool, Told]:
-        """Let one victim live until its end, and check what it leaves; return whether it was killed, and what it was told.
+        """Let one victim live until its end, and check what it leaves.
+
+        Return whether it was killed, and what it was told.
 
         Args:
             stage: what it does.
@@ -247,7 +272,9 @@ class Gate:
                 stage.check(self.found, self.place, store, key, told)
             except StorageError as error:
                 self.found.broken.append(f"{stage.act}: {type(error).__name__}")
-            self.found.faults += [f"{stage.act}: {fault.what}" for fault in store.verify(tenant=key.tenant, user=key.user).faults]
+            self.found.faults += [
+                f"{stage.act}: {fault.what}" for fault in store.verify(tenant=key.tenant, user=key.user).faults
+            ]
         return is_killed, told
 
 
@@ -265,7 +292,9 @@ def gate(nursery: Nursery, make_place: Callable[[str], Place], tmp_path: Path) -
 
 
 @pytest.mark.parametrize("database", DATABASES)
-def test_nothing_acknowledged_is_lost_whenever_a_process_dies(database: str, gate: Callable[..., Gate], sizes: Sizes, record: Record) -> None:
+def test_nothing_acknowledged_is_lost_whenever_a_process_dies(
+    database: str, gate: Callable[..., Gate], sizes: Sizes, record: Record
+) -> None:
     run = gate(database)
     for stage in STAGES.values():
         run.run(stage, sizes.kill_points // len(STAGES))
@@ -276,10 +305,17 @@ def test_nothing_acknowledged_is_lost_whenever_a_process_dies(database: str, gat
     assert (found.lost, found.doubled, found.broken, found.faults) == (0, 0, [], [])
     assert all(found.kills[name] >= sizes.kill_points // len(STAGES) for name in STAGES)
     record(
-        f"killed processes, {database}", kills=found.kills.total(), by_stage=dict(found.kills), at_steps=found.at_steps,
-        at_times=found.kills.total() - found.at_steps, acknowledged=found.acknowledged, lost=found.lost, doubled=found.doubled, faults=0,
+        f"killed processes, {database}",
+        kills=found.kills.total(),
+        by_stage=dict(found.kills),
+        at_steps=found.at_steps,
+        at_times=found.kills.total() - found.at_steps,
+        acknowledged=found.acknowledged,
+        lost=found.lost,
+        doubled=found.doubled,
+        faults=0,
         users_verified=whole.users,
-    )  # fmt: skip
+    )
 
 
 def test_gate_sees_an_acknowledgement_before_the_commit(gate: Callable[..., Gate]) -> None:

@@ -1,4 +1,4 @@
-"""Damaged bytes of a memory are refused by a declared error, by the loader and by the store, and never taken for a memory.
+"""Damaged bytes of a memory are refused by a declared error, by loader and store, and never taken for a memory.
 
 Knows nothing of how a mutant is drawn.
 """
@@ -48,7 +48,9 @@ def test_loader_takes_no_mutant_for_a_memory(originals: list[bytes], sizes: Size
     assert wrong == []
     assert set(counts) <= {"CorruptPayload", "IncompatibleMemory", "the same memory"}
     assert counts["CorruptPayload"] > sizes.mutated_payloads // 2
-    record("mutated payloads, loader", mutants=counts.total(), crashes=0, accepted_wrong=len(wrong), outcomes=dict(counts))
+    record(
+        "mutated payloads, loader", mutants=counts.total(), crashes=0, accepted_wrong=len(wrong), outcomes=dict(counts)
+    )
 
 
 @pytest.mark.parametrize("store", ["clear"], indirect=True)
@@ -62,7 +64,9 @@ def test_store_hands_out_no_mutant(store: SqlMemoryStore, originals: list[bytes]
 
 
 @pytest.mark.parametrize("store", ["encrypted"], indirect=True)
-def test_encrypted_store_hands_out_no_mutant_though_its_digest_fits(store: SqlMemoryStore, sizes: Sizes, record: Record) -> None:
+def test_encrypted_store_hands_out_no_mutant_though_its_digest_fits(
+    store: SqlMemoryStore, sizes: Sizes, record: Record
+) -> None:
     ciphertext = kept_bytes(store)
     damaged = mutants([ciphertext], sizes.mutated_rows // 5, kinds=["flipped", "cut", "grown", "shuffled", "noise"])
     counts, wrong = kept_wrong(store, damaged, fit_digest=True)
@@ -70,7 +74,12 @@ def test_encrypted_store_hands_out_no_mutant_though_its_digest_fits(store: SqlMe
     assert set(counts) == {"CorruptPayload"}
     plant(store, ciphertext, fit_digest=True)
     assert store.payload(ADA, 1) == to_bytes(memory(0))
-    record("mutated payloads, encrypted store with digests that fit", mutants=counts.total(), crashes=0, accepted_wrong=len(wrong))
+    record(
+        "mutated payloads, encrypted store with digests that fit",
+        mutants=counts.total(),
+        crashes=0,
+        accepted_wrong=len(wrong),
+    )
 
 
 def test_every_kind_of_mutant_is_drawn(originals: list[bytes]) -> None:

@@ -85,7 +85,11 @@ def place_is_not_bound(patch: pytest.MonkeyPatch) -> None:
 
 def clear_content_is_taken(patch: pytest.MonkeyPatch) -> None:
     opened = envelope.Encrypted.open
-    patch.setattr(envelope.Encrypted, "open", lambda self, place, kept: opened(self, place, kept) if kept.startswith(envelope.MARK) else kept)
+    patch.setattr(
+        envelope.Encrypted,
+        "open",
+        lambda self, place, kept: opened(self, place, kept) if kept.startswith(envelope.MARK) else kept,
+    )
 
 
 def two_rows_of_a_batch_trade_places(patch: pytest.MonkeyPatch) -> None:
@@ -121,7 +125,9 @@ def cache_is_kept_under(patch: pytest.MonkeyPatch, name_of: Callable[[UserKey, R
 def pasts_are_kept_under(patch: pytest.MonkeyPatch, name_of: Callable[[UserKey, Revision | None], object]) -> None:
     pasts: dict[object, Past | None] = {}
     patch.setattr(LoadedMemories, "past", lambda _, key, revision: Kept(pasts.get(name_of(key, revision))))
-    patch.setattr(LoadedMemories, "keep_past", lambda _, key, revision, kept: pasts.update({name_of(key, revision): kept.past}))
+    patch.setattr(
+        LoadedMemories, "keep_past", lambda _, key, revision, kept: pasts.update({name_of(key, revision): kept.past})
+    )
 
 
 def values_are_shown(patch: pytest.MonkeyPatch) -> None:
@@ -136,10 +142,20 @@ def rows_are_shown(patch: pytest.MonkeyPatch) -> None:
 
 MUTANTS = [
     Mutant(
-        "a lease is not checked", put(jobs, "_holds", lambda lease: rows.of(jobs.job, lease.key)), case(cases.test_worker_that_wakes_late_is_refused)
+        "a lease is not checked",
+        put(jobs, "_holds", lambda lease: rows.of(jobs.job, lease.key)),
+        case(cases.test_worker_that_wakes_late_is_refused),
     ),
-    Mutant("a claim leaves the fence", fence_stays_at_a_claim, case(cases.test_claim_overtakes_a_consolidation_without_a_lease)),
-    Mutant("the fence is not compared", fence_of_a_draft_is_not_compared, case(cases.test_claim_overtakes_a_consolidation_without_a_lease)),
+    Mutant(
+        "a claim leaves the fence",
+        fence_stays_at_a_claim,
+        case(cases.test_claim_overtakes_a_consolidation_without_a_lease),
+    ),
+    Mutant(
+        "the fence is not compared",
+        fence_of_a_draft_is_not_compared,
+        case(cases.test_claim_overtakes_a_consolidation_without_a_lease),
+    ),
     Mutant(
         "the head is set without comparing",
         head_of_a_draft_is_not_compared,
@@ -152,12 +168,26 @@ MUTANTS = [
         case(cases.test_users_do_not_see_each_other),
     ),
     Mutant(
-        "the user is not asked for", put(rows, "of", lambda table, key: table.c.tenant_id == key.tenant), case(cases.test_users_do_not_see_each_other)
+        "the user is not asked for",
+        put(rows, "of", lambda table, key: table.c.tenant_id == key.tenant),
+        case(cases.test_users_do_not_see_each_other),
     ),
-    Mutant("payloads are not checked", put(commit, "checked", lambda _, data, **__: data), workbench.damaged_rows_are_refused),
-    Mutant("texts are not checked", put(envelope.Clear, "digest", lambda *_: bytes(32)), workbench.altered_turn_is_refused),
-    Mutant("the trail is not checked", put(commit, "first_broken", lambda *_: None), workbench.altered_audit_line_is_found),
-    Mutant("a memory's checksum is not compared", put(serialization, "_checksum", lambda *_: ""), workbench.damaged_memories_are_refused),
+    Mutant(
+        "payloads are not checked",
+        put(commit, "checked", lambda _, data, **__: data),
+        workbench.damaged_rows_are_refused,
+    ),
+    Mutant(
+        "texts are not checked", put(envelope.Clear, "digest", lambda *_: bytes(32)), workbench.altered_turn_is_refused
+    ),
+    Mutant(
+        "the trail is not checked", put(commit, "first_broken", lambda *_: None), workbench.altered_audit_line_is_found
+    ),
+    Mutant(
+        "a memory's checksum is not compared",
+        put(serialization, "_checksum", lambda *_: ""),
+        workbench.damaged_memories_are_refused,
+    ),
     Mutant(
         "a memory's values are not looked at",
         put(torch, "isfinite", lambda values: torch.ones_like(values, dtype=torch.bool)),
@@ -168,9 +198,21 @@ MUTANTS = [
         put(forgetting, "purge_items", lambda *_: 0),
         case(cases.test_forgotten_turn_is_gone_at_once_with_all_that_saw_it),
     ),
-    Mutant("forgetting leaves the memory", memory_stays_attached, case(cases.test_forgotten_turn_is_gone_at_once_with_all_that_saw_it)),
-    Mutant("forgetting leaves the bytes", put(payloads, "drop_unused", lambda *_: []), workbench.forgetting_leaves_a_sound_store),
-    Mutant("erasing leaves no tombstone", put(forgetting, "bury", lambda *_: None), case(cases.test_late_writers_are_refused_after_erasure)),
+    Mutant(
+        "forgetting leaves the memory",
+        memory_stays_attached,
+        case(cases.test_forgotten_turn_is_gone_at_once_with_all_that_saw_it),
+    ),
+    Mutant(
+        "forgetting leaves the bytes",
+        put(payloads, "drop_unused", lambda *_: []),
+        workbench.forgetting_leaves_a_sound_store,
+    ),
+    Mutant(
+        "erasing leaves no tombstone",
+        put(forgetting, "bury", lambda *_: None),
+        case(cases.test_late_writers_are_refused_after_erasure),
+    ),
     Mutant(
         "what expired is shown",
         put(rows, "shown", lambda: turn.c.forgotten_at.is_(None)),
@@ -187,14 +229,38 @@ MUTANTS = [
         workbench.one_key_opens_one_users_content,
     ),
     Mutant("a ciphertext is bound to no place", place_is_not_bound, workbench.turns_cannot_trade_places),
-    Mutant("a wrapped key is bound to nobody", put(data_keys, "context", lambda _: b""), workbench.wrapped_keys_cannot_trade_places),
+    Mutant(
+        "a wrapped key is bound to nobody",
+        put(data_keys, "context", lambda _: b""),
+        workbench.wrapped_keys_cannot_trade_places,
+    ),
     Mutant("clear content is taken", clear_content_is_taken, workbench.clear_row_is_refused),
-    Mutant("two rows of a batch trade places", two_rows_of_a_batch_trade_places, workbench.no_row_of_a_batch_is_anothers),
-    Mutant("two rows of a choice trade places", two_rows_of_a_choice_trade_places, workbench.no_generation_of_a_batch_is_anothers),
-    Mutant("replies with two rows in each other's place", two_rows_of_a_batch_trade_places, workbench.no_reply_is_anothers),
-    Mutant("a cache without the revision", lambda patch: cache_is_kept_under(patch, lambda key, _: key), workbench.no_reply_is_anothers),
-    Mutant("a cache without the user", lambda patch: cache_is_kept_under(patch, lambda _, revision: revision.number), workbench.no_reply_is_anothers),
-    Mutant("a past without the revision", lambda patch: pasts_are_kept_under(patch, lambda key, _: key), workbench.no_reply_is_anothers),
+    Mutant(
+        "two rows of a batch trade places", two_rows_of_a_batch_trade_places, workbench.no_row_of_a_batch_is_anothers
+    ),
+    Mutant(
+        "two rows of a choice trade places",
+        two_rows_of_a_choice_trade_places,
+        workbench.no_generation_of_a_batch_is_anothers,
+    ),
+    Mutant(
+        "replies with two rows in each other's place", two_rows_of_a_batch_trade_places, workbench.no_reply_is_anothers
+    ),
+    Mutant(
+        "a cache without the revision",
+        lambda patch: cache_is_kept_under(patch, lambda key, _: key),
+        workbench.no_reply_is_anothers,
+    ),
+    Mutant(
+        "a cache without the user",
+        lambda patch: cache_is_kept_under(patch, lambda _, revision: revision.number),
+        workbench.no_reply_is_anothers,
+    ),
+    Mutant(
+        "a past without the revision",
+        lambda patch: pasts_are_kept_under(patch, lambda key, _: key),
+        workbench.no_reply_is_anothers,
+    ),
     Mutant(
         "a past without the user",
         lambda patch: pasts_are_kept_under(patch, lambda _, revision: revision and revision.number),

@@ -1,6 +1,9 @@
-"""A user's whole life, with and without failures: nothing of what was said is in logs, errors, job rows, figures or `repr`.
+"""A user's whole life, with and without failures.
 
-Knows nothing of what the calls are good for. Canaries stand in every text and label, and as the names of user and tenant.
+Nothing of what was said is in logs, errors, job rows, figures or `repr`.
+
+Knows nothing of what the calls are good for. Canaries stand in every text and label, and as the names of user and
+tenant.
 """
 
 from __future__ import annotations
@@ -55,7 +58,14 @@ def live(backbone: Backbone, store: SqlMemoryStore, heard: Overheard) -> None:
     learner.meanwhile, learner.refused = lambda _: None, {said}
     do(lambda: ada.consolidate(flush=True))
     learner.refused = set()
-    do(lambda: [store.queue.jobs(), store.queue.claim("worker", key=ada.key), store.state(ada.key), store.audit(ada.key)])
+    do(
+        lambda: [
+            store.queue.jobs(),
+            store.queue.claim("worker", key=ada.key),
+            store.state(ada.key),
+            store.audit(ada.key),
+        ]
+    )
     do(lambda: ada.rollback(0))
     do(lambda: ada.forget([1]))
     do(lambda: ada.forget([999]))
@@ -89,7 +99,9 @@ def place(request: pytest.FixtureRequest, make_place: Callable[[str], Place]) ->
     return make_place(request.param)
 
 
-def test_nothing_of_a_life_is_said(place: Place, backbone: Backbone, tmp_path: Path, request: pytest.FixtureRequest, record: Record) -> None:
+def test_nothing_of_a_life_is_said(
+    place: Place, backbone: Backbone, tmp_path: Path, request: pytest.FixtureRequest, record: Record
+) -> None:
     new_key_file(tmp_path / "keys")
     heard = Overheard()
     for keys in (None, FileKeyProvider(tmp_path / "keys")):
@@ -98,14 +110,25 @@ def test_nothing_of_a_life_is_said(place: Place, backbone: Backbone, tmp_path: P
             store.erase(store.users()[0])  # the next life begins in another form
     assert heard.hits() == []
     wheres = {where for where, _ in heard.lines}
-    assert {"log sqlalchemy.engine.Engine.locas", "log locas_storage.sql.forgetting", "repr", "error", "row of lm_job"} <= wheres  # it did listen
-    record(f"canary strings, {request.node.callspec.params['place']}", lines=len(heard.lines), refusals=heard.failures, hits=len(heard.hits()))
+    assert {
+        "log sqlalchemy.engine.Engine.locas",
+        "log locas_storage.sql.forgetting",
+        "repr",
+        "error",
+        "row of lm_job",
+    } <= wheres  # it did listen
+    record(
+        f"canary strings, {request.node.callspec.params['place']}",
+        lines=len(heard.lines),
+        refusals=heard.failures,
+        hits=len(heard.hits()),
+    )
 
 
 def test_nothing_of_a_life_is_said_whatever_fails(
     place: Place, backbone: Backbone, request: pytest.FixtureRequest, sizes: Sizes, record: Record
 ) -> None:
-    """One table after the other refuses what is written into it, on PostgreSQL quoting the row, as a broken constraint would."""
+    """Each table in turn refuses what is written into it, on PostgreSQL quoting the row as a broken constraint does."""
     heard, failures = Overheard(), []
     with closing(SqlMemoryStore(place.url)) as store:
         store.users()  # makes the tables
@@ -119,7 +142,9 @@ def test_nothing_of_a_life_is_said_whatever_fails(
                 store.begin_again(key)
     if place.database_file is None:
         server = request.getfixturevalue("postgres_server")
-        assert heard.canary in (server.folder / "log").read_text(encoding="utf-8")  # it did quote; that log is the operator's
+        assert heard.canary in (server.folder / "log").read_text(
+            encoding="utf-8"
+        )  # it did quote; that log is the operator's
     assert heard.hits() == []
     assert min(failures) > 5
     figures = {"tables": len(failures), "lines": len(heard.lines), "refusals": sum(failures), "hits": len(heard.hits())}
@@ -132,11 +157,22 @@ def refusing(store: SqlMemoryStore, table: str) -> Iterator[None]:
     event = "UPDATE" if table == "lm_subject" else "INSERT"
     with store._database.write() as connection:
         if connection.dialect.name == "sqlite":
-            connection.execute(text(f"CREATE TRIGGER refuses BEFORE {event} ON {table} BEGIN SELECT RAISE(ABORT, 'refused'); END"))
+            connection.execute(
+                text(f"CREATE TRIGGER refuses BEFORE {event} ON {table} BEGIN SELECT RAISE(ABORT, 'refused'); END")
+            )
         else:
             body = "BEGIN RAISE EXCEPTION 'refused: %', NEW; END"
-            connection.execute(text(f"CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS '{body.replace(chr(39), chr(39) * 2)}'"))
-            connection.execute(text(f"CREATE TRIGGER refuses BEFORE {event} ON {table} FOR EACH ROW EXECUTE FUNCTION refuse()"))
+            connection.execute(
+                text(
+                    "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+                    f"'{body.replace(chr(39), chr(39) * 2)}'"
+                )
+            )
+            connection.execute(
+                text(f"CREATE TRIGGER refuses BEFORE {event} ON {table} FOR EACH ROW EXECUTE FUNCTION refuse()")
+            )
     yield
     with store._database.write() as connection:
-        connection.execute(text("DROP TRIGGER refuses" if connection.dialect.name == "sqlite" else "DROP FUNCTION refuse() CASCADE"))
+        connection.execute(
+            text("DROP TRIGGER refuses" if connection.dialect.name == "sqlite" else "DROP FUNCTION refuse() CASCADE")
+        )

@@ -1,7 +1,7 @@
 """Holders of a lease that are stopped past its end and wake when another has it: nothing they learnt is written.
 
-They are stopped by SIGSTOP between their claim and the transaction of their commit, at each step that lies there. Within that
-transaction they hold the locks that keep everybody else out, so there is nobody to take over.
+They are stopped by SIGSTOP between their claim and the transaction of their commit, at each step that lies there.
+Within that transaction they hold the locks that keep everybody else out, so there is nobody to take over.
 """
 
 from __future__ import annotations
@@ -76,9 +76,17 @@ class Gate:
         with closing(self.place.open()) as store:
             store.append(self.key, said(self.key.user, range(1, TURNS + 1)), enqueue=TURNS)
         return self.nursery.start(
-            act, self.folder / f"notes {self.number}", url=self.place.url, files=str(self.place.files), user=self.key.user, fault=self.fault,
-            at_step=at_step, signal_number=signal.SIGSTOP, opens="claim.after_commit", closes="commit.file",
-        )  # fmt: skip
+            act,
+            self.folder / f"notes {self.number}",
+            url=self.place.url,
+            files=str(self.place.files),
+            user=self.key.user,
+            fault=self.fault,
+            at_step=at_step,
+            signal_number=signal.SIGSTOP,
+            opens="claim.after_commit",
+            closes="commit.file",
+        )
 
     @property
     def key(self) -> UserKey:
@@ -101,7 +109,9 @@ class Gate:
                 learn(store, self.key, TURNS, lease=lease)
             chain = [(one.number, one.to_seq) for one in store.revisions(self.key)]
             self.found.faults += [] if chain == [(1, TURNS)] else [f"chain {chain}"]
-            self.found.faults += [fault.what for fault in store.verify(tenant=self.key.tenant, user=self.key.user).faults]
+            self.found.faults += [
+                fault.what for fault in store.verify(tenant=self.key.tenant, user=self.key.user).faults
+            ]
 
 
 @pytest.fixture
@@ -113,13 +123,17 @@ def gate(nursery: Nursery, make_place: Callable[[str], Place], tmp_path: Path) -
 
 
 @pytest.mark.parametrize("database", DATABASES)
-def test_holder_that_wakes_late_is_refused(database: str, gate: Callable[..., Gate], sizes: Sizes, record: Record) -> None:
+def test_holder_that_wakes_late_is_refused(
+    database: str, gate: Callable[..., Gate], sizes: Sizes, record: Record
+) -> None:
     run = gate(database)
     run.run(sizes.pauses)
     assert (run.found.stale, run.found.faults) == (0, [])
     assert run.found.outcomes.keys() == {f"{act}: LeaseLost" for act in HOLDERS}
     assert run.found.outcomes.total() == sizes.pauses
-    record(f"paused holders, {database}", pauses=sizes.pauses, stale_commits=0, refused=dict(run.found.outcomes), faults=0)
+    record(
+        f"paused holders, {database}", pauses=sizes.pauses, stale_commits=0, refused=dict(run.found.outcomes), faults=0
+    )
 
 
 def test_gate_sees_a_commit_that_checks_no_fence(gate: Callable[..., Gate]) -> None:

@@ -1,6 +1,7 @@
 """A PostgreSQL server that is stopped at once, again and again, under writers: what it acknowledged is kept, once.
 
-An immediate stop ends the server's processes as a crash does; on its start it recovers from its log. The machine goes on.
+An immediate stop ends the server's processes as a crash does; on its start it recovers from its log. The machine goes
+on.
 """
 
 from __future__ import annotations
@@ -40,9 +41,17 @@ def server(postgres_server: PostgresServer) -> Iterator[PostgresServer]:
 
 
 def stopped_under_writers(
-    server: PostgresServer, stops: int, *, options: str = "", with_keys: bool = True, fault_point: Callable[[str], None] = lambda _: None
+    server: PostgresServer,
+    stops: int,
+    *,
+    options: str = "",
+    with_keys: bool = True,
+    fault_point: Callable[[str], None] = lambda _: None,
 ) -> tuple[Kept, Writers, list[str]]:
-    """Stop a server so often under writers; return what is kept of what it acknowledged, the writers, and the faults."""
+    """Stop a server so often under writers.
+
+    Return what is kept of what it acknowledged, the writers, and the faults.
+    """
     rng = random.Random(2026)
     url = server.new_database() + options
     with closing(SqlMemoryStore(url, fault_point=fault_point)) as store:
@@ -76,9 +85,17 @@ def test_stops_lose_nothing_acknowledged(server: PostgresServer, sizes: Sizes, r
     unheard_of = writers.retried["ConnectionError"]
     assert 0 < unheard_of < writers.retried.total()
     record(
-        "immediate stops, postgresql", stops=sizes.server_stops, writers=WRITERS, acknowledged=kept.acknowledged, lost=0, doubled=0, gaps=0,
-        sent_again_after_an_error=writers.retried.total(), answers_lost_after_the_commit=unheard_of, faults=0,
-    )  # fmt: skip
+        "immediate stops, postgresql",
+        stops=sizes.server_stops,
+        writers=WRITERS,
+        acknowledged=kept.acknowledged,
+        lost=0,
+        doubled=0,
+        gaps=0,
+        sent_again_after_an_error=writers.retried.total(),
+        answers_lost_after_the_commit=unheard_of,
+        faults=0,
+    )
 
 
 def test_gate_sees_a_server_that_acknowledges_before_it_writes(server: PostgresServer) -> None:

@@ -32,16 +32,24 @@ def ground(request: pytest.FixtureRequest, make_place: Callable[[str], Place], t
 
         def store() -> SqlMemoryStore:
             keys = FileKeyProvider(key_file) if key_file is not None else None
-            return opened.enter_context(closing(SqlMemoryStore(place.url, files=str(place.files), inline_bytes=INLINE_BYTES, key_provider=keys)))
+            return opened.enter_context(
+                closing(SqlMemoryStore(place.url, files=str(place.files), inline_bytes=INLINE_BYTES, key_provider=keys))
+            )
 
         yield Ground([store(), store()], bool(encrypted), key_file, place.files)
 
 
-def test_any_order_of_calls_is_what_the_model_says(ground: Ground, request: pytest.FixtureRequest, sizes: Sizes, record: Record) -> None:
+def test_any_order_of_calls_is_what_the_model_says(
+    ground: Ground, request: pytest.FixtureRequest, sizes: Sizes, record: Record
+) -> None:
     how = settings(
-        max_examples=sizes.machine_runs, stateful_step_count=sizes.machine_steps, deadline=None, database=None, derandomize=True,
+        max_examples=sizes.machine_runs,
+        stateful_step_count=sizes.machine_steps,
+        deadline=None,
+        database=None,
+        derandomize=True,
         suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
+    )
     run_state_machine_as_test(lambda: StoreMachine(ground), settings=how)
     figures = {"runs": sizes.machine_runs, "most_steps_of_a_run": sizes.machine_steps, "calls": ground.calls}
     record(f"stateful run, {request.node.callspec.params['ground']}", **figures)

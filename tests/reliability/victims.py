@@ -1,6 +1,7 @@
 """What a process does until it is killed or stopped, and the steps at which that can happen.
 
-Knows nothing of what is checked afterwards. Runs in a child of `nursery.py`, which has imported all this and warmed the learner up.
+Knows nothing of what is checked afterwards. Runs in a child of `nursery.py`, which has imported all this and warmed the
+learner up.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ TRAINING = LocasConfig.model_validate(
 class Life:
     """One process: it writes down what it was told, and ends or stops itself at a step.
 
-    A step is what a fault point or a driver's event names, on the main thread, between the fault points `opens` and `closes` if these are given.
+    A step is what a fault point or a driver's event names, on the main thread, between the fault points `opens` and
+    `closes` if these are given.
 
     Args:
         notes: file that survives the process, one JSON object per line; what is in it was acknowledged.
@@ -63,7 +65,16 @@ class Life:
         closes: fault point after which they no longer do.
     """
 
-    def __init__(self, notes: str, begun: int, *, at_step: int = 0, signal_number: int = signal.SIGKILL, opens: str = "", closes: str = "") -> None:
+    def __init__(
+        self,
+        notes: str,
+        begun: int,
+        *,
+        at_step: int = 0,
+        signal_number: int = signal.SIGKILL,
+        opens: str = "",
+        closes: str = "",
+    ) -> None:
         self._notes = os.open(notes, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
         self._begun = begun
         self._at_step = at_step
@@ -72,7 +83,8 @@ class Life:
         self._counts = self._is_over = False
         self.steps = 0
         self.lock = threading.Lock()
-        """Held while another thread of this process is in a transaction: stopped in it, the process would keep everybody out."""
+        """Held while another thread of this process is in a transaction: stopped in it, the process would keep
+        everybody out."""
 
     def begin(self) -> None:
         self._counts = not self._opens
@@ -106,7 +118,8 @@ class Life:
             event.listen(store._database.engine, name, self.step)
 
 
-# What is said and learnt, so that whoever checks can tell it again -----------------------------------------------------
+# What is said and learnt, so that whoever checks can tell it again
+# -----------------------------------------------------
 
 
 def text_of(user: str, seq: int) -> str:
@@ -116,7 +129,9 @@ def text_of(user: str, seq: int) -> str:
 
 def said(user: str, seqs: Sequence[int], *, with_keys: bool = True) -> list[TurnDraft]:
     """Return turns as their writer sends them; the key tells the number."""
-    return [TurnDraft("user", text_of(user, seq), key=f"turn {seq}" if with_keys else None, token_count=20) for seq in seqs]
+    return [
+        TurnDraft("user", text_of(user, seq), key=f"turn {seq}" if with_keys else None, token_count=20) for seq in seqs
+    ]
 
 
 def payload_of(user: str, to_seq: int) -> bytes:
@@ -125,7 +140,13 @@ def payload_of(user: str, to_seq: int) -> bytes:
 
 
 def learn(
-    store: SqlMemoryStore, key: UserKey, to_seq: int, *, payload: bytes | None = None, lease: Lease | None = None, state: UserState | None = None
+    store: SqlMemoryStore,
+    key: UserKey,
+    to_seq: int,
+    *,
+    payload: bytes | None = None,
+    lease: Lease | None = None,
+    state: UserState | None = None,
 ) -> int:
     """Commit a memory of the turns up to one, with a study item of the span and one retired; return its number.
 
@@ -135,9 +156,17 @@ def learn(
     assert state is not None
     first = state.consolidated_seq + 1
     old = tuple(kept.item_id for kept in store.study_items(key))[:1]
-    new = tuple(item(first, to_seq, f"Who said {text_of(key.user, seq)}?", text_of(key.user, seq)) for seq in (first, to_seq))
+    new = tuple(
+        item(first, to_seq, f"Who said {text_of(key.user, seq)}?", text_of(key.user, seq)) for seq in (first, to_seq)
+    )
     made = draft(
-        state.head, first, to_seq, payload_of(key.user, to_seq) if payload is None else payload, new_items=new, retired_items=old, fence=state.fence
+        state.head,
+        first,
+        to_seq,
+        payload_of(key.user, to_seq) if payload is None else payload,
+        new_items=new,
+        retired_items=old,
+        fence=state.fence,
     )
     return store.commit(key, made, lease=lease).number
 
@@ -146,7 +175,8 @@ def open_store(url: str, files: str | None, **more: Any) -> SqlMemoryStore:
     return SqlMemoryStore(url, files=files, inline_bytes=INLINE_BYTES, **more)
 
 
-# What victims do -------------------------------------------------------------------------------------------------------
+# What victims do
+# -------------------------------------------------------------------------------------------------------
 
 
 def append(life: Life, store: SqlMemoryStore, key: UserKey) -> None:
@@ -249,7 +279,8 @@ ACTS: dict[str, Callable[[Life, SqlMemoryStore, UserKey], None]] = {
 }
 
 
-# Planted faults: what the gates have to see ----------------------------------------------------------------------------
+# Planted faults: what the gates have to see
+# ----------------------------------------------------------------------------
 
 
 def lazy_commit() -> None:
@@ -289,7 +320,8 @@ def no_fence() -> None:
 FAULTS = {fault.__name__: fault for fault in (lazy_commit, commit_in_two, no_fence)}
 
 
-# The life of one process -----------------------------------------------------------------------------------------------
+# The life of one process
+# -----------------------------------------------------------------------------------------------
 
 _backbone: Backbone
 _learner: Learner
@@ -308,7 +340,9 @@ def _turn() -> Turn:
         return store.append(UserKey("default", "nobody"), said("nobody", [1]))[0]
 
 
-def live(begun: int, *, act: str, url: str, files: str | None, user: str, notes: str, fault: str = "", **how: Any) -> None:
+def live(
+    begun: int, *, act: str, url: str, files: str | None, user: str, notes: str, fault: str = "", **how: Any
+) -> None:
     """Do an act on a store and write down how many steps and seconds it took, if it comes to that."""
     if fault:
         FAULTS[fault]()

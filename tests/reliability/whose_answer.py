@@ -41,7 +41,10 @@ def misattributed(logits: Tensor, of_each: Tensor, expected: Sequence[int]) -> l
 
 
 def strangers(
-    engine: Engine, prompts: Sequence[Sequence[int]], generations: Sequence[Generation], memories: Sequence[LocasMemory | None]
+    engine: Engine,
+    prompts: Sequence[Sequence[int]],
+    generations: Sequence[Generation],
+    memories: Sequence[LocasMemory | None],
 ) -> list[int]:
     """Return the rows whose tokens are not as probable as their own memory makes them, alone.
 

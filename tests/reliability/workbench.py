@@ -16,7 +16,15 @@ from sqlalchemy import select, text, update
 
 from locas_agent.inference import Engine
 from locas_agent.memory.serialization import to_bytes
-from locas_storage import CorruptPayload, EncryptionMismatch, FileKeyProvider, KeyUnavailable, SqlMemoryStore, TurnDraft, new_key_file
+from locas_storage import (
+    CorruptPayload,
+    EncryptionMismatch,
+    FileKeyProvider,
+    KeyUnavailable,
+    SqlMemoryStore,
+    TurnDraft,
+    new_key_file,
+)
 from locas_storage.conformance.samples import ADA, BEN, draft, item, say
 from locas_storage.encryption import envelope
 from locas_storage.sql.tables.schema import turn
@@ -48,7 +56,9 @@ class Workbench:
         keys = self.folder / "keys"
         if encrypts and not keys.exists():
             new_key_file(keys)
-        return self._opened.enter_context(closing(SqlMemoryStore("sqlite://", key_provider=FileKeyProvider(keys) if encrypts else None)))
+        return self._opened.enter_context(
+            closing(SqlMemoryStore("sqlite://", key_provider=FileKeyProvider(keys) if encrypts else None))
+        )
 
     def close(self) -> None:
         self._opened.close()

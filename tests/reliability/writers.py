@@ -20,7 +20,7 @@ EVERY_RETRIED = 10
 
 @dataclass
 class Writers:
-    """Threads that say something as fast as they can, each to one of some users, and send it again until it is acknowledged.
+    """Threads that say something as fast as they can, each for one of some users, again until it is acknowledged.
 
     Args:
         store: shared by all of them.
@@ -82,7 +82,9 @@ class Writers:
     def _until_acknowledged(self, key: UserKey, text: str, **more: Any) -> int:
         while True:
             try:
-                return self.store.append(key, [TurnDraft("user", text, key=text if self.with_keys else None, token_count=5)], **more)[0].seq
+                return self.store.append(
+                    key, [TurnDraft("user", text, key=text if self.with_keys else None, token_count=5)], **more
+                )[0].seq
             except StoreUnavailable as error:
                 self.retried[type(error.__cause__).__name__] += 1
                 time.sleep(0.05)

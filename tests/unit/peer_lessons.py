@@ -19,7 +19,9 @@ PROMPTS = ("Where?", "Which dog do I have?", "Who", "A longer prompt, so that th
 
 
 def neutral_text(engine: Engine) -> NeutralText:
-    rows = [engine.backbone.encode(text) for text in ("Rain falls on hills.", "Two and two are four.", "Ships carry grain.")]
+    rows = [
+        engine.backbone.encode(text) for text in ("Rain falls on hills.", "Two and two are four.", "Ships carry grain.")
+    ]
     examples = bare_examples(engine, rows, top_k=8)
     return NeutralText(tuple(examples[:2]), tuple(examples[2:]), (tuple(question("Hello.")),))
 
@@ -31,7 +33,9 @@ def lesson(engine: Engine, answers: dict[str, str]) -> Lesson:
         ending = (*engine.backbone.encode(answer), engine.backbone.end_id)
         ids = torch.tensor([[token, (token + 1) % 256] for token in ending], dtype=torch.int32)
         teacher = TopK(ids, torch.tensor([[-0.02, -5.0]]).expand(len(ending), 2))
-        items.append(Item(f"{at:032x}", NEGATIVE if asked == "Age?" else QUESTION, 1, 2, 1, asked, answer, ending, teacher))
+        items.append(
+            Item(f"{at:032x}", NEGATIVE if asked == "Age?" else QUESTION, 1, 2, 1, asked, answer, ending, teacher)
+        )
     return Lesson(tuple(items), (), (), None)
 
 

@@ -1,4 +1,6 @@
-"""The house itself: public names, floors' folders, what tracked files may say, dependencies and the content of the wheel.
+"""The house itself.
+
+Public names, floors' folders, what tracked files may say, dependencies and the content of the wheel.
 
 Knows nothing of what the packages do; reads their sources, and imports only the two whose public names it compares.
 """
@@ -38,7 +40,11 @@ def own_files() -> list[Path]:
     if git is None or not (ROOT / ".git").exists():
         pytest.skip("needs a git checkout, to know which files belong to the project")
     listed = subprocess.run(
-        [git, "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
+        [git, "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
     )
     paths = [ROOT / name for name in listed.stdout.split("\0") if name]
     return [path for path in paths if path.is_file()]
@@ -51,16 +57,20 @@ def exported(package: str) -> list[str]:
 
 
 def public_names(package: str) -> set[str]:
-    """Collect what `__init__.py` binds without a leading underscore, submodules that are merely imported on the way left aside."""
+    """Collect what `__init__.py` binds without a leading underscore, but no submodule imported on the way."""
     tree = ast.parse((PACKAGES[package] / "__init__.py").read_text(encoding="utf-8"))
     bound: set[str] = set()
     for node in ast.walk(tree):
         match node:
             case ast.ImportFrom(module="__future__"):
                 pass
-            case ast.ImportFrom(module=module, names=aliases) if (module or "").partition(".")[0] in PACKAGES or node.level:
+            case ast.ImportFrom(module=module, names=aliases) if (module or "").partition(".")[
+                0
+            ] in PACKAGES or node.level:
                 bound |= {alias.asname or alias.name for alias in aliases}
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name) if node in tree.body:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name) if (
+                node in tree.body
+            ):
                 bound.add(name)
             case ast.Assign(targets=targets) if node in tree.body:
                 bound |= {target.id for target in targets if isinstance(target, ast.Name)}
@@ -91,11 +101,13 @@ def test_all_is_sorted_and_free_of_repeats(package: str) -> None:
 def test_every_public_class_and_function_is_documented(package: str) -> None:
     module = importlib.import_module(package)
     exports = {name: getattr(module, name) for name in exported(package)}
-    # `__doc__` and not inspect.getdoc, which would borrow a parent's; dataclass writes a bare signature where there is none.
+    # `__doc__` and not inspect.getdoc, which would borrow a parent's; dataclass writes a bare signature where there is
+    # none.
     bare = [
         name
         for name, value in exports.items()
-        if (inspect.isclass(value) or inspect.isroutine(value)) and (not value.__doc__ or value.__doc__.startswith(f"{name}("))
+        if (inspect.isclass(value) or inspect.isroutine(value))
+        and (not value.__doc__ or value.__doc__.startswith(f"{name}("))
     ]
     assert bare == []
 
@@ -148,7 +160,10 @@ def test_no_import_goes_in_a_circle(package: str) -> None:
     assert sorted(graph) == []
 
 
-MOST_MODULES = {"locas_agent/cli": 20, "integrations/langchain_locas": 20}  # one command, one adapter each; others hold 12
+MOST_MODULES = {
+    "locas_agent/cli": 20,
+    "integrations/langchain_locas": 20,
+}  # one command, one adapter each; others hold 12
 
 
 def test_no_folder_holds_more_modules_than_the_eye_takes_in() -> None:
@@ -161,7 +176,13 @@ def test_no_folder_holds_more_modules_than_the_eye_takes_in() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["see /" + "work/shared/x", "open('/" + "home/ada/x')", "https://" + "pypi" + ".org/simple", "files." + "pythonhosted" + ".org"]
+    "line",
+    [
+        "see /" + "work/shared/x",
+        "open('/" + "home/ada/x')",
+        "https://" + "pypi" + ".org/simple",
+        "files." + "pythonhosted" + ".org",
+    ],
 )
 def test_pattern_finds_a_foreign_line(line: str) -> None:
     assert FOREIGN.search(line)
@@ -190,9 +211,15 @@ def test_readme_tree_names_every_module_and_no_other() -> None:
             folder = name if name.endswith("/") else ""
         named.add((folder if line.startswith(" ") else "") + name)
     packages = tuple(f"{path.relative_to(ROOT)}/" for path in PACKAGES.values())
-    told = {name for name in named if name.endswith(".py") and name.startswith(packages) and not name.endswith("__init__.py")}
+    told = {
+        name
+        for name in named
+        if name.endswith(".py") and name.startswith(packages) and not name.endswith("__init__.py")
+    }
     # Numbered migrations stand in the tree as their folder.
-    there = {str(path.relative_to(ROOT)) for path in MODULES if path.name != "__init__.py" and "migrations" not in path.parts}
+    there = {
+        str(path.relative_to(ROOT)) for path in MODULES if path.name != "__init__.py" and "migrations" not in path.parts
+    }
     assert sorted(told - there) == []
     assert sorted(there - told) == []
 
@@ -224,14 +251,20 @@ def test_every_dependency_says_what_needs_it() -> None:
 def test_pins_lie_inside_the_ranges() -> None:
     pinned = {canonical(name): version for name, version in pins().items()}
     assert pinned["torch"] == "2.13.0"
-    ranges = {canonical(name): requirement.specifier for name, requirement in requirements().items() if canonical(name) in pinned}
+    ranges = {
+        canonical(name): requirement.specifier
+        for name, requirement in requirements().items()
+        if canonical(name) in pinned
+    }
     assert len(ranges) > 10  # most of what is asked for is pinned
     assert [name for name, wanted in ranges.items() if not wanted.contains(pinned[name])] == []
 
 
 def test_pins_are_plain_versions() -> None:
     # No local build tag, no URL, no path, no editable line: they hold on every machine.
-    assert [name for name, version in pins().items() if not re.fullmatch(r"\d+(\.\d+)*(\.?(post|rc|a|b)\d+)?", version)] == []
+    assert [
+        name for name, version in pins().items() if not re.fullmatch(r"\d+(\.\d+)*(\.?(post|rc|a|b)\d+)?", version)
+    ] == []
 
 
 @pytest.mark.slow
@@ -241,7 +274,11 @@ def test_wheel_holds_the_three_packages_and_their_data(tmp_path: Path) -> None:
     for folder in PACKAGES.values():
         shutil.copytree(folder, tmp_path / folder.relative_to(ROOT), ignore=shutil.ignore_patterns("__pycache__"))
     built = subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", "wheels"], cwd=tmp_path, check=False, capture_output=True, text=True
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", "wheels"],
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
     )
     assert built.returncode == 0, built.stderr
     (wheel,) = (tmp_path / "wheels").glob("*.whl")

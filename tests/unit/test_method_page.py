@@ -38,7 +38,9 @@ def found(dotted: str) -> Any:
 
 def test_every_module_and_function_of_the_page_exists() -> None:
     prose = re.sub(r"```.*?```", "", PAGE, flags=re.DOTALL)
-    dotted = {name for name in re.findall(r"`([A-Za-z_]+(?:\.[A-Za-z_]+)+)`", prose) if not name.endswith((".md", ".json"))}
+    dotted = {
+        name for name in re.findall(r"`([A-Za-z_]+(?:\.[A-Za-z_]+)+)`", prose) if not name.endswith((".md", ".json"))
+    }
     assert len(dotted) > 30  # it did look
     for name in sorted(dotted):
         assert found(name) is not None, name
@@ -55,4 +57,6 @@ def test_example_of_the_page_runs() -> None:
     exec(compile(code, "method.md", "exec"), names)
     assert names["memory"].grad.abs().max() > 0
     with torch.no_grad():
-        torch.testing.assert_close(names["dense"](input_ids=ids).logits, backbone.model(input_ids=ids).logits, atol=1e-4, rtol=1e-4)  # new: no effect
+        torch.testing.assert_close(
+            names["dense"](input_ids=ids).logits, backbone.model(input_ids=ids).logits, atol=1e-4, rtol=1e-4
+        )  # new: no effect

@@ -1,4 +1,7 @@
-"""The prefix peer on the tiny random backbone: it learns, stands before every kind of forward, and keeps users apart."""
+"""The prefix peer on the tiny random backbone.
+
+It learns, stands before every kind of forward, and keeps users apart.
+"""
 
 from __future__ import annotations
 
@@ -42,13 +45,20 @@ def test_a_lesson_is_learnt_by_keys_and_values_alone(make_backbone: MakeBackbone
     assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.model.state_dict().items())
 
 
-def test_users_do_not_mix(peer: PrefixTuning, backbone: Backbone, engine: Engine, states: tuple[AdapterState, AdapterState]) -> None:
+def test_users_do_not_mix(
+    peer: PrefixTuning, backbone: Backbone, engine: Engine, states: tuple[AdapterState, AdapterState]
+) -> None:
     prompts = [backbone.encode_chat([{"role": "user", "content": "Dog?"}])]
-    scores = [[float(peer.engine_with(state).score(prompts, [backbone.encode(name)])[0].sum()) for name in ("Rex", "Ada")] for state in states]
+    scores = [
+        [float(peer.engine_with(state).score(prompts, [backbone.encode(name)])[0].sum()) for name in ("Rex", "Ada")]
+        for state in states
+    ]
     assert scores[0][0] > scores[0][1]
     assert scores[1][1] > scores[1][0]
     kept = {name: tensor.clone() for name, tensor in states[0].items()}
-    assert same(peer.train(lesson(engine, {"Dog?": "Ada", "City?": "Rome"})).state, states[1])  # whoever was trained before
+    assert same(
+        peer.train(lesson(engine, {"Dog?": "Ada", "City?": "Rome"})).state, states[1]
+    )  # whoever was trained before
     assert same(states[0], kept)
 
 
@@ -60,8 +70,13 @@ def test_without_a_prefix_the_copy_is_the_bare_backbone(
     assert peer.generate(chats(backbone), None, max_new_tokens=8) == bare
 
 
-def test_untrained_prefix_is_neutral_text_that_stands_before(peer: PrefixTuning, backbone: Backbone, engine: Engine) -> None:
-    """What PEFT shapes and the wrapped decoder hands over are the keys and values of those tokens, at their places: also with padding."""
+def test_untrained_prefix_is_neutral_text_that_stands_before(
+    peer: PrefixTuning, backbone: Backbone, engine: Engine
+) -> None:
+    """What PEFT shapes and the wrapped decoder hands over are the keys and values of those tokens, at their places.
+
+    Also with padding.
+    """
     text = neutral_text(engine).anchors[0]
     beginning = [*text.prompt, *text.target][:TOKENS]
     prompts, answers = chats(backbone), [backbone.encode(word) for word in ("Rex", "Oslo", "A", "Long answer")]
@@ -70,10 +85,14 @@ def test_untrained_prefix_is_neutral_text_that_stands_before(peer: PrefixTuning,
     for got, expected in zip(behind, before, strict=True):
         torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
     generated = peer.engine_with(peer.empty_state()).generate(prompts, max_new_tokens=8, groups=[0, 0, 1, 1])
-    assert [each.ids for each in generated] == [each.ids for each in engine.generate([[*beginning, *prompt] for prompt in prompts], max_new_tokens=8)]
+    assert [each.ids for each in generated] == [
+        each.ids for each in engine.generate([[*beginning, *prompt] for prompt in prompts], max_new_tokens=8)
+    ]
 
 
-def test_what_cannot_be_is_refused(peer: PrefixTuning, backbone: Backbone, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_is_refused(
+    peer: PrefixTuning, backbone: Backbone, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = PrefixTuning(backbone, CONFIG, neutral_text(engine), tokens=5)
     with pytest.raises(IncompatibleMemory, match="length"):
         peer.generate(chats(backbone), other.empty_state())

@@ -62,7 +62,9 @@ def test_the_backbone_is_untouched(make_backbone: MakeBackbone) -> None:
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], before[name]) for name in before)
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in backbone.model.parameters())
-    assert backbone.fingerprint == make_backbone(seed=3).fingerprint  # first asked for here, so it hashes the weights as they are now
+    assert (
+        backbone.fingerprint == make_backbone(seed=3).fingerprint
+    )  # first asked for here, so it hashes the weights as they are now
 
 
 def test_an_empty_adapter_answers_as_the_bare_backbone(
@@ -74,9 +76,14 @@ def test_an_empty_adapter_answers_as_the_bare_backbone(
     assert peer.generate(chats(backbone), None, max_new_tokens=8) == bare
 
 
-def test_users_do_not_mix(peer: TempLora, backbone: Backbone, engine: Engine, states: tuple[AdapterState, AdapterState]) -> None:
+def test_users_do_not_mix(
+    peer: TempLora, backbone: Backbone, engine: Engine, states: tuple[AdapterState, AdapterState]
+) -> None:
     prompts = [backbone.encode_chat(question("Dog?"))]
-    scores = [[float(peer.engine_with(state).score(prompts, [backbone.encode(name)])[0].sum()) for name in ("Rex", "Ada")] for state in states]
+    scores = [
+        [float(peer.engine_with(state).score(prompts, [backbone.encode(name)])[0].sum()) for name in ("Rex", "Ada")]
+        for state in states
+    ]
     assert scores[0][0] > scores[0][1]
     assert scores[1][1] > scores[1][0]
     kept = {name: tensor.clone() for name, tensor in states[0].items()}
@@ -85,7 +92,9 @@ def test_users_do_not_mix(peer: TempLora, backbone: Backbone, engine: Engine, st
     assert same(states[0], kept)
 
 
-def test_training_goes_on_from_the_former_adapter(peer: TempLora, engine: Engine, states: tuple[AdapterState, AdapterState]) -> None:
+def test_training_goes_on_from_the_former_adapter(
+    peer: TempLora, engine: Engine, states: tuple[AdapterState, AdapterState]
+) -> None:
     kept = {name: tensor.clone() for name, tensor in states[0].items()}
     same_lesson = lesson(engine, {"Dog?": "Rex", "City?": "Oslo"})
     fresh, further = (peer.train(same_lesson, previous, steps=2) for previous in (None, states[0]))
@@ -98,7 +107,9 @@ def test_it_draws_what_a_memory_draws(backbone: Backbone, engine: Engine) -> Non
     """Both start as the bare backbone, so the loss of the first step is the same."""
     both = [lesson(engine, {"Dog?": "Rex", "City?": "Oslo"}), lesson(engine, {"Dog?": "Ada", "Car?": "Red"})]
     # the text to rank neurons by is missing in these lessons: choose them at random
-    config = CONFIG.model_copy(update={"memory": CONFIG.memory.model_copy(update={"initialization": "random_index", "width": 2})})
+    config = CONFIG.model_copy(
+        update={"memory": CONFIG.memory.model_copy(update={"initialization": "random_index", "width": 2})}
+    )
     config = config.model_copy(update={"training": config.training.model_copy(update={"max_steps": 1})})
     trained = Trainer(engine, config, neutral_text(engine), Readout.of(engine)).train(both)
     peer = make(backbone, config)

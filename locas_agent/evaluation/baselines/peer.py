@@ -1,7 +1,8 @@
 """What the peers of the tables have in common: one PEFT adapter per user, taught by the lessons that teach a memory.
 
-The same study items, negatives, rehearsal, neutral windows and anchors in the same order, the same loss and the same number of steps; what differs
-is what is trained, how far a step goes, and that users are trained and asked one after another. Knows no store, no session and no admission.
+The same study items, negatives, rehearsal, neutral windows and anchors in the same order, the same loss and the same
+number of steps; what differs is what is trained, how far a step goes, and that users are trained and asked one after
+another. Knows no store, no session and no admission.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ class AdapterPeer(ABC):
     The adapter in the copy is overwritten at the start of every call, so nothing of one user is left for the next.
     """
 
-    def __init__(self, backbone: Backbone, config: LocasConfig, neutral: NeutralText, adapter: Any, *, learning_rate: float) -> None:
+    def __init__(
+        self, backbone: Backbone, config: LocasConfig, neutral: NeutralText, adapter: Any, *, learning_rate: float
+    ) -> None:
         """Copy the backbone and put an adapter into the copy.
 
         Args:
@@ -76,12 +79,25 @@ class AdapterPeer(ABC):
         self._settings = config.training
         self._rate = learning_rate
         self._curriculum = Curriculum(Engine(backbone), config, neutral)
-        self._engine = Engine(Backbone(copy.deepcopy(backbone.model), backbone.tokenizer, name=f"{backbone.name} with {adapter.peft_type.value}"))
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():  # PEFT draws values of its own; those of `_start` replace them
-            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)  # PEFT 0.21 asks transformers 5.23 so
+        self._engine = Engine(
+            Backbone(
+                copy.deepcopy(backbone.model),
+                backbone.tokenizer,
+                name=f"{backbone.name} with {adapter.peft_type.value}",
+            )
+        )
+        with (
+            torch.random.fork_rng(devices=[]),
+            warnings.catch_warnings(),
+        ):  # PEFT draws values of its own; those of `_start` replace them
+            warnings.filterwarnings(
+                "ignore", message="`is_gradient_checkpointing`", category=FutureWarning
+            )  # PEFT 0.21 asks transformers 5.23 so
             self._adapted: Any = peft().get_peft_model(self._engine.backbone.model, adapter)
         self._adapted.eval()
-        self._parameters: dict[str, nn.Parameter] = {name: each for name, each in self._adapted.named_parameters() if each.requires_grad}
+        self._parameters: dict[str, nn.Parameter] = {
+            name: each for name, each in self._adapted.named_parameters() if each.requires_grad
+        }
         self._empty = self._start()
 
     @abstractmethod
@@ -98,7 +114,12 @@ class AdapterPeer(ABC):
         return {name: tensor.clone() for name, tensor in self._empty.items()}
 
     def train(
-        self, lesson: Lesson, previous: AdapterState | None = None, *, steps: int | None = None, progress: Progress | None = None
+        self,
+        lesson: Lesson,
+        previous: AdapterState | None = None,
+        *,
+        steps: int | None = None,
+        progress: Progress | None = None,
     ) -> AdapterTrained:
         """Train one user's adapter.
 
@@ -125,17 +146,26 @@ class AdapterPeer(ABC):
         for step in range(total):
             for group in optimizer.param_groups:
                 group["lr"] = self._rate * rate_factor(step, total - fall, fall)
-            losses.append(sum(self._backward(rows, weight) for rows, weight in stream.draw().weighted(self._settings) if rows))
+            losses.append(
+                sum(self._backward(rows, weight) for rows, weight in stream.draw().weighted(self._settings) if rows)
+            )
             nn.utils.clip_grad_norm_(parameters, self._settings.gradient_clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             if progress is not None:
                 progress("train", step + 1, total)
         state = {name: parameter.detach().cpu().clone() for name, parameter in self._parameters.items()}
-        return AdapterTrained(state, time.perf_counter() - started, len(losses), self.parameter_count, losses[0], losses[-1])
+        return AdapterTrained(
+            state, time.perf_counter() - started, len(losses), self.parameter_count, losses[0], losses[-1]
+        )
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], state: AdapterState | None, *, max_new_tokens: int = 48, max_batch_tokens: int = MAX_BATCH_TOKENS
+        self,
+        prompts: Sequence[Sequence[int]],
+        state: AdapterState | None,
+        *,
+        max_new_tokens: int = 48,
+        max_batch_tokens: int = MAX_BATCH_TOKENS,
     ) -> list[str]:
         """Answer one user's prompts greedily, all in one batch.
 
@@ -150,7 +180,10 @@ class AdapterPeer(ABC):
         return [engine.backbone.decode(generation.ids) for generation in generations]
 
     def engine_with(self, state: AdapterState | None) -> Engine:
-        """Return an engine whose backbone carries this adapter, until the next call of this object; for scoring and drift."""
+        """Return an engine whose backbone carries this adapter, until the next call of this object.
+
+        For scoring and drift.
+        """
         self._load(state)
         return self._engine
 
@@ -161,7 +194,9 @@ class AdapterPeer(ABC):
         wanted = {name: tuple(parameter.shape) for name, parameter in self._parameters.items()}
         if found != wanted:
             wrong = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
-            raise IncompatibleMemory(f"the adapter is of another backbone, rank or length: {len(wrong)} tensors differ, such as {wrong[0]}")
+            raise IncompatibleMemory(
+                f"the adapter is of another backbone, rank or length: {len(wrong)} tensors differ, such as {wrong[0]}"
+            )
         with torch.no_grad():
             for name, parameter in self._parameters.items():
                 parameter.copy_(state[name])

@@ -1,4 +1,6 @@
-"""The prefix peer: per user the keys and values of a few tokens that were never said, taught by the lessons that teach a memory.
+"""The prefix peer: per user the keys and values of a few tokens that were never said.
+
+It is taught by the lessons that teach a memory.
 
 PEFT holds the prefix and shapes it; here it is put before every forward of a private copy of the backbone.
 
@@ -23,9 +25,11 @@ from locas_agent.evaluation.baselines.peer import AdapterPeer, AdapterState, pef
 from locas_agent.training.neutral import NeutralText
 
 TOKENS = 32
-"""Length of the prefix: beside the bundled backbone 32,768 numbers, a memory of the default width there holds 36,864."""
+"""Length of the prefix: beside the bundled backbone 32,768 numbers, a memory of the default width there holds
+36,864."""
 LEARNING_RATE = 3e-2
-"""Peak rate of AdamW: on the bundled backbone two people's prefixes recalled 8 of 8 facts with it, 1 of 8 with a third of it."""
+"""Peak rate of AdamW: on the bundled backbone two people's prefixes recalled 8 of 8 facts with it, 1 of 8 with a third
+of it."""
 
 
 class _BehindPrefix(Intercept):
@@ -42,19 +46,27 @@ class _BehindPrefix(Intercept):
 class PrefixTuning(AdapterPeer):
     """Prefixes of keys and values in every layer.
 
-    Unlike an empty LoRA an untrained prefix changes what is said: attention looks at whatever stands before. Training starts from the keys and
-    values of neutral text, those of real tokens at their real places; PEFT's own start, Gaussian numbers of variance 1, is far from any.
+    Unlike an empty LoRA an untrained prefix changes what is said: attention looks at whatever stands before. Training
+    starts from the keys and values of neutral text, those of real tokens at their real places; PEFT's own start,
+    Gaussian numbers of variance 1, is far from any.
     """
 
     def __init__(
-        self, backbone: Backbone, config: LocasConfig, neutral: NeutralText, *, tokens: int = TOKENS, learning_rate: float = LEARNING_RATE
+        self,
+        backbone: Backbone,
+        config: LocasConfig,
+        neutral: NeutralText,
+        *,
+        tokens: int = TOKENS,
+        learning_rate: float = LEARNING_RATE,
     ) -> None:
         """Copy the backbone and put a prefix before the copy.
 
         Args:
             backbone: stays untouched, and is the teacher where an objective asks one.
             config: training settings; all but the learning rate are used.
-            neutral: anchors and windows, those the memories are trained with; training starts from the first tokens of the anchors.
+            neutral: anchors and windows, those the memories are trained with; training starts from the first tokens of
+                the anchors.
             tokens: P.
             learning_rate: peak rate.
 
@@ -63,7 +75,9 @@ class PrefixTuning(AdapterPeer):
             ConfigurationError: an argument is out of bounds.
         """
         if not 1 <= tokens < backbone.context_tokens:
-            raise ConfigurationError(f"tokens is from 1 to under the context of {backbone.context_tokens}, got {tokens}")
+            raise ConfigurationError(
+                f"tokens is from 1 to under the context of {backbone.context_tokens}, got {tokens}"
+            )
         text = [token for row in neutral.anchors for token in (*row.prompt, *row.target)]
         self._beginning = list(islice(cycle(text), tokens))
         self._is_on = False
@@ -71,13 +85,21 @@ class PrefixTuning(AdapterPeer):
         heads = int(model.num_key_value_heads or model.num_attention_heads)
         size = int(getattr(model, "head_dim", None) or backbone.hidden_size // model.num_attention_heads)
         adapter = peft().PrefixTuningConfig(
-            task_type="CAUSAL_LM", num_virtual_tokens=tokens, num_layers=backbone.n_layers, token_dim=heads * size, num_attention_heads=heads,
+            task_type="CAUSAL_LM",
+            num_virtual_tokens=tokens,
+            num_layers=backbone.n_layers,
+            token_dim=heads * size,
+            num_attention_heads=heads,
             num_transformer_submodules=1,
-        )  # fmt: skip
+        )
         super().__init__(backbone, config, neutral, adapter, learning_rate=learning_rate)
         own = self._engine.backbone
         # The engine calls the decoder for training, scoring and generation alike.
-        reside(own.decoder, own.hook_key, lambda _args, _kwargs: _BehindPrefix(self._behind_prefix) if self._is_on else None)
+        reside(
+            own.decoder,
+            own.hook_key,
+            lambda _args, _kwargs: _BehindPrefix(self._behind_prefix) if self._is_on else None,
+        )
 
     def _start(self) -> dict[str, Tensor]:
         """Return the keys and values of neutral text in PEFT's order, shape (P, L * 2 * K * H)."""

@@ -14,14 +14,21 @@ from locas_agent.evaluation.baselines.peer import AdapterPeer, peft
 from locas_agent.training.neutral import NeutralText
 
 LEARNING_RATE = 2e-3
-"""Peak rate of AdamW: what the prototype of the learning recipe used for adapters; a memory's own rate is five times that."""
+"""Peak rate of AdamW: what the prototype of the learning recipe used for adapters; a memory's own rate is five times
+that."""
 
 
 class TempLora(AdapterPeer):
     """Adapters beside all linear layers but the output projection. An empty one changes nothing."""
 
     def __init__(
-        self, backbone: Backbone, config: LocasConfig, neutral: NeutralText, *, rank: int = 16, learning_rate: float = LEARNING_RATE
+        self,
+        backbone: Backbone,
+        config: LocasConfig,
+        neutral: NeutralText,
+        *,
+        rank: int = 16,
+        learning_rate: float = LEARNING_RATE,
     ) -> None:
         """Copy the backbone and put empty adapters into the copy.
 
@@ -38,7 +45,9 @@ class TempLora(AdapterPeer):
         """
         if rank < 1:
             raise ConfigurationError(f"rank is at least 1, got {rank}")
-        adapter = peft().LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+        adapter = peft().LoraConfig(
+            r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
+        )
         super().__init__(backbone, config, neutral, adapter, learning_rate=learning_rate)
 
     def _start(self) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """The raw answers of a LoCoMo run, one JSON line each, so that a run that was stopped goes on where it was.
 
-Knows no model and no score. The first line says what the run was; an answer names its question by conversation and number, and holds neither the
-question nor the gold, whose licence is the data's.
+Knows no model and no score. The first line says what the run was; an answer names its question by conversation and
+number, and holds neither the question nor the gold, whose licence is the data's.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ class AnswerBook:
             self._given = _read(whole, about, path.name)
             os.truncate(path, len(whole))  # what a killed process left of a line
         except OSError as error:
-            raise ExchangeError(f"cannot open {path.name!r} for answers: {error.strerror or type(error).__name__}") from error
+            raise ExchangeError(
+                f"cannot open {path.name!r} for answers: {error.strerror or type(error).__name__}"
+            ) from error
 
     def __contains__(self, place: Place) -> bool:
         """Whether this was answered."""
@@ -88,7 +90,9 @@ class AnswerBook:
             try:
                 _append(self._path, [asdict(one) for one in given])
             except OSError as error:
-                raise ExchangeError(f"cannot write answers to {self._path.name!r}: {error.strerror or type(error).__name__}") from error
+                raise ExchangeError(
+                    f"cannot write answers to {self._path.name!r}: {error.strerror or type(error).__name__}"
+                ) from error
         self._given |= {one.place: one for one in given}
 
 
@@ -106,7 +110,8 @@ def _read(content: bytes, about: dict[str, Any], name: str) -> dict[Place, Given
         raise ConfigurationError(f"{name!r} does not hold answers of a LoCoMo run: name a new file") from error
     if differing:
         raise ConfigurationError(
-            f"the answers in {name!r} are another run's, it differs in {', '.join(differing)}: name a new file, or repeat that run"
+            f"the answers in {name!r} are another run's, it differs in {', '.join(differing)}: name a new file, or "
+            "repeat that run"
         )
     return {one.place: one for one in given}
 

@@ -1,7 +1,7 @@
 """What each arm of a LoCoMo run has before it, and the asking. Knows no score.
 
-Every arm is asked the same questions in the same words, greedily, by one backbone. What differs is which turns stand in the prompt and whose memory
-is attached.
+Every arm is asked the same questions in the same words, greedily, by one backbone. What differs is which turns stand in
+the prompt and whose memory is attached.
 """
 
 from __future__ import annotations
@@ -33,8 +33,15 @@ ARMS = {
 }
 """What each arm has."""
 
-CONSTANTS = {1: "two", 2: "the week before 2023", 3: "Likely yes", 4: "his family and friends", ADVERSARIAL: NOT_MENTIONED}
-"""Answers that score without a look at the question; the one of category 5 scores everything, since it has no answerable question."""
+CONSTANTS = {
+    1: "two",
+    2: "the week before 2023",
+    3: "Likely yes",
+    4: "his family and friends",
+    ADVERSARIAL: NOT_MENTIONED,
+}
+"""Answers that score without a look at the question; the one of category 5 scores everything, since it has no
+answerable question."""
 
 _OWN = ("memory", "window_memory", "search_memory")
 ROWS = 32
@@ -49,7 +56,8 @@ class Wording:
     """How questions are worded for this backbone, and how long an answer may be."""
 
     short: bool
-    """Ask for a few words, and in category 2 point at the date, as the published prompts do; else the question stands alone."""
+    """Ask for a few words, and in category 2 point at the date, as the published prompts do; else the question stands
+    alone."""
     answer_tokens: int
     searched_turns: int
 
@@ -85,7 +93,14 @@ class Arms:
         self._wording = wording
         self._book = book
 
-    def ask(self, names: Sequence[str], dialogues: Sequence[Dialogue], handles: Sequence[UserMemory], *, progress: Progress | None = None) -> None:
+    def ask(
+        self,
+        names: Sequence[str],
+        dialogues: Sequence[Dialogue],
+        handles: Sequence[UserMemory],
+        *,
+        progress: Progress | None = None,
+    ) -> None:
         """Ask what is not answered yet.
 
         Args:
@@ -100,33 +115,53 @@ class Arms:
         for at, (dialogue, handle) in enumerate(zip(dialogues, handles, strict=True)):
             journal = handle.turns()
             for name in names:
-                memory = memories[at] if name in _OWN else memories[(at + 1) % len(memories)] if name == "wrong_user" else None
+                memory = (
+                    memories[at]
+                    if name in _OWN
+                    else memories[(at + 1) % len(memories)]
+                    if name == "wrong_user"
+                    else None
+                )
                 for given in self._answers(name, dialogue, journal, memory):
                     self._book.add(given)
                 done += sum(len(forms(asked)) for asked in dialogue.questions)
                 if progress is not None:
                     progress("answers", done, total)
 
-    def _answers(self, name: str, dialogue: Dialogue, journal: Sequence[Turn], memory: LocasMemory | None) -> Iterator[list[Given]]:
+    def _answers(
+        self, name: str, dialogue: Dialogue, journal: Sequence[Turn], memory: LocasMemory | None
+    ) -> Iterator[list[Given]]:
         """Yield the answers of one arm to one conversation, a few at a time."""
         places = [(asked, form) for asked in dialogue.questions for form in forms(asked)]
-        missing = {at for at, (asked, form) in enumerate(places) if (dialogue.name, asked.number, name, form) not in self._book}
+        missing = {
+            at for at, (asked, form) in enumerate(places) if (dialogue.name, asked.number, name, form) not in self._book
+        }
         if name == "constant":
             constant = [places[at] for at in sorted(missing)]
-            yield [Given(dialogue.name, asked.number, name, form, CONSTANTS[asked.category], 0) for asked, form in constant]
+            yield [
+                Given(dialogue.name, asked.number, name, form, CONSTANTS[asked.category], 0) for asked, form in constant
+            ]
         if name == "constant" or not missing:
             return
-        # Prompts are laid out for all questions, answered ones too: what fits before a question depends on those beside it.
-        rows = sorted((row for at, row in enumerate(self._rows(name, places, journal)) if at in missing), key=lambda row: row.group)
+        # Prompts are laid out for all questions, answered ones too: what fits before a question depends on those beside
+        # it.
+        rows = sorted(
+            (row for at, row in enumerate(self._rows(name, places, journal)) if at in missing),
+            key=lambda row: row.group,
+        )
         for start in range(0, len(rows), ROWS):
             chosen = rows[start : start + ROWS]
             found = asking.answers(
-                self._agent, [asking.prompt(row.turns, row.text) for row in chosen], [memory] * len(chosen),
-                answer_tokens=self._wording.answer_tokens, groups=[row.group for row in chosen],
-            )  # fmt: skip
+                self._agent,
+                [asking.prompt(row.turns, row.text) for row in chosen],
+                [memory] * len(chosen),
+                answer_tokens=self._wording.answer_tokens,
+                groups=[row.group for row in chosen],
+            )
             yield [
-                Given(dialogue.name, row.asked.number, name, row.form, one.text, one.prompt_tokens) for row, one in zip(chosen, found, strict=True)
-            ]  # fmt: skip
+                Given(dialogue.name, row.asked.number, name, row.form, one.text, one.prompt_tokens)
+                for row, one in zip(chosen, found, strict=True)
+            ]
 
     def _rows(self, name: str, places: Sequence[tuple[AskedQuestion, str]], journal: Sequence[Turn]) -> list[_Row]:
         """Put turns before each question, as many of the newest as fit."""
@@ -142,21 +177,31 @@ class Arms:
             case "context":
                 before = [_evidence(asked, journal) for asked, _ in places]
             case _:
-                found = asking.searched(journal, [asked.text for asked, _ in places], limit=self._wording.searched_turns)
+                found = asking.searched(
+                    journal, [asked.text for asked, _ in places], limit=self._wording.searched_turns
+                )
                 before = list(found)
         numbers: dict[tuple[int, ...], int] = {}
         groups = [numbers.setdefault(tuple(turn.seq for turn in turns), len(numbers)) for turns in before]
         fitted = self._fitted(before, groups, texts)
-        return [_Row(asked, form, text, fitted[group], group) for (asked, form), text, group in zip(places, texts, groups, strict=True)]
+        return [
+            _Row(asked, form, text, fitted[group], group)
+            for (asked, form), text, group in zip(places, texts, groups, strict=True)
+        ]
 
-    def _fitted(self, before: Sequence[Sequence[Turn]], groups: Sequence[int], texts: Sequence[str]) -> dict[int, list[Turn]]:
-        """Cut each group's turns once, for the longest of its questions, so that the whole group has its beginning in common."""
+    def _fitted(
+        self, before: Sequence[Sequence[Turn]], groups: Sequence[int], texts: Sequence[str]
+    ) -> dict[int, list[Turn]]:
+        """Cut each group's turns once, for the longest of its questions: the group has its beginning in common."""
         tokens = [len(self._agent.backbone.encode_chat(asking.prompt([], text))) for text in texts]
         longest: dict[int, int] = {}
         for at, group in enumerate(groups):
             if group not in longest or tokens[at] > tokens[longest[group]]:
                 longest[group] = at
-        return {group: asking.fitting(self._agent, before[at], texts[at], answer_tokens=self._wording.answer_tokens) for group, at in longest.items()}
+        return {
+            group: asking.fitting(self._agent, before[at], texts[at], answer_tokens=self._wording.answer_tokens)
+            for group, at in longest.items()
+        }
 
 
 def _evidence(asked: AskedQuestion, journal: Sequence[Turn]) -> list[Turn]:

@@ -2,10 +2,10 @@
 
 Two layouts are read, told apart by their shape:
 
-- that of `locomo10.json`: a list of conversations, or one of them, or a folder with one in each file; sessions are keys `session_N` beside
-  `session_N_date_time`, turns are numbered `D<session>:<turn>`;
-- that of `locomo10_rag.json`: an object of conversations by name, each with its questions and one flat list of dated turns. A session is
-  a run of turns of one date, and turns are numbered as above.
+- that of `locomo10.json`: a list of conversations, or one of them, or a folder with one in each file; sessions are keys
+  `session_N` beside `session_N_date_time`, turns are numbered `D<session>:<turn>`;
+- that of `locomo10_rag.json`: an object of conversations by name, each with its questions and one flat list of dated
+  turns. A session is a run of turns of one date, and turns are numbered as above.
 
 What an annotator typed into an image search (`query`) is never read: gold answers leak through it.
 """
@@ -26,7 +26,8 @@ from typing import Any
 from locas_agent.errors import ConfigurationError
 
 CATEGORIES = {1: "multi-hop", 2: "temporal", 3: "open-domain", 4: "single-hop", 5: "adversarial"}
-"""Numbers in the data with the names of the published code. The paper's text lists the kinds in another order, and other projects swap names."""
+"""Numbers in the data with the names of the published code. The paper's text lists the kinds in another order, and
+other projects swap names."""
 ADVERSARIAL = 5
 ASSISTANT = "assistant"
 """A speaker of this name, in any case, is the agent itself; what the other one says is then `user`'s."""
@@ -99,12 +100,15 @@ def parse_date(text: str) -> datetime:
         hour = int(match[1]) % 12 + (12 if match[3] == "pm" else 0)
         return datetime(int(match[6]), _MONTHS.index(match[5]) + 1, int(match[4]), hour, int(match[2]), tzinfo=UTC)
     except ValueError as error:  # also a 31 February, and a month of no calendar
-        raise ConfigurationError(f"not a date of LoCoMo: {text[:40]!r}, expected one like '1:56 pm on 8 May, 2023'") from error
+        raise ConfigurationError(
+            f"not a date of LoCoMo: {text[:40]!r}, expected one like '1:56 pm on 8 May, 2023'"
+        ) from error
 
 
 def written_date(at: datetime) -> str:
     """Return a time as `parse_date` reads it."""
-    return f"{at.hour % 12 or 12}:{at.minute:02d} {'pm' if at.hour >= 12 else 'am'} on {at.day} {_MONTHS[at.month - 1]}, {at.year}"
+    half = "pm" if at.hour >= 12 else "am"
+    return f"{at.hour % 12 or 12}:{at.minute:02d} {half} on {at.day} {_MONTHS[at.month - 1]}, {at.year}"
 
 
 def read_dialogues(path: Path) -> tuple[list[Dialogue], str]:
@@ -130,7 +134,9 @@ def read_dialogues(path: Path) -> tuple[list[Dialogue], str]:
         digest.update(content)
         found += _entries(data, f" in {file.name!r}")
     if not found:
-        raise ConfigurationError(f"no conversation in {path.name!r}: give LoCoMo's file, such as locomo10.json, or a folder of such files")
+        raise ConfigurationError(
+            f"no conversation in {path.name!r}: give LoCoMo's file, such as locomo10.json, or a folder of such files"
+        )
     return _apart(found), digest.hexdigest()
 
 
@@ -156,7 +162,9 @@ def _apart(dialogues: list[Dialogue]) -> list[Dialogue]:
     """Return them as they are; two of one name would share a memory."""
     twice = sorted(name for name, count in Counter(dialogue.name for dialogue in dialogues).items() if count > 1)
     if twice:
-        raise ConfigurationError(f"more than one conversation is called {', '.join(twice)}: each needs a sample_id of its own")
+        raise ConfigurationError(
+            f"more than one conversation is called {', '.join(twice)}: each needs a sample_id of its own"
+        )
     return dialogues
 
 
@@ -166,7 +174,10 @@ def _is_conversation(entry: Any) -> bool:
 
 def _dialogue(entry: Any, index: int, where: str) -> Dialogue:
     if not _is_conversation(entry):
-        raise ConfigurationError(f"entry {index}{where} is no conversation of LoCoMo: it has no 'conversation'; give a file such as locomo10.json")
+        raise ConfigurationError(
+            f"entry {index}{where} is no conversation of LoCoMo: it has no 'conversation'; give a file such as "
+            "locomo10.json"
+        )
     name, told = str(entry.get("sample_id", index)), entry["conversation"]
     try:
         sessions = tuple(_flat_sessions(told) if isinstance(told, list) else _numbered_sessions(told))
@@ -180,7 +191,10 @@ def _dialogue(entry: Any, index: int, where: str) -> Dialogue:
     if not known:
         raise ConfigurationError(f"conversation {name!r}{where} is not as LoCoMo's are: it has no session with a turn")
     if twice := [key for key, count in known.items() if count > 1]:
-        raise ConfigurationError(f"conversation {name!r}{where} is not as LoCoMo's are: more than one turn is numbered {', '.join(twice[:3])}")
+        raise ConfigurationError(
+            f"conversation {name!r}{where} is not as LoCoMo's are: more than one turn is numbered "
+            f"{', '.join(twice[:3])}"
+        )
     return Dialogue(name, sessions, questions)
 
 
@@ -192,7 +206,13 @@ def _numbered_sessions(told: Mapping[str, Any]) -> Iterable[DatedSession]:
     has_agent = _has_agent(turn["speaker"] for number in numbers for turn in told[f"session_{number}"])
     for number in numbers:
         turns = told[f"session_{number}"]
-        yield _session(number, told[f"session_{number}_date_time"], turns, [str(turn["dia_id"]) for turn in turns], has_agent=has_agent)
+        yield _session(
+            number,
+            told[f"session_{number}_date_time"],
+            turns,
+            [str(turn["dia_id"]) for turn in turns],
+            has_agent=has_agent,
+        )
 
 
 def _flat_sessions(told: Sequence[Mapping[str, Any]]) -> Iterable[DatedSession]:
@@ -207,8 +227,13 @@ def _has_agent(speakers: Iterable[str]) -> bool:
     return any(speaker.casefold() == ASSISTANT for speaker in speakers)
 
 
-def _session(number: int, date: str, turns: Sequence[Mapping[str, Any]], keys: Sequence[str], *, has_agent: bool) -> DatedSession:
-    """Read one session; a picture's caption is part of the text. Between two people both are `user`, told apart by name."""
+def _session(
+    number: int, date: str, turns: Sequence[Mapping[str, Any]], keys: Sequence[str], *, has_agent: bool
+) -> DatedSession:
+    """Read one session; a picture's caption is part of the text.
+
+    Between two people both are `user`, told apart by name.
+    """
     at, made = parse_date(date), []
     for turn, key in zip(turns, keys, strict=True):
         speaker, said = str(turn["speaker"]), turn["clean_text"] if "clean_text" in turn else turn["text"]
@@ -230,7 +255,12 @@ def _question(number: int, qa: Mapping[str, Any], known: Container[str]) -> Aske
     if (trap if adversarial else answer) is None:
         raise ConfigurationError(f"question {number} of category {category} has no answer to be scored against")
     return AskedQuestion(
-        number, category, str(qa["question"]), None if adversarial else answer, None if trap is None else str(trap), _evidence(qa, known)
+        number,
+        category,
+        str(qa["question"]),
+        None if adversarial else answer,
+        None if trap is None else str(trap),
+        _evidence(qa, known),
     )
 
 

@@ -1,7 +1,7 @@
 """Telling LoCoMo's conversations to `AgentMemory`: one consolidation after each dated session. Knows no question.
 
-What was told or learnt before is found again by its keys, so a run that was stopped goes on. Refused turns wait for a later session's
-consolidation, by the rule of `policy`: what waits must have doubled.
+What was told or learnt before is found again by its keys, so a run that was stopped goes on. Refused turns wait for a
+later session's consolidation, by the rule of `policy`: what waits must have doubled.
 """
 
 from __future__ import annotations
@@ -18,25 +18,36 @@ DIALOGUES_PER_BATCH = 8
 """Conversations consolidated side by side."""
 
 
-def handles_of(agent: AgentMemory, dialogues: Sequence[Dialogue], *, digest: str, sessions: int | None = None) -> list[UserMemory]:
+def handles_of(
+    agent: AgentMemory, dialogues: Sequence[Dialogue], *, digest: str, sessions: int | None = None
+) -> list[UserMemory]:
     """Return a handle for each conversation: one memory holds what both speakers said.
 
-    Other data is another tenant, and so are fewer sessions and other settings: a memory that has learnt more than the questions are about, or
-    otherwise, would be another arm.
+    Other data is another tenant, and so are fewer sessions and other settings: a memory that has learnt more than the
+    questions are about, or otherwise, would be another arm.
     """
     tenant = f"locomo-{digest[:12]}-{agent.config.digest()[:8]}" + ("" if sessions is None else f"-{sessions}")
     return [agent.for_user(dialogue.name, tenant=tenant) for dialogue in dialogues]
 
 
-def ingest(agent: AgentMemory, dialogues: Sequence[Dialogue], handles: Sequence[UserMemory], *, progress: Progress | None = None) -> None:
+def ingest(
+    agent: AgentMemory,
+    dialogues: Sequence[Dialogue],
+    handles: Sequence[UserMemory],
+    *,
+    progress: Progress | None = None,
+) -> None:
     """Tell every session and learn it, all conversations' first sessions first."""
     total, done = sum(len(dialogue.sessions) for dialogue in dialogues), 0
     for number in range(max(len(dialogue.sessions) for dialogue in dialogues)):
         waiting = [
-            handle for handle, dialogue in zip(handles, dialogues, strict=True)
+            handle
+            for handle, dialogue in zip(handles, dialogues, strict=True)
             if number < len(dialogue.sessions)
-            and _is_due(agent, handle, tell(handle, dialogue.sessions[number]), is_last=number == len(dialogue.sessions) - 1)
-        ]  # fmt: skip
+            and _is_due(
+                agent, handle, tell(handle, dialogue.sessions[number]), is_last=number == len(dialogue.sessions) - 1
+            )
+        ]
         for start in range(0, len(waiting), DIALOGUES_PER_BATCH):
             agent.consolidate_many(waiting[start : start + DIALOGUES_PER_BATCH], flush=True)
         done += sum(number < len(dialogue.sessions) for dialogue in dialogues)
@@ -55,8 +66,8 @@ def tell(handle: UserMemory, session: DatedSession) -> int:
 def _is_due(agent: AgentMemory, handle: UserMemory, upto: int, *, is_last: bool) -> bool:
     """Tell whether what waits up to a turn is to be learnt now; not if an earlier process has tried it.
 
-    After a refusal what waits must have doubled, or the conversation be over: a backbone that cannot learn a text would study all of it again
-    after each session, hours for the bundled one.
+    After a refusal what waits must have doubled, or the conversation be over: a backbone that cannot learn a text would
+    study all of it again after each session, hours for the bundled one.
     """
     state = agent.store.state(handle.key)
     waiting = agent.store.turns(handle.key, after=state.consolidated_seq, upto=upto) if state is not None else []
@@ -76,14 +87,18 @@ def _learnt_seq(agent: AgentMemory, handle: UserMemory) -> int:
 def learnt(agent: AgentMemory, handles: Sequence[UserMemory]) -> dict[str, Any]:
     """Return what the consolidations came to, read from the store."""
     figures = [revision.metrics for handle in handles for revision in handle.revisions()]
-    refusals = [entry.facts for handle in handles for entry in agent.store.audit(handle.key) if entry.action == "refuse"]
+    refusals = [
+        entry.facts for handle in handles for entry in agent.store.audit(handle.key) if entry.action == "refuse"
+    ]
     everything = [*figures, *(facts["figures"] for facts in refusals)]
     reasons: dict[str, int] = {}
     for facts in refusals:
         reasons[facts["reason"]] = reasons.get(facts["reason"], 0) + 1
     return {
         "turns": sum(len(handle.turns()) for handle in handles),
-        "turns_never_learnt": sum(len(agent.store.turns(handle.key, after=_learnt_seq(agent, handle))) for handle in handles),
+        "turns_never_learnt": sum(
+            len(agent.store.turns(handle.key, after=_learnt_seq(agent, handle))) for handle in handles
+        ),
         "consolidations_admitted": len(figures),
         "consolidations_refused": len(refusals),
         "refusals": reasons,

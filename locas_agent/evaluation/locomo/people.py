@@ -1,7 +1,9 @@
-"""Conversations in LoCoMo's schema that the bundled backbone can speak, made of synthetic people. Knows no model, no store and no score.
+"""Conversations in LoCoMo's schema that the bundled backbone can speak, made of synthetic people.
 
-Each is between a person and "Assistant". What is said and asked comes from the held-out halves of the wordings and values, so nothing of it was in
-the bundled backbone's training. What the categories are here:
+Knows no model, no store and no score.
+
+Each is between a person and "Assistant". What is said and asked comes from the held-out halves of the wordings and
+values, so nothing of it was in the bundled backbone's training. What the categories are here:
 
 | category | here |
 |---|---|
@@ -48,7 +50,13 @@ def made_up(options: MadeUpOptions) -> list[dict[str, Any]]:
     for index in range(options.people):
         rng = Random(f"locomo:{options.seed}:{index}")
         person = make_person(rng, sessions=options.sessions, facts_per_session=options.facts)
-        made.append({"sample_id": f"made-up-{index}", "conversation": _conversation(person), "qa": _questions(person, options.untold, rng)})
+        made.append(
+            {
+                "sample_id": f"made-up-{index}",
+                "conversation": _conversation(person),
+                "qa": _questions(person, options.untold, rng),
+            }
+        )
     return made
 
 
@@ -57,7 +65,11 @@ def _conversation(person: Person) -> dict[str, Any]:
     for number, session in enumerate(person.sessions, 1):
         told[f"session_{number}_date_time"] = written_date(session.at)
         told[f"session_{number}"] = [
-            {"speaker": told["speaker_b"] if line.role == ASSISTANT else person.name, "dia_id": f"D{number}:{at}", "text": line.text}
+            {
+                "speaker": told["speaker_b"] if line.role == ASSISTANT else person.name,
+                "dia_id": f"D{number}:{at}",
+                "text": line.text,
+            }
             for at, line in enumerate(session.lines, 1)
         ]
     return told
@@ -74,11 +86,15 @@ def _questions(person: Person, untold: int, rng: Random) -> list[dict[str, Any]]
         corrected = fact.relation.key in person.replaced
         category = 1 if corrected else 2 if fact.relation.kind in _DATED_KINDS else 4
         text = rng.choice(fact.relation.asked_held)
-        questions.append({"question": text, "answer": fact.value, "evidence": said[fact.relation.key], "category": category})
+        questions.append(
+            {"question": text, "answer": fact.value, "evidence": said[fact.relation.key], "category": category}
+        )
     for relation in person.unknown[:untold]:
         key, trap = _trap(person, relation, rng)
         text = rng.choice(relation.asked_held)
-        questions.append({"question": text, "adversarial_answer": trap, "evidence": said[key][-1:], "category": ADVERSARIAL})
+        questions.append(
+            {"question": text, "adversarial_answer": trap, "evidence": said[key][-1:], "category": ADVERSARIAL}
+        )
     return questions
 
 

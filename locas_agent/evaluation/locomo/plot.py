@@ -1,4 +1,7 @@
-"""A picture of a LoCoMo report: one panel for each category, one bar for each arm. Needs the extra `plot`. Knows only the finished report."""
+"""A picture of a LoCoMo report: one panel for each category, one bar for each arm.
+
+Needs the extra `plot`. Knows only the finished report.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +39,11 @@ def plot_locomo(report: dict[str, Any], path: Path) -> Path:
             if cell["ci95"] is not None:
                 axes.plot(cell["ci95"], [at, at], color="black", linewidth=1)
         axes.set_title(f"{key} {kind['name']} (n={kind['n']})")
-        # Each panel has its own scale: floors of a few hundredths would not be seen beside the constant of category 5, which is 1.
-        axes.set_xlim(0, 1.05 * max(_SMALLEST_SCALE, *values, *(cell["ci95"][1] for cell in cells if cell["ci95"] is not None)))
+        # Each panel has its own scale: floors of a few hundredths would not be seen beside the constant of category 5,
+        # which is 1.
+        axes.set_xlim(
+            0, 1.05 * max(_SMALLEST_SCALE, *values, *(cell["ci95"][1] for cell in cells if cell["ci95"] is not None))
+        )
     panels[0].invert_yaxis()
     figure.supxlabel(f"official F1, backbone {report['backbone']}")
     return save_figure(figure, path)

@@ -1,6 +1,7 @@
 """From raw answers to the figures and the table of a LoCoMo run. Knows no model and no store.
 
-Intervals resample whole conversations, since the answers of one hang together; with a single conversation there are none.
+Intervals resample whole conversations, since the answers of one hang together; with a single conversation there are
+none.
 """
 
 from __future__ import annotations
@@ -47,13 +48,23 @@ def figures(book: AnswerBook, dialogues: Sequence[Dialogue], arms: Sequence[str]
         arms: which were asked.
         seed: of the order in which the published script would have offered the answers of category 5.
     """
-    scores = {name: [_scored(book, dialogue, at, asked, name, seed) for at, dialogue in enumerate(dialogues) for asked in dialogue.questions]
-              for name in arms}  # fmt: skip
+    scores = {
+        name: [
+            _scored(book, dialogue, at, asked, name, seed)
+            for at, dialogue in enumerate(dialogues)
+            for asked in dialogue.questions
+        ]
+        for name in arms
+    }
     report: dict[str, Any] = {"arms": {name: _by_category(found) for name, found in scores.items()}}
-    report["adversarial"] = {name: _adversarial([one for one in found if one.category == ADVERSARIAL]) for name, found in scores.items()}
+    report["adversarial"] = {
+        name: _adversarial([one for one in found if one.category == ADVERSARIAL]) for name, found in scores.items()
+    }
     floors = [name for name in FLOORS if name in scores]
     report["memory_lift"] = _lifts(scores, floors) if "memory" in scores and floors else None
-    report["wrong_user_minus_none"] = _differences(scores["wrong_user"], scores["none"]) if {"wrong_user", "none"} <= scores.keys() else None
+    report["wrong_user_minus_none"] = (
+        _differences(scores["wrong_user"], scores["none"]) if {"wrong_user", "none"} <= scores.keys() else None
+    )
     report["memory_of_context"] = _shares(report["arms"]) if {"memory", "context"} <= scores.keys() else None
     return report
 
@@ -67,10 +78,13 @@ def _scored(book: AnswerBook, dialogue: Dialogue, cluster: int, asked: AskedQues
         return _Score(asked.category, cluster, official(asked.category, answer, asked.gold), known, tokens, 0.0, 0.0)
     trap = str(asked.trap)
     picked = {
-        form: official(asked.category, chosen(given[form].answer, trap, trap_first=form == TRAP_FIRST), None) for form in (TRAP_FIRST, TRAP_SECOND)
-    }  # fmt: skip
+        form: official(asked.category, chosen(given[form].answer, trap, trap_first=form == TRAP_FIRST), None)
+        for form in (TRAP_FIRST, TRAP_SECOND)
+    }
     first = TRAP_FIRST if trap_comes_first(seed, dialogue.name, asked.number) else TRAP_SECOND
-    return _Score(asked.category, cluster, mean(list(picked.values())), known, tokens, picked[first], token_f1(answer, trap))
+    return _Score(
+        asked.category, cluster, mean(list(picked.values())), known, tokens, picked[first], token_f1(answer, trap)
+    )
 
 
 def _kinds(scores: Sequence[_Score]) -> Iterator[tuple[str, str, list[_Score]]]:
@@ -82,11 +96,16 @@ def _kinds(scores: Sequence[_Score]) -> Iterator[tuple[str, str, list[_Score]]]:
 def _by_category(scores: Sequence[_Score]) -> dict[str, Any]:
     return {
         key: {
-            "name": name, "n": len(found), "f1": round(mean([one.f1 for one in found]), 4), "ci95": _interval([one.f1 for one in found], found),
-            "exact_match": round(mean([one.exact for one in found]), 4), "prompt_tokens": round(mean([one.prompt_tokens for one in found]), 1),
+            "name": name,
+            "n": len(found),
+            "f1": round(mean([one.f1 for one in found]), 4),
+            "ci95": _interval([one.f1 for one in found], found),
+            "exact_match": round(mean([one.exact for one in found]), 4),
+            "prompt_tokens": round(mean([one.prompt_tokens for one in found]), 1),
         }
-        for key, name, found in _kinds(scores) if found
-    }  # fmt: skip
+        for key, name, found in _kinds(scores)
+        if found
+    }
 
 
 def _adversarial(scores: Sequence[_Score]) -> dict[str, Any] | None:
@@ -119,15 +138,21 @@ def _differences(upper: Sequence[_Score], lower: Sequence[_Score]) -> dict[str, 
     for (key, name, above), (_, _, below) in pairs:
         values = [one.f1 - other.f1 for one, other in zip(above, below, strict=True)]
         if values:
-            found[key] = {"name": name, "n": len(values), "difference": round(mean(values), 4), "ci95": _interval(values, above)}
+            found[key] = {
+                "name": name,
+                "n": len(values),
+                "difference": round(mean(values), 4),
+                "ci95": _interval(values, above),
+            }
     return found
 
 
 def _shares(arms: dict[str, Any]) -> dict[str, float | None]:
     """Return what share of the ceiling's F1 memory alone reaches."""
     return {
-        key: round(arms["memory"][key]["f1"] / ceiling["f1"], 4) if ceiling["f1"] else None for key, ceiling in arms["context"].items()
-    }  # fmt: skip
+        key: round(arms["memory"][key]["f1"] / ceiling["f1"], 4) if ceiling["f1"] else None
+        for key, ceiling in arms["context"].items()
+    }
 
 
 def _interval(values: Sequence[float], scores: Sequence[_Score]) -> list[float] | None:
@@ -137,7 +162,10 @@ def _interval(values: Sequence[float], scores: Sequence[_Score]) -> list[float] 
 
 def locomo_table(report: dict[str, Any], *, title: str | None = None) -> Table:
     """Return the official F1 of every arm by category, as people read it; whole names even in 80 columns."""
-    whole = f"LoCoMo's F1 in {len(report['conversations'])} conversations, {report['sessions']} sessions, backbone {report['backbone']}"
+    whole = (
+        f"LoCoMo's F1 in {len(report['conversations'])} conversations, "
+        f"{report['sessions']} sessions, backbone {report['backbone']}"
+    )
     table = _table(title or whole)
     sizes = next(iter(report["arms"].values()))
     table.add_column("arm", no_wrap=True)
@@ -175,10 +203,18 @@ def adversarial_table(report: dict[str, Any]) -> Table | None:
     if not found:
         return None
     table = _table(f"{ADVERSARIAL} {CATEGORIES[ADVERSARIAL]}, n={next(iter(found.values()))['n']}")
-    for column in ("arm", "choice, both orders", "choice, one drawn order", "free answer abstains", "minus F1 with the trap"):
+    for column in (
+        "arm",
+        "choice, both orders",
+        "choice, one drawn order",
+        "free answer abstains",
+        "minus F1 with the trap",
+    ):
         table.add_column(column, justify="left" if column == "arm" else "right")
     for name, one in found.items():
-        table.add_row(name, *(f"{one[key]:.3f}" for key in ("choice", "choice_in_one_order", "abstention", "minus_trap_f1")))
+        table.add_row(
+            name, *(f"{one[key]:.3f}" for key in ("choice", "choice_in_one_order", "abstention", "minus_trap_f1"))
+        )
     return table
 
 

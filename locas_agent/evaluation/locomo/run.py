@@ -1,4 +1,6 @@
-"""`eval locomo`: long conversations are told session by session and learnt, then questioned; every arm answers the same questions.
+"""`eval locomo`: long conversations are told session by session and learnt, then questioned.
+
+Every arm answers the same questions.
 
 Wires reading, learning, asking and scoring together; holds no logic of theirs.
 """
@@ -29,7 +31,8 @@ from locas_agent.evaluation.recall.setup import evaluation_config
 from locas_agent.types import Progress
 
 _NEAR_FLOOR = (
-    "The bundled backbone speaks of synthetic people only. On real talk it scores near the floor: compare its arms with `none` and `constant`, "
+    "The bundled backbone speaks of synthetic people only. On real talk it scores near the floor: compare its arms "
+    "with `none` and `constant`, "
     "and with nothing that was published."
 )
 
@@ -43,7 +46,8 @@ _LIGHT = {
 def locomo_config(*, light: bool) -> LocasConfig:
     """Return the configuration of a run: no automatic consolidation, and with `light` a short study and training.
 
-    The bundled backbone keeps hardly a question about real talk however often it asks, and two conversations have to end within the hour.
+    The bundled backbone keeps hardly a question about real talk however often it asks, and two conversations have to
+    end within the hour.
     """
     return evaluation_config(LocasConfig.model_validate(_LIGHT) if light else None)
 
@@ -64,7 +68,8 @@ class LocomoOptions(BaseModel):
     arms: tuple[str, ...] = tuple(ARMS)
     """Which arms, see `locomo_arms.ARMS`."""
     short: bool | None = None
-    """Ask for a few words, as the published prompts do; unless given, for every backbone but the bundled one, which knows bare questions only."""
+    """Ask for a few words, as the published prompts do; unless given, for every backbone but the bundled one, which
+    knows bare questions only."""
     answer_tokens: int = Field(32, ge=1)
     """Longest answer, in tokens; the published script has 50."""
     searched_turns: int = Field(5, ge=1)
@@ -98,24 +103,37 @@ def run_locomo(
         The report of the contract.
 
     Raises:
-        ConfigurationError: nothing is left to ask, nobody is left to answer, an unknown arm, or a file of answers of another run.
+        ConfigurationError: nothing is left to ask, nobody is left to answer, an unknown arm, or a file of answers of
+            another run.
     """
     started = time.perf_counter()
     chosen = selected(dialogues, options)
     arms = [name for name in dict.fromkeys(options.arms) if name != "wrong_user" or len(chosen) > 1]
     if not arms:
-        raise ConfigurationError("the arm wrong_user asks another conversation's memory: choose two conversations or more, or another arm")
-    wording = Wording(options.short if options.short is not None else agent.backbone.name != TINY, options.answer_tokens, options.searched_turns)
+        raise ConfigurationError(
+            "the arm wrong_user asks another conversation's memory: choose two conversations or more, or another arm"
+        )
+    wording = Wording(
+        options.short if options.short is not None else agent.backbone.name != TINY,
+        options.answer_tokens,
+        options.searched_turns,
+    )
     book = AnswerBook(_about(agent, options, digest), answers)
     handles = handles_of(agent, chosen, digest=digest, sessions=options.sessions)
     ingest(agent, chosen, handles, progress=progress)
     Arms(agent, wording, book).ask(arms, chosen, handles, progress=progress)
     report: dict[str, Any] = {
-        "kind": "locomo", "backbone": agent.backbone.name, "seed": options.seed, "conversations": [dialogue.name for dialogue in chosen],
-        "sessions": sum(len(dialogue.sessions) for dialogue in chosen), "questions": sum(len(dialogue.questions) for dialogue in chosen),
-        "asked_for_few_words": wording.short, "study": agent.config.study.model_dump(mode="json"),
-        "categories": CATEGORIES, "learnt": learnt(agent, handles),
-    }  # fmt: skip
+        "kind": "locomo",
+        "backbone": agent.backbone.name,
+        "seed": options.seed,
+        "conversations": [dialogue.name for dialogue in chosen],
+        "sessions": sum(len(dialogue.sessions) for dialogue in chosen),
+        "questions": sum(len(dialogue.questions) for dialogue in chosen),
+        "asked_for_few_words": wording.short,
+        "study": agent.config.study.model_dump(mode="json"),
+        "categories": CATEGORIES,
+        "learnt": learnt(agent, handles),
+    }
     report |= figures(book, chosen, arms, seed=options.seed)
     kept = [_without(dialogue, disputed) for dialogue in chosen]
     report["disputed_questions"] = report["questions"] - sum(len(dialogue.questions) for dialogue in kept)
@@ -140,7 +158,9 @@ def selected(dialogues: Sequence[Dialogue], options: LocomoOptions) -> list[Dial
         raise ConfigurationError(f"no conversation {', '.join(unknown)}: there are {', '.join(names)}")
     if strange := [name for name in options.arms if name not in ARMS]:
         raise ConfigurationError(f"no arm {', '.join(strange)}: there are {', '.join(ARMS)}")
-    wanted = [dialogue for dialogue in dialogues if not options.conversations or dialogue.name in options.conversations][: options.first]
+    wanted = [
+        dialogue for dialogue in dialogues if not options.conversations or dialogue.name in options.conversations
+    ][: options.first]
     made = [_shortened(dialogue, options) for dialogue in wanted]
     if not any(dialogue.questions for dialogue in made):
         raise ConfigurationError("no question is left to ask: keep more conversations or sessions")
@@ -148,7 +168,9 @@ def selected(dialogues: Sequence[Dialogue], options: LocomoOptions) -> list[Dial
 
 
 def read_disputed(path: Path) -> frozenset[tuple[str, str]]:
-    """Read a list of disputed gold answers: a JSON list of objects with `question` and `golden_answer`, as locomo-audit's `errors.json`.
+    """Read a list of disputed gold answers.
+
+    A JSON list of objects with `question` and `golden_answer`, as locomo-audit's `errors.json`.
 
     Entries of `error_type` "WRONG_CITATION" dispute the evidence, not the answer, and are left out.
 
@@ -160,11 +182,14 @@ def read_disputed(path: Path) -> frozenset[tuple[str, str]]:
         if not isinstance(entries, list):
             raise TypeError(f"got {type(entries).__name__}")
         return frozenset(
-            (str(one["question"]).strip(), str(one["golden_answer"]).strip()) for one in entries if one.get("error_type") != "WRONG_CITATION"
+            (str(one["question"]).strip(), str(one["golden_answer"]).strip())
+            for one in entries
+            if one.get("error_type") != "WRONG_CITATION"
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigurationError(
-            f"{path.name!r} is no list of disputed answers: {type(error).__name__}; expected a JSON list of objects with question and golden_answer"
+            f"{path.name!r} is no list of disputed answers: {type(error).__name__}; expected a JSON list of objects "
+            "with question and golden_answer"
         ) from error
 
 
@@ -180,17 +205,24 @@ def _shortened(dialogue: Dialogue, options: LocomoOptions) -> Dialogue:
     if len(sessions) < len(dialogue.sessions):
         questions = [asked for asked in questions if asked.evidence and told.issuperset(asked.evidence)]
     if options.questions is not None:
-        in_turn = zip_longest(*([asked for asked in questions if asked.category == category] for category in CATEGORIES))
+        in_turn = zip_longest(
+            *([asked for asked in questions if asked.category == category] for category in CATEGORIES)
+        )
         questions = [asked for row in in_turn for asked in row if asked is not None][: options.questions]
     return replace(dialogue, sessions=sessions, questions=tuple(sorted(questions, key=lambda asked: asked.number)))
 
 
 def _without(dialogue: Dialogue, disputed: frozenset[tuple[str, str]]) -> Dialogue:
-    kept = tuple(asked for asked in dialogue.questions if (asked.text.strip(), (asked.gold or "").strip()) not in disputed)
+    kept = tuple(
+        asked for asked in dialogue.questions if (asked.text.strip(), (asked.gold or "").strip()) not in disputed
+    )
     return replace(dialogue, questions=kept)
 
 
 def _about(agent: AgentMemory, options: LocomoOptions, digest: str) -> dict[str, Any]:
-    """Return what an answer depends on; which arms are asked may differ between runs of one file, and the seed decides nothing but a figure."""
+    """Return what an answer depends on.
+
+    Which arms are asked may differ between runs of one file, and the seed decides nothing but a figure.
+    """
     told = options.model_dump(mode="json", exclude={"arms", "seed"})
     return {"data": digest, "fingerprint": agent.backbone.fingerprint, "config": agent.config.digest(), "options": told}

@@ -1,11 +1,12 @@
 """LoCoMo's scorer, written anew from the rules of its published code. Knows no model, no store and no file.
 
-The rules: commas go, letters become small, ASCII punctuation goes without leaving a space, the words "a", "an", "the" and "and" go, spaces are
-squeezed, each token is stemmed (Porter, as NLTK does it by default); two texts are compared as bags of tokens by F1.
+The rules: commas go, letters become small, ASCII punctuation goes without leaving a space, the words "a", "an", "the"
+and "and" go, spaces are squeezed, each token is stemmed (Porter, as NLTK does it by default); two texts are compared as
+bags of tokens by F1.
 
 | category | score |
 |---|---|
-| 1 multi-hop | answer and gold are cut at commas; mean over the gold's parts of the best F1 with any of the answer's. Guessing more costs nothing |
+| 1 multi-hop | both are cut at commas; mean over the gold's parts of the best F1 with a part of the answer |
 | 2 temporal, 4 single-hop | F1 |
 | 3 open-domain | F1 with the gold up to its first semicolon |
 | 5 adversarial | 1 if the answer holds "no information available" or "not mentioned", else 0 |
@@ -77,7 +78,10 @@ def official(category: int, answer: str, gold: str | None) -> float:
 
 
 def exact(category: int, answer: str, gold: str | None) -> bool:
-    """Tell whether the answer holds the gold, its words together and in order; in category 5, whether it says that it does not know."""
+    """Tell whether the answer holds the gold, its words together and in order.
+
+    In category 5, whether it says that it does not know.
+    """
     if gold is None:
         return abstains(answer)
     return contains(answer, _before_semicolon(gold) if category == 3 else gold)

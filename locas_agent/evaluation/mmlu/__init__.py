@@ -1,1 +1,4 @@
-"""`eval mmlu`: a task of lm-evaluation-harness with the memory on and off, compared question by question. Begin at `run.py`."""
+"""`eval mmlu`: a task of lm-evaluation-harness with the memory on and off, compared question by question.
+
+Begin at `run.py`.
+"""

@@ -1,6 +1,7 @@
 """MMLU's questions as they lie in a folder, and as tasks of lm-evaluation-harness. Knows no model and no memory.
 
-The folder holds `mmlu_test.jsonl` and, for prompts with examples, `mmlu_dev.jsonl`; a row is `{subject, question, choices: [4 texts], answer: 0..3}`.
+The folder holds `mmlu_test.jsonl` and, for prompts with examples, `mmlu_dev.jsonl`; a row is `{subject, question,
+choices: [4 texts], answer: 0..3}`.
 """
 
 from __future__ import annotations
@@ -58,7 +59,10 @@ class Mmlu:
         """
         poor = [subject for subject in self.test if len(self.dev.get(subject, ())) < shots]
         if poor:
-            raise ConfigurationError(f"{shots} examples for each question are asked, {DEV} has fewer for {', '.join(poor[:3])}; take fewer shots")
+            raise ConfigurationError(
+                f"{shots} examples for each question are asked, {DEV} has fewer for {', '.join(poor[:3])}; take fewer "
+                "shots"
+            )
         return [self._task(subject, shots) for subject in self.test]
 
     def _task(self, subject: str, shots: int) -> dict[str, Any]:
@@ -67,7 +71,8 @@ class Mmlu:
             "task": f"mmlu_{subject}",
             "custom_dataset": self._splits(subject),
             "test_split": "test",
-            "description": f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n",
+            "description": "The following are multiple choice questions (with answers) about "
+            f"{subject.replace('_', ' ')}.\n\n",
             "output_type": "multiple_choice",
             "doc_to_text": PROMPT,
             "doc_to_choice": LETTERS,
@@ -92,9 +97,13 @@ def _read(path: Path) -> dict[str, list[Row]]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path.name}: cannot be read ({type(error).__name__}); name the folder that holds {TEST}") from error
+        raise ConfigurationError(
+            f"{path.name}: cannot be read ({type(error).__name__}); name the folder that holds {TEST}"
+        ) from error
     rows: dict[str, list[Row]] = {}
-    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: questions hold line separators of other kinds
+    for number, line in enumerate(
+        text.split("\n"), start=1
+    ):  # not splitlines: questions hold line separators of other kinds
         if line:
             row = _row(line, f"{path.name}, line {number}")
             rows.setdefault(row.subject, []).append(row)
@@ -107,4 +116,6 @@ def _row(line: str, where: str) -> Row:
     try:
         return Row.model_validate_json(line)
     except ValidationError as error:
-        raise ConfigurationError(f"{where}: expected a JSON object with subject, question, four choices and answer 0..3") from error
+        raise ConfigurationError(
+            f"{where}: expected a JSON object with subject, question, four choices and answer 0..3"
+        ) from error

@@ -1,4 +1,6 @@
-"""A backbone with one memory or none as a model of lm-evaluation-harness (lm-eval). Knows no task, no score and no user.
+"""A backbone with one memory or none as a model of lm-evaluation-harness (lm-eval).
+
+Knows no task, no score and no user.
 
 Importing this needs lm-eval; `locas_agent.evaluation.mmlu.run` says so where it is missing.
 """
@@ -34,7 +36,13 @@ class MemoryLM(TemplateLM):  # type: ignore[misc]
     """
 
     def __init__(
-        self, engine: Engine, memory: LocasMemory | None, *, max_batch_tokens: int = MAX_BATCH_TOKENS, seed: int = 0, progress: Progress | None = None
+        self,
+        engine: Engine,
+        memory: LocasMemory | None,
+        *,
+        max_batch_tokens: int = MAX_BATCH_TOKENS,
+        seed: int = 0,
+        progress: Progress | None = None,
     ) -> None:
         """Take the parts.
 
@@ -65,7 +73,10 @@ class MemoryLM(TemplateLM):  # type: ignore[misc]
 
     @property
     def eot_token_id(self) -> int:
-        """What stands before a text that has no context: the beginning of text where the tokenizer writes one, else the end of another."""
+        """What stands before a text that has no context.
+
+        The beginning of text where the tokenizer writes one, else the end of another.
+        """
         return self._opening[0] if self._opening else self._backbone.end_id
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_options: Any) -> list[int]:
@@ -84,9 +95,19 @@ class MemoryLM(TemplateLM):  # type: ignore[misc]
         totals = []
         for request in requests:
             ids = self.tok_encode(request.args[0], add_special_tokens=False)
-            windows = get_rolling_token_windows(token_list=ids, prefix_token=self.prefix_token_id, max_seq_len=limit, context_len=1)
-            contexts, parts = zip(*(make_disjoint_window(window) for window in windows), strict=True) if ids else ((), ())
-            scored = self._engine.score(contexts, parts, memory=self._memories(len(contexts)), max_batch_tokens=self._max_batch_tokens) if ids else []
+            windows = get_rolling_token_windows(
+                token_list=ids, prefix_token=self.prefix_token_id, max_seq_len=limit, context_len=1
+            )
+            contexts, parts = (
+                zip(*(make_disjoint_window(window) for window in windows), strict=True) if ids else ((), ())
+            )
+            scored = (
+                self._engine.score(
+                    contexts, parts, memory=self._memories(len(contexts)), max_batch_tokens=self._max_batch_tokens
+                )
+                if ids
+                else []
+            )
             totals.append(sum(float(part.sum()) for part in scored))
         return totals
 
@@ -96,10 +117,14 @@ class MemoryLM(TemplateLM):  # type: ignore[misc]
         for at, request in enumerate(requests):
             settings = request.args[1]
             temperature = float(settings.get("temperature", 0.0)) if settings.get("do_sample", False) else 0.0
-            by_settings.setdefault((int(settings.get("max_gen_toks", DEFAULT_ANSWER_TOKENS)), temperature), []).append(at)
+            by_settings.setdefault((int(settings.get("max_gen_toks", DEFAULT_ANSWER_TOKENS)), temperature), []).append(
+                at
+            )
         answers: dict[int, str] = {}
         for (tokens, temperature), chosen in by_settings.items():
-            prompts = [self._fitting(requests[at].args[0], self.tok_encode(requests[at].args[0]), tokens) for at in chosen]
+            prompts = [
+                self._fitting(requests[at].args[0], self.tok_encode(requests[at].args[0]), tokens) for at in chosen
+            ]
             made = self._engine.generate(
                 prompts,
                 memory=self._memories(len(prompts)),
@@ -113,7 +138,10 @@ class MemoryLM(TemplateLM):  # type: ignore[misc]
         return [answers[at] for at in range(len(requests))]
 
     def _loglikelihood_tokens(self, requests: Sequence[Encoded], **_options: Any) -> list[tuple[float, bool]]:
-        """Score encoded requests; those that share an input, as the letters behind one question do, are one row of a forward."""
+        """Score encoded requests.
+
+        Those that share an input, as the letters behind one question do, are one row of a forward.
+        """
         rows: dict[tuple[int, ...], list[int]] = {}
         for at, (texts, context, continuation) in enumerate(requests):
             # the last token predicts nothing that is asked for, so it is not run
@@ -124,7 +152,9 @@ class MemoryLM(TemplateLM):  # type: ignore[misc]
             wanted = [[requests[at][2] for at in rows[ids]] for ids in inputs]
             scores = self._scores(inputs, [max(map(len, each)) for each in wanted])
             for ids, logprobs, continuations in zip(inputs, scores, wanted, strict=True):
-                found.update({at: _score(logprobs, tokens) for at, tokens in zip(rows[ids], continuations, strict=True)})
+                found.update(
+                    {at: _score(logprobs, tokens) for at, tokens in zip(rows[ids], continuations, strict=True)}
+                )
             if self._progress is not None:
                 self._progress("likelihoods", len(found), len(requests))
         return [found[at] for at in range(len(requests))]
@@ -147,7 +177,10 @@ class MemoryLM(TemplateLM):  # type: ignore[misc]
         """The end of a context that leaves room for so many tokens behind it."""
         room = self._backbone.context_tokens - after
         if room < 1:
-            raise TurnTooLong(f"an answer of {after + 1} tokens leaves no room for its question in the {self._backbone.context_tokens} there are")
+            raise TurnTooLong(
+                f"an answer of {after + 1} tokens leaves no room for its question in the "
+                f"{self._backbone.context_tokens} there are"
+            )
         if len(ids) > room:
             self._cut.add(text)
         return list(ids[-room:])

@@ -1,4 +1,7 @@
-"""Where `eval mmlu` takes its memories from: made-up people, a text, or a user of a store. Knows no task and no score."""
+"""Where `eval mmlu` takes its memories from: made-up people, a text, or a user of a store.
+
+Knows no task and no score.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ TURN_CHARACTERS = 400
 """Longest turn that a text is told in."""
 
 
-def of_people(agent: AgentMemory, options: RecallOptions, *, progress: Progress | None = None) -> dict[str, LocasMemory]:
+def of_people(
+    agent: AgentMemory, options: RecallOptions, *, progress: Progress | None = None
+) -> dict[str, LocasMemory]:
     """Teach made-up people as `eval recall` does and return the memories that were admitted, by person.
 
     Raises:
@@ -42,11 +47,15 @@ def of_text(agent: AgentMemory, path: Path, *, progress: Progress | None = None)
     try:
         turns = textwrap.wrap(path.read_text(encoding="utf-8"), TURN_CHARACTERS)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path.name}: no text that can be read ({type(error).__name__}); it has to be a file in UTF-8") from error
+        raise ConfigurationError(
+            f"{path.name}: no text that can be read ({type(error).__name__}); it has to be a file in UTF-8"
+        ) from error
     if not turns:
         raise ConfigurationError(f"{path.name} holds no text")
     digest = hashlib.sha256("\n".join(turns).encode()).hexdigest()
-    handle = agent.for_user(path.name, tenant=f"text-{digest[:12]}-{agent.config.digest()[:8]}")  # another text, or learnt otherwise, is another
+    handle = agent.for_user(
+        path.name, tenant=f"text-{digest[:12]}-{agent.config.digest()[:8]}"
+    )  # another text, or learnt otherwise, is another
     for number, turn in enumerate(turns):
         handle.add("user", turn, key=str(number))
     handle.consolidate(flush=True, progress=progress)
@@ -66,7 +75,10 @@ def of_user(agent: AgentMemory, handle: UserMemory) -> dict[str, LocasMemory]:
 
 
 def text_config() -> LocasConfig:
-    """Return the configuration that learns from raw text by next-token loss: what any backbone can do, whether it knows chat or not."""
+    """Return the configuration that learns from raw text by next-token loss.
+
+    What any backbone can do, whether it knows chat or not.
+    """
     config = evaluation_config(None)
     return config.model_copy(update={"training": config.training.model_copy(update={"objective": "ntp"})})
 
@@ -75,6 +87,15 @@ def _admitted(agent: AgentMemory, handles: list[UserMemory]) -> dict[str, LocasM
     found = {handle.key.user: agent.current(handle.key)[1] for handle in handles}
     memories = {name: memory for name, memory in found.items() if memory is not None}
     if not memories:
-        reasons = sorted({str(entry.facts["reason"]) for handle in handles for entry in agent.store.audit(handle.key) if entry.action == "refuse"})
-        raise ConfigurationError(f"no memory was admitted ({', '.join(reasons) or 'nothing to learn'}): there is nothing to measure")
+        reasons = sorted(
+            {
+                str(entry.facts["reason"])
+                for handle in handles
+                for entry in agent.store.audit(handle.key)
+                if entry.action == "refuse"
+            }
+        )
+        raise ConfigurationError(
+            f"no memory was admitted ({', '.join(reasons) or 'nothing to learn'}): there is nothing to measure"
+        )
     return memories

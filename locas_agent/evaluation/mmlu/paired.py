@@ -75,7 +75,10 @@ def compare(pairs: Sequence[Pair]) -> Comparison:
 
 
 def mcnemar_p(lost: int, gained: int) -> float:
-    """Return McNemar's exact two-sided p: how likely a fair coin, thrown once for each flip, falls at least as unevenly; 1 without flips."""
+    """Return McNemar's exact two-sided p.
+
+    How likely a fair coin, thrown once for each flip, falls at least as unevenly; 1 without flips.
+    """
     flips, fewer = lost + gained, min(lost, gained)
     return min(1.0, 2 * sum(math.comb(flips, heads) for heads in range(fewer + 1)) / (1 << flips))
 

@@ -1,6 +1,9 @@
-"""`eval mmlu`: what a memory does to tasks it has nothing to do with. Every question is asked twice, with the memory off and on.
+"""`eval mmlu`: what a memory does to tasks it has nothing to do with.
 
-Knows neither where the tasks come from nor how the memories were taught. The questions are put, and the answers judged, by lm-evaluation-harness.
+Every question is asked twice, with the memory off and on.
+
+Knows neither where the tasks come from nor how the memories were taught. The questions are put, and the answers judged,
+by lm-evaluation-harness.
 """
 
 from __future__ import annotations
@@ -31,7 +34,10 @@ Tasks = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """How one question came out: right or wrong, and the negative log-likelihood of the right answer; None where the task has none."""
+    """How one question came out.
+
+    Right or wrong, and the negative log-likelihood of the right answer; None where the task has none.
+    """
 
     right: bool | None
     nll: float | None
@@ -42,7 +48,8 @@ def load_tasks(specs: Sequence[Mapping[str, Any] | Path]) -> Tasks:
     """Make tasks of the harness, all from this machine.
 
     Args:
-        specs: configurations, such as `Mmlu.tasks` gives, or the harness's own YAML files, whose `dataset_kwargs` name local data.
+        specs: configurations, such as `Mmlu.tasks` gives, or the harness's own YAML files, whose `dataset_kwargs` name
+            local data.
 
     Raises:
         MissingExtra: lm-eval is not installed.
@@ -55,7 +62,9 @@ def load_tasks(specs: Sequence[Mapping[str, Any] | Path]) -> Tasks:
     manager = TaskManager(include_defaults=False)
     with _quiet():
         try:
-            loaded: Tasks = dict(manager.load([str(spec) if isinstance(spec, Path) else dict(spec) for spec in specs])["tasks"])
+            loaded: Tasks = dict(
+                manager.load([str(spec) if isinstance(spec, Path) else dict(spec) for spec in specs])["tasks"]
+            )
         except (KeyError, ValueError, OSError) as error:
             names = ", ".join(spec.name for spec in specs if isinstance(spec, Path))
             raise ConfigurationError(f"cannot load the tasks {names}: {type(error).__name__}: {error}") from error
@@ -87,8 +96,9 @@ def measure_forgetting(
         progress: told of likelihoods done.
 
     Returns:
-        The report of the contract: figures over all memories, and those of each under `memories`. With several memories `mcnemar_p` is the least
-        of theirs times their number (Bonferroni), and the interval is left out, since they were asked the same questions.
+        The report of the contract: figures over all memories, and those of each under `memories`. With several memories
+        `mcnemar_p` is the least of theirs times their number (Bonferroni), and the interval is left out, since they
+        were asked the same questions.
 
     Raises:
         ConfigurationError: no memory.
@@ -109,8 +119,13 @@ def measure_forgetting(
         pairs += own
         on_by_memory.append(on)
     report = {
-        "kind": "mmlu", "backbone": agent.backbone.name, "seed": seed, "tasks": len(chosen), "questions": len(off), "cut_prompts": bare.cut,
-    }  # fmt: skip
+        "kind": "mmlu",
+        "backbone": agent.backbone.name,
+        "seed": seed,
+        "tasks": len(chosen),
+        "questions": len(off),
+        "cut_prompts": bare.cut,
+    }
     report |= _figures(compare(pairs)) | _drift(agent, list(memories.values()), seed)
     if len(compared) > 1:
         least = [one["mcnemar_p"] for one in compared if one["mcnemar_p"] is not None]
@@ -172,12 +187,18 @@ def _pair(off: _Answer, on: _Answer) -> Pair:
 def _figures(found: Comparison) -> dict[str, Any]:
     interval = found.accuracy_delta_ci95
     return {
-        "accuracy_off": _rounded(found.accuracy_off), "accuracy_on": _rounded(found.accuracy_on),
+        "accuracy_off": _rounded(found.accuracy_off),
+        "accuracy_on": _rounded(found.accuracy_on),
         "accuracy_delta_ci95": None if interval is None else [round(end, 4) for end in interval],
-        "n": found.n, "flips": found.flips, "lost": found.lost, "gained": found.gained,
-        "flip_rate": round(found.flips / found.n, 4) if found.n else None, "mcnemar_p": found.mcnemar_p,
-        "mean_abs_delta_nll": _rounded(found.mean_abs_delta_nll, 6), "mean_delta_nll": _rounded(found.mean_delta_nll, 6),
-    }  # fmt: skip
+        "n": found.n,
+        "flips": found.flips,
+        "lost": found.lost,
+        "gained": found.gained,
+        "flip_rate": round(found.flips / found.n, 4) if found.n else None,
+        "mcnemar_p": found.mcnemar_p,
+        "mean_abs_delta_nll": _rounded(found.mean_abs_delta_nll, 6),
+        "mean_delta_nll": _rounded(found.mean_delta_nll, 6),
+    }
 
 
 def _drift(agent: AgentMemory, memories: Sequence[LocasMemory | None], seed: int) -> dict[str, float]:
@@ -186,14 +207,20 @@ def _drift(agent: AgentMemory, memories: Sequence[LocasMemory | None], seed: int
     return {"drift_kl_nats": round(average, 5), "drift_kl_p99_nats": round(p99, 5)}
 
 
-def _by_task(off: Mapping[tuple[str, int], _Answer], on: Sequence[Mapping[tuple[str, int], _Answer]]) -> dict[str, dict[str, Any]]:
+def _by_task(
+    off: Mapping[tuple[str, int], _Answer], on: Sequence[Mapping[tuple[str, int], _Answer]]
+) -> dict[str, dict[str, Any]]:
     """Accuracy of each task that has a right and wrong; on is the mean over memories."""
     table = {}
     for name in dict.fromkeys(task for task, _ in off):
         places = [place for place in off if place[0] == name and off[place].right is not None]
         if places:
             shares = [mean([float(answers[place].right or 0) for place in places]) for answers in (off, *on)]
-            table[name] = {"n": len(places), "accuracy_off": round(shares[0], 4), "accuracy_on": round(mean(shares[1:]), 4)}
+            table[name] = {
+                "n": len(places),
+                "accuracy_off": round(shares[0], 4),
+                "accuracy_on": round(mean(shares[1:]), 4),
+            }
     return table
 
 

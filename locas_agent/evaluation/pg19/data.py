@@ -1,4 +1,7 @@
-"""The books of `eval pg19`: plain text files, each one told apart by its digest. Knows no model beyond how it cuts a text into tokens."""
+"""The books of `eval pg19`: plain text files, each one told apart by its digest.
+
+Knows no model beyond how it cuts a text into tokens.
+"""
 
 from __future__ import annotations
 
@@ -62,12 +65,17 @@ def read_books(paths: Sequence[Path]) -> list[Book]:
 
 
 def token_ids(book: Book, backbone: Backbone, max_tokens: int | None) -> list[int]:
-    """Cut a book into tokens once, and keep the first ones. Tokens depend on the text around them, so the whole is cut before anything is dropped."""
+    """Cut a book into tokens once, and keep the first ones.
+
+    Tokens depend on the text around them, so the whole is cut before anything is dropped.
+    """
     return backbone.encode(book.text)[:max_tokens]
 
 
 def chunks_of(ids: Sequence[int], *, window: int, stride: int) -> list[Chunk]:
-    """Divide a book into chunks that are scored once each; the book's first token has nothing before it and is not scored.
+    """Divide a book into chunks that are scored once each.
+
+    The book's first token has nothing before it and is not scored.
 
     Args:
         ids: the book's tokens, at least two.

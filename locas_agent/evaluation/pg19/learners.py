@@ -1,6 +1,9 @@
-"""What reads a book in `eval pg19`: the bare backbone, one with an adapter, one with a memory. A chunk is scored before anything is learnt from it.
+"""What reads a book in `eval pg19`: the bare backbone, one with an adapter, one with a memory.
 
-Knows no book, no file and no report. The three differ in what they train; reading, loss, optimiser and clipping are the same code.
+A chunk is scored before anything is learnt from it.
+
+Knows no book, no file and no report. The three differ in what they train; reading, loss, optimiser and clipping are the
+same code.
 
 Shapes: T tokens of window and chunk, n scored tokens, D hidden size.
 """
@@ -78,7 +81,9 @@ class Online:
         """
         self._engine, self._parameters, self._settings = engine, dict(parameters), settings
         self._memory, self._dropping, self._seed = memory, dropping, seed
-        self._optimizer = torch.optim.AdamW(self._parameters.values(), lr=settings.rate, betas=(0.9, 0.999), eps=settings.eps, weight_decay=0.0)
+        self._optimizer = torch.optim.AdamW(
+            self._parameters.values(), lr=settings.rate, betas=(0.9, 0.999), eps=settings.eps, weight_decay=0.0
+        )
 
     @property
     def parameter_count(self) -> int:
@@ -95,7 +100,9 @@ class Online:
             number: its place in the book, from 0.
         """
         for group in self._optimizer.param_groups:
-            group["lr"] = self._settings.rate * min(1.0, number / self._settings.warmup_chunks if self._settings.warmup_chunks else 1.0)
+            group["lr"] = self._settings.rate * min(
+                1.0, number / self._settings.warmup_chunks if self._settings.warmup_chunks else 1.0
+            )
         if self._dropping is None:
             losses = self._losses(chunk)
             total = float(losses.detach().double().sum())
@@ -106,7 +113,9 @@ class Online:
         total = _score(self._engine, chunk, self._memory())
         self._dropping.train()
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
-            torch.manual_seed(self._seed * 1_000_003 + number)  # a chunk's draws do not depend on where a run was resumed
+            torch.manual_seed(
+                self._seed * 1_000_003 + number
+            )  # a chunk's draws do not depend on where a run was resumed
             for _ in range(self._settings.steps):
                 self._step(self._losses(chunk))
         self._dropping.eval()
@@ -116,7 +125,9 @@ class Online:
         """Return parameters and moments as they stand, for a run that goes on later."""
         found = {f"parameter.{name}": parameter.detach().cpu().clone() for name, parameter in self._parameters.items()}
         for name, parameter in self._parameters.items():
-            found |= {f"{kind}.{name}": self._optimizer.state[parameter][kind].detach().cpu().clone() for kind in _MOMENTS}
+            found |= {
+                f"{kind}.{name}": self._optimizer.state[parameter][kind].detach().cpu().clone() for kind in _MOMENTS
+            }
         return found
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -127,12 +138,15 @@ class Online:
         """
         wanted = {f"{kind}.{name}" for name in self._parameters for kind in ("parameter", *_MOMENTS)}
         if state.keys() != wanted:
-            raise IncompatibleMemory(f"the saved state holds {len(state)} tensors, {len(wanted)} were expected; remove it to begin anew")
+            raise IncompatibleMemory(
+                f"the saved state holds {len(state)} tensors, {len(wanted)} were expected; remove it to begin anew"
+            )
         with torch.no_grad():
             for name, parameter in self._parameters.items():
                 parameter.copy_(state[f"parameter.{name}"])
                 self._optimizer.state[parameter] = {  # the count of steps stays on the CPU, as AdamW itself keeps it
-                    kind: state[f"{kind}.{name}"].to(parameter.device if kind != "step" else "cpu", copy=True) for kind in _MOMENTS
+                    kind: state[f"{kind}.{name}"].to(parameter.device if kind != "step" else "cpu", copy=True)
+                    for kind in _MOMENTS
                 }
 
     @property
@@ -141,7 +155,9 @@ class Online:
 
     def _losses(self, chunk: Chunk) -> Tensor:
         """NLL of a chunk's scored tokens, in the graph of the parameters, shape (n,)."""
-        hidden = self._engine.hidden(torch.tensor([chunk.input_ids]), None, self._memory())[0, -len(chunk.targets) :]  # (n, D)
+        hidden = self._engine.hidden(torch.tensor([chunk.input_ids]), None, self._memory())[
+            0, -len(chunk.targets) :
+        ]  # (n, D)
         targets = torch.tensor(chunk.targets, device=hidden.device)
         return losses_in_parts(hidden, lambda part, span: next_token_loss(self._engine.head(part), targets[span]))
 
@@ -157,17 +173,22 @@ def with_memory(engine: Engine, first: Sequence[int], settings: LocasSettings, *
 
     Args:
         engine: runs the backbone, which stays frozen.
-        first: the book's first chunk, by which neurons are ranked. It may be ranked before it is scored: a new memory changes no logit.
+        first: the book's first chunk, by which neurons are ranked. It may be ranked before it is scored: a new memory
+            changes no logit.
         settings: width, rows, scale and steps.
         seed: of random rows.
     """
-    memory = initialize(engine, [first], width=settings.width, method=settings.initialization, scale_rule=settings.scale, seed=seed)
+    memory = initialize(
+        engine, [first], width=settings.width, method=settings.initialization, scale_rule=settings.scale, seed=seed
+    )
     slab, scale = memory.slab[:, None].requires_grad_(True), memory.scale[:, None]
     return Online(engine, {"slab": slab}, settings, memory=lambda: MemoryBatch.training(slab, scale, engine.backbone))
 
 
 def with_adapter(backbone: Backbone, settings: LoraSettings, *, seed: int) -> Online:
-    """Return a reader with a new adapter beside every linear layer but the output projection, in a copy of the backbone.
+    """Return a reader with a new adapter beside every linear layer but the output projection.
+
+    It stands in a copy of the backbone.
 
     Args:
         backbone: is copied and stays untouched.
@@ -177,12 +198,20 @@ def with_adapter(backbone: Backbone, settings: LoraSettings, *, seed: int) -> On
     Raises:
         MissingExtra: PEFT is not installed.
     """
-    engine = Engine(Backbone(copy.deepcopy(backbone.model), backbone.tokenizer, name=f"{backbone.name} with an adapter"))
+    engine = Engine(
+        Backbone(copy.deepcopy(backbone.model), backbone.tokenizer, name=f"{backbone.name} with an adapter")
+    )
     adapter = peft().LoraConfig(
-        r=settings.rank, lora_alpha=settings.rank, lora_dropout=settings.dropout, target_modules="all-linear", task_type="CAUSAL_LM"
+        r=settings.rank,
+        lora_alpha=settings.rank,
+        lora_dropout=settings.dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)  # PEFT 0.21 asks transformers 5.23 so
+        warnings.filterwarnings(
+            "ignore", message="`is_gradient_checkpointing`", category=FutureWarning
+        )  # PEFT 0.21 asks transformers 5.23 so
         torch.manual_seed(seed)
         adapted = peft().get_peft_model(engine.backbone.model, adapter)
     adapted.eval()

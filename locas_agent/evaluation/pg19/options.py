@@ -74,7 +74,10 @@ class Pg19Options(BaseModel):
     @model_validator(mode="after")
     def _each_arm_once(self) -> Self:
         if not self.arms or len(set(self.arms)) != len(self.arms):
-            raise ValueError(f"arms names each of {', '.join(ARMS)} at most once and one at least, got {', '.join(self.arms) or 'none of them'}")
+            raise ValueError(
+                f"arms names each of {', '.join(ARMS)} at most once and one at least, got "
+                f"{', '.join(self.arms) or 'none of them'}"
+            )
         return self
 
     def about(self, arm: Arm) -> dict[str, object]:
@@ -90,6 +93,8 @@ class Pg19Options(BaseModel):
 
 
 PAPER_LOCAS = LocasSettings(rate=1e-3, scale="width")
-"""One step on each chunk at the rate of the reference implementation's example. Steps are not stated there: one fits the times that are."""
+"""One step on each chunk at the rate of the reference implementation's example. Steps are not stated there: one fits
+the times that are."""
 PAPER_LORA = LoraSettings(rate=5e-5, steps=2, warmup_chunks=2, eps=1e-7, dropout=0.05)
-"""The defaults of the Temp-LoRA repository. Its training prefix of 3,072 tokens is not among them here: every arm sees the same window."""
+"""The defaults of the Temp-LoRA repository. Its training prefix of 3,072 tokens is not among them here: every arm sees
+the same window."""

@@ -40,7 +40,12 @@ def plot_pg19(report: dict[str, Any], path: Path) -> Path:
         for arm, own in book["arms"].items():
             tokens = list(accumulate(tokens for tokens, _ in own["chunks"]))
             nll = accumulate(nll for _, nll in own["chunks"])
-            axes.plot(tokens, [perplexity(total, seen) for total, seen in zip(nll, tokens, strict=True)], color=_COLOURS[arm], label=arm)
+            axes.plot(
+                tokens,
+                [perplexity(total, seen) for total, seen in zip(nll, tokens, strict=True)],
+                color=_COLOURS[arm],
+                label=arm,
+            )
         axes.set_title(book["book"], parse_math=False)
     for axes in panels[len(books) :]:
         axes.set_axis_off()

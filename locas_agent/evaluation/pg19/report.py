@@ -10,7 +10,8 @@ from typing import Any, Literal
 from locas_agent.evaluation.pg19.streams import Stream
 
 Clock = Literal["seconds", "cpu_seconds"]
-"""What relative times are of: wall time on a GPU, processor time on a CPU, which other work on the machine does not change."""
+"""What relative times are of: wall time on a GPU, processor time on a CPU, which other work on the machine does not
+change."""
 
 MARKS = (50_000, 100_000, 150_000, 200_000)
 """Tokens after which perplexity is reported, cumulative and since the mark before."""
@@ -34,12 +35,15 @@ def figures(arms: Mapping[str, Stream], clock: Clock) -> dict[str, dict[str, Any
         clock: of the relative times.
 
     Returns:
-        Per arm `nll` (sum, nats), `tokens`, `perplexity`, `parameters`, `seconds`, `cpu_seconds`, `relative_time` (to the arm `none`; null without
-        it), `marks` and `chunks` (tokens and NLL of each).
+        Per arm `nll` (sum, nats), `tokens`, `perplexity`, `parameters`, `seconds`, `cpu_seconds`, `relative_time` (to
+        the arm `none`; null without it), `marks` and `chunks` (tokens and NLL of each).
     """
     found = {name: _figures(stream) for name, stream in arms.items()}
     for name, stream in arms.items():
-        found[name] |= {"marks": _marks(stream), "chunks": [list(pair) for pair in zip(stream.tokens, stream.nll, strict=True)]}
+        found[name] |= {
+            "marks": _marks(stream),
+            "chunks": [list(pair) for pair in zip(stream.tokens, stream.nll, strict=True)],
+        }
     return _relative(found, clock)
 
 
@@ -52,9 +56,15 @@ def overall(books: Sequence[Mapping[str, Any]], clock: Clock) -> dict[str, dict[
     for name in books[0]["arms"]:
         own = [book["arms"][name] for book in books]
         sums = {key: sum(each[key] for each in own) for key in ("nll", "tokens", "seconds", "cpu_seconds")}
-        found[name] = {**sums, "perplexity": perplexity(sums["nll"], sums["tokens"]), "parameters": own[0]["parameters"]}
+        found[name] = {
+            **sums,
+            "perplexity": perplexity(sums["nll"], sums["tokens"]),
+            "parameters": own[0]["parameters"],
+        }
         if "none" in books[0]["arms"]:
-            found[name]["books_better"] = sum(book["arms"][name]["perplexity"] < book["arms"]["none"]["perplexity"] for book in books)
+            found[name]["books_better"] = sum(
+                book["arms"][name]["perplexity"] < book["arms"]["none"]["perplexity"] for book in books
+            )
     return _relative(found, clock)
 
 
@@ -68,16 +78,31 @@ def pg19_rows(report: Mapping[str, Any]) -> list[list[object]]:
         for arm, own in arms.items():
             change = f"{100 * (own['perplexity'] / arms['none']['perplexity'] - 1):+.2f} %" if "none" in arms else None
             per_thousand = 1000 * own["seconds"] / own["tokens"]
-            rows.append([name, arm, own["tokens"], own["perplexity"], change, own["parameters"], per_thousand, own["relative_time"]])
+            rows.append(
+                [
+                    name,
+                    arm,
+                    own["tokens"],
+                    own["perplexity"],
+                    change,
+                    own["parameters"],
+                    per_thousand,
+                    own["relative_time"],
+                ]
+            )
     return rows
 
 
 def _figures(stream: Stream) -> dict[str, Any]:
     nll, tokens = math.fsum(stream.nll), sum(stream.tokens)
     return {
-        "nll": nll, "tokens": tokens, "perplexity": perplexity(nll, tokens), "parameters": stream.parameters,
-        "seconds": stream.seconds, "cpu_seconds": stream.cpu_seconds,
-    }  # fmt: skip
+        "nll": nll,
+        "tokens": tokens,
+        "perplexity": perplexity(nll, tokens),
+        "parameters": stream.parameters,
+        "seconds": stream.seconds,
+        "cpu_seconds": stream.cpu_seconds,
+    }
 
 
 def _relative(arms: dict[str, dict[str, Any]], clock: Clock) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,9 @@
-"""How far each arm has read each book: NLL by chunk, times, and what a stopped run needs to go on. Files are safetensors; none holds text of a book.
+"""How far each arm has read each book: NLL by chunk, times, and what a stopped run needs to go on.
 
-Knows no model: parameters are named tensors here. A file's name says which book, arm and settings it is of, so runs that share an arm share its file.
+Files are safetensors; none holds text of a book.
+
+Knows no model: parameters are named tensors here. A file's name says which book, arm and settings it is of, so runs
+that share an arm share its file.
 """
 
 from __future__ import annotations
@@ -52,7 +55,9 @@ class Shelf:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise ExchangeError(f"--state: cannot make the folder {folder.name!r}: {error.strerror or type(error).__name__}") from error
+                raise ExchangeError(
+                    f"--state: cannot make the folder {folder.name!r}: {error.strerror or type(error).__name__}"
+                ) from error
 
     def read(self, name: str) -> tuple[Stream, dict[str, Tensor]]:
         """Return what was kept under a name, and the learner's tensors; an empty stream where there is nothing.
@@ -70,7 +75,9 @@ class Shelf:
                 raise ValueError("other bytes than were written")
             return Stream(**json.loads(about["stream"])), tensors
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise ExchangeError(f"--state: {path.name} cannot be read ({type(error).__name__}); remove it to read that book anew") from error
+            raise ExchangeError(
+                f"--state: {path.name} cannot be read ({type(error).__name__}); remove it to read that book anew"
+            ) from error
 
     def keep(self, name: str, stream: Stream, tensors: Mapping[str, Tensor]) -> None:
         """Replace what is kept under a name; a kill in between leaves the former file.

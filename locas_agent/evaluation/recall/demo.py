@@ -1,4 +1,6 @@
-"""The demo: one process is told and learns, and ends; another answers from the weights. Knows only `recall`'s two halves and how to start a process.
+"""The demo: one process is told and learns, and ends; another answers from the weights.
+
+Knows only `recall`'s two halves and how to start a process.
 
 python -m locas_agent.evaluation.recall.demo STORE OPTIONS BACKBONE      what the first process runs
 """
@@ -20,7 +22,9 @@ DEMO = RecallOptions(users=4, sessions=3, facts=4, seed=7, lora_users=1)
 """Small enough for a first try on two cores."""
 
 
-def run_demo(store: Path, *, options: RecallOptions = DEMO, backbone: str = "tiny", progress: Progress | None = None) -> dict[str, Any]:
+def run_demo(
+    store: Path, *, options: RecallOptions = DEMO, backbone: str = "tiny", progress: Progress | None = None
+) -> dict[str, Any]:
     """Teach in a process of its own, wait until it has ended, then answer here from what lies in the database.
 
     Args:
@@ -36,7 +40,9 @@ def run_demo(store: Path, *, options: RecallOptions = DEMO, backbone: str = "tin
     command = [sys.executable, "-m", "locas_agent.evaluation.recall.demo", url, options.model_dump_json(), backbone]
     finished = subprocess.run(command, check=False)  # its own program, no shell
     if finished.returncode:
-        raise ConsolidationError(f"the process that was to learn ended with code {finished.returncode}; its own message stands above")
+        raise ConsolidationError(
+            f"the process that was to learn ended with code {finished.returncode}; its own message stands above"
+        )
     with AgentMemory.load(backbone, store=url, config=evaluation_config(None)) as agent:
         return ask(agent, options, kind="demo", progress=progress) | {"store": str(store)}
 

@@ -2,8 +2,8 @@
 
 Knows the store and the peer; teaches it nothing new.
 
-Each consolidation of the memory is repeated for the adapter from what the store kept: the items that revision added, and the items in
-force before it.
+Each consolidation of the memory is repeated for the adapter from what the store kept: the items that revision added,
+and the items in force before it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ PEERS: dict[str, Callable[[AgentMemory], AdapterPeer]] = {
 """How the peer of each such arm is made."""
 
 
-def peer_arm(name: str, agent: AgentMemory, handles: Sequence[UserMemory], asked: Sequence[Asked], arm: Arm) -> dict[str, Any]:
+def peer_arm(
+    name: str, agent: AgentMemory, handles: Sequence[UserMemory], asked: Sequence[Asked], arm: Arm
+) -> dict[str, Any]:
     """Train an adapter for each of the first people, ask it, and fill the arm.
 
     Args:

@@ -40,15 +40,27 @@ def recall_table(report: dict[str, Any]) -> Table:
 def _figures(report: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the figures below the arms, as text."""
     updated, abstention = report["updated_facts"], report["abstention"]
-    peers = [(label, report.get(f"{name}_seconds_per_user"), report.get(f"{name}_params_per_user")) for label, name in _PEERS]
+    peers = [
+        (label, report.get(f"{name}_seconds_per_user"), report.get(f"{name}_params_per_user")) for label, name in _PEERS
+    ]
     rows = [
         ("retention by session", " ".join("-" if value is None else f"{value:.2f}" for value in report["retention"])),
         ("study coverage", f"{report['study_coverage']:.3f}"),
-        ("facts told anew", f"{updated['exact_match']:.3f} (the former value: {updated['stale']:.3f})" if updated else "none"),
+        (
+            "facts told anew",
+            f"{updated['exact_match']:.3f} (the former value: {updated['stale']:.3f})" if updated else "none",
+        ),
         ("abstention", f"{abstention['exact_match']:.3f}" if abstention else "none"),
         ("drift, nats per token", f"{report['drift_kl_nats']:.4f}"),
         ("refused consolidations", str(report["refused_consolidations"])),
-        ("training seconds per user", f"{report['seconds_per_user']:.2f}" + "".join(f" ({label} {spent:.2f})" for label, spent, _ in peers if spent)),
-        ("numbers per user", f"{report['params_per_user']:,}" + "".join(f" ({label} {count:,})" for label, _, count in peers if count)),
+        (
+            "training seconds per user",
+            f"{report['seconds_per_user']:.2f}"
+            + "".join(f" ({label} {spent:.2f})" for label, spent, _ in peers if spent),
+        ),
+        (
+            "numbers per user",
+            f"{report['params_per_user']:,}" + "".join(f" ({label} {count:,})" for label, _, count in peers if count),
+        ),
     ]
     return rows

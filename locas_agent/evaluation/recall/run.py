@@ -1,8 +1,9 @@
-"""`eval recall`: people tell facts over sessions, the sessions leave the context, other wordings are answered from the weights.
+"""`eval recall`: what people told in sessions that left the context is answered from the weights, in other wordings.
 
-Knows nothing of training: it calls the verbs anybody can call. Two halves, so that a new process can do the second: `teach` fills a database, `ask`
-reads it. People follow from the seed alone and use values and wordings that the bundled backbone never saw; the questions asked come from a group of
-wordings that it never writes, and `ask` checks against the stored study sets that none was trained on.
+Knows nothing of training: it calls the verbs anybody can call. Two halves, so that a new process can do the second:
+`teach` fills a database, `ask` reads it. People follow from the seed alone and use values and wordings that the bundled
+backbone never saw; the questions asked come from a group of wordings that it never writes, and `ask` checks against the
+stored study sets that none was trained on.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ SEARCHED_TURNS = 3
 UNKNOWN_ASKED = 4
 
 
-def ask(agent: AgentMemory, options: RecallOptions, *, kind: str = "recall", progress: Progress | None = None) -> dict[str, Any]:
+def ask(
+    agent: AgentMemory, options: RecallOptions, *, kind: str = "recall", progress: Progress | None = None
+) -> dict[str, Any]:
     """Put every question to every arm and return the report of the contract.
 
     Raises:
@@ -46,8 +49,9 @@ def ask(agent: AgentMemory, options: RecallOptions, *, kind: str = "recall", pro
     memories = [agent.memory_of(handle.key, agent.store.revision(handle.key)) for handle in handles]
     others = [*memories[1:], memories[0]]
     full = [
-        asking.prompt(asking.fitting(agent, journals[each.user], each.text, answer_tokens=ANSWER_TOKENS), each.text) for each in asked
-    ]  # fmt: skip
+        asking.prompt(asking.fitting(agent, journals[each.user], each.text, answer_tokens=ANSWER_TOKENS), each.text)
+        for each in asked
+    ]
     searched = _searched(journals, asked)
     prompts: dict[str, list[list[Message]]] = {
         "none": [question(each.text) for each in asked],
@@ -58,7 +62,11 @@ def ask(agent: AgentMemory, options: RecallOptions, *, kind: str = "recall", pro
         "search": [asking.prompt(turns, each.text) for turns, each in zip(searched, asked, strict=True)],
         "wrong_user": [question(each.text) for each in asked],
     }
-    attached: dict[str, Sequence[LocasMemory | None]] = {"memory": memories, "window_memory": memories, "wrong_user": others}
+    attached: dict[str, Sequence[LocasMemory | None]] = {
+        "memory": memories,
+        "window_memory": memories,
+        "wrong_user": others,
+    }
     arms = {name: Arm() for name in ARMS}
     right: list[bool] = []
     recalled: list[str] = []
@@ -71,31 +79,47 @@ def ask(agent: AgentMemory, options: RecallOptions, *, kind: str = "recall", pro
         if progress is not None:
             progress("asked", number + 1, len(prompts))
     report: dict[str, Any] = {
-        "kind": kind, "backbone": agent.backbone.name, "seed": options.seed, "users": options.users, "sessions": options.sessions,
-        "facts_per_session": options.facts, "objective": agent.config.training.objective,
-    }  # fmt: skip
+        "kind": kind,
+        "backbone": agent.backbone.name,
+        "seed": options.seed,
+        "users": options.users,
+        "sessions": options.sessions,
+        "facts_per_session": options.facts,
+        "objective": agent.config.training.objective,
+    }
     costs = peer_arm("temp_lora", agent, handles[: options.lora_users], asked, arms["temp_lora"])
     if options.prefix_users:
         arms["prefix"] = Arm()
         costs |= peer_arm("prefix", agent, handles[: options.prefix_users], asked, arms["prefix"])
     report["arms"] = {name: arm.report() for name, arm in arms.items()}
-    by_session = [[float(hit) for hit, each in zip(right, asked, strict=True) if each.fact.session == number] for number in range(options.sessions)]
-    report["retention"] = [round(mean(hits), 4) if hits else None for hits in by_session]  # None: all its facts were told anew later
+    by_session = [
+        [float(hit) for hit, each in zip(right, asked, strict=True) if each.fact.session == number]
+        for number in range(options.sessions)
+    ]
+    report["retention"] = [
+        round(mean(hits), 4) if hits else None for hits in by_session
+    ]  # None: all its facts were told anew later
     report["updated_facts"] = _updated(people, asked, recalled)
     report |= _coverage(agent, handles, people)
     report["abstention"] = _abstention(agent, people, memories, options)
     present = [memory for memory in memories if memory is not None]
-    mean_drift, p99 = drift(agent.engine, present, neutral_rows(agent.engine, seed=options.seed)) if present else (0.0, 0.0)
+    mean_drift, p99 = (
+        drift(agent.engine, present, neutral_rows(agent.engine, seed=options.seed)) if present else (0.0, 0.0)
+    )
     report |= {"drift_kl_nats": round(mean_drift, 5), "drift_kl_p99_nats": round(p99, 5)}
     report |= _costs(agent, handles, memories) | costs
     report["context_tokens"] = {
-        name: round(mean([len(agent.backbone.encode_chat(m)) for m in prompts[name]]), 1) for name in ("full_context", "memory")
+        name: round(mean([len(agent.backbone.encode_chat(m)) for m in prompts[name]]), 1)
+        for name in ("full_context", "memory")
     }
     return report
 
 
 def _updated(people: Sequence[Person], asked: Sequence[Asked], recalled: Sequence[str]) -> dict[str, Any] | None:
-    """Score the facts told anew: `exact_match` names the newest value, `stale` the share of answers that name the former one."""
+    """Score the facts told anew.
+
+    `exact_match` names the newest value, `stale` the share of answers that name the former one.
+    """
     arm, stale = Arm(), list[float]()
     for answer, each in zip(recalled, asked, strict=True):
         former = people[each.user].replaced.get(each.fact.relation.key)
@@ -129,7 +153,9 @@ def _coverage(agent: AgentMemory, handles: Sequence[UserMemory], people: Sequenc
                 seq += 1
                 if line.fact is not None:
                     told += 1
-                    covered += any(item.turn_seq == seq and line.fact.value.casefold() in item.answer.casefold() for item in items)
+                    covered += any(
+                        item.turn_seq == seq and line.fact.value.casefold() in item.answer.casefold() for item in items
+                    )
     return {"study_coverage": round(covered / told, 4)}
 
 
@@ -138,7 +164,11 @@ def _abstention(
 ) -> dict[str, Any] | None:
     """Ask for what was never told."""
     rng = Random(f"unknown:{options.seed}")
-    asked = [(user, rng.choice(relation.asked_held)) for user, person in enumerate(people) for relation in person.unknown[:UNKNOWN_ASKED]]
+    asked = [
+        (user, rng.choice(relation.asked_held))
+        for user, person in enumerate(people)
+        for relation in person.unknown[:UNKNOWN_ASKED]
+    ]
     answers = _answers(agent, [question(text) for _, text in asked], [memories[user] for user, _ in asked])
     arm = Arm()
     for (user, _), answer in zip(asked, answers, strict=True):
@@ -158,7 +188,9 @@ def _costs(agent: AgentMemory, handles: Sequence[UserMemory], memories: Sequence
     }
 
 
-def run_recall(options: RecallOptions, *, agent: AgentMemory, kind: str = "recall", progress: Progress | None = None) -> dict[str, Any]:
+def run_recall(
+    options: RecallOptions, *, agent: AgentMemory, kind: str = "recall", progress: Progress | None = None
+) -> dict[str, Any]:
     """Teach and ask in one process."""
     started = time.perf_counter()
     teach(agent, options, progress=progress)

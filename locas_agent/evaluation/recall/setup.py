@@ -43,7 +43,7 @@ class RecallOptions(BaseModel):
         return [
             make_person(Random(f"recall:{self.seed}:{index}"), sessions=self.sessions, facts_per_session=self.facts)
             for index in range(self.users)
-        ]  # fmt: skip
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,8 @@ def teach(agent: AgentMemory, options: RecallOptions, *, progress: Progress | No
 def handles_of(agent: AgentMemory, options: RecallOptions) -> list[UserMemory]:
     """Return the handles of the people of an evaluation.
 
-    Other people are another tenant, and so are other settings: in a store that was used before, memories learnt otherwise would be asked.
+    Other people are another tenant, and so are other settings: in a store that was used before, memories learnt
+    otherwise would be asked.
     """
     tenant = f"recall-{options.seed}-{options.sessions}x{options.facts}-{agent.config.digest()[:8]}"
     return [agent.for_user(f"person-{index}", tenant=tenant) for index in range(options.users)]
@@ -90,13 +91,21 @@ def _tell(handle: UserMemory, person: Person, number: int) -> None:
         handle.add(line.role, line.text, at=at, session=f"session {number + 1}", key=f"{number + 1}:{index}")
 
 
-def questions(agent: AgentMemory, people: Sequence[Person], handles: Sequence[UserMemory], options: RecallOptions) -> list[Asked]:
+def questions(
+    agent: AgentMemory, people: Sequence[Person], handles: Sequence[UserMemory], options: RecallOptions
+) -> list[Asked]:
     """Choose one wording per fact from the group the backbone never writes, and prove that none was trained on."""
     rng = Random(f"ask:{options.seed}")
-    asked = [Asked(user, fact, rng.choice(fact.relation.asked_held)) for user, person in enumerate(people) for fact in person.facts]
+    asked = [
+        Asked(user, fact, rng.choice(fact.relation.asked_held))
+        for user, person in enumerate(people)
+        for fact in person.facts
+    ]
     for user, handle in enumerate(handles):
         trained = {item.question for item in agent.store.study_items(handle.key, with_retired=True)}
         both = trained & {each.text for each in asked if each.user == user}
         if both:
-            raise RuntimeError(f"{len(both)} questions to be asked stand among the trained ones; the backbone wrote a held-out wording")
+            raise RuntimeError(
+                f"{len(both)} questions to be asked stand among the trained ones; the backbone wrote a held-out wording"
+            )
     return asked

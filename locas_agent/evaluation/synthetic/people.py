@@ -1,7 +1,8 @@
 """Synthetic people: who tells what, when, between which small talk. Knows no model, no tokenizer and no store.
 
-A person is drawn from one seed. Over dated sessions it tells facts, changes its mind about some, and never tells others. Split `train` is
-what the bundled backbone learns from; split `held` uses values, statements and small talk that occur nowhere in its training.
+A person is drawn from one seed. Over dated sessions it tells facts, changes its mind about some, and never tells
+others. Split `train` is what the bundled backbone learns from; split `held` uses values, statements and small talk that
+occur nowhere in its training.
 """
 
 from __future__ import annotations
@@ -18,39 +19,50 @@ DO_NOT_KNOW = "I do not know."
 
 # fmt: off
 _DID = (
-    "went for a long walk", "slept badly", "cleaned the kitchen", "read the news", "watched the rain", "waited for the train",
-    "repaired a chair", "cooked for two friends", "missed the bus", "wrote some letters", "lost an hour in a shop", "listened to the radio",
-    "painted a wall", "talked to an old friend", "had a headache", "washed the windows", "took a nap", "forgot my umbrella", "made a fire",
-    "sorted old photos", "carried heavy boxes", "looked at the stars", "drank too much coffee", "ran in the park", "played cards",
+    "went for a long walk", "slept badly", "cleaned the kitchen", "read the news", "watched the rain", "waited for the "
+        "train",
+    "repaired a chair", "cooked for two friends", "missed the bus", "wrote some letters", "lost an hour in a shop",
+    "listened to the radio",
+    "painted a wall", "talked to an old friend", "had a headache", "washed the windows", "took a nap",
+    "forgot my umbrella", "made a fire",
+    "sorted old photos", "carried heavy boxes", "looked at the stars", "drank too much coffee", "ran in the park",
+    "played cards",
     "got a letter", "bought new shoes", "answered many emails", "saw a fire engine", "helped a stranger",
 )
 _DID_HELD = (
-    "visited a museum", "planted some seeds", "burned the toast", "fixed a bicycle", "sang in the kitchen", "counted clouds",
+    "visited a museum", "planted some seeds", "burned the toast", "fixed a bicycle", "sang in the kitchen",
+    "counted clouds",
     "sat by the lake", "cleaned out a drawer",
 )
 _WHEN = (
-    "today", "yesterday", "this morning", "last night", "on the weekend", "after lunch", "before work", "in the evening",
+    "today", "yesterday", "this morning", "last night", "on the weekend", "after lunch", "before work",
+    "in the evening",
 )
 _FEEL = (
     "It was fine.", "It was nice.", "I am tired now.", "I feel good.", "It took hours.", "What a day.", "", "", "",
 )
 _CHAT = (
-    "How are you?", "Good morning!", "Hello, it is me again.", "The weather is awful.", "The sun is shining.", "I am a bit bored.",
+    "How are you?", "Good morning!", "Hello, it is me again.", "The weather is awful.", "The sun is shining.",
+    "I am a bit bored.",
     "Tell me something nice.", "I have to go soon.", "Thank you, that helps.", "What do you think about the winter?",
     "I should sleep more.", "Nothing much happened.", "The neighbours are loud again.", "I need a holiday.",
-    "Everything is so expensive now.", "I am in a good mood.", "Let us talk a little.", "It is very quiet here.", "I have too much work.",
+    "Everything is so expensive now.", "I am in a good mood.", "Let us talk a little.", "It is very quiet here.",
+    "I have too much work.",
     "My back hurts a bit.",
 )
 _CHAT_HELD = (
-    "Hi there.", "It is snowing outside.", "I am quite happy today.", "Work was slow.", "I wonder what to cook.", "It is getting late.",
+    "Hi there.", "It is snowing outside.", "I am quite happy today.", "Work was slow.", "I wonder what to cook.",
+    "It is getting late.",
 )
 _REPLIES = (
-    "I see.", "That sounds good.", "Oh, I am sorry to hear that.", "How nice!", "I am here for you.", "Tell me more.", "That happens.",
+    "I see.", "That sounds good.", "Oh, I am sorry to hear that.", "How nice!", "I am here for you.", "Tell me more.",
+    "That happens.",
     "I understand.", "Good for you.", "Take care of yourself.", "All right.", "I hope it gets better.", "Well done.",
     "That is interesting.", "I am glad.",
 )
 _NOTED = (
-    "Good to know.", "I will remember that.", "Thank you for telling me.", "Noted.", "All right, noted.", "Oh, nice.", "I see.",
+    "Good to know.", "I will remember that.", "Thank you for telling me.", "Noted.", "All right, noted.", "Oh, nice.",
+    "I see.",
     "That is good to know.",
 )
 _ECHO = (
@@ -128,7 +140,9 @@ def tell(rng: Random, fact: Fact, split: str = TRAIN) -> list[Line]:
     return [Line("user", text, fact), Line("assistant", answer)]
 
 
-def make_session(rng: Random, facts: list[Fact], at: datetime, *, small_exchanges: int, split: str = TRAIN) -> PersonSession:
+def make_session(
+    rng: Random, facts: list[Fact], at: datetime, *, small_exchanges: int, split: str = TRAIN
+) -> PersonSession:
     """Spread the facts, in order, among exchanges of small talk."""
     slots = sorted(rng.sample(range(len(facts) + small_exchanges), len(facts)))
     lines: list[Line] = []
@@ -138,8 +152,12 @@ def make_session(rng: Random, facts: list[Fact], at: datetime, *, small_exchange
     return PersonSession(at, tuple(lines))
 
 
-def make_person(rng: Random, *, sessions: int, facts_per_session: int, split: str = HELD, small_exchanges: tuple[int, int] = (2, 5)) -> Person:
-    """Draw a person who tells `facts_per_session` facts in each session; from the second on, one of them replaces an older value.
+def make_person(
+    rng: Random, *, sessions: int, facts_per_session: int, split: str = HELD, small_exchanges: tuple[int, int] = (2, 5)
+) -> Person:
+    """Draw a person who tells `facts_per_session` facts in each session.
+
+    From the second on, one of them replaces an older value.
 
     Raises:
         ConfigurationError: more facts are asked for than there are relations.
@@ -148,7 +166,8 @@ def make_person(rng: Random, *, sessions: int, facts_per_session: int, split: st
     fresh = facts_per_session + (sessions - 1) * (facts_per_session - changes)
     if fresh + 4 > len(RELATIONS):
         raise ConfigurationError(
-            f"{sessions} sessions of {facts_per_session} facts need {fresh + 4} relations, there are {len(RELATIONS)}: ask for fewer"
+            f"{sessions} sessions of {facts_per_session} facts need {fresh + 4} relations, there are {len(RELATIONS)}: "
+            "ask for fewer"
         )
     order = rng.sample(RELATIONS, len(RELATIONS))
     known: dict[str, Fact] = {}
@@ -158,7 +177,9 @@ def make_person(rng: Random, *, sessions: int, facts_per_session: int, split: st
     for index in range(sessions):
         told = [Fact(order.pop(), "", index) for _ in range(facts_per_session - (changes if index else 0))]
         if index and changes:
-            old = rng.choice([fact for fact in known.values() if fact.session < index and not fact.changed] or list(known.values()))
+            old = rng.choice(
+                [fact for fact in known.values() if fact.session < index and not fact.changed] or list(known.values())
+            )
             told.insert(rng.randrange(len(told) + 1), Fact(old.relation, "", index, changed=True))
         facts = []
         for fact in told:

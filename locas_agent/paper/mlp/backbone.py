@@ -1,4 +1,6 @@
-"""A frozen decoder with plain ReLU FFNs, and one forward of it with a memory. Knows no tokenizer, and nothing of how a memory comes to be.
+"""A frozen decoder with plain ReLU FFNs, and one forward of it with a memory.
+
+Knows no tokenizer, and nothing of how a memory comes to be.
 
 Shapes: B input rows, T tokens, D hidden size, V vocabulary, L layers, N neurons of the FFN.
 """
@@ -19,7 +21,10 @@ from locas_agent.training.losses import next_token_loss
 
 
 class _Slots(Intercept):
-    """Adds a memory's slots to the FFNs of one forward, keeps the FFNs' inputs, and takes the steps by which gradients are read."""
+    """Adds a memory's slots to the FFNs of one forward.
+
+    It keeps the FFNs' inputs, and takes the steps by which gradients are read.
+    """
 
     def __init__(self, memory: MlpMemory | None, *, with_steps: bool = False) -> None:
         self._memory = memory
@@ -45,7 +50,8 @@ class Traced:
     Attributes:
         nll: negative log-likelihood of every token after the first, shape (T - 1,), fp32, nats; part of the graph.
         ffn_inputs: A of every layer and token, shape (L, T, D).
-        steps: of each layer zeros added to its FFN's output, shape (T, D): the gradient at them is the gradient at that output.
+        steps: of each layer zeros added to its FFN's output, shape (T, D): the gradient at them is the gradient at that
+            output.
     """
 
     nll: Tensor
@@ -112,7 +118,8 @@ class ReluBackbone:
     def compute_nll(self, input_ids: Tensor, memory: MlpMemory | None = None) -> Tensor:
         """Negative log-likelihood of every token after the first.
 
-        For a perplexity add these up over the whole text, divide once by the number of tokens, and take the exponential last.
+        For a perplexity add these up over the whole text, divide once by the number of tokens, and take the exponential
+        last.
 
         Args:
             input_ids: shape (B, T), int64, T at least 2.
@@ -146,11 +153,13 @@ class ReluBackbone:
     def _check(self, input_ids: Tensor, memory: MlpMemory | None) -> None:
         if input_ids.dim() != 2 or input_ids.numel() == 0 or input_ids.shape[1] > self.context_tokens:
             raise ConfigurationError(
-                f"input_ids are token ids of shape (B, T) with T up to {self.context_tokens} on {self.name!r}, got {tuple(input_ids.shape)}"
+                f"input_ids are token ids of shape (B, T) with T up to {self.context_tokens} on {self.name!r}, got "
+                f"{tuple(input_ids.shape)}"
             )
         if memory is not None and memory.keys.shape[::2] != (self.n_layers, self.hidden_size):
             raise IncompatibleMemory(
-                f"{self.name!r} has {self.n_layers} layers of hidden size {self.hidden_size}, the memory has shape {tuple(memory.keys.shape)}"
+                f"{self.name!r} has {self.n_layers} layers of hidden size {self.hidden_size}, the memory has shape "
+                f"{tuple(memory.keys.shape)}"
             )
 
 
@@ -166,7 +175,9 @@ def _find_sites(decoder: nn.Module, name: str) -> tuple[tuple[nn.Linear, nn.Line
     """Find fc1 and fc2 of every layer by structure, and make sure that what stands between them is a ReLU."""
     layers = getattr(decoder, "layers", None)
     if not isinstance(layers, nn.ModuleList) or len(layers) == 0:
-        raise UnsupportedBackbone(f"{name!r}: looked for a list of decoder layers called 'layers', found {type(layers).__name__}")
+        raise UnsupportedBackbone(
+            f"{name!r}: looked for a list of decoder layers called 'layers', found {type(layers).__name__}"
+        )
     return tuple(_find_site(layer, f"layer {index} of {name!r}") for index, layer in enumerate(layers))
 
 
@@ -175,7 +186,9 @@ def _find_site(layer: nn.Module, where: str) -> tuple[nn.Linear, nn.Linear]:
     if isinstance(first, nn.Linear) and isinstance(second, nn.Linear) and _is_relu(activation):
         return first, second
     parts = ", ".join(part for part, _ in layer.named_children()) or "nothing"
-    raise UnsupportedBackbone(f"{where}: looked for fc1, fc2 and a ReLU as activation_fn, found {parts}; choose a backbone such as OPT")
+    raise UnsupportedBackbone(
+        f"{where}: looked for fc1, fc2 and a ReLU as activation_fn, found {parts}; choose a backbone such as OPT"
+    )
 
 
 def _is_relu(activation: object) -> bool:

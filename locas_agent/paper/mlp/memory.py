@@ -34,13 +34,18 @@ class MlpMemory:
         shape = tuple(self.keys.shape)
         if len(shape) != 3 or min(shape) < 1 or self.values.shape != self.keys.shape or self.scale.shape != shape[:1]:
             raise IncompatibleMemory(
-                f"keys and values have one shape (L, W, D) with W >= 1, scale has (L,); got {shape}, {tuple(self.values.shape)} and "
+                f"keys and values have one shape (L, W, D) with W >= 1, scale has (L,); got {shape}, "
+                f"{tuple(self.values.shape)} and "
                 f"{tuple(self.scale.shape)}"
             )
         if any(part.dtype != torch.float32 for part in (self.keys, self.values, self.scale)):
-            raise IncompatibleMemory(f"a memory is kept as fp32, got {self.keys.dtype}, {self.values.dtype} and {self.scale.dtype}")
+            raise IncompatibleMemory(
+                f"a memory is kept as fp32, got {self.keys.dtype}, {self.values.dtype} and {self.scale.dtype}"
+            )
         if not all(bool(torch.isfinite(part).all()) for part in (self.keys, self.values, self.scale)):
-            raise IncompatibleMemory("the memory holds values that are not finite; go back to the one before the last step")
+            raise IncompatibleMemory(
+                "the memory holds values that are not finite; go back to the one before the last step"
+            )
 
     @property
     def width(self) -> int:
@@ -77,6 +82,9 @@ class MlpMemory:
         """
         if self.keys.shape[::2] != slots.keys.shape[::2] or not torch.equal(self.scale, slots.scale):
             raise IncompatibleMemory(
-                f"slots of {tuple(slots.keys.shape)} cannot join a memory of {tuple(self.keys.shape)} with another scale or size"
+                f"slots of {tuple(slots.keys.shape)} cannot join a memory of {tuple(self.keys.shape)} with another "
+                "scale or size"
             )
-        return replace(self, keys=torch.cat([self.keys, slots.keys], dim=1), values=torch.cat([self.values, slots.values], dim=1))
+        return replace(
+            self, keys=torch.cat([self.keys, slots.keys], dim=1), values=torch.cat([self.values, slots.values], dim=1)
+        )

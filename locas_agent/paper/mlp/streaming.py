@@ -1,4 +1,6 @@
-"""A text learnt while it is read: each chunk is scored first, then learnt, by writing slots or by plain backprop. Knows no user and no store.
+"""A text learnt while it is read: each chunk is scored first, then learnt, by writing slots or by plain backprop.
+
+Knows no user and no store.
 
 Shapes: L layers, T tokens of the text, W width, D hidden size.
 """
@@ -24,7 +26,8 @@ class Reading:
 
     Attributes:
         memory: after the last chunk.
-        nll: negative log-likelihood of every token after the first, each under the memory before its chunk, shape (T - 1,), fp32, nats.
+        nll: negative log-likelihood of every token after the first, each under the memory before its chunk, shape (T -
+            1,), fp32, nats.
     """
 
     memory: MlpMemory
@@ -56,7 +59,9 @@ def learn_by_writing(
         ConfigurationError: an argument out of bounds, or a text of fewer than 2 tokens.
     """
     if not 1 <= keep < capacity:
-        raise ConfigurationError(f"a compression keeps at least 1 slot and fewer than the capacity, got {keep} of {capacity}")
+        raise ConfigurationError(
+            f"a compression keeps at least 1 slot and fewer than the capacity, got {keep} of {capacity}"
+        )
     memory: MlpMemory | None = None
     losses = []
     for ids, first in _chunks(backbone, input_ids, chunk_tokens, window_tokens):
@@ -71,9 +76,17 @@ def learn_by_writing(
 
 
 def learn_by_backprop(
-    backbone: ReluBackbone, input_ids: Tensor, *, width: int, learning_rate: float, chunk_tokens: int = 128, window_tokens: int = 128
+    backbone: ReluBackbone,
+    input_ids: Tensor,
+    *,
+    width: int,
+    learning_rate: float,
+    chunk_tokens: int = 128,
+    window_tokens: int = 128,
 ) -> Reading:
-    """Train keys and values of a fixed width, one step of AdamW on the next-token loss of each chunk; what the paper recommends.
+    """Train keys and values of a fixed width, one step of AdamW on the next-token loss of each chunk.
+
+    What the paper recommends.
 
     Args:
         backbone: frozen.
@@ -100,13 +113,18 @@ def learn_by_backprop(
     return Reading(replace(memory, keys=memory.keys.detach(), values=memory.values.detach()), torch.cat(losses))
 
 
-def _chunks(backbone: ReluBackbone, input_ids: Tensor, chunk_tokens: int, window_tokens: int) -> Iterator[tuple[Tensor, int]]:
-    """Yield the tokens of one forward and the place of the first that is new, so that each token after the first is new once."""
+def _chunks(
+    backbone: ReluBackbone, input_ids: Tensor, chunk_tokens: int, window_tokens: int
+) -> Iterator[tuple[Tensor, int]]:
+    """Yield the tokens of one forward and the place of the first new one; each token after the first is new once."""
     if input_ids.dim() != 1 or len(input_ids) < 2:
-        raise ConfigurationError(f"a text has shape (T,) with at least 2 tokens, the first predicts the second; got {tuple(input_ids.shape)}")
+        raise ConfigurationError(
+            f"a text has shape (T,) with at least 2 tokens, the first predicts the second; got {tuple(input_ids.shape)}"
+        )
     if chunk_tokens < 1 or window_tokens < 1 or chunk_tokens + window_tokens > backbone.context_tokens:
         raise ConfigurationError(
-            f"a chunk and the window before it take 1 token at least each and {backbone.context_tokens} at most together on {backbone.name!r}, "
+            f"a chunk and the window before it take 1 token at least each and {backbone.context_tokens} at most "
+            f"together on {backbone.name!r}, "
             f"got {chunk_tokens} and {window_tokens}"
         )
     for start in range(1, len(input_ids), chunk_tokens):

@@ -1,4 +1,6 @@
-"""How a token becomes a slot: the key is the activation with which it was predicted, the value its likelihood gradient. Knows no optimiser.
+"""How a token becomes a slot: the key is the activation with which it was predicted, the value its likelihood gradient.
+
+Knows no optimiser.
 
 Shapes: L layers, T tokens, n written tokens, W width, D hidden size.
 """
@@ -14,11 +16,16 @@ from locas_agent.paper.mlp.backbone import ReluBackbone, Traced
 from locas_agent.paper.mlp.memory import MlpMemory
 
 
-def write(backbone: ReluBackbone, input_ids: Tensor, memory: MlpMemory | None = None, *, epsilon: float, first: int = 1) -> MlpMemory:
-    """Make one slot for each token of a text; with them, predicting that token there gets likelier as by a gradient step on the FFN outputs.
+def write(
+    backbone: ReluBackbone, input_ids: Tensor, memory: MlpMemory | None = None, *, epsilon: float, first: int = 1
+) -> MlpMemory:
+    """Make one slot for each token of a text.
 
-    Token t is predicted at position s = t - 1. With A and G the input and the gradient of log p(x_t | x_<t) at the output of each FFN at s:
-    key = A / ||A||, value = epsilon * G / ||G||, the norm of G over all layers and the hidden size together. Attached, the slot of a layer adds
+    With them, predicting that token there gets likelier as by a gradient step on the FFN outputs.
+
+    Token t is predicted at position s = t - 1. With A and G the input and the gradient of log p(x_t | x_<t) at the
+    output of each FFN at s: key = A / ||A||, value = epsilon * G / ||G||, the norm of G over all layers and the hidden
+    size together. Attached, the slot of a layer adds
     ||A|| * value at s: to first order log p rises by epsilon * sum over layers of ||A|| ||G of the layer||^2 / ||G||.
 
     Args:
@@ -29,30 +36,41 @@ def write(backbone: ReluBackbone, input_ids: Tensor, memory: MlpMemory | None = 
         first: the first token that gets a slot, 1..T-1; those before it are context.
 
     Returns:
-        The new slots, shape (L, T - first, D), scale 1: epsilon alone is the size of the step. Join them to what there was.
+        The new slots, shape (L, T - first, D), scale 1: epsilon alone is the size of the step. Join them to what there
+        was.
 
     Raises:
         ConfigurationError: epsilon or first out of bounds.
 
-    Source: arXiv 2602.05085, Locas-MLP. The paper does not say at which position A and G are taken; where x_t is predicted is our reading.
+    Source: arXiv 2602.05085, Locas-MLP. The paper does not say at which position A and G are taken; where x_t is
+        predicted is our reading.
     """
     return slots_of(backbone.traced(input_ids, memory), epsilon=epsilon, first=first)
 
 
 def slots_of(traced: Traced, *, epsilon: float, first: int) -> MlpMemory:
-    """Make the slots of a text that has been run; see `write`. One backward for each token, which is what makes writing dear."""
+    """Make the slots of a text that has been run; see `write`.
+
+    One backward for each token, which is what makes writing dear.
+    """
     count = len(traced.nll)
     if not epsilon > 0 or not 1 <= first <= count:
-        raise ConfigurationError(f"epsilon is positive and the first written token is 1..{count}, got {epsilon} and {first}")
+        raise ConfigurationError(
+            f"epsilon is positive and the first written token is 1..{count}, got {epsilon} and {first}"
+        )
     places = range(first - 1, count)
     gradients = torch.stack([_likelihood_gradient(traced, place) for place in places], dim=1).float()  # (L, n, D)
-    lengths = torch.linalg.vector_norm(gradients, dim=(0, 2), keepdim=True)  # (1, n, 1): over layers and hidden size together
+    lengths = torch.linalg.vector_norm(
+        gradients, dim=(0, 2), keepdim=True
+    )  # (1, n, 1): over layers and hidden size together
     keys = normalize(traced.ffn_inputs[:, places.start : count].float(), dim=-1)  # (L, n, D)
     return MlpMemory(keys, epsilon * gradients / lengths.clamp_min(1e-12), torch.ones(len(keys), device=keys.device))
 
 
 def clone(backbone: ReluBackbone, input_ids: Tensor, *, width: int) -> MlpMemory:
-    """Make a memory for plain backprop: keys of the neurons a text activates most, values zero, so it changes no logit until it is trained.
+    """Make a memory for plain backprop.
+
+    Keys of the neurons a text activates most, values zero, so it changes no logit until it is trained.
 
     Args:
         backbone: frozen.

@@ -1,4 +1,6 @@
-"""Owns the cases that every `MemoryStore` passes, for whoever writes one. Needs pytest, as nothing else in this package does.
+"""Owns the cases that every `MemoryStore` passes, for whoever writes one.
+
+Needs pytest, as nothing else in this package does.
 
 Knows nothing of how a store keeps its rows. Each case is a function of pytest over a fixture `store`, an empty store.
 A test module of yours runs them all:
@@ -15,9 +17,9 @@ A test module of yours runs them all:
         yield opened
         opened.close()
 
-A fixture with `params` runs them over several stores. Several threads call the store at once in some cases. A store that
-cannot do what a case asks for deselects it by name, and says so in its documentation. The store keeps three different
-payloads of a user, which is the default of ours.
+A fixture with `params` runs them over several stores. Several threads call the store at once in some cases. A store
+that cannot do what a case asks for deselects it by name, and says so in its documentation. The store keeps three
+different payloads of a user, which is the default of ours.
 """
 
 from locas_storage.conformance.forgetting import (

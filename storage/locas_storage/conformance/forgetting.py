@@ -47,10 +47,20 @@ def test_forgotten_turn_is_gone_at_once_with_all_that_saw_it(store: MemoryStore)
     assert after.fence > before.fence
 
     assert (receipt.action, receipt.turns, receipt.revisions, receipt.study_items) == ("forget", (3,), (2, 3), 3)
-    assert (len(receipt.payloads), receipt.payload_bytes, receipt.head, receipt.rebuild_to_seq) == (2, len(b"second" + b"third"), 4, 6)
+    assert (len(receipt.payloads), receipt.payload_bytes, receipt.head, receipt.rebuild_to_seq) == (
+        2,
+        len(b"second" + b"third"),
+        4,
+        6,
+    )
     assert receipt.at.utcoffset() == dt.timedelta(0)
     (line,) = store.audit(ADA)
-    assert (line.action, line.facts["turns"], line.facts["revisions"], line.facts["rebuild_to_seq"]) == ("forget", 1, [2, 3], 6)
+    assert (line.action, line.facts["turns"], line.facts["revisions"], line.facts["rebuild_to_seq"]) == (
+        "forget",
+        1,
+        [2, 3],
+        6,
+    )
 
 
 def test_purged_revisions_keep_their_numbers_and_nothing_else(store: MemoryStore) -> None:
@@ -132,7 +142,12 @@ def test_branch_that_was_rolled_back_is_purged_too(store: MemoryStore) -> None:
 def test_base_that_was_pruned_is_passed_over(store: MemoryStore) -> None:
     say(store, 10)
     for number in range(5):
-        store.commit(ADA, draft(number, 2 * number + 1, 2 * number + 2, new_items=(item(2 * number + 1, 2 * number + 2, str(number)),)))
+        store.commit(
+            ADA,
+            draft(
+                number, 2 * number + 1, 2 * number + 2, new_items=(item(2 * number + 1, 2 * number + 2, str(number)),)
+            ),
+        )
     assert [revision.state for revision in store.revisions(ADA)] == ["pruned", "pruned", "live", "live", "live"]
     receipt = store.forget(ADA, [5])
     assert (receipt.revisions, receipt.head, receipt.rebuild_to_seq) == ((3, 4, 5), 6, 10)
@@ -158,7 +173,14 @@ def test_forgotten_key_does_not_come_back(store: MemoryStore) -> None:
     store.append(ADA, [TurnDraft("user", "secret", key="k1", name="Ada", session="s"), TurnDraft("user", "other")])
     store.forget(ADA, [1])
     (again,) = store.append(ADA, [TurnDraft("user", "secret", key="k1")])
-    assert (again.seq, again.content, again.is_forgotten, again.name, again.session, again.token_count) == (1, "", True, None, None, 0)
+    assert (again.seq, again.content, again.is_forgotten, again.name, again.session, again.token_count) == (
+        1,
+        "",
+        True,
+        None,
+        None,
+        0,
+    )
     assert [turn.content for turn in store.turns(ADA)] == ["other"]
 
 
@@ -170,7 +192,12 @@ def test_corrected_turn_is_replaced_and_what_saw_it_is_gone(store: MemoryStore) 
     made = store.correct(ADA, 3, new)
     assert (made.seq, made.role, made.content, made.name, made.session) == (9, "user", "other words", "Ada", "s")
     assert (made.at, made.token_count, made.key, made.is_forgotten) == (said.at, 7, said.key, False)
-    assert (made.receipt.action, made.receipt.turns, made.receipt.revisions, made.receipt.study_items) == ("forget", (3,), (2, 3), 3)
+    assert (made.receipt.action, made.receipt.turns, made.receipt.revisions, made.receipt.study_items) == (
+        "forget",
+        (3,),
+        (2, 3),
+        3,
+    )
     assert (made.receipt.head, made.receipt.rebuild_to_seq) == (4, 6)
 
     assert [turn.seq for turn in store.turns(ADA)] == [1, 2, 4, 5, 6, 7, 8, 9]
@@ -274,7 +301,11 @@ def test_late_writers_are_refused_after_erasure(store: MemoryStore) -> None:
     ):
         with pytest.raises(UserErased):
             act()
-    for act in (lambda: store.commit(ADA, draft(3, 7, 8), lease=lease), lambda: store.queue.settle(lease, 8), lambda: store.queue.heartbeat(lease)):
+    for act in (
+        lambda: store.commit(ADA, draft(3, 7, 8), lease=lease),
+        lambda: store.queue.settle(lease, 8),
+        lambda: store.queue.heartbeat(lease),
+    ):
         with pytest.raises((UserErased, LeaseLost)):
             act()
     assert (store.turns(ADA), store.users()) == ([], [])

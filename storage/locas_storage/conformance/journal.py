@@ -52,7 +52,10 @@ def test_turns_come_back_as_they_went_in(store: MemoryStore) -> None:
     before = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=2)
     first, second = store.append(
         ADA,
-        [TurnDraft("tool", "résumé 😀\r\n", name="Ada", session="s1", at=said, key="k1", trust="web", token_count=4), TurnDraft("assistant", "")],
+        [
+            TurnDraft("tool", "résumé 😀\r\n", name="Ada", session="s1", at=said, key="k1", trust="web", token_count=4),
+            TurnDraft("assistant", ""),
+        ],
     )
     assert (first.seq, second.seq) == (1, 2)
     assert (first.role, first.content, first.name, first.session, first.key, first.trust, first.token_count) == (
@@ -90,7 +93,9 @@ def test_turns_are_cut_by_number_and_by_newest(store: MemoryStore) -> None:
 
 
 def test_same_key_is_one_turn(store: MemoryStore) -> None:
-    first = store.append(ADA, [TurnDraft("user", "one", key="k"), TurnDraft("user", "two", key="k"), TurnDraft("user", "three")])
+    first = store.append(
+        ADA, [TurnDraft("user", "one", key="k"), TurnDraft("user", "two", key="k"), TurnDraft("user", "three")]
+    )
     assert [turn.seq for turn in first] == [1, 1, 2]
     again = store.append(ADA, [TurnDraft("assistant", "other", key="k"), TurnDraft("user", "four")])
     assert again[0] == first[0]
@@ -121,10 +126,15 @@ def test_many_keys_are_looked_up_at_once(store: MemoryStore) -> None:
 
 def test_turns_are_found_by_their_keys(store: MemoryStore) -> None:
     assert store.known(ADA, ["k1"]) == []
-    first, second, third = store.append(ADA, [TurnDraft("user", f"text {at}", key=f"k{at}", name="Ada") for at in (1, 2, 3)])
+    first, second, third = store.append(
+        ADA, [TurnDraft("user", f"text {at}", key=f"k{at}", name="Ada") for at in (1, 2, 3)]
+    )
     store.append(BEN, [TurnDraft("user", "mine", key="k4")])
     assert store.known(ADA, ["k3", "k1", "k4", "k3", "none"]) == [first, third]
-    assert store.known(ADA, ["", "\ud800", "k\x00", "k" * 1_000, *(f"k{at}" for at in range(2, 1_300))]) == [second, third]
+    assert store.known(ADA, ["", "\ud800", "k\x00", "k" * 1_000, *(f"k{at}" for at in range(2, 1_300))]) == [
+        second,
+        third,
+    ]
     assert store.known(ADA, []) == []
     store.forget(ADA, [2])
     (left,) = store.known(ADA, ["k2"])

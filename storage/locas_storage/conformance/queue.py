@@ -148,7 +148,12 @@ def test_failed_job_is_tried_again_and_dies(store: MemoryStore) -> None:
     assert (dead.state, dead.reason, dead.attempts, dead.to_seq) == ("dead", "OutOfMemory", MAX_ATTEMPTS, 1)
     (refusal,) = store.audit(ADA)
     assert refusal.action == "refuse"
-    assert {"reason": "OutOfMemory", "to_seq": 1, "tokens": 5, "attempts": MAX_ATTEMPTS}.items() <= refusal.facts.items()
+    assert {
+        "reason": "OutOfMemory",
+        "to_seq": 1,
+        "tokens": 5,
+        "attempts": MAX_ATTEMPTS,
+    }.items() <= refusal.facts.items()
     store.queue.ask(ADA, 1)  # somebody insists
     assert [state for _, state, _, _ in in_queue(store)] == ["dead", "ready"]
     for _ in range(MAX_ATTEMPTS):
@@ -186,7 +191,9 @@ def test_refused_turns_are_settled_with_a_line_in_the_audit_trail(store: MemoryS
     store.queue.ask(ADA, 2)
     store.queue.settle(claim(store), 2, refusal={"reason": "drift", "loss": float("nan")})
     assert store.queue.jobs() == []
-    assert [(entry.action, entry.facts["reason"], entry.facts["loss"]) for entry in store.audit(ADA)] == [("refuse", "drift", "nan")]
+    assert [(entry.action, entry.facts["reason"], entry.facts["loss"]) for entry in store.audit(ADA)] == [
+        ("refuse", "drift", "nan")
+    ]
 
 
 @pytest.mark.parametrize("reason", ["", "My dog's name", "x" * 81, "ä", "1st", "a\nb"])

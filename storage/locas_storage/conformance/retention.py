@@ -21,7 +21,9 @@ def commit_each(store: MemoryStore, count: int) -> None:
 def kept(store: MemoryStore) -> list[int]:
     """Return the numbers of the revisions whose payload is kept, after reading each."""
     numbers = [revision.number for revision in store.revisions(ADA) if revision.has_payload]
-    assert [len(store.payload(ADA, number)) for number in numbers] == [store.revisions(ADA)[number - 1].payload_bytes for number in numbers]
+    assert [len(store.payload(ADA, number)) for number in numbers] == [
+        store.revisions(ADA)[number - 1].payload_bytes for number in numbers
+    ]
     return numbers
 
 

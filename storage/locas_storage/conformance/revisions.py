@@ -27,8 +27,18 @@ def test_changing_an_unknown_user_is_refused(store: MemoryStore) -> None:
 def test_commit_makes_the_next_revision(store: MemoryStore) -> None:
     say(store, 5)
     kept = item(1, 3, "question", "answer")
-    first = store.commit(ADA, draft(0, 1, 3, b"bytes", new_items=(kept,), metrics={"loss": float("nan"), "steps": 3, "deep": [{"a": None}]}))
-    assert (first.number, first.parent, first.restores, first.from_seq, first.to_seq, first.state) == (1, 0, None, 1, 3, "live")
+    first = store.commit(
+        ADA,
+        draft(0, 1, 3, b"bytes", new_items=(kept,), metrics={"loss": float("nan"), "steps": 3, "deep": [{"a": None}]}),
+    )
+    assert (first.number, first.parent, first.restores, first.from_seq, first.to_seq, first.state) == (
+        1,
+        0,
+        None,
+        1,
+        3,
+        "live",
+    )
     state = store.state(ADA)
     assert state is not None
     assert first.payload_bytes == 5
@@ -47,8 +57,20 @@ def test_commit_makes_the_next_revision(store: MemoryStore) -> None:
     assert state is not None
     assert (state.head, state.consolidated_seq, state.fence) == (2, 5, 2)
     (found,) = store.study_items(ADA)
-    assert (found.item_id, found.kind, found.from_seq, found.to_seq, found.turn_seq) == (kept.item_id, "question", 1, 3, 1)
-    assert (found.question, found.answer, found.teacher, found.added_rev, found.retired_rev) == ("question", "answer", b"\x00\xff", 1, None)
+    assert (found.item_id, found.kind, found.from_seq, found.to_seq, found.turn_seq) == (
+        kept.item_id,
+        "question",
+        1,
+        3,
+        1,
+    )
+    assert (found.question, found.answer, found.teacher, found.added_rev, found.retired_rev) == (
+        "question",
+        "answer",
+        b"\x00\xff",
+        1,
+        None,
+    )
 
 
 def test_same_payload_may_be_saved_twice(store: MemoryStore) -> None:
@@ -63,7 +85,9 @@ def test_same_payload_may_be_saved_twice(store: MemoryStore) -> None:
     [(0, 3, 4), (2, 3, 4), (1, 2, 4), (1, 4, 4), (1, 1, 2), (1, 3, 6), (1, 3, 10**15)],
     ids=["older parent", "later parent", "learnt before", "gap", "all learnt", "beyond the journal", "far beyond"],
 )
-def test_commit_that_does_not_follow_changes_nothing(store: MemoryStore, parent: int, from_seq: int, to_seq: int) -> None:
+def test_commit_that_does_not_follow_changes_nothing(
+    store: MemoryStore, parent: int, from_seq: int, to_seq: int
+) -> None:
     say(store, 5)
     store.commit(ADA, draft(0, 1, 2))
     before = (store.state(ADA), store.revisions(ADA), store.study_items(ADA))

@@ -25,7 +25,12 @@ def test_rollback_brings_an_older_revision_back(store: MemoryStore) -> None:
 
     third = store.rollback(ADA, 1)
     assert (third.number, third.parent, third.restores) == (3, 2, 1)
-    assert (third.from_seq, third.to_seq, third.turns_sha256, third.payload_sha256) == (1, 2, first.turns_sha256, first.payload_sha256)
+    assert (third.from_seq, third.to_seq, third.turns_sha256, third.payload_sha256) == (
+        1,
+        2,
+        first.turns_sha256,
+        first.payload_sha256,
+    )
     assert store.payload(ADA, 3) == b"first"
     assert store.revision(ADA) == third
     assert store.revisions(ADA) == [first, second, third]
@@ -58,7 +63,11 @@ def test_learning_goes_on_after_a_rollback(store: MemoryStore) -> None:
     for number in (2, 1, 4, 3, 2, 4):
         store.rollback(ADA, number)
         assert in_force(store) == expected[number]
-    assert {kept.item_id for kept in store.study_items(ADA, with_retired=True)} == {one.item_id, two.item_id, three.item_id}
+    assert {kept.item_id for kept in store.study_items(ADA, with_retired=True)} == {
+        one.item_id,
+        two.item_id,
+        three.item_id,
+    }
 
 
 def test_rollback_to_zero_is_no_memory(store: MemoryStore) -> None:
@@ -94,7 +103,11 @@ def test_audit_keeps_what_was_recorded(store: MemoryStore) -> None:
     store.record(ADA, "refuse", {"reason": "drift", "loss": float("inf"), "deltas": (1.0, -0.0, 1e-7)})
     store.record(ADA, "export", {})
     first, second = store.audit(ADA)
-    assert (first.seq, first.action, first.facts) == (1, "refuse", {"reason": "drift", "loss": "inf", "deltas": [1.0, 0.0, 1e-7]})
+    assert (first.seq, first.action, first.facts) == (
+        1,
+        "refuse",
+        {"reason": "drift", "loss": "inf", "deltas": [1.0, 0.0, 1e-7]},
+    )
     assert (second.seq, second.action, second.facts) == (2, "export", {})
     assert first.created_at.utcoffset() == dt.timedelta(0)
     assert store.audit(BEN) == []

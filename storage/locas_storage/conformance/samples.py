@@ -26,5 +26,17 @@ def item(from_seq: int = 1, to_seq: int = 1, question: str = "q", answer: str = 
 
 def draft(parent: int, from_seq: int, to_seq: int, payload: bytes = b"", **more: Any) -> RevisionDraft:
     """Return a revision's draft; without a payload one that tells its parent."""
-    known: dict[str, Any] = {"fingerprint": "f" * 64, "config_hash": "c" * 64, "code_version": "test", "seed": 7, "metrics": {"loss": 0.5}}
-    return RevisionDraft(parent=parent, from_seq=from_seq, to_seq=to_seq, payload=payload or f"payload after {parent}".encode(), **(known | more))
+    known: dict[str, Any] = {
+        "fingerprint": "f" * 64,
+        "config_hash": "c" * 64,
+        "code_version": "test",
+        "seed": 7,
+        "metrics": {"loss": 0.5},
+    }
+    return RevisionDraft(
+        parent=parent,
+        from_seq=from_seq,
+        to_seq=to_seq,
+        payload=payload or f"payload after {parent}".encode(),
+        **(known | more),
+    )

@@ -23,9 +23,35 @@ JOURNAL = [
     "my cat is old",
 ]
 SYNTAX = [
-    '"', "'", '"dog', "dog*", "dog OR", "AND", "NOT dog", "NEAR(dog rex)", "words:dog", "-dog", "^dog", "(dog", "dog)", "{words}:dog", "dog & !rex",
-    "a' | 'b", "dog:*", "%", "_", "\\", "'; DROP TABLE lm_turn; --", '" OR "', "dog\n\r\tRex", "\u200bdog", "\x01", "😀", "<->", "dog <2> rex",
-]  # fmt: skip
+    '"',
+    "'",
+    '"dog',
+    "dog*",
+    "dog OR",
+    "AND",
+    "NOT dog",
+    "NEAR(dog rex)",
+    "words:dog",
+    "-dog",
+    "^dog",
+    "(dog",
+    "dog)",
+    "{words}:dog",
+    "dog & !rex",
+    "a' | 'b",
+    "dog:*",
+    "%",
+    "_",
+    "\\",
+    "'; DROP TABLE lm_turn; --",
+    '" OR "',
+    "dog\n\r\tRex",
+    "\u200bdog",
+    "\x01",
+    "😀",
+    "<->",
+    "dog <2> rex",
+]
 
 
 def told(store: MemoryStore, key: UserKey = ADA) -> None:
@@ -58,7 +84,13 @@ def test_search_compares_without_case_and_accents(store: MemoryStore) -> None:
 
 
 def test_search_finds_what_is_written_without_spaces_and_emoji(store: MemoryStore) -> None:
-    store.append(ADA, [TurnDraft("user", text) for text in ("แมวของฉันชื่อมะลิ", "ແມວຂອງຂ້ອຍ", "ខ្ញុំមានឆ្មា", "ကြောင်", "That was fun 🎈🎈", "我的猫")])
+    store.append(
+        ADA,
+        [
+            TurnDraft("user", text)
+            for text in ("แมวของฉันชื่อมะลิ", "ແມວຂອງຂ້ອຍ", "ខ្ញុំមានឆ្មា", "ကြောင်", "That was fun 🎈🎈", "我的猫")
+        ],
+    )
     assert [found(store, text) for text in ("มะลิ", "ຂອງ", "ឆ្មា", "🎈", "猫")] == [[1], [2], [3], [5], [6]]
     assert found(store, "🎲") == []
 

@@ -1,7 +1,7 @@
 """Owns the envelope around a user's content: how bytes are encrypted, bound to their place, and digested.
 
-Knows nothing of rows and of where keys come from (`keys.py`, `sql/data_keys.py`). AES-256-GCM; `cryptography` is imported only
-where something is encrypted (extra `encryption`).
+Knows nothing of rows and of where keys come from (`keys.py`, `sql/data_keys.py`). AES-256-GCM; `cryptography` is
+imported only where something is encrypted (extra `encryption`).
 
 A ciphertext is bound to its user and its place: read as another row's it is refused. Digests of encrypted content are
 keyed, so that they tell nobody which texts are equal. Kept form: two bytes that no UTF-8 text begins with (a mark and
@@ -93,7 +93,9 @@ class Clear:
     def open(self, place: Place, kept: bytes) -> bytes:
         """See `Seal.open`."""
         if kept.startswith(MARK) and place[-1] != "teacher":  # opaque bytes may begin so; its question is opened before
-            raise EncryptionMismatch(f"{place[0]} is kept encrypted and the store was opened without keys; {OPEN_WITH_KEYS}")
+            raise EncryptionMismatch(
+                f"{place[0]} is kept encrypted and the store was opened without keys; {OPEN_WITH_KEYS}"
+            )
         return kept
 
     def close_apart(self, place: Place, content: bytes) -> tuple[bytes | None, bytes]:
@@ -103,7 +105,9 @@ class Clear:
     def open_apart(self, place: Place, header: bytes | None, kept: bytes) -> bytes:
         """See `Seal.open_apart`."""
         if header is not None:
-            raise EncryptionMismatch(f"{place[0]} is kept encrypted and the store was opened without keys; {OPEN_WITH_KEYS}")
+            raise EncryptionMismatch(
+                f"{place[0]} is kept encrypted and the store was opened without keys; {OPEN_WITH_KEYS}"
+            )
         return kept
 
     def digest(self, place: Place, content: bytes) -> bytes:
@@ -134,7 +138,11 @@ class Encrypted:
         return "Encrypted(...)"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Encrypted) and self._owner == other._owner and hmac.compare_digest(self._digest_key, other._digest_key)
+        return (
+            isinstance(other, Encrypted)
+            and self._owner == other._owner
+            and hmac.compare_digest(self._digest_key, other._digest_key)
+        )
 
     __hash__ = None  # type: ignore[assignment]  # compared, never looked up
 
@@ -157,12 +165,16 @@ class Encrypted:
         from cryptography.exceptions import InvalidTag
 
         if header is None or len(header) != HEADER_BYTES or not header.startswith(MARK):
-            raise EncryptionMismatch(f"{place[0]} is kept in the clear and the store encrypts; it was put there by another program")
+            raise EncryptionMismatch(
+                f"{place[0]} is kept in the clear and the store encrypts; it was put there by another program"
+            )
         nonce, tag = header[len(MARK) : len(MARK) + _NONCE_BYTES], header[-_TAG_BYTES:]
         try:
             return bytes(self._cipher.decrypt(nonce, kept + tag, self._bound(place)))
         except InvalidTag:
-            raise CorruptPayload(f"{place[0]} was altered or belongs to another place, user or key; restore the database from a backup") from None
+            raise CorruptPayload(
+                f"{place[0]} was altered or belongs to another place, user or key; restore the database from a backup"
+            ) from None
 
     def digest(self, place: Place, content: bytes) -> bytes:
         """See `Seal.digest`."""

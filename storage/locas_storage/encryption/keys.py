@@ -1,9 +1,11 @@
-"""Owns the keys that wrap data keys: the protocol a key service fulfils, and two built-in forms, a file and an environment variable.
+"""Owns the keys that wrap data keys.
+
+The protocol a key service fulfils, and two built-in forms, a file and an environment variable.
 
 Knows nothing of stores. Key material stands in no message, log line or `repr`, and none is kept between two calls.
 
-Both built-in forms hold one key in each line, `ID BASE64`, or separated by commas; the last one is current: it wraps, the
-others only unwrap what they wrapped.
+Both built-in forms hold one key in each line, `ID BASE64`, or separated by commas; the last one is current: it wraps,
+the others only unwrap what they wrapped.
 """
 
 import base64
@@ -147,10 +149,14 @@ def read_keys(path: Path) -> dict[str, bytes]:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077:
                 mode = stat.S_IMODE(status.st_mode)
-                raise KeyUnavailable(f"key file {path}: mode is {mode:04o}, expected a regular file with 0600; run `chmod 600` on it")
+                raise KeyUnavailable(
+                    f"key file {path}: mode is {mode:04o}, expected a regular file with 0600; run `chmod 600` on it"
+                )
             return _parsed(file.read(), f"key file {path}")
     except (OSError, UnicodeDecodeError) as error:
-        raise KeyUnavailable(f"key file {path}: cannot be read ({type(error).__name__}); `locas-agent keys new PATH` makes one") from None
+        raise KeyUnavailable(
+            f"key file {path}: cannot be read ({type(error).__name__}); `locas-agent keys new PATH` makes one"
+        ) from None
 
 
 def _parsed(text: str, where: str) -> dict[str, bytes]:
@@ -162,7 +168,9 @@ def _parsed(text: str, where: str) -> dict[str, bytes]:
         except (binascii.Error, ValueError):
             material = b""
         if not _ID.fullmatch(key_id) or key_id in keys or len(material) != KEY_BYTES:
-            raise KeyUnavailable(f"{where}: entry {number} is not `ID BASE64` with an id of its own and {KEY_BYTES} bytes")
+            raise KeyUnavailable(
+                f"{where}: entry {number} is not `ID BASE64` with an id of its own and {KEY_BYTES} bytes"
+            )
         keys[key_id] = material
     if not keys:
         raise KeyUnavailable(f"{where}: holds no key; `locas-agent keys new PATH` makes a file with one")
@@ -179,14 +187,21 @@ def _unwrap(keys: dict[str, bytes], key_id: str, wrapped: bytes, context: bytes)
     from cryptography.exceptions import InvalidTag
 
     try:
-        return bytes(cipher.decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], packed("data key", key_id) + context))
+        return bytes(
+            cipher.decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], packed("data key", key_id) + context)
+        )
     except (InvalidTag, ValueError):  # too short for a nonce
-        raise KeyUnavailable(f"key {key_id} does not open this user's data key: it is another key of that name, or the row was altered") from None
+        raise KeyUnavailable(
+            f"key {key_id} does not open this user's data key: it is another key of that name, or the row was altered"
+        ) from None
 
 
 def _named(keys: dict[str, bytes], key_id: str) -> bytes:
     if key_id not in keys:
-        raise KeyUnavailable(f"key {key_id} is not among the {len(keys)} keys given; name the key file that this database was encrypted with")
+        raise KeyUnavailable(
+            f"key {key_id} is not among the {len(keys)} keys given; name the key file that this database was encrypted "
+            "with"
+        )
     return keys[key_id]
 
 
@@ -216,4 +231,6 @@ def _write(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise KeyUnavailable(f"key file {path}: cannot be written ({error.strerror}); an existing file is never overwritten") from None
+        raise KeyUnavailable(
+            f"key file {path}: cannot be written ({error.strerror}); an existing file is never overwritten"
+        ) from None

@@ -36,7 +36,9 @@ class InMemoryQueue:
         lock: held during each call.
     """
 
-    def __init__(self, shelves: Mapping[UserKey, Shelf], shelf_of: Callable[[UserKey], Shelf], lock: threading.RLock) -> None:
+    def __init__(
+        self, shelves: Mapping[UserKey, Shelf], shelf_of: Callable[[UserKey], Shelf], lock: threading.RLock
+    ) -> None:
         self._shelves = shelves
         self._shelf_of = shelf_of
         self._lock = lock
@@ -46,14 +48,18 @@ class InMemoryQueue:
         with self._lock:
             self._shelf_of(key).ask(to_seq)
 
-    def claim(self, owner: str, *, limit: int = 1, lease_seconds: float = 300.0, key: UserKey | None = None) -> list[Lease]:
+    def claim(
+        self, owner: str, *, limit: int = 1, lease_seconds: float = 300.0, key: UserKey | None = None
+    ) -> list[Lease]:
         """See `JobQueue.claim`."""
         queue.check_owner(owner)
         with self._lock:
             while True:
                 now = utc_now()
                 waiting = [
-                    (shelf, shelf.job) for whose, shelf in self._shelves.items() if shelf.job and shelf.job.is_due(now) and key in (None, whose)
+                    (shelf, shelf.job)
+                    for whose, shelf in self._shelves.items()
+                    if shelf.job and shelf.job.is_due(now) and key in (None, whose)
                 ]
                 due = [_Due(shelf, job, job.stops, shelf.pending_tokens(job.to_seq)) for shelf, job in waiting]
                 found = queue.chosen(sorted(due, key=lambda one: (one.job.run_after, one.job.job_id)), limit)
@@ -105,7 +111,12 @@ class InMemoryQueue:
                 job = shelf.job
                 if job is not None and tenant in (None, key.tenant):
                     state = "leased" if job.lease else "ready"
-                    found.append((job.run_after, Job(key, job.job_id, state, job.to_seq, bool(job.stops), job.attempts, job.reason)))
+                    found.append(
+                        (
+                            job.run_after,
+                            Job(key, job.job_id, state, job.to_seq, bool(job.stops), job.attempts, job.reason),
+                        )
+                    )
                 if shelf.dead is not None and tenant in (None, key.tenant):
                     found.append((dt.datetime.min.replace(tzinfo=dt.UTC), shelf.dead))
         return [job for _, job in sorted(found, key=lambda pair: (pair[0], pair[1].job_id))]
@@ -117,7 +128,16 @@ class InMemoryQueue:
             return None
         shelf.raise_fence()
         job.attempts += 1
-        job.lease = Lease(shelf.state.key, job.job_id, owner, shelf.state.fence, job.to_seq, job.stops, one.pending_tokens, job.attempts)
+        job.lease = Lease(
+            shelf.state.key,
+            job.job_id,
+            owner,
+            shelf.state.fence,
+            job.to_seq,
+            job.stops,
+            one.pending_tokens,
+            job.attempts,
+        )
         job.lease_until = now + dt.timedelta(seconds=lease_seconds)
         return job.lease
 

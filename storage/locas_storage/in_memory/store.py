@@ -58,14 +58,20 @@ class InMemoryStore:
         commit.check_newest(newest)
         with self._lock:
             shelf = self._shelves.get(key)
-            found = [turn for turn in shelf.shown_turns() if turn.seq > after and (upto is None or turn.seq <= upto)] if shelf else []
+            found = (
+                [turn for turn in shelf.shown_turns() if turn.seq > after and (upto is None or turn.seq <= upto)]
+                if shelf
+                else []
+            )
             return found if newest is None else found[max(0, len(found) - newest) :]
 
     def known(self, key: UserKey, idem_keys: Iterable[str]) -> list[Turn]:
         """See `MemoryStore.known`."""
         with self._lock:
             shelf = self._shelves.get(key)
-            found = [shelf.by_key[one] for one in commit.possible_keys(idem_keys) if one in shelf.by_key] if shelf else []
+            found = (
+                [shelf.by_key[one] for one in commit.possible_keys(idem_keys) if one in shelf.by_key] if shelf else []
+            )
         return sorted(found, key=lambda one: one.seq)
 
     def search(self, key: UserKey, text: str, *, limit: int = 10) -> list[FoundTurn]:
@@ -86,7 +92,9 @@ class InMemoryStore:
         """See `MemoryStore.users`."""
         commit.check_tenant(tenant)
         with self._lock:
-            found = [key for key, shelf in self._shelves.items() if not shelf.is_erased and tenant in (None, key.tenant)]
+            found = [
+                key for key, shelf in self._shelves.items() if not shelf.is_erased and tenant in (None, key.tenant)
+            ]
         return sorted(found, key=lambda key: (key.tenant, key.user))
 
     def study_items(self, key: UserKey, *, with_retired: bool = False) -> list[StudyItem]:
@@ -163,7 +171,9 @@ class InMemoryStore:
             if saved.payload_sha256 is None or not saved.is_kept:
                 raise commit.no_payload(key, number)
             data = self._shelves[key].payloads[saved.payload_sha256]
-            return commit.checked(f"payload of revision {number}", data, size=saved.payload_bytes, sha256=saved.payload_sha256)
+            return commit.checked(
+                f"payload of revision {number}", data, size=saved.payload_bytes, sha256=saved.payload_sha256
+            )
 
     def rollback(self, key: UserKey, number: int) -> Revision:
         """See `MemoryStore.rollback`."""

@@ -60,7 +60,9 @@ class Shelf:
     def shown_turns(self) -> list[Turn]:
         """Return the turns that may be read."""
         now = utc_now()
-        return [turn for turn in self.turns if not turn.is_forgotten and (turn.expires_at is None or turn.expires_at > now)]
+        return [
+            turn for turn in self.turns if not turn.is_forgotten and (turn.expires_at is None or turn.expires_at > now)
+        ]
 
     def add(self, draft: TurnDraft, *, key: str, now: dt.datetime) -> Turn:
         """Add a turn to the journal."""
@@ -77,7 +79,11 @@ class Shelf:
 
     def holds(self, lease: Lease) -> bool:
         """Tell whether a lease is the one that holds the open job."""
-        return self.job is not None and self.job.lease is not None and (self.job.job_id, self.job.lease.fence) == (lease.job_id, lease.fence)
+        return (
+            self.job is not None
+            and self.job.lease is not None
+            and (self.job.job_id, self.job.lease.fence) == (lease.job_id, lease.fence)
+        )
 
     def revision(self, number: int) -> Revision:
         """Return one revision."""
@@ -94,7 +100,9 @@ class Shelf:
             self.items[item_id] = replace(self.items[item_id], retired_rev=None)
         self.in_force[revision.number] = in_force
         self.revisions.append(revision)
-        self.state = replace(self.state, head=revision.number, consolidated_seq=revision.to_seq, fence=self.state.fence + 1)
+        self.state = replace(
+            self.state, head=revision.number, consolidated_seq=revision.to_seq, fence=self.state.fence + 1
+        )
 
     def raise_fence(self) -> None:
         """Overtake whoever read the counters before."""
@@ -102,7 +110,9 @@ class Shelf:
 
     def prune(self, keep: int) -> None:
         """Give up all payloads but the newest, and those of imported memories."""
-        newest_first = [one.payload_sha256 for one in reversed(self.revisions) if one.payload_sha256 is not None and one.is_kept]
+        newest_first = [
+            one.payload_sha256 for one in reversed(self.revisions) if one.payload_sha256 is not None and one.is_kept
+        ]
         imported = {turn.seq for turn in self.turns if turn.trust == IMPORTED}
         alone = {one.payload_sha256 for one in self.revisions if one.from_seq == one.to_seq and one.to_seq in imported}
         gone = commit.beyond_kept(newest_first, keep) - alone
@@ -207,7 +217,13 @@ class Shelf:
             base = self.revision(plan.base) if plan.base else None
             made = commit.restoring(base, number=len(self.revisions) + 1, parent=self.state.head, created_at=utc_now())
             self.make_current(made, self.in_force[plan.base])
-        bare: dict[str, Any] = {"state": lineage.ERASED, "payload_sha256": None, "payload_bytes": 0, "turns_sha256": "", "metrics": {}}
+        bare: dict[str, Any] = {
+            "state": lineage.ERASED,
+            "payload_sha256": None,
+            "payload_bytes": 0,
+            "turns_sha256": "",
+            "metrics": {},
+        }
         self.revisions = [replace(one, **bare) if one.number in plan.purged else one for one in self.revisions]
         named = {one.payload_sha256 for one in self.revisions if one.is_kept}
         gone = {digest: data for digest, data in self.payloads.items() if digest not in named}
@@ -215,18 +231,39 @@ class Shelf:
         return gone
 
     def _receipt(
-        self, action: str, why: str, turns: Sequence[int], purged: Sequence[int], n_items: int, gone: Mapping[str, bytes], head: int, rebuild: int
+        self,
+        action: str,
+        why: str,
+        turns: Sequence[int],
+        purged: Sequence[int],
+        n_items: int,
+        gone: Mapping[str, bytes],
+        head: int,
+        rebuild: int,
     ) -> Receipt:
         facts = {
-            "why": why, "turns": len(turns), "revisions": list(purged), "study_items": n_items, "payloads": len(gone),
-            "head": head, "rebuild_to_seq": rebuild,
-        }  # fmt: skip
+            "why": why,
+            "turns": len(turns),
+            "revisions": list(purged),
+            "study_items": n_items,
+            "payloads": len(gone),
+            "head": head,
+            "rebuild_to_seq": rebuild,
+        }
         entry, digest = self.record(action, facts)
         return Receipt(
-            action=action, turns=tuple(turns), revisions=tuple(purged), study_items=n_items, payloads=tuple(sorted(gone)),
-            payload_bytes=sum(map(len, gone.values())), head=head, rebuild_to_seq=rebuild, audit_sha256=digest, at=entry.created_at,
+            action=action,
+            turns=tuple(turns),
+            revisions=tuple(purged),
+            study_items=n_items,
+            payloads=tuple(sorted(gone)),
+            payload_bytes=sum(map(len, gone.values())),
+            head=head,
+            rebuild_to_seq=rebuild,
+            audit_sha256=digest,
+            at=entry.created_at,
             is_overwritten=True,
-        )  # fmt: skip
+        )
 
 
 def utc_now() -> dt.datetime:

@@ -62,7 +62,9 @@ def is_text(value: str, *, max_chars: int) -> bool:
     return True
 
 
-def check_integer(label: str, value: int, *, least: int, most: int = MAX_INTEGER, error: type[StorageError] = InvalidTurn) -> None:
+def check_integer(
+    label: str, value: int, *, least: int, most: int = MAX_INTEGER, error: type[StorageError] = InvalidTurn
+) -> None:
     """Refuse what is no integer within bounds."""
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         shown = value if isinstance(value, int) else type(value).__name__
@@ -78,7 +80,9 @@ def check_span(from_seq: int, to_seq: int) -> None:
 def check_time(label: str, value: dt.datetime) -> None:
     """Refuse a time without a zone, or that UTC cannot express."""
     if not isinstance(value, dt.datetime) or value.utcoffset() is None:
-        raise InvalidTurn(f"{label}: got {type(value).__name__} without a time zone, expected an aware datetime; add tzinfo=UTC")
+        raise InvalidTurn(
+            f"{label}: got {type(value).__name__} without a time zone, expected an aware datetime; add tzinfo=UTC"
+        )
     try:
         value.astimezone(dt.UTC)
     except OverflowError:
@@ -92,7 +96,10 @@ def check_item_id(value: str) -> None:
 
 
 def new_item_id() -> str:
-    """Return a fresh UUIDv7 as 32 hexadecimal digits: random, and later ids sort after earlier ones (by millisecond)."""
+    """Return a fresh UUIDv7 as 32 hexadecimal digits.
+
+    Random, and later ids sort after earlier ones (by millisecond).
+    """
     millis = time.time_ns() // 1_000_000
     value = (millis & (1 << 48) - 1) << 80 | int.from_bytes(os.urandom(10), "big")
     value = value & ~(0xF << 76) | 0x7 << 76
@@ -103,7 +110,8 @@ def new_item_id() -> str:
 def plain_json(label: str, value: Mapping[str, Any]) -> dict[str, Any]:
     """Return a deep copy of a mapping that every JSON column keeps as it is.
 
-    A diverged loss is a figure worth keeping, and JSON has no NaN: numbers that are not finite become 'nan', 'inf' or '-inf'.
+    A diverged loss is a figure worth keeping, and JSON has no NaN: numbers that are not finite become 'nan', 'inf' or
+    '-inf'.
 
     Raises:
         InvalidRevision: something in it is not plain JSON.
@@ -137,4 +145,6 @@ def _plain(label: str, value: object) -> object:
         return copied
     if isinstance(value, list | tuple):
         return [_plain(label, inner) for inner in value]
-    raise InvalidRevision(f"{label}: got a {type(value).__name__}, expected plain JSON; convert it to int, float or str")
+    raise InvalidRevision(
+        f"{label}: got a {type(value).__name__}, expected plain JSON; convert it to int, float or str"
+    )

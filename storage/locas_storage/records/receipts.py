@@ -1,6 +1,7 @@
 """Owns what a change leaves to be shown: `Receipt`, `CorrectedTurn` and `Conversion`.
 
-Knows nothing of what was in it. A digest of a forgotten text is left out on purpose: whoever guesses the text could confirm it.
+Knows nothing of what was in it. A digest of a forgotten text is left out on purpose: whoever guesses the text could
+confirm it.
 """
 
 import datetime as dt
@@ -23,10 +24,12 @@ class Receipt:
         payload_bytes: how many bytes these had.
         head: the revision that is current since, 0 for none.
         rebuild_to_seq: a worker is asked to learn the remaining turns up to this one again; 0 if there are none.
-        audit_sha256: digest of the line of the audit trail that says all this; each line's digest covers the ones before it.
+        audit_sha256: digest of the line of the audit trail that says all this; each line's digest covers the ones
+            before it.
         at: when, aware UTC, by the database's clock.
-        is_overwritten: True when no byte of it is left in the database's file and its log. False on SQLite while another
-            connection reads an older state (call again), and on PostgreSQL, which keeps dead rows until it vacuums.
+        is_overwritten: True when no byte of it is left in the database's file and its log. False on SQLite while
+            another connection reads an older state (call again), and on PostgreSQL, which keeps dead rows until it
+            vacuums.
     """
 
     action: str
@@ -64,8 +67,9 @@ class Conversion:
 
     Attributes:
         users: how many users' content.
-        is_overwritten: True when no clear byte of it is left in the database's file and its log. False on SQLite while another
-            connection reads an older state (call again), and on PostgreSQL, whose log and freed disk blocks keep them for a while.
+        is_overwritten: True when no clear byte of it is left in the database's file and its log. False on SQLite while
+            another connection reads an older state (call again), and on PostgreSQL, whose log and freed disk blocks
+            keep them for a while.
     """
 
     users: int

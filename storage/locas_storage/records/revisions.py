@@ -138,7 +138,9 @@ class RevisionDraft:
         added = [item.item_id for item in self.new_items]
         both = [*added, *self.retired_items]
         if len(set(both)) != len(both):
-            raise InvalidRevision("study items: an id occurs twice among the new and the retired ones; each may occur once")
+            raise InvalidRevision(
+                "study items: an id occurs twice among the new and the retired ones; each may occur once"
+            )
 
 
 @dataclass(frozen=True, slots=True)

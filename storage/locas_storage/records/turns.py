@@ -12,7 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from locas_storage.errors import InvalidTurn
-from locas_storage.records.bounds import MAX_LABEL_CHARS, MAX_TENANT_CHARS, MAX_TURN_BYTES, MAX_USER_CHARS, check_integer, check_text, check_time
+from locas_storage.records.bounds import (
+    MAX_LABEL_CHARS,
+    MAX_TENANT_CHARS,
+    MAX_TURN_BYTES,
+    MAX_USER_CHARS,
+    check_integer,
+    check_text,
+    check_time,
+)
 
 ROLES = ("system", "user", "assistant", "tool")
 AUDIT_ACTIONS = ("erase", "export", "forget", "import", "quarantine", "refuse", "revert")
@@ -53,11 +61,13 @@ class UserKey:
 
 
 IMPORTED = "import"
-"""Trust of a turn that stands for a memory learnt elsewhere. What was learnt from it alone cannot be learnt again, so it is never pruned."""
+"""Trust of a turn that stands for a memory learnt elsewhere. What was learnt from it alone cannot be learnt again, so
+it is never pruned."""
 
 
 MADE = "\x01"
-"""First character of every key that is made from another one. No caller's key may begin with it, so the two never meet."""
+"""First character of every key that is made from another one. No caller's key may begin with it, so the two never
+meet."""
 
 
 def answer_key(key: str) -> str:
@@ -77,8 +87,8 @@ class TurnDraft:
         at: when it was said, aware; None means "now" by the database's clock.
         key: the same key twice is one turn; None means a fresh key. A draft with `answers` gets `answer_key` of that.
         answers: key of the turn that this one answers; one turn has one answer.
-        trust: where the text comes from, for policies that learn from some sources only; `IMPORTED` where a turn stands for a memory learnt
-            elsewhere.
+        trust: where the text comes from, for policies that learn from some sources only; `IMPORTED` where a turn stands
+            for a memory learnt elsewhere.
         token_count: tokens of the content, 0 if not counted.
         expires_at: when it is to be forgotten by itself, aware; None means never.
 
@@ -99,11 +109,15 @@ class TurnDraft:
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
-            raise InvalidTurn(f"role: got a value of {len(str(self.role))} characters, expected one of {', '.join(ROLES)}")
+            raise InvalidTurn(
+                f"role: got a value of {len(str(self.role))} characters, expected one of {', '.join(ROLES)}"
+            )
         check_text("content", self.content)
         size = len(self.content.encode())
         if size > MAX_TURN_BYTES:
-            raise InvalidTurn(f"content: got {size} bytes, expected at most {MAX_TURN_BYTES}; split it into several turns")
+            raise InvalidTurn(
+                f"content: got {size} bytes, expected at most {MAX_TURN_BYTES}; split it into several turns"
+            )
         for label, value in (("name", self.name), ("session", self.session)):
             if value is not None:
                 check_text(label, value, max_chars=MAX_LABEL_CHARS)
@@ -130,7 +144,9 @@ class TurnDraft:
         elif self.key is not None:
             check_text("key", self.key, max_chars=MAX_LABEL_CHARS, may_be_blank=False)
             if self.key.startswith(MADE):
-                raise InvalidTurn("key: begins with the character U+0001, which marks keys that are made here; choose one without it")
+                raise InvalidTurn(
+                    "key: begins with the character U+0001, which marks keys that are made here; choose one without it"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +165,8 @@ class Turn:
         token_count: tokens of the content, 0 if not counted.
         created_at: when it was stored, aware UTC, by the database's clock.
         expires_at: when it is to be forgotten by itself, aware UTC; None means never.
-        is_forgotten: True for what is left of a turn that was forgotten: a number without content. Reads leave it out; an
-            append that repeats its key answers with it.
+        is_forgotten: True for what is left of a turn that was forgotten: a number without content. Reads leave it out;
+            an append that repeats its key answers with it.
         offset_seconds: how far east of UTC `at` was given, 0 if it was not given.
     """
 

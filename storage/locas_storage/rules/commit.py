@@ -10,7 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from locas_storage.errors import CorruptPayload, InvalidRevision, InvalidTurn, RevisionConflict, RevisionNotFound, UnknownUser, UserErased
+from locas_storage.errors import (
+    CorruptPayload,
+    InvalidRevision,
+    InvalidTurn,
+    RevisionConflict,
+    RevisionNotFound,
+    UnknownUser,
+    UserErased,
+)
 from locas_storage.records.bounds import MAX_LABEL_CHARS, is_text
 from locas_storage.records.revisions import Revision, RevisionDraft, StudyItem, StudyItemDraft
 from locas_storage.records.time import micros
@@ -36,7 +44,9 @@ def require_user(state: UserState | None, key: UserKey) -> UserState:
 
 def erased(key: UserKey) -> UserErased:
     """Return the error for a user who was erased."""
-    return UserErased(f"user #{key.short_hash} was erased, nothing is taken any more; begin_again() starts anew with an empty journal")
+    return UserErased(
+        f"user #{key.short_hash} was erased, nothing is taken any more; begin_again() starts anew with an empty journal"
+    )
 
 
 def check_follows(draft: RevisionDraft, state: UserState) -> None:
@@ -47,20 +57,25 @@ def check_follows(draft: RevisionDraft, state: UserState) -> None:
     """
     if draft.parent != state.head:
         raise RevisionConflict(
-            f"draft was trained from revision {draft.parent}, the current one is {state.head}; someone saved first, consolidate again"
+            f"draft was trained from revision {draft.parent}, the current one is {state.head}; someone saved first, "
+            "consolidate again"
         )
     if draft.from_seq != state.consolidated_seq + 1:
         raise RevisionConflict(
-            f"draft begins at turn {draft.from_seq}, expected {state.consolidated_seq + 1}, the first one not learnt; consolidate again"
+            f"draft begins at turn {draft.from_seq}, expected {state.consolidated_seq + 1}, the first one not learnt; "
+            "consolidate again"
         )
     if draft.fence is not None and draft.fence != state.fence:
         raise RevisionConflict(
-            f"draft was trained under fence {draft.fence}, the user's is {state.fence}: turns were forgotten or the memory moved meanwhile; "
+            f"draft was trained under fence {draft.fence}, the user's is {state.fence}: turns were forgotten or the "
+            "memory moved meanwhile; "
             "consolidate again"
         )
     last = max([draft.to_seq, *(max(item.to_seq, item.turn_seq) for item in draft.new_items)])
     if last >= state.next_seq:
-        raise RevisionConflict(f"draft speaks of turn {last}, the journal ends at {state.turns}; append the turns first")
+        raise RevisionConflict(
+            f"draft speaks of turn {last}, the journal ends at {state.turns}; append the turns first"
+        )
 
 
 def stale_items(count: int, what: str) -> RevisionConflict:
@@ -75,14 +90,17 @@ def not_found(key: UserKey, number: int) -> RevisionNotFound:
 
 def no_payload(key: UserKey, number: int) -> RevisionNotFound:
     """Return the error for the bytes of a revision that has none."""
-    return RevisionNotFound(f"revision {number} of user #{key.short_hash} stands for no memory, or its payload is no longer kept")
+    return RevisionNotFound(
+        f"revision {number} of user #{key.short_hash} stands for no memory, or its payload is no longer kept"
+    )
 
 
 def require_kept(restored: Revision, key: UserKey) -> None:
     """Refuse to restore a revision whose payload is gone."""
     if not restored.is_kept:
         raise RevisionNotFound(
-            f"revision {restored.number} of user #{key.short_hash} is {restored.state}, its payload is gone; choose one that is live"
+            f"revision {restored.number} of user #{key.short_hash} is {restored.state}, its payload is gone; choose "
+            "one that is live"
         )
 
 
@@ -130,7 +148,9 @@ def checked(what: str, data: bytes, *, size: int, sha256: str) -> bytes:
         raise CorruptPayload(f"{what}: got {len(data)} bytes, {size} were saved; restore the database from a backup")
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
-        raise CorruptPayload(f"{what}: digest is {found[:12]}, {sha256[:12]} was saved; restore the database from a backup")
+        raise CorruptPayload(
+            f"{what}: digest is {found[:12]}, {sha256[:12]} was saved; restore the database from a backup"
+        )
     return data
 
 
@@ -153,11 +173,13 @@ def check_audit(key: UserKey, entries: Sequence[tuple[AuditEntry, str]]) -> None
     """
     broken = first_broken(key, entries)
     if broken is not None:
-        raise CorruptPayload(f"audit trail of user #{key.short_hash} is broken at line {broken}; compare it with a backup")
+        raise CorruptPayload(
+            f"audit trail of user #{key.short_hash} is broken at line {broken}; compare it with a backup"
+        )
 
 
 def first_broken(key: UserKey, entries: Sequence[tuple[AuditEntry, str]]) -> int | None:
-    """Return the number of the first line of an audit trail that does not follow from the one before it, None if all do."""
+    """Return the number of the first line of an audit trail that does not follow from its former; None if all do."""
     previous = FIRST_PREVIOUS
     for expected_seq, (entry, sha256) in enumerate(entries, start=1):
         if entry.seq != expected_seq or audit_digest(key, previous, entry) != sha256:
@@ -208,7 +230,9 @@ def kept_item(draft: StudyItemDraft, number: int) -> StudyItem:
 def restoring(restored: Revision | None, *, number: int, parent: int, created_at: dt.datetime) -> Revision:
     """Return the new revision that brings an older one back, or "no memory" if there is none to bring back."""
     if restored is not None:
-        return replace(restored, number=number, parent=parent, restores=restored.number, state="live", created_at=created_at)
+        return replace(
+            restored, number=number, parent=parent, restores=restored.number, state="live", created_at=created_at
+        )
     return Revision(
         number=number,
         parent=parent,

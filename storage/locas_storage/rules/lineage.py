@@ -11,7 +11,8 @@ from locas_storage.records.revisions import Revision
 from locas_storage.records.turns import UserKey, UserState
 
 ERASED = "erased"
-"""State of a revision that saw a forgotten turn: its number stays, so that the chain can be checked, and nothing else."""
+"""State of a revision that saw a forgotten turn: its number stays, so that the chain can be checked, and nothing
+else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +23,8 @@ class Plan:
         purged: revisions that saw one of the turns, directly or through what they grew from.
         base: the newest revision behind the current one that saw none of them and has its bytes, which becomes current
             again, 0 for "no memory"; None if the current one may stay.
-        stops: where the purged consolidations behind the current revision ended, ascending; learning the remaining turns
-            with the same stops gives what a user would have who never said the forgotten ones.
+        stops: where the purged consolidations behind the current revision ended, ascending; learning the remaining
+            turns with the same stops gives what a user would have who never said the forgotten ones.
     """
 
     purged: tuple[int, ...]
@@ -65,13 +66,19 @@ def check_forgettable(key: UserKey, seqs: Iterable[int], state: UserState) -> li
     wanted = sorted(set(seqs))
     beyond = [seq for seq in wanted if not 0 < seq < state.next_seq]
     if beyond:
-        raise TurnNotFound(f"the journal of user #{key.short_hash} has no turn {beyond[0]}, it ends at {state.turns}; turns() lists those there are")
+        raise TurnNotFound(
+            f"the journal of user #{key.short_hash} has no turn {beyond[0]}, it ends at {state.turns}; turns() lists "
+            "those there are"
+        )
     return wanted
 
 
 def not_correctable(key: UserKey, seq: int) -> TurnNotFound:
     """Return the error for correcting a turn of which only the number is left."""
-    return TurnNotFound(f"turn {seq} of user #{key.short_hash} was forgotten, there is nothing to correct; append what was said as a new turn")
+    return TurnNotFound(
+        f"turn {seq} of user #{key.short_hash} was forgotten, there is nothing to correct; append what was said as a "
+        "new turn"
+    )
 
 
 def _learnt(revisions: Sequence[Revision], head: int) -> list[Revision]:

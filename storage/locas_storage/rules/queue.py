@@ -55,7 +55,8 @@ def check_reason(reason: str) -> None:
     """
     if not _REASON.fullmatch(reason):
         raise InvalidRevision(
-            "reason of a failed job: expected a code of at most 80 letters, digits, underscores and spaces, such as an error's name"
+            "reason of a failed job: expected a code of at most 80 letters, digits, underscores and spaces, such as an "
+            "error's name"
         )
 
 

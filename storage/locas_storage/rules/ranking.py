@@ -1,4 +1,6 @@
-"""Owns what a word is, for search: how a text is cut into words, and how turns that share words with a query are ranked.
+"""Owns what a word is, for search.
+
+How a text is cut into words, and how turns that share words with a query are ranked.
 
 Knows nothing of stores: each of them finds the turns that share a word in its own way and ranks them here, so that all
 give the same order. Nothing of another user enters a score.
@@ -21,7 +23,8 @@ _MAX_WORD_CHARS = 64
 _MAX_INDEXED_CHARS = 1 << 17
 """Of one turn. PostgreSQL takes at most 1 MiB of words."""
 
-# What is written without spaces is found by parts of a run. A Chinese or Japanese character says enough to be a word alone; of an
+# What is written without spaces is found by parts of a run. A Chinese or Japanese character says enough to be a word
+# alone; of an
 # alphabet two neighbours are one: Thai, Lao, Burmese (with its extensions), Khmer.
 _CHARACTERS = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _RUNS = "\u0e00-\u0e3e\u0e40-\u0eff\u1000-\u109f\u1780-\u17ff\ua9e0-\ua9ff\uaa60-\uaa7f"
@@ -90,7 +93,10 @@ def query_words(text: str) -> list[str]:
 
 
 def sharing(turns: Iterable[Turn], wanted: Sequence[str]) -> list[Turn]:
-    """Return the newest of the turns that share a word with the query, oldest first: what an index does, without one."""
+    """Return the newest of the turns that share a word with the query, oldest first.
+
+    What an index does, without one.
+    """
     asked = set(wanted)
     return [turn for turn in turns if not asked.isdisjoint(indexed_words(turn.content))][-MAX_CANDIDATES:]
 

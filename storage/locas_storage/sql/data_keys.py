@@ -1,4 +1,6 @@
-"""Owns the way from a user's row to the seal of the user's content: whether there is a data key, unwrapping it, making one, wrapping it anew.
+"""Owns the way from a user's row to the seal of the user's content.
+
+Whether there is a data key, unwrapping it, making one, wrapping it anew.
 
 Knows nothing of what is sealed. Every method that takes a connection works within the caller's transaction.
 """
@@ -50,9 +52,13 @@ class Vault:
             EncryptionMismatch: the user's content is encrypted and this store has no keys, or the other way round.
             KeyUnavailable: the data key cannot be unwrapped.
         """
-        query = select(subject.c.next_seq, subject.c.wrapped_dek, subject.c.kek_id).where(rows.of(subject, key), subject.c.erased_at.is_(None))
+        query = select(subject.c.next_seq, subject.c.wrapped_dek, subject.c.kek_id).where(
+            rows.of(subject, key), subject.c.erased_at.is_(None)
+        )
         row = connection.execute(query).one_or_none()
-        if row is None or (row.wrapped_dek is None and row.next_seq == 1):  # nobody, or somebody who has begun again and said nothing yet
+        if row is None or (
+            row.wrapped_dek is None and row.next_seq == 1
+        ):  # nobody, or somebody who has begun again and said nothing yet
             # What a store with keys then has opens nothing: a clear row put there is refused, not shown.
             return CLEAR if self._provider is None else Encrypted(key, os.urandom(KEY_BYTES))
         return self._known(key, row.kek_id, row.wrapped_dek)
@@ -69,7 +75,7 @@ class Vault:
         return self.give_key(connection, user.key)
 
     def give_key(self, connection: Connection, key: UserKey) -> Seal:
-        """Make a data key for a locked user whose content is in the clear or not there yet, and return how it is kept from then on.
+        """Make a data key for a locked user whose content is in the clear or not there yet; return how it is kept then.
 
         Raises:
             EncryptionMismatch: this store has no keys.
@@ -92,7 +98,9 @@ class Vault:
         return self._provider
 
     def rewrap(self, connection: Connection, key: UserKey) -> bool:
-        """Wrap the data key of a user under the provider's current key; tell whether it was under another. Content stays as it is.
+        """Wrap the data key of a user under the provider's current key; tell whether it was under another.
+
+        Content stays as it is.
 
         Raises:
             EncryptionMismatch: this store has no keys.
@@ -149,11 +157,14 @@ def context(key: UserKey) -> bytes:
 
 
 def _locked(key: UserKey) -> EncryptionMismatch:
-    return EncryptionMismatch(f"the content of user #{key.short_hash} is encrypted and the store was opened without keys; {OPEN_WITH_KEYS}")
+    return EncryptionMismatch(
+        f"the content of user #{key.short_hash} is encrypted and the store was opened without keys; {OPEN_WITH_KEYS}"
+    )
 
 
 def _plain(key: UserKey) -> EncryptionMismatch:
     return EncryptionMismatch(
-        f"the content of user #{key.short_hash} is kept in the clear and this store encrypts: open it without key_provider=, or encrypt "
+        f"the content of user #{key.short_hash} is kept in the clear and this store encrypts: open it without "
+        "key_provider=, or encrypt "
         "it with `locas-agent keys encrypt`"
     )

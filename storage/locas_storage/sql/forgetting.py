@@ -86,9 +86,15 @@ class SqlForgetting:
             self._fault_point("erase.payloads")
             forgetting.bury(connection, state, connection.scalars(select(DbNow())).one())
             made = forgetting.receipt(
-                connection, key, "erase", why="again" if was_erased else "asked", turns=range(1, state.next_seq),
-                purged=[one.number for one in found], items_gone=items_gone, payloads_gone=sizes,
-            )  # fmt: skip
+                connection,
+                key,
+                "erase",
+                why="again" if was_erased else "asked",
+                turns=range(1, state.next_seq),
+                purged=[one.number for one in found],
+                items_gone=items_gone,
+                payloads_gone=sizes,
+            )
             self._fault_point("erase.before_commit")
         self._fault_point("erase.after_commit")
         return self._finish(key, made, files)
@@ -118,16 +124,28 @@ class SqlForgetting:
 
     def _finish(self, key: UserKey, made: Receipt, files: list[str]) -> Receipt:
         self._remove_files(key, files)
-        logger.info("removed", extra={"action": made.action, "user": key.short_hash, "turns": len(made.turns), "revisions": len(made.revisions)})
+        logger.info(
+            "removed",
+            extra={
+                "action": made.action,
+                "user": key.short_hash,
+                "turns": len(made.turns),
+                "revisions": len(made.revisions),
+            },
+        )
         return replace(made, is_overwritten=self._overwrite())
 
-    def _forget(self, connection: Connection, state: UserState, seqs: Sequence[int], why: str) -> tuple[Receipt, list[str]]:
+    def _forget(
+        self, connection: Connection, state: UserState, seqs: Sequence[int], why: str
+    ) -> tuple[Receipt, list[str]]:
         key = state.key
         now = connection.scalars(select(DbNow())).one()
         removed = forgetting.remove_turns(connection, key, seqs, now)
         self._fault_point("forget.turns")
         waiting = jobs.open_job(connection, key)
-        plan = lineage.plan(revisions.all_of(connection, key), state.head, removed, (waiting.stops if waiting else None) or ())
+        plan = lineage.plan(
+            revisions.all_of(connection, key), state.head, removed, (waiting.stops if waiting else None) or ()
+        )
         sizes = forgetting.payload_sizes(connection, key)
         items_gone = forgetting.purge_items(connection, key, plan.purged)
         self._fault_point("forget.items")
@@ -137,11 +155,21 @@ class SqlForgetting:
         self._check_reach(files)
         left = forgetting.payload_sizes(connection, key)
         self._fault_point("forget.payloads")
-        rebuild = forgetting.queue_rebuild(connection, after, plan.stops, waiting.to_seq if waiting else 0) if removed else 0
+        rebuild = (
+            forgetting.queue_rebuild(connection, after, plan.stops, waiting.to_seq if waiting else 0) if removed else 0
+        )
         self._fault_point("forget.job")
         gone = {digest: size for digest, size in sizes.items() if digest not in left}
         made = forgetting.receipt(
-            connection, key, "forget", why=why, turns=removed, purged=plan.purged, items_gone=items_gone, payloads_gone=gone,
-            head=after.head, rebuild_to_seq=rebuild,
-        )  # fmt: skip
+            connection,
+            key,
+            "forget",
+            why=why,
+            turns=removed,
+            purged=plan.purged,
+            items_gone=items_gone,
+            payloads_gone=gone,
+            head=after.head,
+            rebuild_to_seq=rebuild,
+        )
         return made, files

@@ -37,7 +37,9 @@ class SqlJobQueue:
         with self._write() as connection:
             jobs.ask(connection, users.locked(connection, key), to_seq)
 
-    def claim(self, owner: str, *, limit: int = 1, lease_seconds: float = 300.0, key: UserKey | None = None) -> list[Lease]:
+    def claim(
+        self, owner: str, *, limit: int = 1, lease_seconds: float = 300.0, key: UserKey | None = None
+    ) -> list[Lease]:
         """See `JobQueue.claim`."""
         queue.check_owner(owner)
         # First whoever is free; if nobody is, wait: without waiting a worker would take a busy queue for an empty one.

@@ -1,8 +1,8 @@
 """Owns `SqlRevisions`: committing what was learnt, rolling back, and reading revisions, in an SQL database.
 
-Knows nothing of the statements (`statements/revisions.py`, `statements/study_items.py`, `statements/payloads.py`) nor of how a connection is made.
-One transaction
-commits a consolidation: payload, study items, revision, counters; training runs outside it.
+Knows nothing of the statements (`statements/revisions.py`, `statements/study_items.py`, `statements/payloads.py`) nor
+of how a connection is made. One transaction commits a consolidation: payload, study items, revision, counters; training
+runs outside it.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,14 @@ class SqlRevisions:
     """
 
     def __init__(
-        self, read: Transaction, write: Transaction, *, vault: Vault, keeping: Keeping, upkeep: SqlUpkeep, fault_point: Callable[[str], None]
+        self,
+        read: Transaction,
+        write: Transaction,
+        *,
+        vault: Vault,
+        keeping: Keeping,
+        upkeep: SqlUpkeep,
+        fault_point: Callable[[str], None],
     ) -> None:
         self._read = read
         self._write = write

@@ -1,6 +1,7 @@
 """Owns `SqlMemoryStore`: which statements make one transaction, and in which order.
 
-Knows nothing of drivers and pragmas (`database/engine.py`), of versions of the tables (`version.py`), nor of the statements
+Knows nothing of drivers and pragmas (`database/engine.py`), of versions of the tables (`version.py`), nor of the
+statements
 themselves: each concern has its module of functions that work within a transaction.
 
 One rule holds it together: whatever changes a user locks the user's row first.
@@ -42,14 +43,15 @@ class SqlMemoryStore:
     """A `MemoryStore` in an SQL database. Constructing it opens nothing; the first use does, and makes the tables.
 
     Args:
-        url: an SQLAlchemy URL of SQLite or PostgreSQL; `sqlite:///locas.db` is a file, `sqlite://` a database in memory. A `Path` is an SQLite
-            file.
+        url: an SQLAlchemy URL of SQLite or PostgreSQL; `sqlite:///locas.db` is a file, `sqlite://` a database in
+            memory. A `Path` is an SQLite file.
         keep_payloads: how many different payloads of a user are kept, the newest; revisions beyond them are pruned.
-        files: where payloads larger than `inline_bytes` go, a folder or any place fsspec can write to; all stores on one
-            database name the same place. Without it every payload lies in the database. Needs the extra `files`.
+        files: where payloads larger than `inline_bytes` go, a folder or any place fsspec can write to; all stores on
+            one database name the same place. Without it every payload lies in the database. Needs the extra `files`.
         inline_bytes: largest payload that lies in the database although there are files.
-        key_provider: with it turns, study items and payloads are kept encrypted, each user's under a data key of its own that the
-            provider wraps; content in the clear is then refused, as without it encrypted content is. Needs the extra `encryption`.
+        key_provider: with it turns, study items and payloads are kept encrypted, each user's under a data key of its
+            own that the provider wraps; content in the clear is then refused, as without it encrypted content is. Needs
+            the extra `encryption`.
         fault_point: called with the name of each step of a change.
 
     Raises:
@@ -74,12 +76,25 @@ class SqlMemoryStore:
         self._fault_point = fault_point
         self._is_ready = False
         self.queue = SqlJobQueue(self._read, self._write, fault_point)
-        self._upkeep = SqlUpkeep(self._read, self._write, vault=self._vault, keeping=keeping, rewrite=self._database.rewrite, fault_point=fault_point)
-        self._revisions = SqlRevisions(self._read, self._write, vault=self._vault, keeping=keeping, upkeep=self._upkeep, fault_point=fault_point)
+        self._upkeep = SqlUpkeep(
+            self._read,
+            self._write,
+            vault=self._vault,
+            keeping=keeping,
+            rewrite=self._database.rewrite,
+            fault_point=fault_point,
+        )
+        self._revisions = SqlRevisions(
+            self._read, self._write, vault=self._vault, keeping=keeping, upkeep=self._upkeep, fault_point=fault_point
+        )
         self._forgetting = SqlForgetting(
-            self._read, self._write, overwrite=self._database.overwrite_log, check_reach=self._upkeep.check_reach,
-            remove_files=self._upkeep.remove_files, fault_point=fault_point,
-        )  # fmt: skip
+            self._read,
+            self._write,
+            overwrite=self._database.overwrite_log,
+            check_reach=self._upkeep.check_reach,
+            remove_files=self._upkeep.remove_files,
+            fault_point=fault_point,
+        )
 
     def __repr__(self) -> str:
         return f"SqlMemoryStore({self._database.name!r})"
@@ -111,7 +126,9 @@ class SqlMemoryStore:
         """See `MemoryStore.turns`."""
         commit.check_newest(newest)
         with self._read() as connection:
-            return journal.turns(connection, key, self._vault.seal(connection, key), after=after, upto=upto, newest=newest)
+            return journal.turns(
+                connection, key, self._vault.seal(connection, key), after=after, upto=upto, newest=newest
+            )
 
     def known(self, key: UserKey, idem_keys: Iterable[str]) -> list[Turn]:
         """See `MemoryStore.known`."""
@@ -119,7 +136,9 @@ class SqlMemoryStore:
         if not possible:
             return []
         with self._read() as connection:
-            return sorted(journal.known(connection, key, possible, self._vault.seal(connection, key)), key=lambda one: one.seq)
+            return sorted(
+                journal.known(connection, key, possible, self._vault.seal(connection, key)), key=lambda one: one.seq
+            )
 
     def search(self, key: UserKey, text: str, *, limit: int = 10) -> list[FoundTurn]:
         """See `MemoryStore.search`."""
@@ -137,7 +156,10 @@ class SqlMemoryStore:
         return found or []
 
     def _found(self, connection: Connection, key: UserKey, wanted: Sequence[str], limit: int) -> list[FoundTurn] | None:
-        """Return the best of the user's turns that share a word; None where the index waits for what was said since the last search."""
+        """Return the best of the user's turns that share a word.
+
+        None where the index waits for what was said since the last search.
+        """
         state = users.state(connection, key)
         seal = self._vault.seal(connection, key)
         if seal.is_encrypting:  # an index would tell what was said
@@ -236,7 +258,9 @@ class SqlMemoryStore:
         return self._upkeep.verify(tenant=tenant, user=user)
 
     def rotate_keys(self) -> int:
-        """Wrap every user's data key under the key provider's current key, and return how many were under another. Content stays as it is.
+        """Wrap every user's data key under the key provider's current key, and return how many were under another.
+
+        Content stays as it is.
 
         Raises:
             EncryptionMismatch: the store was opened without `key_provider`.
@@ -247,8 +271,9 @@ class SqlMemoryStore:
     def encrypt(self) -> Conversion:
         """Encrypt the content of every user that is kept in the clear, and leave no clear byte of it behind.
 
-        Each user is one transaction: turns, study items, payloads, and the digests over them. Called again after an interruption it goes
-        on with the users that are left. Have no store without keys at work on the database meanwhile: it is refused from then on.
+        Each user is one transaction: turns, study items, payloads, and the digests over them. Called again after an
+        interruption it goes on with the users that are left. Have no store without keys at work on the database
+        meanwhile: it is refused from then on.
 
         Raises:
             EncryptionMismatch: the store was opened without `key_provider`.
@@ -300,7 +325,9 @@ def open_store(
     inline_bytes: int = INLINE_BYTES,
     key_provider: KeyProvider | None = None,
 ) -> SqlMemoryStore:
-    """Return the store at a SQLAlchemy URL or in a file, such as `sqlite:///locas.db`; nothing is opened before its first use.
+    """Return the store at a SQLAlchemy URL or in a file, such as `sqlite:///locas.db`.
+
+    Nothing is opened before its first use.
 
     Args:
         url: of an SQLite or PostgreSQL database; a `Path` is an SQLite file.
@@ -309,4 +336,6 @@ def open_store(
         inline_bytes: largest payload in the database.
         key_provider: wraps data keys.
     """
-    return SqlMemoryStore(url, keep_payloads=keep_payloads, files=files, inline_bytes=inline_bytes, key_provider=key_provider)
+    return SqlMemoryStore(
+        url, keep_payloads=keep_payloads, files=files, inline_bytes=inline_bytes, key_provider=key_provider
+    )

@@ -94,7 +94,8 @@ def prepare(database: Database) -> None:
     if version.current is None:
         if has_others:
             raise ForeignDatabase(
-                f"{database.name}: holds tables but none of this package; name another database, or run `{UPGRADE_COMMAND}` to add ours to it"
+                f"{database.name}: holds tables but none of this package; name another database, or run "
+                f"`{UPGRADE_COMMAND}` to add ours to it"
             )
         _upgrade(database)
     elif not version.is_current:
@@ -126,15 +127,21 @@ def _look(connection: Connection, database: Database) -> tuple[SchemaVersion, bo
     current = migrations.current(connection) if VERSION_TABLE in tables else None
     if current is None and ours:
         raise ForeignDatabase(
-            f"{database.name}: holds {len(ours)} tables with names of this package but no version in {VERSION_TABLE}; name another database"
+            f"{database.name}: holds {len(ours)} tables with names of this package but no version in {VERSION_TABLE}; "
+            "name another database"
         )
     return SchemaVersion(current, migrations.newest()), bool(tables - ours - {VERSION_TABLE})
 
 
 def _outdated(version: SchemaVersion, database: Database) -> SchemaOutdated:
     if version.current is None:
-        return SchemaOutdated(f"{database.name}: holds no tables of this package yet; run `{UPGRADE_COMMAND}` to make them")
+        return SchemaOutdated(
+            f"{database.name}: holds no tables of this package yet; run `{UPGRADE_COMMAND}` to make them"
+        )
     found = f"{database.name}: tables are at version {version.current}, this package expects {version.expected}"
     if version.current in migrations.known():
         return SchemaOutdated(f"{found}; make a backup and run `{UPGRADE_COMMAND}`")
-    return SchemaOutdated(f"{found} and does not know that one; install the newer locas-agent that made them (`{UPGRADE_COMMAND}` cannot go back)")
+    return SchemaOutdated(
+        f"{found} and does not know that one; install the newer locas-agent that made them (`{UPGRADE_COMMAND}` cannot "
+        "go back)"
+    )

@@ -26,7 +26,11 @@ from locas_storage import MemoryStore, Turn, new_item_id
 
 Texts = tuple[str, ...]
 CONFIG = LocasConfig.model_validate(
-    {"memory": {"width": 2}, "window": {"window_tokens": 60, "max_new_tokens": 4}, "policy": {"overflow_tokens": 60, "min_overflow_tokens": 1}}
+    {
+        "memory": {"width": 2},
+        "window": {"window_tokens": 60, "max_new_tokens": 4},
+        "policy": {"overflow_tokens": 60, "min_overflow_tokens": 1},
+    }
 )
 
 
@@ -51,9 +55,17 @@ class QuickLearner:
 
     def pieces(self, turns: Sequence[Turn]) -> tuple[Piece, ...]:
         """Cut overflow as `Learner.pieces` does."""
-        return tuple(cut_pieces(turns, lambda messages: len(self._backbone.encode_chat(messages, generation_prompt=False)), max_tokens=400))
+        return tuple(
+            cut_pieces(
+                turns,
+                lambda messages: len(self._backbone.encode_chat(messages, generation_prompt=False)),
+                max_tokens=400,
+            )
+        )
 
-    def learn(self, tasks: Sequence[Task], *, seed: int | None = None, progress: Progress | None = None) -> list[Outcome]:
+    def learn(
+        self, tasks: Sequence[Task], *, seed: int | None = None, progress: Progress | None = None
+    ) -> list[Outcome]:
         """Return one outcome per task."""
         texts = [tuple(quote.text for piece in task.pieces for quote in piece.quotes) for task in tasks]
         self.meanwhile(texts)
@@ -65,7 +77,14 @@ class QuickLearner:
     def _outcome(self, task: Task, texts: Texts) -> Outcome:
         before = b"" if task.memory is None else task.memory.slab.numpy().tobytes()
         digest = hashlib.sha256(before + "\n".join(texts).encode()).digest()
-        memory = initialize(self._backbone, [], width=2, method="random_index", scale_rule="none", seed=int.from_bytes(digest[:4], "big"))
+        memory = initialize(
+            self._backbone,
+            [],
+            width=2,
+            method="random_index",
+            scale_rule="none",
+            seed=int.from_bytes(digest[:4], "big"),
+        )
         items = tuple(self._item(piece, quote.turn_seq, quote.text) for piece in task.pieces for quote in piece.quotes)
         is_refused = any(text in self.refused for text in texts)
         admission = Admission(not is_refused, "drift" if is_refused else "admitted", "")
@@ -75,7 +94,17 @@ class QuickLearner:
     @staticmethod
     def _item(piece: Piece, turn_seq: int, text: str) -> Item:
         teacher = TopK(torch.zeros((1, 2), dtype=torch.int32), torch.zeros((1, 2)))
-        return Item(new_item_id(), QUESTION, piece.from_seq, piece.to_seq, turn_seq, f"Who said {text}?", "I did.", (1,), teacher)
+        return Item(
+            new_item_id(),
+            QUESTION,
+            piece.from_seq,
+            piece.to_seq,
+            turn_seq,
+            f"Who said {text}?",
+            "I did.",
+            (1,),
+            teacher,
+        )
 
 
 def quick_agent(backbone: Backbone, store: MemoryStore, consolidation: When = "background") -> AgentMemory:

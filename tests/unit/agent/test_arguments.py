@@ -50,7 +50,10 @@ WRONG: dict[str, Case] = {
     "seed half": (lambda user, agent: agent.reply_many([(user, "Hi.")], seed=0.5), ConfigurationError),
     "temperature text": (lambda user, agent: user.reply("Hi.", temperature="hot"), ConfigurationError),
     "temperature nan": (lambda user, agent: list(user.stream("Hi.", temperature=float("nan"))), ConfigurationError),
-    "temperature inf": (lambda user, agent: agent.reply_many([(user, "Hi.")], temperature=float("inf")), ConfigurationError),
+    "temperature inf": (
+        lambda user, agent: agent.reply_many([(user, "Hi.")], temperature=float("inf")),
+        ConfigurationError,
+    ),
     "temperature negative": (lambda user, agent: user.reply("Hi.", temperature=-1e-9), ConfigurationError),
     "length text": (lambda user, agent: user.reply("Hi.", max_new_tokens="4"), ConfigurationError),
     "length true": (lambda user, agent: user.recall("Hi.", max_new_tokens=True), ConfigurationError),
@@ -76,9 +79,13 @@ def ada(agent: AgentMemory) -> UserMemory:
     return agent.for_user("ada")
 
 
-@pytest.mark.parametrize("text", [HALF, "a\x00b", 5, None, b"bytes"], ids=["half a character", "NUL", "number", "None", "bytes"])
+@pytest.mark.parametrize(
+    "text", [HALF, "a\x00b", 5, None, b"bytes"], ids=["half a character", "NUL", "number", "None", "bytes"]
+)
 @pytest.mark.parametrize("verb", NO_TEXT)
-def test_what_no_turn_can_hold_is_refused_by_every_verb(agent: AgentMemory, ada: UserMemory, verb: str, text: Any) -> None:
+def test_what_no_turn_can_hold_is_refused_by_every_verb(
+    agent: AgentMemory, ada: UserMemory, verb: str, text: Any
+) -> None:
     if text is None and verb in ("question", "session", "key"):
         NO_TEXT[verb](ada, text)  # None is none
         return
@@ -99,7 +106,11 @@ def test_wrong_arguments_are_refused_before_anything_is_written(agent: AgentMemo
 
 
 def test_texts_no_tokenizer_takes_are_refused_by_the_backbone(backbone: Backbone) -> None:
-    for call in (backbone.encode, backbone.count_tokens, lambda text: backbone.encode_chat([{"role": "user", "content": text}])):
+    for call in (
+        backbone.encode,
+        backbone.count_tokens,
+        lambda text: backbone.encode_chat([{"role": "user", "content": text}]),
+    ):
         with pytest.raises(InvalidTurn, match="lone surrogate"):
             call(HALF)
     tool = {"type": "function", "function": {"name": "look", "description": HALF}}
@@ -111,7 +122,10 @@ def test_texts_no_tokenizer_takes_are_refused_by_the_backbone(backbone: Backbone
 def test_hardly_any_temperature_is_greedy(agent: AgentMemory, temperature: float) -> None:
     greedy = agent.for_user("ada").reply("Hello.").text
     assert agent.for_user("ben").reply("Hello.", temperature=temperature, seed=3).text == greedy
-    assert "".join(agent.for_user("cleo").stream("Hello.", temperature=temperature, seed=4)).replace("\x00", "").strip() == greedy
+    assert (
+        "".join(agent.for_user("cleo").stream("Hello.", temperature=temperature, seed=4)).replace("\x00", "").strip()
+        == greedy
+    )
 
 
 @pytest.mark.parametrize("length", [186, 195, 200])
@@ -154,8 +168,12 @@ def test_prompt_names_the_users_own_day(backbone: Backbone, tmp_path: Path, zone
     place = ZoneInfo(zone)
     with AgentMemory(backbone=backbone, store=SqlMemoryStore(f"sqlite:///{tmp_path}/a.db"), config=config) as agent:
         for hour in (0, 7, 12, 18, 23):
-            agent.for_user("ada").add("user", f"at {hour}", at=dt.datetime(2026, 3, 31, hour, 30, tzinfo=place), session=session)
-    with AgentMemory(backbone=backbone, store=SqlMemoryStore(f"sqlite:///{tmp_path}/a.db"), config=config) as agent:  # as another process reads it
+            agent.for_user("ada").add(
+                "user", f"at {hour}", at=dt.datetime(2026, 3, 31, hour, 30, tzinfo=place), session=session
+            )
+    with AgentMemory(
+        backbone=backbone, store=SqlMemoryStore(f"sqlite:///{tmp_path}/a.db"), config=config
+    ) as agent:  # as another process reads it
         ada = agent.for_user("ada")
         shown = [message["content"] for message in ada.prompt("?")]
         assert shown == ["Conversation on 31 March 2026.", "at 0", "at 7", "at 12", "at 18", "at 23", "?"]
@@ -169,8 +187,14 @@ def test_answer_that_leaves_no_room_for_a_question_is_refused_at_construction(ma
     most = longest_answer(backbone)
     for length in (most + 1, 100_000):
         with pytest.raises(ConfigurationError, match=f"at most {most}$"):
-            AgentMemory(backbone=backbone, store=InMemoryStore(), config=LocasConfig(window=WindowSettings(max_new_tokens=length)))
-    agent = AgentMemory(backbone=backbone, store=InMemoryStore(), config=LocasConfig(window=WindowSettings(max_new_tokens=most)))
+            AgentMemory(
+                backbone=backbone,
+                store=InMemoryStore(),
+                config=LocasConfig(window=WindowSettings(max_new_tokens=length)),
+            )
+    agent = AgentMemory(
+        backbone=backbone, store=InMemoryStore(), config=LocasConfig(window=WindowSettings(max_new_tokens=most))
+    )
     assert agent.for_user("ada").reply("Hi.").turn.seq == 2
     with pytest.raises(ConfigurationError) as refusal:
         agent.for_user("ada").reply("Hi.", max_new_tokens=most + 1)
@@ -196,7 +220,11 @@ def test_store_may_be_a_path(backbone: Backbone, tmp_path: Path) -> None:
         assert len(agent.for_user("ada").turns()) == 1
 
 
-@pytest.mark.parametrize("parts", [{"store": None}, {"store": 5}, {"store": ["sqlite://"]}, {"config": {"window": {}}}, {"backbone": None}], ids=str)
+@pytest.mark.parametrize(
+    "parts",
+    [{"store": None}, {"store": 5}, {"store": ["sqlite://"]}, {"config": {"window": {}}}, {"backbone": None}],
+    ids=str,
+)
 def test_what_is_no_part_is_refused_before_anything_is_loaded(backbone: Backbone, parts: dict[str, Any]) -> None:
     given = {"backbone": backbone, "store": "sqlite://", "config": None} | parts
     with pytest.raises(ConfigurationError, match="expected"):

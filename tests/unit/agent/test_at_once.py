@@ -22,11 +22,13 @@ from tests.unit.agent.teaching import QuickLearner, Texts, quick_agent
 
 PATIENCE_SECONDS = 20.0
 A_MOMENT_SECONDS = 0.3
-"""Long enough for a call that nothing holds back to come further; one that is held back is not seen to move however long it is."""
+"""Long enough for a call that nothing holds back to come further; one that is held back is not seen to move however
+long it is."""
 ALTERNATING_ONLY = (
     "{% for message in messages %}"
     "{% if message.role not in ['user', 'assistant'] %}{{ raise_exception('only user and assistant') }}{% endif %}"
-    "{% if (message.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}"
+    "{% if (message.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif "
+    "%}"
     "[{{ message.role }}]{{ message.content }}\n{% endfor %}"
 )
 
@@ -34,7 +36,9 @@ ALTERNATING_ONLY = (
 class Scripted:
     """Answers "re: " and the last question of the prompt; keeps the prompts as text."""
 
-    def __init__(self, agent: AgentMemory, monkeypatch: pytest.MonkeyPatch, *, before: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self, agent: AgentMemory, monkeypatch: pytest.MonkeyPatch, *, before: Callable[[str], None] = lambda _: None
+    ) -> None:
         self.prompts: list[str] = []
         self.before = before
         self._backbone = agent.backbone
@@ -56,7 +60,11 @@ class Scripted:
 
 def asked_last(prompt: str) -> str:
     """The text of the message before the opening of the answer."""
-    return prompt.rsplit("\nassistant\n", 1)[0].rsplit("\n", 1)[-1] if "\nassistant\n" in prompt else prompt.rstrip("\n").rsplit("\n", 2)[-2]
+    return (
+        prompt.rsplit("\nassistant\n", 1)[0].rsplit("\n", 1)[-1]
+        if "\nassistant\n" in prompt
+        else prompt.rstrip("\n").rsplit("\n", 2)[-2]
+    )
 
 
 @pytest.fixture
@@ -66,7 +74,9 @@ def store() -> InMemoryStore:
 
 @pytest.fixture
 def agent(backbone: Backbone, store: InMemoryStore) -> Iterator[AgentMemory]:
-    config = LocasConfig.model_validate({"window": {"window_tokens": 400, "max_new_tokens": 20}, "policy": {"automatic": False}})
+    config = LocasConfig.model_validate(
+        {"window": {"window_tokens": 400, "max_new_tokens": 20}, "policy": {"automatic": False}}
+    )
     with AgentMemory(backbone=backbone, store=store, config=config) as made:
         yield made
 
@@ -77,7 +87,9 @@ def said(store: MemoryStore, agent: AgentMemory, user: str = "ada") -> list[str]
 
 def pairs(texts: Sequence[str]) -> bool:
     """Whether the journal is question, answer, question, answer."""
-    return len(texts) % 2 == 0 and all(answer == f"re {question}" for question, answer in zip(texts[::2], texts[1::2], strict=True))
+    return len(texts) % 2 == 0 and all(
+        answer == f"re {question}" for question, answer in zip(texts[::2], texts[1::2], strict=True)
+    )
 
 
 class Gate:
@@ -123,10 +135,14 @@ def test_second_question_is_journalled_after_the_first_answer(
         assert one.result(PATIENCE_SECONDS).text == "re one"
         two.result(PATIENCE_SECONDS)
     assert said(store, agent) == ["one", "re one", "two", "re two"]
-    assert sorted(map(asked_last, script.prompts)) == sorted(["one", "two", *(["four"] if second == "reply_many" else [])])
+    assert sorted(map(asked_last, script.prompts)) == sorted(
+        ["one", "two", *(["four"] if second == "reply_many" else [])]
+    )
 
 
-def test_nobody_waits_for_another_users_answer(agent: AgentMemory, store: InMemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_waits_for_another_users_answer(
+    agent: AgentMemory, store: InMemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gate = Gate()
     Scripted(agent, monkeypatch, before=gate)
     with ThreadPoolExecutor(1) as threads:
@@ -138,12 +154,16 @@ def test_nobody_waits_for_another_users_answer(agent: AgentMemory, store: InMemo
         assert hers.result(PATIENCE_SECONDS).text == "re one"
 
 
-def test_batches_that_name_the_same_users_in_another_order_do_not_wait_for_ever(agent: AgentMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_that_name_the_same_users_in_another_order_do_not_wait_for_ever(
+    agent: AgentMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Scripted(agent, monkeypatch)
     users = ["ada", "ben", "cleo"]
     with ThreadPoolExecutor(6) as threads:
         calls = [
-            threads.submit(agent.reply_many, [(user, f"{number} of {user}") for user in (users if number % 2 else users[::-1])])
+            threads.submit(
+                agent.reply_many, [(user, f"{number} of {user}") for user in (users if number % 2 else users[::-1])]
+            )
             for number in range(24)
         ]
         for call in calls:
@@ -153,7 +173,9 @@ def test_batches_that_name_the_same_users_in_another_order_do_not_wait_for_ever(
     assert len(agent.replies._one_at_a_time._places) == 0  # nothing is kept of whoever is not being answered
 
 
-def test_streams_for_one_user_are_written_one_after_the_other(agent: AgentMemory, store: InMemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_streams_for_one_user_are_written_one_after_the_other(
+    agent: AgentMemory, store: InMemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Scripted(agent, monkeypatch)
     ada = agent.for_user("ada")
 
@@ -167,7 +189,9 @@ def test_streams_for_one_user_are_written_one_after_the_other(agent: AgentMemory
     assert pairs(said(store, agent))
 
 
-def test_stream_that_is_never_read_on_is_passed(agent: AgentMemory, store: InMemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stream_that_is_never_read_on_is_passed(
+    agent: AgentMemory, store: InMemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(one_at_a_time, "PAUSE_SECONDS", 0.1)
     Scripted(agent, monkeypatch)
     ada = agent.for_user("ada")
@@ -194,7 +218,9 @@ def test_stream_may_be_closed_in_another_thread(agent: AgentMemory, monkeypatch:
 def test_question_of_another_process_in_between_is_not_answered_here(
     agent: AgentMemory, store: InMemoryStore, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = AgentMemory(backbone=backbone, store=store, config=agent.config)  # shares nothing but the store, as another process does
+    other = AgentMemory(
+        backbone=backbone, store=store, config=agent.config
+    )  # shares nothing but the store, as another process does
     here, there = Scripted(agent, monkeypatch), Scripted(other, monkeypatch)
     current = agent._memories.current
 
@@ -203,7 +229,9 @@ def test_question_of_another_process_in_between_is_not_answered_here(
         assert other.for_user("ada").reply("two").text == "re two"
         return current(key)
 
-    monkeypatch.setattr(agent._memories, "current", meanwhile)  # asked after the question was journalled, before the prompt is laid out
+    monkeypatch.setattr(
+        agent._memories, "current", meanwhile
+    )  # asked after the question was journalled, before the prompt is laid out
     assert agent.for_user("ada").reply("one").text == "re one"
     assert said(store, agent) == ["one", "two", "re two", "re one"]
     assert [asked_last(prompt) for prompt in (*here.prompts, *there.prompts)] == ["one", "two"]
@@ -235,14 +263,20 @@ def test_call_tried_again_is_answered_as_if_nothing_had_come_between(
     assert said(store, agent) == ["one", "two", "re two", "re one"]
 
 
-def test_template_that_wants_roles_in_turn_takes_what_was_left_unanswered(make_backbone: MakeBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_template_that_wants_roles_in_turn_takes_what_was_left_unanswered(
+    make_backbone: MakeBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
     strict = make_backbone()
     strict.tokenizer.chat_template = ALTERNATING_ONLY
     agent = quick_agent(strict, InMemoryStore(), "inline")
     ada = agent.for_user("ada")
     for text in ("one", "two"):
         ada.add("user", text)
-    text = strict.decode(strict.encode_chat([*ada.prompt("three"), {"role": "assistant", "content": "x"}, {"role": "user", "content": "four"}]))
+    text = strict.decode(
+        strict.encode_chat(
+            [*ada.prompt("three"), {"role": "assistant", "content": "x"}, {"role": "user", "content": "four"}]
+        )
+    )
     assert text.splitlines()[1:] == ["one", "two", "three", "[assistant]x", "[user]four"]
     assert ada.reply("three").turn.role == "assistant"
     assert ada.reply("four").turn.seq == 6

@@ -1,4 +1,7 @@
-"""Correcting a turn: what was said at first is gone, what is said instead is learnt. A stand-in learns in no time; the store is a real file."""
+"""Correcting a turn: what was said at first is gone, what is said instead is learnt.
+
+A stand-in learns in no time; the store is a real file.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,12 @@ def test_what_was_learnt_from_the_old_text_is_gone_and_the_new_text_is_learnt(ma
         ada.add("user", text)
     ada.consolidate(flush=True)
     made = ada.correct(1, "I park on level 5.")
-    assert (made.content, made.receipt.turns, made.receipt.revisions, made.receipt.rebuild_to_seq) == ("I park on level 5.", (1,), (1,), 3)
+    assert (made.content, made.receipt.turns, made.receipt.revisions, made.receipt.rebuild_to_seq) == (
+        "I park on level 5.",
+        (1,),
+        (1,),
+        3,
+    )
     assert lessons(agent)[1:] == [("I like tea.", "I row.")]  # rebuilt as if it had never been said
     assert [turn.content for turn in ada.turns()] == ["I like tea.", "I row.", "I park on level 5."]
     assert not any("level 3" in item.answer for item in agent.store.study_items(ada.key, with_retired=True))
@@ -58,7 +66,9 @@ def test_new_turn_has_all_but_the_text_of_the_old_one(make_agent: MakeAgent) -> 
     agent = make_agent()
     ada = agent.for_user("ada")
     ends = dt.datetime.now(dt.UTC) + dt.timedelta(days=1)
-    old = ada.add("assistant", "It is on level 3.", at=MAY, session="s", name="Bot", key="k", trust="tool", expires_at=ends)
+    old = ada.add(
+        "assistant", "It is on level 3.", at=MAY, session="s", name="Bot", key="k", trust="tool", expires_at=ends
+    )
     new = ada.correct(old, "It is on level 5, behind the lift.")
     same = ("role", "at", "session", "name", "key", "trust", "expires_at")
     assert [getattr(new, name) for name in same] == [getattr(old, name) for name in same]
@@ -93,7 +103,9 @@ def test_rebuild_is_left_to_a_worker_where_one_learns(make_agent: MakeAgent) -> 
     ],
     ids=["none", "forgotten", "imported", "NUL", "surrogate", "too long"],
 )
-def test_what_cannot_be_corrected_changes_nothing(make_agent: MakeAgent, turn: int, text: str, error: type[Exception]) -> None:
+def test_what_cannot_be_corrected_changes_nothing(
+    make_agent: MakeAgent, turn: int, text: str, error: type[Exception]
+) -> None:
     ada = make_agent().for_user("ada")
     ada.add("user", "one")
     ada.add("user", "two")

@@ -1,4 +1,7 @@
-"""Threads of the async twins: what waits behind what, and that there are none before they are needed and none after they were."""
+"""Threads of the async twins.
+
+What waits behind what, and that there are none before they are needed and none after they were.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,9 @@ def ours() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("locas-")]
 
 
-async def behind(begin: Callable[[int], Awaitable[object]], let_go: threading.Event, meanwhile: Callable[[], Awaitable[object]]) -> None:
+async def behind(
+    begin: Callable[[int], Awaitable[object]], let_go: threading.Event, meanwhile: Callable[[], Awaitable[object]]
+) -> None:
     """Begin many calls that are held back, and make others meanwhile."""
     calls = [asyncio.ensure_future(begin(number)) for number in range(MANY)]
     try:

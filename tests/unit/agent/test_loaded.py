@@ -1,4 +1,7 @@
-"""Memories kept ready: found again, dropped for want of room, and never kept for a user whose memories are let go of."""
+"""Memories kept ready.
+
+Found again, dropped for want of room, and never kept for a user whose memories are let go of.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +67,9 @@ def test_memory_larger_than_the_room_is_kept_alone(memories: LoadedMemories, mon
     assert memories.loads.memories == 1
 
 
-def test_batch_is_what_its_memories_give_alone(memories: LoadedMemories, backbone: Backbone, make_memory: MakeMemory) -> None:
+def test_batch_is_what_its_memories_give_alone(
+    memories: LoadedMemories, backbone: Backbone, make_memory: MakeMemory
+) -> None:
     chosen = [memory_of(memories, USERS[0]), None, make_memory(9, width=2), memory_of(memories, USERS[2])]
     expected = MemoryBatch.of(chosen, backbone)
     for _ in range(2):  # the second time from rows that were ready

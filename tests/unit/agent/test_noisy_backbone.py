@@ -48,7 +48,9 @@ def noisy(make_backbone: MakeBackbone) -> Backbone:
 
 @pytest.fixture
 def agent(noisy: Backbone) -> Iterator[AgentMemory]:
-    with AgentMemory.load(noisy, store="sqlite://", config=LocasConfig.model_validate({"policy": {"automatic": False}})) as memory:
+    with AgentMemory.load(
+        noisy, store="sqlite://", config=LocasConfig.model_validate({"policy": {"automatic": False}})
+    ) as memory:
         yield memory
 
 

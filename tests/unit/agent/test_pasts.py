@@ -1,4 +1,7 @@
-"""The pasts of users' conversations: taken up at the next turn, dropped with the revision, with what is forgotten, and for want of room."""
+"""The pasts of users' conversations.
+
+Taken up at the next turn, dropped with the revision, with what is forgotten, and for want of room.
+"""
 
 from __future__ import annotations
 
@@ -80,9 +83,15 @@ def test_another_revision_has_no_past(agent: AgentMemory, make_memory: MakeMemor
     user.reply(SAID[1])
     assert kept(agent).past is not None
     draft = RevisionDraft(
-        parent=1, fingerprint=agent.backbone.fingerprint, config_hash="test", code_version="test", seed=0, from_seq=2, to_seq=2,
+        parent=1,
+        fingerprint=agent.backbone.fingerprint,
+        config_hash="test",
+        code_version="test",
+        seed=0,
+        from_seq=2,
+        to_seq=2,
         payload=to_bytes(make_memory(2)),
-    )  # fmt: skip
+    )
     agent.store.commit(ADA, draft)
     assert kept(agent).past is None
 
@@ -115,7 +124,9 @@ def test_least_recently_used_makes_room(agent: AgentMemory, monkeypatch: pytest.
     assert kept(agent).past is None
 
 
-def test_prefetched_memory_is_found_by_the_reply(agent: AgentMemory, make_memory: MakeMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prefetched_memory_is_found_by_the_reply(
+    agent: AgentMemory, make_memory: MakeMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     agent.for_user("ada").add("user", SAID[0])
     commit(agent.store, ADA, make_memory(1), to_seq=1)
     agent.prefetch(["ada", "nobody"])

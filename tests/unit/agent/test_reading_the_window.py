@@ -32,7 +32,9 @@ def tell(agent: AgentMemory, make_memory: MakeMemory, *, turns: int, learnt: int
         commit(agent.store, ADA, make_memory(), to_seq=learnt)
 
 
-@pytest.mark.parametrize(("turns", "learnt"), [(3, 0), (40, 0), (40, 5), (40, 36), (40, 40), (200, 0), (200, 150), (200, 199)])
+@pytest.mark.parametrize(
+    ("turns", "learnt"), [(3, 0), (40, 0), (40, 5), (40, 36), (40, 40), (200, 0), (200, 150), (200, 199)]
+)
 def test_window_and_overflow_are_those_of_the_whole_journal(
     agent: AgentMemory, make_memory: MakeMemory, monkeypatch: pytest.MonkeyPatch, turns: int, learnt: int
 ) -> None:
@@ -45,7 +47,9 @@ def test_window_and_overflow_are_those_of_the_whole_journal(
     assert whole.pending_turns == max(0, turns - len(whole.window) - learnt)
 
 
-def test_long_journal_is_read_no_further_than_a_short_one(agent: AgentMemory, make_memory: MakeMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_journal_is_read_no_further_than_a_short_one(
+    agent: AgentMemory, make_memory: MakeMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tell(agent, make_memory, turns=1000, learnt=990)
     turns, asked = agent.store.turns, list[int]()
 

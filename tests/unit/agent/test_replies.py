@@ -77,7 +77,11 @@ def test_an_answer_outlives_the_consolidation_it_set_off(agent: AgentMemory) -> 
     learner.meanwhile = overtaken
     hers, his = agent.reply_many([("ada", "Hello."), ("ben", "Hello.")])
     assert hers.consolidation is not None
-    assert (hers.consolidation.status, hers.consolidation.reason, hers.consolidation.revision) == ("failed", "RevisionConflict", None)
+    assert (hers.consolidation.status, hers.consolidation.reason, hers.consolidation.revision) == (
+        "failed",
+        "RevisionConflict",
+        None,
+    )
     assert his.consolidation is None
     for user, reply in (("ada", hers), ("ben", his)):
         assert agent.for_user(user).turns()[-1].content == reply.text

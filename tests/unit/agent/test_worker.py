@@ -122,13 +122,20 @@ def test_one_memory_is_never_learnt_twice(make_agent: MakeAgent) -> None:
     for user in users:
         tell(agents[0], user)
     counts: list[Work] = []
-    threads = [threading.Thread(target=lambda agent=agent: counts.append(agent.work(jobs_at_once=1))) for agent in agents]
+    threads = [
+        threading.Thread(target=lambda agent=agent: counts.append(agent.work(jobs_at_once=1))) for agent in agents
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert sum(count.admitted for count in counts) == len(users)
-    assert [sum(getattr(count, name) for count in counts) for name in ("failed", "lost", "refused", "nothing")] == [0, 0, 0, 0]
+    assert [sum(getattr(count, name) for count in counts) for name in ("failed", "lost", "refused", "nothing")] == [
+        0,
+        0,
+        0,
+        0,
+    ]
     learnt = [texts for agent in agents for texts in learner_of(agent).lessons]
     assert len(learnt) == len(set(learnt)) == len(users)
     assert all(len(agents[0].for_user(user).revisions()) == 1 for user in users)
@@ -196,7 +203,9 @@ def test_worker_waits_for_work_until_it_is_stopped(agent: AgentMemory) -> None:
     assert counts == [Work(admitted=1)]
 
 
-def test_worker_outlives_a_store_that_goes_away_in_the_middle_of_a_round(agent: AgentMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_outlives_a_store_that_goes_away_in_the_middle_of_a_round(
+    agent: AgentMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tell(agent)
     stop, queue = threading.Event(), agent.store.queue
     refused: list[str] = []
@@ -226,7 +235,9 @@ def test_worker_outlives_a_store_that_goes_away_in_the_middle_of_a_round(agent: 
     assert counts == [Work(admitted=1)]  # the lease of the first attempt ran out and was claimed anew
 
 
-def test_user_whose_turns_break_learning_harms_nobody_else(agent: AgentMemory, caplog: pytest.LogCaptureFixture) -> None:
+def test_user_whose_turns_break_learning_harms_nobody_else(
+    agent: AgentMemory, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     for user in ("ada", "ben"):
         tell(agent, user)
@@ -401,7 +412,13 @@ def test_erased_user_leaves_nothing_to_answer_from(agent: AgentMemory) -> None:
     agent.store.queue.ask(ada.key, ada.turns()[-1].seq)
     (lease,) = agent.store.queue.claim("late")
     ada.erase()
-    assert (ada.turns(), ada.revisions(), agent.users(), agent.loads.n_bytes, agent.loads.past_bytes) == ([], [], [], 0, 0)
+    assert (ada.turns(), ada.revisions(), agent.users(), agent.loads.n_bytes, agent.loads.past_bytes) == (
+        [],
+        [],
+        [],
+        0,
+        0,
+    )
     with pytest.raises(UserErased):
         ada.reply("still there?")
     with pytest.raises(UserErased):
@@ -491,7 +508,9 @@ def test_twins_do_the_same(agent: AgentMemory) -> None:
 
 
 def test_every_verb_has_its_twin() -> None:
-    of_user = {name for name, value in vars(UserMemory).items() if inspect.isfunction(value) and not name.startswith("_")}
+    of_user = {
+        name for name, value in vars(UserMemory).items() if inspect.isfunction(value) and not name.startswith("_")
+    }
     twins = {name for name in of_user if name.startswith("a") and name[1:] in of_user}
     of_agent = {"reply_many", "prefetch", "consolidate_many", "users", "work", "close"}
     assert len(twins) > 15

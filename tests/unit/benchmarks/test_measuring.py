@@ -22,7 +22,10 @@ def test_ratio_is_the_median_of_the_rounds_ratios() -> None:
     assert AT_LEAST.row([1.0, 2.0, 30.0], [1.0, 2.5, 10.0]).ratio == 1.0
 
 
-@pytest.mark.parametrize(("goal", "ours", "holds"), [(AT_MOST, 1.15, True), (AT_MOST, 1.16, False), (AT_LEAST, 0.5, True), (AT_LEAST, 0.51, False)])
+@pytest.mark.parametrize(
+    ("goal", "ours", "holds"),
+    [(AT_MOST, 1.15, True), (AT_MOST, 1.16, False), (AT_LEAST, 0.5, True), (AT_LEAST, 0.51, False)],
+)
 def test_limit_is_met_from_the_side_on_which_the_target_lies(goal: Goal, ours: float, holds: bool) -> None:
     assert goal.row([ours], [1.0]).holds is holds
 
@@ -43,7 +46,11 @@ def test_each_round_calls_every_side_and_begins_with_another() -> None:
     before = {"b": lambda: called.append("ready")}
     taken = interleaved(sides, rounds=3, device=torch.device("cpu"), warm_up=1, before=before)
     assert called == ["c", "a", "ready", "b", "a", "ready", "b", "c", "ready", "b", "c", "a", "c", "a", "ready", "b"]
-    assert {name: len(times) for name, times in taken.items()} == {"a": 3, "b": 3, "c": 3}  # the round before does not count
+    assert {name: len(times) for name, times in taken.items()} == {
+        "a": 3,
+        "b": 3,
+        "c": 3,
+    }  # the round before does not count
 
 
 def test_one_thread_is_given_back() -> None:
@@ -59,9 +66,23 @@ def test_one_thread_is_given_back() -> None:
 
 def test_families_give_every_row_of_the_table() -> None:
     assert set(suite.NAMES) == {
-        "decode-base", "decode-peft-equal", "decode-peft-r64", "decode-sequential", "learn-short", "learn-long", "learn-templora",
-        "learn-templora-short", "step-forward", "recall-seconds", "load", "bytes", "flat", "growth", "growth-kept", "append",
-    }  # fmt: skip
+        "decode-base",
+        "decode-peft-equal",
+        "decode-peft-r64",
+        "decode-sequential",
+        "learn-short",
+        "learn-long",
+        "learn-templora",
+        "learn-templora-short",
+        "step-forward",
+        "recall-seconds",
+        "load",
+        "bytes",
+        "flat",
+        "growth",
+        "growth-kept",
+        "append",
+    }
     assert len(suite.NAMES) == len(set(suite.NAMES))
 
 

@@ -1,4 +1,7 @@
-"""The quick form of every benchmark: both sides compute what they should, and a side that does not is noticed. Nothing here looks at time."""
+"""The quick form of every benchmark: both sides compute what they should, and a side that does not is noticed.
+
+Nothing here looks at time.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,10 @@ def test_learn(bench: Bench) -> None:
 
 
 def test_learn_notices_users_that_share_a_gradient(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("locas_agent.training.student.mean_by_user", lambda *parts: mean_by_user(*parts) * torch.arange(1.0, parts[-1] + 1) * 1e-3)
+    monkeypatch.setattr(
+        "locas_agent.training.student.mean_by_user",
+        lambda *parts: mean_by_user(*parts) * torch.arange(1.0, parts[-1] + 1) * 1e-3,
+    )
     with pytest.raises(RuntimeError, match="those alone"):
         learn.short(bench)
 

@@ -11,10 +11,18 @@ import torch
 import transformers
 
 SIZES: dict[str, Any] = {
-    "vocab_size": 259, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 256, "initializer_range": 0.2,
-    "bos_token_id": 1, "eos_token_id": 258, "pad_token_id": 256,
-}  # fmt: skip
+    "vocab_size": 259,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.2,
+    "bos_token_id": 1,
+    "eos_token_id": 258,
+    "pad_token_id": 256,
+}
 HEAD = {"head_dim": 8}
 SUPPORTED: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("Qwen3", HEAD),
@@ -42,7 +50,9 @@ def build(name: str) -> Any:
     sizes = {key: SIZES[key] for key in SIZES if name != "gpt2" or "token_id" in key} | options
     if name == "gpt2":
         sizes |= {"vocab_size": 259, "n_embd": 32, "n_layer": 2, "n_head": 4}
-    model = getattr(transformers, f"{family}ForCausalLM" if name != "gpt2" else "GPT2LMHeadModel")(config_class(**sizes))
+    model = getattr(transformers, f"{family}ForCausalLM" if name != "gpt2" else "GPT2LMHeadModel")(
+        config_class(**sizes)
+    )
     for parameter in model.parameters():
         if parameter.dim() == 1:
             parameter.data += 0.1 * torch.randn_like(parameter)

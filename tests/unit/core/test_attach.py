@@ -115,7 +115,9 @@ def test_memories_for_another_number_of_rows_are_refused(engine: Engine, make_me
         engine.logits(some_ids(3), memory=MemoryBatch.of([make_memory(1)], engine.backbone, rows_per_memory=2))
 
 
-def test_memory_of_another_backbone_is_refused(engine: Engine, make_memory: MakeMemory, make_backbone: MakeBackbone) -> None:
+def test_memory_of_another_backbone_is_refused(
+    engine: Engine, make_memory: MakeMemory, make_backbone: MakeBackbone
+) -> None:
     with pytest.raises(IncompatibleMemory, match="fingerprint"):
         MemoryBatch.of([make_memory(1, on=make_backbone(seed=7))], engine.backbone)
 
@@ -149,7 +151,9 @@ def test_failed_forward_leaves_no_memory_behind(engine: Engine, make_memory: Mak
     assert torch.equal(engine.logits(ids), bare)
 
 
-def test_gradient_reaches_memory_rows_only_and_each_user_its_own(make_backbone: MakeBackbone, make_memory: MakeMemory) -> None:
+def test_gradient_reaches_memory_rows_only_and_each_user_its_own(
+    make_backbone: MakeBackbone, make_memory: MakeMemory
+) -> None:
     backbone = make_backbone()
     before = {name: tensor.clone() for name, tensor in backbone.model.state_dict().items()}
     memories = [make_memory(1), make_memory(2)]

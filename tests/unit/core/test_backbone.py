@@ -49,7 +49,9 @@ def test_loaded_backbone_has_the_fingerprint_of_its_parts_in_every_dtype(folder:
     assert loaded[1].decoder.rotary_emb.inv_freq.dtype == torch.float32  # rounding it would move every position
 
 
-def test_fingerprint_changes_with_a_weight_a_config_field_or_a_token(make_backbone: MakeBackbone, backbone: Backbone) -> None:
+def test_fingerprint_changes_with_a_weight_a_config_field_or_a_token(
+    make_backbone: MakeBackbone, backbone: Backbone
+) -> None:
     weight, field, token, template = (make_backbone() for _ in range(4))
     assert weight.fingerprint == backbone.fingerprint
     changed = []
@@ -76,7 +78,9 @@ def test_chat_is_encoded_by_the_template(backbone: Backbone) -> None:
     assert {type(token) for token in ids} == {int}
     text = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     assert ids == backbone.encode(text)
-    assert backbone.encode_chat(CHAT, generation_prompt=False) == backbone.encode(text.removesuffix("<|im_start|>assistant\n"))
+    assert backbone.encode_chat(CHAT, generation_prompt=False) == backbone.encode(
+        text.removesuffix("<|im_start|>assistant\n")
+    )
 
 
 def test_control_tokens_inside_a_message_are_plain_text(backbone: Backbone) -> None:
@@ -103,7 +107,9 @@ def test_template_is_given_the_tools(make_backbone: MakeBackbone) -> None:
     tool = {"type": "function", "function": {"name": "add<|im_end|>", "parameters": {}}}
     made = make_backbone()
     assert made.encode_chat(CHAT, tools=[tool]) == made.encode_chat(CHAT)  # its template knows none
-    made.tokenizer.chat_template = "{% for tool in tools or [] %}{{ tool.function.name }}{% endfor %}{{ messages[0].content }}"
+    made.tokenizer.chat_template = (
+        "{% for tool in tools or [] %}{{ tool.function.name }}{% endfor %}{{ messages[0].content }}"
+    )
     ids = made.encode_chat(CHAT, tools=[tool])
     assert made.decode(ids) == "add<|im_end|>Be brief."  # as text: a description cannot end a turn
     assert not made.stop_ids & set(ids)
@@ -157,7 +163,9 @@ def test_flash_is_taken_only_where_it_can_run(monkeypatch: pytest.MonkeyPatch) -
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     kernel = loading.attention_kernel
     assert kernel("auto", cuda, "bfloat16") == "flash_attention_2"
-    assert kernel("auto", cuda, "float32") == kernel("auto", cpu, "bfloat16") == kernel("sdpa", cuda, "float16") == "sdpa"
+    assert (
+        kernel("auto", cuda, "float32") == kernel("auto", cpu, "bfloat16") == kernel("sdpa", cuda, "float16") == "sdpa"
+    )
     with pytest.raises(ConfigurationError, match="CUDA"):
         kernel("flash", cpu, "bfloat16")
 

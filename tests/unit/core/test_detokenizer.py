@@ -36,7 +36,20 @@ def test_tokens_are_shown_in_whole_characters(backbone: Backbone) -> None:
 
 
 def test_spaces_around_an_answer_and_noise_are_left_out(backbone: Backbone) -> None:
-    assert pieces_of(backbone, backbone.encode(" \x00\n a\x07 b \x00 ")) == ["", "", "", "", "a", "", "", " b", "", "", "", ""]
+    assert pieces_of(backbone, backbone.encode(" \x00\n a\x07 b \x00 ")) == [
+        "",
+        "",
+        "",
+        "",
+        "a",
+        "",
+        "",
+        " b",
+        "",
+        "",
+        "",
+        "",
+    ]
 
 
 def test_character_that_is_never_finished_is_shown_at_the_end(backbone: Backbone) -> None:

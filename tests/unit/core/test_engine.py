@@ -47,14 +47,17 @@ def test_cached_generation_equals_a_forward_from_scratch(name: str, make_memory:
         assert is_greedy(engine, prompt, answer.ids, memory)
 
 
-def test_best_token_of_the_random_backbone_is_further_ahead_than_rounding(engine: Engine, memories: list[LocasMemory | None]) -> None:
+def test_best_token_of_the_random_backbone_is_further_ahead_than_rounding(
+    engine: Engine, memories: list[LocasMemory | None]
+) -> None:
     """What tests that compare tokens stand on, here and wherever else the random backbone decodes."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, 256, (64, 12), generator=generator)
     for memory in memories[:4]:
         batch = None if memory is None else MemoryBatch.of([memory], engine.backbone, rows_per_memory=64)
         best, second = engine.logits(ids, memory=batch).detach().topk(2).values.unbind(-1)
-        # Of 768 steps at most 8 are nearer than a hundred times the rounding of a logit, which is some 1e-6: a test of 40 steps seldom meets one.
+        # Of 768 steps at most 8 are nearer than a hundred times the rounding of a logit, which is some 1e-6: a test of
+        # 40 steps seldom meets one.
         assert int((best - second < 1e-3).sum()) <= 8
 
 
@@ -82,7 +85,10 @@ def test_sampling_is_repeatable_and_free_of_the_batch(engine: Engine, memories: 
 def test_sampling_follows_the_distribution(engine: Engine) -> None:
     prompt, n = PROMPTS[0], 2000
     expected = engine.logits(torch.tensor([prompt]))[0, -1].softmax(-1)
-    drawn = [answer.ids[0] if answer.ids else -1 for answer in engine.generate([prompt] * n, max_new_tokens=1, temperature=1.0)]
+    drawn = [
+        answer.ids[0] if answer.ids else -1
+        for answer in engine.generate([prompt] * n, max_new_tokens=1, temperature=1.0)
+    ]
     best = int(expected.argmax())
     share, p = drawn.count(best) / n, float(expected[best])
     assert abs(share - p) < 4 * (p * (1 - p) / n) ** 0.5  # four standard errors, the seed is fixed
@@ -108,7 +114,10 @@ def test_stream_chooses_among_what_is_allowed(engine: Engine, temperature: float
     led = list(engine.stream(PROMPTS[1], max_new_tokens=6, temperature=temperature, seed=2, allowed=allowed))
     assert set(led[:3]) <= {5, 7, 9}
     assert lengths == list(range(len(lengths)))
-    assert list(engine.stream(PROMPTS[1], max_new_tokens=6, temperature=temperature, seed=2, allowed=lambda _: None)) == free
+    assert (
+        list(engine.stream(PROMPTS[1], max_new_tokens=6, temperature=temperature, seed=2, allowed=lambda _: None))
+        == free
+    )
     # Of the allowed ones it is the best: the same as greedy over the logits of these three.
     if temperature == 0.0:
         logits = engine.logits(torch.tensor([PROMPTS[1]]))[0, -1]
@@ -138,7 +147,9 @@ def test_score_is_the_log_softmax_at_each_token(engine: Engine, memories: list[L
     for row, continuation in enumerate(continuations):
         ids = torch.tensor([PROMPTS[row] + continuation])
         logprobs = engine.logits(ids, memory=batch.select([row])).log_softmax(-1)[0].detach()
-        expected = torch.tensor([float(logprobs[len(PROMPTS[row]) - 1 + at, token]) for at, token in enumerate(continuation)])
+        expected = torch.tensor(
+            [float(logprobs[len(PROMPTS[row]) - 1 + at, token]) for at, token in enumerate(continuation)]
+        )
         torch.testing.assert_close(scores[row], expected, atol=1e-4, rtol=0)
 
 
@@ -158,7 +169,9 @@ def test_distributions_are_the_head_of_each_next_token(engine: Engine, memories:
         torch.testing.assert_close(at.topk(6, dim=-1).values, head.logprobs, atol=1e-4, rtol=0)
 
 
-def test_heads_kept_while_answering_are_those_of_the_finished_answer(engine: Engine, memories: list[LocasMemory | None]) -> None:
+def test_heads_kept_while_answering_are_those_of_the_finished_answer(
+    engine: Engine, memories: list[LocasMemory | None]
+) -> None:
     batch = MemoryBatch.of(memories, engine.backbone)
     free = engine.generate(PROMPTS, memory=batch, max_new_tokens=12)
     stopping = Engine(Backbone(engine.backbone.model, byte_tokenizer(), name="stopping"))
@@ -182,7 +195,9 @@ def test_positions_choose_rows_of_the_logits(engine: Engine) -> None:
     mask[0, 3] = mask[1, 5] = True
     expected = torch.stack([whole[0, 3], whole[1, 5]])
     torch.testing.assert_close(engine.logits(ids, positions=mask), expected, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(engine.logits(ids, positions=torch.tensor([22, 3])), expected.flip(0), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        engine.logits(ids, positions=torch.tensor([22, 3])), expected.flip(0), atol=1e-5, rtol=1e-5
+    )
 
 
 def test_answer_ends_with_the_context(engine: Engine) -> None:

@@ -1,4 +1,4 @@
-"""Exports: the same function in other people's formats, marked, complete or not there, and read back only if nothing is wrong."""
+"""Exports: the same function in other formats, marked, whole or not there, read back only if nothing is wrong."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ from locas_agent.training.initialization import initialize
 from tests.conftest import MakeBackbone, MakeMemory, byte_tokenizer, tiny_model
 from tests.unit.core.architectures import SIZES, SUPPORTED, build
 
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT 0.21 asks transformers 5.23 so
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing`:FutureWarning"
+)  # PEFT 0.21 asks transformers 5.23 so
 
 WRITERS: dict[str, Callable[..., Path]] = {"dense": write_dense, "lora": write_lora, "memory": write_portable}
 IDS = torch.randint(0, 256, (2, 20), generator=torch.Generator().manual_seed(5))
@@ -45,7 +47,9 @@ def attached(backbone: Backbone, memory: LocasMemory) -> Tensor:
 
 
 def on_last_layer(memory: LocasMemory) -> LocasMemory:
-    return replace(memory, slab=memory.slab[-1:].contiguous(), scale=memory.scale[-1:], neuron_indices=memory.neuron_indices[-1:])
+    return replace(
+        memory, slab=memory.slab[-1:].contiguous(), scale=memory.scale[-1:], neuron_indices=memory.neuron_indices[-1:]
+    )
 
 
 def with_peft(folder: Path, base: Path) -> Any:
@@ -56,9 +60,14 @@ def with_peft(folder: Path, base: Path) -> Any:
 
 @pytest.mark.parametrize(
     ("family", "where"),
-    [*((family, "every layer") for family in sorted(SUPPORTED)), *((family, "last layer") for family in ("gemma2", "phi3", "qwen3"))],
+    [
+        *((family, "every layer") for family in sorted(SUPPORTED)),
+        *((family, "last layer") for family in ("gemma2", "phi3", "qwen3")),
+    ],
 )
-def test_dense_and_lora_compute_what_the_attached_memory_computes(family: str, where: str, make_memory: MakeMemory, tmp_path: Path) -> None:
+def test_dense_and_lora_compute_what_the_attached_memory_computes(
+    family: str, where: str, make_memory: MakeMemory, tmp_path: Path
+) -> None:
     backbone = Backbone(build(family), byte_tokenizer(), name=family)
     memory = make_memory(2, on=backbone)
     memory = memory if where == "every layer" else on_last_layer(memory)
@@ -78,14 +87,18 @@ def test_dense_and_lora_compute_what_the_attached_memory_computes(family: str, w
         assert (with_peft(adapter, adapter / "base")(input_ids=IDS).logits - expected).abs().max() <= 1e-6 * largest
     for place in (dense, adapter):
         manifest, back = read_export(backbone, place)
-        torch.testing.assert_close(back.slab, memory.clipped().slab, atol=1e-6, rtol=1e-6)  # down rows: times and through tau
+        torch.testing.assert_close(
+            back.slab, memory.clipped().slab, atol=1e-6, rtol=1e-6
+        )  # down rows: times and through tau
         assert torch.equal(back.scale, memory.scale)
         assert torch.equal(back.neuron_indices, memory.neuron_indices)
         assert (manifest.n_layers, manifest.width, back.initialization) == (memory.n_layers, 4, memory.initialization)
         torch.testing.assert_close(attached(backbone, back), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_portable_file_gives_the_memory_bit_for_bit(backbone: Backbone, make_memory: MakeMemory, tmp_path: Path) -> None:
+def test_portable_file_gives_the_memory_bit_for_bit(
+    backbone: Backbone, make_memory: MakeMemory, tmp_path: Path
+) -> None:
     memory = make_memory(3, down=5.0)
     manifest, back = read_export(backbone, write_portable(backbone, memory, tmp_path / "ada.locas", revision=7))
     assert torch.equal(back.slab, memory.clipped().slab)
@@ -93,7 +106,9 @@ def test_portable_file_gives_the_memory_bit_for_bit(backbone: Backbone, make_mem
     assert (manifest.form, manifest.revision, manifest.backbone) == ("memory", 7, "random-0")
 
 
-def test_every_export_says_that_it_is_personal_data(backbone: Backbone, make_memory: MakeMemory, tmp_path: Path) -> None:
+def test_every_export_says_that_it_is_personal_data(
+    backbone: Backbone, make_memory: MakeMemory, tmp_path: Path
+) -> None:
     memory = make_memory(1)
     for form, write in WRITERS.items():
         place = write(backbone, memory, tmp_path / form)
@@ -115,7 +130,9 @@ def test_every_export_says_that_it_is_personal_data(backbone: Backbone, make_mem
 
 
 @pytest.mark.parametrize(("multiple", "width"), [(1, 52), (16, 64), (128, 128)])
-def test_ffn_width_is_rounded_up_to_the_multiple(backbone: Backbone, make_memory: MakeMemory, multiple: int, width: int) -> None:
+def test_ffn_width_is_rounded_up_to_the_multiple(
+    backbone: Backbone, make_memory: MakeMemory, multiple: int, width: int
+) -> None:
     memory = make_memory(1)
     model: Any = merge(backbone, memory, multiple=multiple)
     assert {layer.mlp.down_proj.in_features for layer in model.model.layers} == {width}
@@ -124,7 +141,9 @@ def test_ffn_width_is_rounded_up_to_the_multiple(backbone: Backbone, make_memory
         torch.testing.assert_close(model(input_ids=IDS).logits, attached(backbone, memory), atol=1e-5, rtol=1e-5)
 
 
-def test_backbone_is_untouched_and_the_copy_free_of_our_hooks(make_backbone: MakeBackbone, make_memory: MakeMemory) -> None:
+def test_backbone_is_untouched_and_the_copy_free_of_our_hooks(
+    make_backbone: MakeBackbone, make_memory: MakeMemory
+) -> None:
     backbone = make_backbone()
     before = {name: tensor.clone() for name, tensor in backbone.model.state_dict().items()}
     model = merge(backbone, make_memory(1, on=backbone))
@@ -134,14 +153,18 @@ def test_backbone_is_untouched_and_the_copy_free_of_our_hooks(make_backbone: Mak
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
-def test_users_of_different_width_share_one_padded_base(backbone: Backbone, make_memory: MakeMemory, tmp_path: Path) -> None:
+def test_users_of_different_width_share_one_padded_base(
+    backbone: Backbone, make_memory: MakeMemory, tmp_path: Path
+) -> None:
     base = write_padded_base(backbone, tmp_path / "base", slots=9)
     for seed, width in ((1, 3), (2, 9)):
         memory = make_memory(seed, width=width)
         folder = write_lora(backbone, memory, tmp_path / f"user-{seed}", base=base)
         assert not (folder / "base").exists()
         with torch.no_grad():
-            torch.testing.assert_close(with_peft(folder, base)(input_ids=IDS).logits, attached(backbone, memory), atol=2e-6, rtol=1e-6)
+            torch.testing.assert_close(
+                with_peft(folder, base)(input_ids=IDS).logits, attached(backbone, memory), atol=2e-6, rtol=1e-6
+            )
         torch.testing.assert_close(read_export(backbone, folder)[1].slab, memory.clipped().slab, atol=1e-6, rtol=1e-6)
     with pytest.raises(ExchangeError, match="needs 10"):
         write_lora(backbone, make_memory(3, width=10), tmp_path / "wider", base=base)
@@ -159,7 +182,9 @@ def test_base_is_written_where_it_is_named_and_checked_where_it_is_there(
         write_lora(backbone, make_memory(1), tmp_path / "ben", base=tmp_path / "ada")
 
 
-def test_half_precision_adapter_is_the_attached_memory(make_backbone: MakeBackbone, make_memory: MakeMemory, tmp_path: Path) -> None:
+def test_half_precision_adapter_is_the_attached_memory(
+    make_backbone: MakeBackbone, make_memory: MakeMemory, tmp_path: Path
+) -> None:
     half = make_backbone()
     half.model.to(torch.bfloat16)
     memory = make_memory(1, on=half)
@@ -172,21 +197,30 @@ def test_half_precision_adapter_is_the_attached_memory(make_backbone: MakeBackbo
     assert (Engine(half).logits(IDS) - expected).abs().max() > 1.0
 
 
-# What cannot be written -------------------------------------------------------------------------------------------------
+# What cannot be written
+# -------------------------------------------------------------------------------------------------
 
 
 def test_layers_of_unequal_width_are_refused_but_for_the_portable_form(make_memory: MakeMemory, tmp_path: Path) -> None:
     model: Any = tiny_model()
     mlp = model.model.layers[1].mlp
-    mlp.gate_proj, mlp.up_proj, mlp.down_proj = nn.Linear(32, 40, bias=False), nn.Linear(32, 40, bias=False), nn.Linear(40, 32, bias=False)
+    mlp.gate_proj, mlp.up_proj, mlp.down_proj = (
+        nn.Linear(32, 40, bias=False),
+        nn.Linear(32, 40, bias=False),
+        nn.Linear(40, 32, bias=False),
+    )
     backbone = Backbone(model, byte_tokenizer(), name="uneven")
     memory = make_memory(1, on=backbone)
-    assert (attached(backbone, memory) - Engine(backbone).logits(IDS)).abs().max() > 0.1  # it can be attached all the same
+    assert (
+        attached(backbone, memory) - Engine(backbone).logits(IDS)
+    ).abs().max() > 0.1  # it can be attached all the same
     for write in (write_dense, write_lora):
         with pytest.raises(ExchangeError, match="FFNs of 40, 48 neurons"):
             write(backbone, memory, tmp_path / "refused")
     assert list(tmp_path.iterdir()) == []
-    assert torch.equal(read_export(backbone, write_portable(backbone, memory, tmp_path / "file"))[1].slab, memory.clipped().slab)
+    assert torch.equal(
+        read_export(backbone, write_portable(backbone, memory, tmp_path / "file"))[1].slab, memory.clipped().slab
+    )
 
 
 def test_architecture_with_more_per_neuron_than_three_weights_is_refused(make_memory: MakeMemory) -> None:
@@ -249,7 +283,8 @@ def test_multiple_under_1_is_refused(backbone: Backbone, make_memory: MakeMemory
         merge(backbone, make_memory(1), multiple=0)
 
 
-# What is not read back ---------------------------------------------------------------------------------------------------
+# What is not read back
+# ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -274,11 +309,15 @@ def change_manifest(folder: Path, **values: Any) -> None:
 
 
 @pytest.mark.parametrize(("form", "file"), [("dense", "model.safetensors"), ("lora", ADAPTER), ("memory", None)])
-def test_altered_and_shortened_exports_are_refused(backbone: Backbone, exports: Path, form: str, file: str | None) -> None:
+def test_altered_and_shortened_exports_are_refused(
+    backbone: Backbone, exports: Path, form: str, file: str | None
+) -> None:
     read_export(backbone, exports / form)
     path = exports / form / file if file else exports / form
     whole = path.read_bytes()
-    at = whole.index(b"PK\x01\x02") - 8 if file is None else len(whole) - 8  # of a ZIP archive the end of the last entry
+    at = (
+        whole.index(b"PK\x01\x02") - 8 if file is None else len(whole) - 8
+    )  # of a ZIP archive the end of the last entry
     for damaged in (whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :], whole[: len(whole) // 2], b""):
         path.write_bytes(damaged)
         with pytest.raises(CorruptPayload):
@@ -290,7 +329,9 @@ def test_altered_and_shortened_exports_are_refused(backbone: Backbone, exports: 
 
 def test_portable_file_whose_directory_claims_more_than_there_is_is_refused(backbone: Backbone, exports: Path) -> None:
     content = bytearray((exports / "memory").read_bytes())
-    entry = content.rindex(b"PK\x01\x02")  # of the payload in the ZIP archive's directory: 20 and 24 bytes on are its two sizes
+    entry = content.rindex(
+        b"PK\x01\x02"
+    )  # of the payload in the ZIP archive's directory: 20 and 24 bytes on are its two sizes
     for at in (entry + 20, entry + 24):
         content[at : at + 4] = (int.from_bytes(content[at : at + 4], "little") + 4096).to_bytes(4, "little")
     (exports / "memory").write_bytes(content)
@@ -299,7 +340,9 @@ def test_portable_file_whose_directory_claims_more_than_there_is_is_refused(back
 
 
 @pytest.mark.parametrize("form", WRITERS)
-def test_disk_that_takes_no_more_leaves_nothing_and_says_so(backbone: Backbone, make_memory: MakeMemory, tmp_path: Path, form: str) -> None:
+def test_disk_that_takes_no_more_leaves_nothing_and_says_so(
+    backbone: Backbone, make_memory: MakeMemory, tmp_path: Path, form: str
+) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as a full disk: the write fails, nobody is killed
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
@@ -328,11 +371,24 @@ def test_values_that_are_not_finite_are_refused_even_with_a_fitting_digest(backb
 @pytest.mark.parametrize("form", ["dense", "lora"])
 @pytest.mark.parametrize(
     "values",
-    [{"width": 3}, {"hidden_size": 31}, {"n_layers": 1}, {"scale": [1.0]}, {"neuron_indices": [[-2] * 4] * 2}, {"initialization": "best"},
-     {"form": "memory"}, {"personal_data": False}, {"digests": {}}, {"digests": {"../letter": "0"}}, {"extra": 1}],
+    [
+        {"width": 3},
+        {"hidden_size": 31},
+        {"n_layers": 1},
+        {"scale": [1.0]},
+        {"neuron_indices": [[-2] * 4] * 2},
+        {"initialization": "best"},
+        {"form": "memory"},
+        {"personal_data": False},
+        {"digests": {}},
+        {"digests": {"../letter": "0"}},
+        {"extra": 1},
+    ],
     ids=lambda values: next(iter(values)),
-)  # fmt: skip
-def test_manifest_that_contradicts_itself_or_the_tensors_is_refused(backbone: Backbone, exports: Path, form: str, values: dict[str, Any]) -> None:
+)
+def test_manifest_that_contradicts_itself_or_the_tensors_is_refused(
+    backbone: Backbone, exports: Path, form: str, values: dict[str, Any]
+) -> None:
     change_manifest(exports / form, **values)
     with pytest.raises(CorruptPayload):
         read_export(backbone, exports / form)
@@ -347,7 +403,9 @@ def test_missing_tensors_are_refused(backbone: Backbone, exports: Path) -> None:
             read_export(backbone, exports / form)
 
 
-def test_export_of_another_backbone_or_release_is_refused(backbone: Backbone, make_backbone: MakeBackbone, exports: Path) -> None:
+def test_export_of_another_backbone_or_release_is_refused(
+    backbone: Backbone, make_backbone: MakeBackbone, exports: Path
+) -> None:
     for form in WRITERS:
         with pytest.raises(IncompatibleMemory, match="fingerprint"):
             read_export(make_backbone(seed=7), exports / form)

@@ -85,7 +85,9 @@ def test_many_users_get_what_each_would_get_alone(backbone: Backbone) -> None:
     def same(one: LocasMemory, other: LocasMemory) -> bool:
         return torch.equal(one.slab, other.slab) and torch.equal(one.neuron_indices, other.neuron_indices)
 
-    assert all(same(initialize(backbone, texts, width=4), memory) for texts, memory in zip(users, together, strict=True))
+    assert all(
+        same(initialize(backbone, texts, width=4), memory) for texts, memory in zip(users, together, strict=True)
+    )
     assert not same(together[0], together[1])
 
 

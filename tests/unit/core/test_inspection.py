@@ -43,7 +43,9 @@ def test_pictures_are_drawn_of_any_text(make_memory: MakeMemory, tmp_path: Path,
     assert all(path.read_bytes().startswith(SIGNATURES[suffix]) for path in drawn)
 
 
-def test_picture_needs_a_name_a_place_and_the_extra(make_memory: MakeMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_picture_needs_a_name_a_place_and_the_extra(
+    make_memory: MakeMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     figures = layer_figures(make_memory(1))
     with pytest.raises(ConfigurationError, match=r"ends in \.png"):
         plot_layers(figures, tmp_path / "layers.exe")

@@ -1,4 +1,6 @@
-"""Locas-MLP at work on a small OPT trained here: what reading with a memory is worth, what is refused, and that a memory leaves no trace.
+"""Locas-MLP at work on a small OPT trained here.
+
+What reading with a memory is worth, what is refused, and that a memory leaves no trace.
 
 The equations are checked in `tests/conformance/test_mlp_equations.py`.
 """
@@ -30,8 +32,13 @@ def letters(text: str) -> Tensor:
 
 def corpus() -> Tensor:
     """The neutral text that ships with the package, and not the page that is read here."""
-    lines = [json.loads(line) for line in files("locas_agent.training").joinpath("neutral.jsonl").read_text(encoding="utf-8").splitlines()]
-    return letters("\n".join(line.get("text") or "\n".join(one["content"] for one in line["messages"]) for line in lines))
+    lines = [
+        json.loads(line)
+        for line in files("locas_agent.training").joinpath("neutral.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    return letters(
+        "\n".join(line.get("text") or "\n".join(one["content"] for one in line["messages"]) for line in lines)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +46,18 @@ def small() -> ReluBackbone:
     """Two layers that have learnt to spell: some twenty seconds of training."""
     torch.manual_seed(0)
     config = OPTConfig(
-        vocab_size=259, hidden_size=64, ffn_dim=256, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=256,
-        word_embed_proj_dim=64, dropout=0.0, pad_token_id=256, bos_token_id=256, eos_token_id=258,
-    )  # fmt: skip
+        vocab_size=259,
+        hidden_size=64,
+        ffn_dim=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=256,
+        word_embed_proj_dim=64,
+        dropout=0.0,
+        pad_token_id=256,
+        bos_token_id=256,
+        eos_token_id=258,
+    )
     model, text = OPTForCausalLM(config), corpus()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for step in range(TRAINING_STEPS):
@@ -49,7 +65,9 @@ def small() -> ReluBackbone:
             group["lr"] = 3e-3 * (1 - step / TRAINING_STEPS)
         starts = torch.randint(0, len(text) - 97, (16,)).tolist()
         rows = torch.stack([text[start : start + 97] for start in starts])
-        loss = torch.nn.functional.cross_entropy(model(input_ids=rows).logits[:, :-1].flatten(0, 1), rows[:, 1:].flatten())
+        loss = torch.nn.functional.cross_entropy(
+            model(input_ids=rows).logits[:, :-1].flatten(0, 1), rows[:, 1:].flatten()
+        )
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -62,9 +80,12 @@ def opt() -> ReluBackbone:
 
 
 @pytest.mark.slow
-def test_a_passage_that_comes_again_is_foretold_better_by_writing_by_nl_svd_and_by_backprop(small: ReluBackbone) -> None:
+def test_a_passage_that_comes_again_is_foretold_better_by_writing_by_nl_svd_and_by_backprop(
+    small: ReluBackbone,
+) -> None:
     page = letters(PROSE)[:300].repeat(2)
-    # the window is too short to see the passage's first coming; a step so small that the memory says nothing is the bare backbone in the same windows
+    # the window is too short to see the passage's first coming; a step so small that the memory says nothing is the
+    # bare backbone in the same windows
     bare = learn_by_backprop(small, page, width=1, learning_rate=1e-12, chunk_tokens=16)
     written = learn_by_writing(small, page, epsilon=0.01, capacity=1000, keep=1, chunk_tokens=16)
     compressed = learn_by_writing(small, page, epsilon=0.01, capacity=64, keep=32, chunk_tokens=16)
@@ -74,7 +95,9 @@ def test_a_passage_that_comes_again_is_foretold_better_by_writing_by_nl_svd_and_
     assert 32 <= compressed.memory.width < 64
     for read in (written, compressed, trained):
         assert len(read.nll) == 599
-        torch.testing.assert_close(read.nll[:16], bare.nll[:16], atol=1e-5, rtol=0)  # each chunk is scored before it is learnt
+        torch.testing.assert_close(
+            read.nll[:16], bare.nll[:16], atol=1e-5, rtol=0
+        )  # each chunk is scored before it is learnt
         assert read.nll[300:].mean() < bare.nll[300:].mean() - 0.01
 
 
@@ -98,7 +121,9 @@ def test_slots_written_on_top_of_a_memory_see_it_and_join_it(opt: ReluBackbone) 
     assert not torch.allclose(alone.values, seeing.values, atol=1e-3)
     both = first.joined(seeing)
     hidden = torch.randn(5, 32)
-    torch.testing.assert_close(both.output(hidden, 1), first.output(hidden, 1) + seeing.output(hidden, 1), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        both.output(hidden, 1), first.output(hidden, 1) + seeing.output(hidden, 1), atol=1e-5, rtol=1e-4
+    )
 
 
 def test_gated_and_other_backbones_are_refused_and_each_loader_names_what_serves(opt: ReluBackbone) -> None:

@@ -24,7 +24,9 @@ class Counting(Engine):
 
     tokens = 0
 
-    def hidden(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, *rest: Any, **options: Any) -> torch.Tensor:
+    def hidden(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, *rest: Any, **options: Any
+    ) -> torch.Tensor:
         ran = input_ids if attention_mask is None else attention_mask[:, -input_ids.shape[1] :]
         self.tokens += int(ran.sum()) if attention_mask is not None else ran.numel()
         return super().hidden(input_ids, attention_mask, *rest, **options)
@@ -49,7 +51,9 @@ def talk(engine: Engine, memories: list[LocasMemory | None], kept: list[Kept]) -
 
 @pytest.mark.parametrize("name", sorted(SUPPORTED))
 def test_turns_are_answered_as_from_scratch(name: str, make_memory: MakeMemory) -> None:
-    engine = Engine(Backbone(build(name), byte_tokenizer(), name=name))  # Gemma and Mistral: a sliding window, of which no past is kept
+    engine = Engine(
+        Backbone(build(name), byte_tokenizer(), name=name)
+    )  # Gemma and Mistral: a sliding window, of which no past is kept
     memories = [make_memory(1, on=engine.backbone), None, make_memory(2, width=2, on=engine.backbone)]
     talk(engine, memories, [Kept() for _ in memories])
 
@@ -57,7 +61,8 @@ def test_turns_are_answered_as_from_scratch(name: str, make_memory: MakeMemory) 
 def test_only_what_is_new_is_run(backbone: Backbone, memories: list[LocasMemory | None]) -> None:
     engine, kept = Counting(backbone), [Kept() for _ in memories]
     answers = talk(engine, memories, kept)
-    # All prompts once, then of each later turn the last token of the answer, which was chosen but not run, and the three new ones; of
+    # All prompts once, then of each later turn the last token of the answer, which was chosen but not run, and the
+    # three new ones; of
     # each answer all tokens but the first come from a step of their own.
     lengths = [len(answer) for turn in answers for answer in turn]
     assert engine.tokens == sum(map(len, BEGINNINGS)) + 2 * 3 * 4 + sum(length - 1 for length in lengths)
@@ -68,14 +73,18 @@ def test_rows_that_end_early_leave_their_past_too(backbone: Backbone, memories: 
     stopping = Backbone(backbone.model, byte_tokenizer(), name="stopping")
     stopping.stop_ids = frozenset({free[1].ids[1]})
     kept = [Kept() for _ in memories]
-    given = Engine(stopping).generate(BEGINNINGS, memory=MemoryBatch.of(memories, backbone), max_new_tokens=12, kept=kept)
+    given = Engine(stopping).generate(
+        BEGINNINGS, memory=MemoryBatch.of(memories, backbone), max_new_tokens=12, kept=kept
+    )
     assert given[1].stopped
     for place, prompt, one in zip(kept, BEGINNINGS, given, strict=True):
         assert place.past is not None
         assert place.past.ids in {(*prompt, *one.ids), (*prompt, *one.ids[:-1])}
         scratch = Kept()
         row = kept.index(place)
-        Engine(backbone).generate([list(place.past.ids)], memory=MemoryBatch.of([memories[row]], backbone), max_new_tokens=1, kept=[scratch])
+        Engine(backbone).generate(
+            [list(place.past.ids)], memory=MemoryBatch.of([memories[row]], backbone), max_new_tokens=1, kept=[scratch]
+        )
         assert scratch.past is not None
         for mine, theirs in zip(place.past.layers, scratch.past.layers, strict=True):
             for part, other in zip(mine, theirs, strict=True):
@@ -92,7 +101,10 @@ def test_past_of_another_text_is_left_alone(engine: Engine, make_memory: MakeMem
     before = [part.clone() for layer in past.layers for part in layer]
     other = [9, 8, 7, 6, 5]
     assert is_greedy(engine, other, engine.generate([other], memory=batch, max_new_tokens=3, kept=kept)[0].ids, memory)
-    assert all(torch.equal(part, copy) for part, copy in zip((part for layer in past.layers for part in layer), before, strict=True))
+    assert all(
+        torch.equal(part, copy)
+        for part, copy in zip((part for layer in past.layers for part in layer), before, strict=True)
+    )
     assert kept[0].past is not past
 
 

@@ -76,7 +76,9 @@ def of(memory: LocasMemory, change: Callable[[dict[str, Tensor]], None]) -> byte
     del metadata["checksum"]
     names = sorted((name for name in header if name != "__metadata__"), key=lambda name: header[name]["data_offsets"])
     body = b"".join(tensors[name].contiguous().view(torch.uint8).numpy().tobytes() for name in names)
-    metadata["checksum"] = hashlib.sha256(json.dumps(metadata, sort_keys=True, separators=(",", ":")).encode() + b"\0" + body).hexdigest()
+    metadata["checksum"] = hashlib.sha256(
+        json.dumps(metadata, sort_keys=True, separators=(",", ":")).encode() + b"\0" + body
+    ).hexdigest()
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text + body
@@ -103,7 +105,11 @@ def test_int8_takes_a_quarter_of_the_rows_and_one_scale_each(make_memory: MakeMe
 
 def test_any_safetensors_reader_finds_values_and_scales(make_memory: MakeMemory) -> None:
     tensors = load_tensors(to_bytes(make_memory(3), dtype="int8"))
-    assert set(tensors) == {"neuron_indices", "scale", *(f"{kind}_{part}" for kind in ("gate", "up", "down") for part in ("rows", "scales"))}
+    assert set(tensors) == {
+        "neuron_indices",
+        "scale",
+        *(f"{kind}_{part}" for kind in ("gate", "up", "down") for part in ("rows", "scales")),
+    }
     assert tensors["up_rows"].dtype == torch.int8
 
 
@@ -125,9 +131,17 @@ def test_scale_that_is_no_rows_is_refused(make_memory: MakeMemory, value: float)
 
 
 @pytest.mark.parametrize(
-    "change", [put("down_rows", -128), lambda tensors: tensors["gate_rows"].zero_(), lambda tensors: tensors["up_rows"].clamp_(-90, 90), swap]
+    "change",
+    [
+        put("down_rows", -128),
+        lambda tensors: tensors["gate_rows"].zero_(),
+        lambda tensors: tensors["up_rows"].clamp_(-90, 90),
+        swap,
+    ],
 )
-def test_values_that_do_not_fit_their_scales_are_refused(make_memory: MakeMemory, change: Callable[[dict[str, Tensor]], None]) -> None:
+def test_values_that_do_not_fit_their_scales_are_refused(
+    make_memory: MakeMemory, change: Callable[[dict[str, Tensor]], None]
+) -> None:
     with pytest.raises(CorruptPayload, match="scale"):
         from_bytes(of(make_memory(3), change))
 

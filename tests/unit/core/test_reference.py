@@ -1,4 +1,7 @@
-"""The reference's tensor and verbs: nothing is lost on the way there and back, and a memory can be trained in that form."""
+"""The reference's tensor and verbs.
+
+Nothing is lost on the way there and back, and a memory can be trained in that form.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,9 @@ IDS = torch.randint(0, 256, (3, 14), generator=torch.Generator().manual_seed(2))
 
 
 def top(memory: LocasMemory) -> LocasMemory:
-    return replace(memory, slab=memory.slab[-1:].contiguous(), scale=memory.scale[-1:], neuron_indices=memory.neuron_indices[-1:])
+    return replace(
+        memory, slab=memory.slab[-1:].contiguous(), scale=memory.scale[-1:], neuron_indices=memory.neuron_indices[-1:]
+    )
 
 
 def test_last_axis_is_key_gate_value(backbone: Backbone, make_memory: MakeMemory) -> None:
@@ -37,14 +42,18 @@ def test_last_axis_is_key_gate_value(backbone: Backbone, make_memory: MakeMemory
 def test_there_and_back_changes_no_bit(backbone: Backbone, make_memory: MakeMemory) -> None:
     memories = [make_memory(1), make_memory(2)]
     tensor, scale = to_reference(memories, backbone)
-    for memory, back in zip(memories, from_reference(tensor, backbone, scale=scale, initialization="random_index"), strict=True):
+    for memory, back in zip(
+        memories, from_reference(tensor, backbone, scale=scale, initialization="random_index"), strict=True
+    ):
         assert torch.equal(back.slab, memory.slab)
         assert torch.equal(back.scale, memory.scale)
         assert back.fingerprint == memory.fingerprint
         assert (back.neuron_indices == -1).all()
 
 
-def test_memory_beside_the_last_layer_and_a_narrow_one_are_filled_with_slots_that_do_nothing(backbone: Backbone, make_memory: MakeMemory) -> None:
+def test_memory_beside_the_last_layer_and_a_narrow_one_are_filled_with_slots_that_do_nothing(
+    backbone: Backbone, make_memory: MakeMemory
+) -> None:
     memories = [top(make_memory(1, width=2)), make_memory(2, width=5), make_memory(3, width=1)]
     tensor, scale = to_reference(memories, backbone)
     assert tensor.shape == (2, 3, 5, 32, 3)
@@ -105,7 +114,9 @@ def test_memory_is_refined_by_gradients_and_merged(backbone: Backbone) -> None:
     assert dense.config.intermediate_size == 64
 
 
-@pytest.mark.parametrize("shape", [(2, 1, 0, 32, 3), (2, 0, 4, 32, 3), (3, 1, 4, 32, 3), (2, 1, 4, 31, 3), (2, 1, 4, 32, 2), (2, 4, 32, 3)])
+@pytest.mark.parametrize(
+    "shape", [(2, 1, 0, 32, 3), (2, 0, 4, 32, 3), (3, 1, 4, 32, 3), (2, 1, 4, 31, 3), (2, 1, 4, 32, 2), (2, 4, 32, 3)]
+)
 def test_tensor_of_another_shape_or_without_a_slot_is_refused(backbone: Backbone, shape: tuple[int, ...]) -> None:
     with pytest.raises(IncompatibleMemory, match=r"has shape \(L, B, M, H, 3\)"):
         from_reference(torch.zeros(shape), backbone)
@@ -116,7 +127,11 @@ def test_values_that_are_not_finite_are_refused(backbone: Backbone, make_memory:
     broken = tensor.clone()
     broken[1, 0, 2, 5, 0] = float("nan")
     model = LocasModel(backbone)
-    for call in (lambda: from_reference(broken, backbone), lambda: model.compute_nll(IDS[:1], broken), lambda: model.to_dense(broken)):
+    for call in (
+        lambda: from_reference(broken, backbone),
+        lambda: model.compute_nll(IDS[:1], broken),
+        lambda: model.to_dense(broken),
+    ):
         with pytest.raises(IncompatibleMemory, match="not finite"):
             call()
     for wrong in (scale[:1], scale * float("inf")):
@@ -124,7 +139,9 @@ def test_values_that_are_not_finite_are_refused(backbone: Backbone, make_memory:
             from_reference(tensor, backbone, scale=wrong)
 
 
-def test_what_is_no_text_and_no_memory_is_refused(backbone: Backbone, make_backbone: MakeBackbone, make_memory: MakeMemory) -> None:
+def test_what_is_no_text_and_no_memory_is_refused(
+    backbone: Backbone, make_backbone: MakeBackbone, make_memory: MakeMemory
+) -> None:
     model = LocasModel(backbone)
     tensor, _ = to_reference([make_memory(1), make_memory(2)], backbone)
     for ids in (IDS[0], torch.zeros(1, 0, dtype=torch.int64), IDS.float()):

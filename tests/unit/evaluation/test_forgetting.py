@@ -1,4 +1,7 @@
-"""`eval mmlu` on twelve made-up questions: the harness model against plain transformers, memory off and on, other tasks, wrong input, the command."""
+"""`eval mmlu` on twelve made-up questions.
+
+The harness model against plain transformers, memory off and on, other tasks, wrong input, the command.
+"""
 
 from __future__ import annotations
 
@@ -36,18 +39,22 @@ def rows(count: int) -> list[dict[str, Any]]:
     """Questions of three subjects in turn; one holds a line separator that is no line feed."""
     return [
         {
-            "subject": SUBJECTS[at % 3], "question": f"Which one is number {at}?\u2028Say it.",
-            "choices": [f"{letter}{at}" for letter in "wxyz"], "answer": at % 4,
+            "subject": SUBJECTS[at % 3],
+            "question": f"Which one is number {at}?\u2028Say it.",
+            "choices": [f"{letter}{at}" for letter in "wxyz"],
+            "answer": at % 4,
         }
         for at in range(count)
-    ]  # fmt: skip
+    ]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("mmlu")
     for name, count in ((TEST, 12), (DEV, 6)):
-        made.joinpath(name).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows(count)), encoding="utf-8")
+        made.joinpath(name).write_text(
+            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows(count)), encoding="utf-8"
+        )
     return made
 
 
@@ -67,10 +74,18 @@ def plain(model: Any, ids: list[int]) -> torch.Tensor:
         return model(input_ids=torch.tensor([ids])).logits[0].double().log_softmax(-1)
 
 
-def test_model_gives_the_likelihoods_of_plain_transformers_without_and_with_a_memory(make_backbone: MakeBackbone, make_memory: MakeMemory) -> None:
+def test_model_gives_the_likelihoods_of_plain_transformers_without_and_with_a_memory(
+    make_backbone: MakeBackbone, make_memory: MakeMemory
+) -> None:
     backbone = make_backbone()
     memory = make_memory(5, on=backbone)
-    asked = [("Which one?\nAnswer:", " A"), ("Which one?\nAnswer:", " B"), ("Say ", "it now"), ("", "alone"), ("x" * 600, " end")]
+    asked = [
+        ("Which one?\nAnswer:", " A"),
+        ("Which one?\nAnswer:", " B"),
+        ("Say ", "it now"),
+        ("", "alone"),
+        ("x" * 600, " end"),
+    ]
     for model, attached in ((backbone.model, None), (merge(backbone, memory), memory)):
         lm = MemoryLM(AgentMemory.load(backbone, "sqlite://").engine, attached)
         for (context, continuation), (got, greedy) in zip(asked, lm.loglikelihood(requests(*asked)), strict=True):
@@ -84,10 +99,14 @@ def test_model_gives_the_likelihoods_of_plain_transformers_without_and_with_a_me
             assert greedy == (table.argmax(-1).tolist() == wanted)
         assert lm.cut == 1
     most_likely = backbone.decode([int(plain(backbone.model, backbone.encode("Say"))[-1].argmax())])
-    assert MemoryLM(AgentMemory.load(backbone, "sqlite://").engine, None).loglikelihood(requests(("Say", most_likely)))[0][1]
+    assert MemoryLM(AgentMemory.load(backbone, "sqlite://").engine, None).loglikelihood(requests(("Say", most_likely)))[
+        0
+    ][1]
 
 
-def test_whole_texts_and_answers_are_those_of_plain_transformers(make_backbone: MakeBackbone, make_memory: MakeMemory) -> None:
+def test_whole_texts_and_answers_are_those_of_plain_transformers(
+    make_backbone: MakeBackbone, make_memory: MakeMemory
+) -> None:
     backbone = make_backbone()
     memory = make_memory(5, on=backbone)
     dense = merge(backbone, memory)
@@ -128,7 +147,8 @@ def test_a_memory_is_compared_question_by_question(agent: AgentMemory, folder: P
     report = measure_forgetting(agent, load_tasks(Mmlu(folder).tasks()), {"strong": memory, "nobody": None})
     strong, nobody = report["memories"]
     lines = [
-        f"The following are multiple choice questions (with answers) about {row['subject'].replace('_', ' ')}.\n\n{row['question'].strip()}\n"
+        "The following are multiple choice questions (with answers) about "
+        f"{row['subject'].replace('_', ' ')}.\n\n{row['question'].strip()}\n"
         + "".join(f"{letter}. {choice}\n" for letter, choice in zip(LETTERS, row["choices"], strict=True))
         + "Answer:"
         for row in rows(12)
@@ -139,20 +159,38 @@ def test_a_memory_is_compared_question_by_question(agent: AgentMemory, folder: P
     nll: dict[str, list[float]] = {}
     for name, model in (("off", agent.backbone.model), ("on", merge(agent.backbone, memory))):
         tables = [
-            [sum(float(plain(model, [*ids, *letter[:-1]])[len(ids) - 1 + at, token]) for at, token in enumerate(letter)) for letter in letters]
+            [
+                sum(
+                    float(plain(model, [*ids, *letter[:-1]])[len(ids) - 1 + at, token])
+                    for at, token in enumerate(letter)
+                )
+                for letter in letters
+            ]
             for ids in encoded
         ]
-        right[name] = [max(range(4), key=lambda at, scores=scores: scores[at]) == row["answer"] for scores, row in zip(tables, rows(12), strict=True)]
+        right[name] = [
+            max(range(4), key=lambda at, scores=scores: scores[at]) == row["answer"]
+            for scores, row in zip(tables, rows(12), strict=True)
+        ]
         nll[name] = [-scores[row["answer"]] for scores, row in zip(tables, rows(12), strict=True)]
     assert strong["accuracy_off"] == pytest.approx(sum(right["off"]) / 12, abs=1e-4)
     assert strong["accuracy_on"] == pytest.approx(sum(right["on"]) / 12, abs=1e-4)
     assert strong["flips"] == sum(a != b for a, b in zip(right["off"], right["on"], strict=True))
-    assert strong["mean_abs_delta_nll"] == pytest.approx(sum(abs(a - b) for a, b in zip(nll["off"], nll["on"], strict=True)) / 12, abs=1e-4)
+    assert strong["mean_abs_delta_nll"] == pytest.approx(
+        sum(abs(a - b) for a, b in zip(nll["off"], nll["on"], strict=True)) / 12, abs=1e-4
+    )
     assert strong["mean_abs_delta_nll"] > 0.1
     assert strong["drift_kl_nats"] > 0.01
-    assert (nobody["flips"], report["n"], report["flips"], report["accuracy_delta_ci95"]) == (0, 24, strong["flips"], None)
+    assert (nobody["flips"], report["n"], report["flips"], report["accuracy_delta_ci95"]) == (
+        0,
+        24,
+        strong["flips"],
+        None,
+    )
     assert report["mcnemar_p"] == pytest.approx(min(1.0, 2 * strong["mcnemar_p"]), abs=1e-4)
-    assert {name: each["n"] for name, each in report["by_task"].items()} == {f"mmlu_{subject}": 4 for subject in SUBJECTS}
+    assert {name: each["n"] for name, each in report["by_task"].items()} == {
+        f"mmlu_{subject}": 4 for subject in SUBJECTS
+    }
 
 
 def test_limit_draws_the_same_questions_for_the_same_seed(agent: AgentMemory, folder: Path) -> None:
@@ -171,7 +209,9 @@ def test_prompt_is_that_of_the_harness_task_with_the_subjects_first_examples(fol
     task = load_tasks(Mmlu(folder).tasks(shots=2))["mmlu_lake_fish"]
     task.set_fewshot_seed(seed=0)
     text = task.fewshot_context(task.eval_docs[1], num_fewshot=2)
-    assert text.startswith("The following are multiple choice questions (with answers) about lake fish.\n\nWhich one is number 1?")
+    assert text.startswith(
+        "The following are multiple choice questions (with answers) about lake fish.\n\nWhich one is number 1?"
+    )
     assert [text.count(f"Answer: {letter}\n") for letter in LETTERS] == [1, 1, 0, 0]  # rows 1 and 4 of the examples
     assert text.endswith("D. z4\nAnswer:")
 
@@ -184,7 +224,8 @@ def test_any_other_task_of_the_harness_is_asked_from_local_files(
     data.write_text("".join(json.dumps({"text": f"text number {at}"}) + "\n" for at in range(4)), encoding="utf-8")
     task = tmp_path / "texts.yaml"
     task.write_text(
-        f"task: texts\ndataset_path: json\ndataset_kwargs:\n  data_files:\n    test: {data}\ntest_split: test\noutput_type: loglikelihood_rolling\n"
+        f"task: texts\ndataset_path: json\ndataset_kwargs:\n  data_files:\n    test: {data}\ntest_split: "
+        "test\noutput_type: loglikelihood_rolling\n"
         "doc_to_text: ''\ndoc_to_target: '{{text}}'\nmetric_list:\n  - metric: bits_per_byte\n",
         encoding="utf-8",
     )
@@ -226,7 +267,9 @@ def test_memory_of_a_text_is_learnt_and_one_that_is_refused_is_told(backbone: Ba
 
     def taught(max_drift_nats: float) -> LocasMemory:
         admission = AdmissionSettings(max_drift_nats=max_drift_nats)
-        with AgentMemory.load(backbone, "sqlite://", text_config().model_copy(update={"training": quick, "admission": admission})) as agent:
+        with AgentMemory.load(
+            backbone, "sqlite://", text_config().model_copy(update={"training": quick, "admission": admission})
+        ) as agent:
             (memory,) = of_text(agent, page).values()
             return memory
 
@@ -238,7 +281,9 @@ def test_memory_of_a_text_is_learnt_and_one_that_is_refused_is_told(backbone: Ba
         taught(100.0)
 
 
-@pytest.mark.parametrize("arguments", [[], ["--people", "2"], ["PATH", "--people", "2", "--user", "ada"], ["PATH", "--limit", "0"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["--people", "2"], ["PATH", "--people", "2", "--user", "ada"], ["PATH", "--limit", "0"]]
+)
 def test_wrong_usage_ends_with_code_two(arguments: list[str], folder: Path) -> None:
     result = CliRunner().invoke(app, ["eval", "mmlu", *(str(folder) if each == "PATH" else each for each in arguments)])
     assert result.exit_code == 2
@@ -254,9 +299,13 @@ def test_command_asks_with_a_stored_memory_and_refuses_a_user_without_one(
         for user in ("ada", "ben"):
             agent.for_user(user).add("user", "My dog is called Rex.")
         payload = to_bytes(make_memory(3, on=agent.backbone))
-        agent.store.commit(UserKey("default", "ada"), RevisionDraft(0, agent.backbone.fingerprint, "config", "0", 0, 1, 1, payload))
+        agent.store.commit(
+            UserKey("default", "ada"), RevisionDraft(0, agent.backbone.fingerprint, "config", "0", 0, 1, 1, payload)
+        )
     command = ["eval", "mmlu", str(folder), "--backbone", backbone_folder, "--store", store]
-    asked = CliRunner().invoke(app, [*command, "--user", "ada", "--limit", "7", "--shots", "1", "--json", str(tmp_path / "report.json")])
+    asked = CliRunner().invoke(
+        app, [*command, "--user", "ada", "--limit", "7", "--shots", "1", "--json", str(tmp_path / "report.json")]
+    )
     assert asked.exit_code == 0, asked.stderr
     assert "7 questions of 3 tasks" in asked.stdout
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))

@@ -13,7 +13,14 @@ from typing import Any
 import pytest
 
 from locas_agent.errors import ConfigurationError
-from locas_agent.evaluation.locomo.data import CATEGORIES, Dialogue, dialogues_of, parse_date, read_dialogues, written_date
+from locas_agent.evaluation.locomo.data import (
+    CATEGORIES,
+    Dialogue,
+    dialogues_of,
+    parse_date,
+    read_dialogues,
+    written_date,
+)
 from locas_agent.evaluation.locomo.people import MadeUpOptions, made_up
 from locas_agent.evaluation.locomo.run import LocomoOptions, read_disputed, selected
 from tests.locomo_sample import SECRET, flat, numbered
@@ -22,7 +29,13 @@ SHARED = os.environ.get("LOCAS_DATA")  # a fixture of every test clears it
 
 
 @pytest.mark.parametrize(
-    ("text", "hour"), [("1:56 pm on 8 May, 2023", 13), ("12:10 am on 8 May, 2023", 0), ("12:10 pm on 8 May, 2023", 12), ("9:00 am on 8 May, 2023", 9)]
+    ("text", "hour"),
+    [
+        ("1:56 pm on 8 May, 2023", 13),
+        ("12:10 am on 8 May, 2023", 0),
+        ("12:10 pm on 8 May, 2023", 12),
+        ("9:00 am on 8 May, 2023", 9),
+    ],
 )
 def test_dates_are_read_and_written(text: str, hour: int) -> None:
     at = parse_date(text)
@@ -30,7 +43,9 @@ def test_dates_are_read_and_written(text: str, hour: int) -> None:
     assert written_date(at) == text
 
 
-@pytest.mark.parametrize("text", ["8 May 2023", "1:56 pm on 8 Mai, 2023", "1:56 pm on 31 February, 2023", "1:99 pm on 8 May, 2023", ""])
+@pytest.mark.parametrize(
+    "text", ["8 May 2023", "1:56 pm on 8 Mai, 2023", "1:56 pm on 31 February, 2023", "1:99 pm on 8 May, 2023", ""]
+)
 def test_other_dates_are_refused(text: str) -> None:
     with pytest.raises(ConfigurationError, match="not a date"):
         parse_date(text)
@@ -44,12 +59,18 @@ def test_both_layouts_give_the_same_conversations(data: Any) -> None:
         "Look at this. [shares a picture: a photo of a red kite]",
     ]
     assert [session.at for session in first.sessions] == [
-        datetime(2021, 5, 8, 13, 56, tzinfo=UTC), datetime(2021, 6, 3, 0, 10, tzinfo=UTC), datetime(2021, 7, 25, 9, tzinfo=UTC),
-    ]  # fmt: skip
+        datetime(2021, 5, 8, 13, 56, tzinfo=UTC),
+        datetime(2021, 6, 3, 0, 10, tzinfo=UTC),
+        datetime(2021, 7, 25, 9, tzinfo=UTC),
+    ]
     assert [(turn.role, turn.speaker) for turn in second.sessions[0].turns] == [("user", "Tomke"), ("user", "Jorin")]
     assert [(asked.category, asked.gold, asked.trap) for asked in first.questions] == [
-        (1, "paint, sail", None), (2, "2021", None), (3, "Likely yes; she has a boat", None), (4, "Albatros", None), (5, None, "Albatros"),
-    ]  # fmt: skip
+        (1, "paint, sail", None),
+        (2, "2021", None),
+        (3, "Likely yes; she has a boat", None),
+        (4, "Albatros", None),
+        (5, None, "Albatros"),
+    ]
     assert [(asked.gold, asked.trap) for asked in second.questions[1:]] == [(None, "a violin"), (None, "Ada")]
 
 
@@ -97,7 +118,9 @@ def _broken(change: Callable[[dict[str, Any]], Any]) -> str:
 def _without(name: str) -> Callable[[dict[str, Any]], Any]:
     """Return what takes a field away, wherever it first stands."""
     return lambda entry: next(
-        part for part in (entry, entry["conversation"], entry["conversation"]["session_1"][0], entry["qa"][0]) if name in part
+        part
+        for part in (entry, entry["conversation"], entry["conversation"]["session_1"][0], entry["qa"][0])
+        if name in part
     ).pop(name)
 
 
@@ -126,7 +149,7 @@ def _without(name: str) -> Callable[[dict[str, Any]], Any]:
         (_broken(lambda entry: entry["conversation"]["session_1"][1].update(dia_id="D1:1")), "numbered D1:1"),
         (json.dumps([*numbered(), numbered()[0]]), "called lake-1"),
     ],
-)  # fmt: skip
+)
 def test_other_data_are_refused_by_name(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "data.json"
     path.write_text(text, encoding="utf-8")
@@ -141,11 +164,15 @@ def test_what_the_refused_data_were_made_from_is_read(tmp_path: Path) -> None:
 
 
 def _sizes(options: LocomoOptions) -> list[tuple[int, list[int]]]:
-    return [(len(one.sessions), [asked.number for asked in one.questions]) for one in selected(dialogues_of(numbered()), options)]
+    return [
+        (len(one.sessions), [asked.number for asked in one.questions])
+        for one in selected(dialogues_of(numbered()), options)
+    ]
 
 
 def test_fewer_sessions_keep_only_questions_they_answer() -> None:
-    # question 0 needs session 10; question 2 of the second conversation names no evidence, so nothing says that it can be answered
+    # question 0 needs session 10; question 2 of the second conversation names no evidence, so nothing says that it can
+    # be answered
     assert _sizes(LocomoOptions()) == [(3, [0, 1, 2, 3, 4]), (2, [0, 1, 2])]
     assert _sizes(LocomoOptions(sessions=2)) == [(2, [1, 2, 3, 4]), (2, [0, 1, 2])]
     assert _sizes(LocomoOptions(sessions=1)) == [(1, [2, 3, 4]), (1, [0])]
@@ -169,7 +196,14 @@ def test_unknown_names_are_refused_with_those_there_are(options: LocomoOptions, 
 def test_disputed_answers_are_read_without_disputed_citations(tmp_path: Path) -> None:
     path = tmp_path / "errors.json"
     entry = {"question": "What is Ilse's boat called?", "golden_answer": "Albatros"}
-    path.write_text(json.dumps([entry | {"error_type": "HALLUCINATION"}, {"question": "?", "golden_answer": 3, "error_type": "WRONG_CITATION"}]))
+    path.write_text(
+        json.dumps(
+            [
+                entry | {"error_type": "HALLUCINATION"},
+                {"question": "?", "golden_answer": 3, "error_type": "WRONG_CITATION"},
+            ]
+        )
+    )
     assert read_disputed(path) == {("What is Ilse's boat called?", "Albatros")}
     for text in ("", "{}", '[{"question": "?"}]', "[1]"):
         path.write_text(text)

@@ -1,13 +1,24 @@
 """LoCoMo's scorer against cases worked out by hand from its rules. Knows no data but its own.
 
-Stems used below, by Porter's rules: painting, paints -> paint; libraries, library -> librari; dogs -> dog; swims, swimming -> swim; before -> befor.
+Stems used below, by Porter's rules: painting, paints -> paint; libraries, library -> librari; dogs -> dog; swims,
+swimming -> swim; before -> befor.
 """
 
 from __future__ import annotations
 
 import pytest
 
-from locas_agent.evaluation.locomo.scoring import NOT_MENTIONED, chosen, exact, normalised, offer, official, options, refuses, trap_comes_first
+from locas_agent.evaluation.locomo.scoring import (
+    NOT_MENTIONED,
+    chosen,
+    exact,
+    normalised,
+    offer,
+    official,
+    options,
+    refuses,
+    trap_comes_first,
+)
 
 MULTI_HOP = [
     ("dog, cat, fish, bird, horse", "cat, horse", 1.0),  # more guesses cost nothing
@@ -18,7 +29,11 @@ MULTI_HOP = [
     ("pottery, camping", "camping, painting, swimming", 1 / 3),
     ("she paints, she swims", "painting, swimming", 2 / 3),  # {she, paint} with {paint}: 2*1/(2+1), twice
     ("7 May, 2023", "7 May, 2023", 1.0),
-    ("7 May 2023", "7 May, 2023", (4 / 5 + 2 / 4) / 2),  # the comma tears the date: {7, may} 2*2/(3+2), {2023} 2*1/(3+1)
+    (
+        "7 May 2023",
+        "7 May, 2023",
+        (4 / 5 + 2 / 4) / 2,
+    ),  # the comma tears the date: {7, may} 2*2/(3+2), {2023} 2*1/(3+1)
     ("two", "2", 0.0),  # words are not counted out
 ]
 TEMPORAL = [
@@ -27,7 +42,11 @@ TEMPORAL = [
     ("2023", "7 May 2023", 1 / 2),  # 2*1/(1+3)
     ("8 May 2023", "7 May 2023", 2 / 3),  # 2*2/(3+3)
     ("The week before 9 June 2023.", "the week before 9 June, 2023", 1.0),
-    ("the week before 2023", "The week before 9 June 2023", 3 / 4),  # {week, befor, 2023} of {week, befor, 9, june, 2023}: 2*3/(3+5)
+    (
+        "the week before 2023",
+        "The week before 9 June 2023",
+        3 / 4,
+    ),  # {week, befor, 2023} of {week, befor, 9, june, 2023}: 2*3/(3+5)
     ("yesterday", "7 May 2023", 0.0),
     ("2022", "2022", 1.0),
 ]
@@ -62,7 +81,11 @@ ADVERSARIAL = [
     ("Rex", 0.0),
     ("", 0.0),
 ]
-SCORED = [(category, *case) for category, cases in ((1, MULTI_HOP), (2, TEMPORAL), (3, OPEN_DOMAIN), (4, SINGLE_HOP)) for case in cases]
+SCORED = [
+    (category, *case)
+    for category, cases in ((1, MULTI_HOP), (2, TEMPORAL), (3, OPEN_DOMAIN), (4, SINGLE_HOP))
+    for case in cases
+]
 
 
 @pytest.mark.parametrize(("category", "answer", "gold", "expected"), SCORED)
@@ -101,7 +124,9 @@ def test_words_that_do_not_count_are_whole_words() -> None:
         (5, "Rex", None, False),
     ],
 )
-def test_exact_match_is_containment_and_abstention(category: int, answer: str, gold: str | None, expected: bool) -> None:
+def test_exact_match_is_containment_and_abstention(
+    category: int, answer: str, gold: str | None, expected: bool
+) -> None:
     assert exact(category, answer, gold) is expected
 
 

@@ -30,7 +30,10 @@ from tests.conftest import MakeBackbone
 TOKENS = 230
 """Of the made-up book, whose tokens are bytes; ten chunks of 24, the last one short."""
 OPTIONS = Pg19Options(
-    window_tokens=16, stride_tokens=24, locas=LocasSettings(width=8, rate=3e-2, scale="none"), temp_lora=LoraSettings(rank=4, rate=1e-2)
+    window_tokens=16,
+    stride_tokens=24,
+    locas=LocasSettings(width=8, rate=3e-2, scale="none"),
+    temp_lora=LoraSettings(rank=4, rate=1e-2),
 )
 TIMES = ("seconds", "cpu_seconds", "relative_time")
 
@@ -58,8 +61,12 @@ def report(backbone: Backbone) -> dict[str, Any]:
     return run_pg19(backbone, [made_up()], OPTIONS)
 
 
-@pytest.mark.parametrize(("length", "window", "stride"), [(230, 16, 24), (48, 24, 24), (49, 30, 24), (25, 7, 24), (9, 3, 1)])
-def test_every_token_but_the_first_is_scored_once_with_the_window_before_its_chunk(length: int, window: int, stride: int) -> None:
+@pytest.mark.parametrize(
+    ("length", "window", "stride"), [(230, 16, 24), (48, 24, 24), (49, 30, 24), (25, 7, 24), (9, 3, 1)]
+)
+def test_every_token_but_the_first_is_scored_once_with_the_window_before_its_chunk(
+    length: int, window: int, stride: int
+) -> None:
     ids = list(range(1000, 1000 + length))
     found = chunks_of(ids, window=window, stride=stride)
     assert [token for chunk in found for token in chunk.targets] == ids[1:]
@@ -95,7 +102,9 @@ def test_later_text_never_changes_what_earlier_text_cost(arm: str, report: dict[
 
 
 @pytest.mark.parametrize("arm", ["temp_lora", "locas"])
-def test_first_chunk_costs_what_it_costs_the_bare_backbone_and_later_ones_less(arm: str, report: dict[str, Any]) -> None:
+def test_first_chunk_costs_what_it_costs_the_bare_backbone_and_later_ones_less(
+    arm: str, report: dict[str, Any]
+) -> None:
     bare, own = chunks(report, "none"), chunks(report, arm)
     assert own[0][1] == pytest.approx(bare[0][1], rel=1e-6)  # scored before it is learnt
     assert own[1][1] != pytest.approx(bare[1][1], rel=1e-4)
@@ -150,7 +159,9 @@ class _Killed(Exception):
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_stopped_run_goes_on_and_gives_the_same_report(dropout: float, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_run_goes_on_and_gives_the_same_report(
+    dropout: float, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pg19, "CHECKPOINT_CHUNKS", 3)
     options = OPTIONS.model_copy(update={"temp_lora": OPTIONS.temp_lora.model_copy(update={"dropout": dropout})})
     straight = timeless(run_pg19(backbone, [made_up()], options))
@@ -197,7 +208,9 @@ def test_damaged_state_is_told_by_name(backbone: Backbone, tmp_path: Path) -> No
         run_pg19(backbone, [made_up()], OPTIONS, state=tmp_path)
 
 
-def test_one_flipped_bit_of_a_state_is_noticed_before_any_book_is_read(backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_flipped_bit_of_a_state_is_noticed_before_any_book_is_read(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pg19, "CHECKPOINT_CHUNKS", 3)
     read: list[tuple[str, int]] = []
 
@@ -238,7 +251,11 @@ def test_paper_adapter_starts_at_rate_zero_and_drops_only_while_it_learns(backbo
 
 def moved(reader: Online) -> bool:
     """Whether an adapter has left the zeros it starts from."""
-    return any(bool(tensor.any()) for name, tensor in reader.state().items() if name.startswith("parameter.") and ".lora_B." in name)
+    return any(
+        bool(tensor.any())
+        for name, tensor in reader.state().items()
+        if name.startswith("parameter.") and ".lora_B." in name
+    )
 
 
 def test_backbone_is_untouched(make_backbone: MakeBackbone) -> None:
@@ -254,7 +271,11 @@ def test_backbone_is_untouched(make_backbone: MakeBackbone) -> None:
 def test_parameters_are_those_of_the_formulas(report: dict[str, Any]) -> None:
     pairs = [(32, 32), (32, 16), (32, 16), (32, 32), (32, 48), (32, 48), (48, 32)]
     counted = {arm: own["parameters"] for arm, own in report["overall"].items()}
-    assert counted == {"none": 0, "temp_lora": 2 * sum(4 * (size + out) for size, out in pairs), "locas": 3 * 2 * 8 * 32}
+    assert counted == {
+        "none": 0,
+        "temp_lora": 2 * sum(4 * (size + out) for size, out in pairs),
+        "locas": 3 * 2 * 8 * 32,
+    }
 
 
 def test_short_book_wide_window_and_unknown_arms_are_refused(backbone: Backbone) -> None:
@@ -288,7 +309,9 @@ def test_books_are_read_in_order_and_named_once(tmp_path: Path) -> None:
 
 def test_table_and_picture_show_every_arm_of_every_book(report: dict[str, Any], tmp_path: Path) -> None:
     rows = pg19_rows(report)
-    assert [row[:2] for row in rows] == [[name, arm] for name in ("book-0", "all") for arm in ("none", "temp_lora", "locas")]
+    assert [row[:2] for row in rows] == [
+        [name, arm] for name in ("book-0", "all") for arm in ("none", "temp_lora", "locas")
+    ]
     assert all(len(row) == len(COLUMNS) for row in rows)
     pytest.importorskip("matplotlib")
     assert plot_pg19(report, tmp_path / "books.svg").read_text(encoding="utf-8").count("temp_lora") == 1

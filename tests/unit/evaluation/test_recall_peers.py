@@ -1,4 +1,7 @@
-"""An arm of `eval recall` that a peer answers: taught once for each consolidation, asked its own person's questions only."""
+"""An arm of `eval recall` that a peer answers.
+
+Taught once for each consolidation, asked its own person's questions only.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +29,13 @@ from tests.unit.peer_lessons import neutral_text
 def test_other_people_or_settings_are_other_users_of_a_store(backbone: Backbone) -> None:
     few, many = RecallOptions(users=2, facts=2), RecallOptions(users=2, facts=3)
     with quick_agent(backbone, InMemoryStore()) as agent:
-        learnt_otherwise = AgentMemory(backbone=backbone, store=agent.store, config=LocasConfig(training=TrainingSettings(objective="ntp")))
-        tenants = [handles_of(each, options)[0].key.tenant for each, options in ((agent, few), (agent, few), (agent, many), (learnt_otherwise, few))]
+        learnt_otherwise = AgentMemory(
+            backbone=backbone, store=agent.store, config=LocasConfig(training=TrainingSettings(objective="ntp"))
+        )
+        tenants = [
+            handles_of(each, options)[0].key.tenant
+            for each, options in ((agent, few), (agent, few), (agent, many), (learnt_otherwise, few))
+        ]
     assert tenants[0] == tenants[1]
     assert len(set(tenants)) == 3
 
@@ -42,18 +50,26 @@ def test_prefix_is_asked_for_and_left_out_otherwise() -> None:
 
 
 @pytest.mark.parametrize("name", PEERS)
-def test_peer_is_taught_what_each_revision_added(name: str, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peer_is_taught_what_each_revision_added(
+    name: str, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
     taught: list[tuple[int, int, bool]] = []
     train = AdapterPeer.train
 
-    def watched(self: AdapterPeer, lesson: Lesson, previous: AdapterState | None = None, **options: Any) -> AdapterTrained:
+    def watched(
+        self: AdapterPeer, lesson: Lesson, previous: AdapterState | None = None, **options: Any
+    ) -> AdapterTrained:
         taught.append((len(lesson.new), len(lesson.earlier), previous is not None))
         return train(self, lesson, previous, **options)
 
     monkeypatch.setattr(AdapterPeer, "train", watched)
     with quick_agent(backbone, InMemoryStore()) as agent:
         monkeypatch.setattr(agent.learner, "neutral", neutral_text(Engine(backbone)), raising=False)
-        monkeypatch.setattr(agent, "config", agent.config.model_copy(update={"training": TrainingSettings(max_steps=2, items_per_step=2)}))
+        monkeypatch.setattr(
+            agent,
+            "config",
+            agent.config.model_copy(update={"training": TrainingSettings(max_steps=2, items_per_step=2)}),
+        )
         handles = [agent.for_user(user) for user in ("ada", "ben")]
         for handle in handles:
             for texts in (("one", "two"), ("three",)):
@@ -70,4 +86,7 @@ def test_peer_is_taught_what_each_revision_added(name: str, backbone: Backbone, 
         assert report["n"] == 2 * len(facts)  # the third person has no peer
         assert set(costs) == {f"{name}_seconds_per_user", f"{name}_params_per_user"}
         assert costs[f"{name}_params_per_user"] == PEERS[name](agent).parameter_count
-        assert peer_arm(name, agent, [], asked, Arm()) == {f"{name}_seconds_per_user": None, f"{name}_params_per_user": None}
+        assert peer_arm(name, agent, [], asked, Arm()) == {
+            f"{name}_seconds_per_user": None,
+            f"{name}_params_per_user": None,
+        }

@@ -1,4 +1,7 @@
-"""A random backbone whose template shows tools, users with memories of their own, and no sockets. Knows no adapter but the chat model."""
+"""A random backbone whose template shows tools, users with memories of their own, and no sockets.
+
+Knows no adapter but the chat model.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +24,19 @@ from locas_storage import Revision, RevisionDraft, open_store
 from tests.conftest import MakeMemory, byte_tokenizer, tiny_model
 
 TOOLS_TEMPLATE = (
-    "{% if tools %}<|im_start|>system\nTools:\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}<|im_end|>\n{% endif %}"
+    "{% if tools %}<|im_start|>system\nTools:\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}<|im_end|>\n{% "
+    "endif %}"
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}"
-    "{% for call in message.tool_calls or [] %}<tool_call>\n{{ call.function | tojson }}\n</tool_call>{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% for call in message.tool_calls or [] %}<tool_call>\n{{ call.function | tojson }}\n</tool_call>{% endfor "
+    "%}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 CONFIG = LocasConfig.model_validate(
-    {"memory": {"width": 2}, "window": {"window_tokens": 120, "max_new_tokens": 12}, "policy": {"overflow_tokens": 60, "min_overflow_tokens": 1}}
+    {
+        "memory": {"width": 2},
+        "window": {"window_tokens": 120, "max_new_tokens": 12},
+        "policy": {"overflow_tokens": 60, "min_overflow_tokens": 1},
+    }
 )
 USERS = tuple(f"user {number}" for number in range(8))
 
@@ -61,7 +70,9 @@ def make_agent(with_tools: Backbone, tmp_path: Path) -> Iterator[MakeAgent]:
     """An `AgentMemory` on one SQLite file, each as a process of its own would have it."""
     made: list[AgentMemory] = []
 
-    def make(*, backbone: Backbone = with_tools, config: LocasConfig = CONFIG, consolidation: str = "background") -> AgentMemory:
+    def make(
+        *, backbone: Backbone = with_tools, config: LocasConfig = CONFIG, consolidation: str = "background"
+    ) -> AgentMemory:
         store = open_store(f"sqlite:///{tmp_path / 'locas.db'}")
         made.append(AgentMemory(backbone=backbone, store=store, config=config, consolidation=consolidation))  # type: ignore[arg-type]
         return made[-1]
@@ -86,9 +97,15 @@ def taught(agent: AgentMemory, payload: LocasMemory, user: str, *, tenant: str =
     if state.consolidated_seq == state.turns:
         handle.add("user", "Something more was said.")
     draft = RevisionDraft(
-        parent=state.head, fingerprint=agent.backbone.fingerprint, config_hash="test", code_version="test", seed=0,
-        from_seq=state.consolidated_seq + 1, to_seq=max(state.turns, state.consolidated_seq + 1), payload=to_bytes(payload),
-    )  # fmt: skip
+        parent=state.head,
+        fingerprint=agent.backbone.fingerprint,
+        config_hash="test",
+        code_version="test",
+        seed=0,
+        from_seq=state.consolidated_seq + 1,
+        to_seq=max(state.turns, state.consolidated_seq + 1),
+        payload=to_bytes(payload),
+    )
     return agent.store.commit(handle.key, draft)
 
 

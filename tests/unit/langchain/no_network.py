@@ -1,7 +1,9 @@
-"""Refuses, for the life of a process, every connection and look-up that leaves it; loaded by `pytest -p` before anything is imported.
+"""Refuses, for the life of a process, every connection and look-up that leaves it.
 
-An audit hook sees what a replaced `socket.socket` does not: sockets made while modules are imported, and by C code. Unix sockets stay,
-event loops talk to themselves through one.
+Loaded by `pytest -p` before anything is imported.
+
+An audit hook sees what a replaced `socket.socket` does not: sockets made while modules are imported, and by C code.
+Unix sockets stay, event loops talk to themselves through one.
 """
 
 from __future__ import annotations
@@ -10,7 +12,16 @@ import socket
 import sys
 from typing import Any
 
-_OUTWARD = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"})
+_OUTWARD = frozenset(
+    {
+        "socket.connect",
+        "socket.sendto",
+        "socket.sendmsg",
+        "socket.getaddrinfo",
+        "socket.gethostbyname",
+        "socket.gethostbyaddr",
+    }
+)
 
 
 class NetworkRefused(RuntimeError):

@@ -1,8 +1,10 @@
-"""A decoding constraint that writes tool calls from a script: a random backbone cannot choose a tool, so the tests do it for it.
+"""A decoding constraint that writes tool calls from a script.
 
-What is real: template, tokens, forward, memory, decoding token by token, parsing. What is not: that the backbone wanted the call. Of a
-prompt that shows tools and ends with a user's message the script makes a call whose arguments stand in that message; any other answer is
-the backbone's own, letters only.
+A random backbone cannot choose a tool, so the tests do it for it.
+
+What is real: template, tokens, forward, memory, decoding token by token, parsing. What is not: that the backbone wanted
+the call. Of a prompt that shows tools and ends with a user's message the script makes a call whose arguments stand in
+that message; any other answer is the backbone's own, letters only.
 """
 
 from __future__ import annotations
@@ -39,7 +41,11 @@ class ScriptedEngine(Engine):
 
     def _script(self, prompt: Sequence[int], allowed: Allowed | None) -> list[int] | None:
         messages = _MESSAGE.findall(self.backbone.tokenizer.decode(list(prompt)))
-        tools = [json.loads(line) for line in messages[0][1].splitlines()[1:]] if messages[0][1].startswith("Tools:\n") else []
+        tools = (
+            [json.loads(line) for line in messages[0][1].splitlines()[1:]]
+            if messages[0][1].startswith("Tools:\n")
+            else []
+        )
         role, text = messages[-1]
         if not tools or role != "user":
             assert allowed is None, "a call is forced where the script has none"

@@ -4,9 +4,9 @@ By hand:
 
     pytest -p tests.unit.langchain.no_network tests/unit/langchain/standard_suites.py
 
-Nothing is marked xfail. Tool calls are written by the script of `scripted.py`; the bundled backbone has no template for them.
-The suites for key-value stores, caches, retrievers and checkpointers do not apply, there is none of those here; for histories,
-middleware and classic memory LangChain has no suite.
+Nothing is marked xfail. Tool calls are written by the script of `scripted.py`; the bundled backbone has no template for
+them. The suites for key-value stores, caches, retrievers and checkpointers do not apply, there is none of those here;
+for histories, middleware and classic memory LangChain has no suite.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ from tests.unit.langchain.no_network import NetworkRefused
 from tests.unit.langchain.scripted import ScriptedEngine
 
 # Of the standard's own tests: v3 events are beta, and say so.
-pytestmark = [pytest.mark.rounding, pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning")]
+pytestmark = [
+    pytest.mark.rounding,
+    pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning"),
+]
 
 ANSWER_TOKENS = 400
 """One token is one byte: the standard's 100 would cut a call off."""

@@ -44,7 +44,8 @@ def adder(first: int, second: int) -> int:
     return first + second
 
 
-# What an answer says about itself --------------------------------------------------------------------------------------
+# What an answer says about itself
+# --------------------------------------------------------------------------------------
 
 
 def test_metadata_name_revision_and_waiting_turns(agent: AgentMemory, teach: Teach) -> None:
@@ -84,7 +85,11 @@ def test_usage_counts_the_tokens_of_the_template(shared_model: ChatLocas, with_t
 def test_profile_is_the_backbones(model: ChatLocas, agent: AgentMemory, backbone: Backbone) -> None:
     assert model.profile is not None
     assert (model.profile["max_input_tokens"], model.profile["tool_calling"]) == (agent.backbone.context_tokens, True)
-    plain = ChatLocas(memory=AgentMemory(backbone=backbone, store=InMemoryStore(), config=LocasConfig.model_validate({"memory": {"width": 2}})))
+    plain = ChatLocas(
+        memory=AgentMemory(
+            backbone=backbone, store=InMemoryStore(), config=LocasConfig.model_validate({"memory": {"width": 2}})
+        )
+    )
     assert plain.profile is not None
     assert plain.profile["tool_calling"] is False
 
@@ -96,7 +101,8 @@ def test_sampling_follows_the_seed(shared_model: ChatLocas) -> None:
     assert answer(1) == answer(1) != answer(2)
 
 
-# Caching ---------------------------------------------------------------------------------------------------------------
+# Caching
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def count_answers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -113,7 +119,9 @@ def count_answers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.usefixtures("cached")
-def test_cache_keeps_users_tenants_and_revisions_apart(model: ChatLocas, agent: AgentMemory, teach: Teach, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_keeps_users_tenants_and_revisions_apart(
+    model: ChatLocas, agent: AgentMemory, teach: Teach, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = count_answers(monkeypatch)
     first = model.invoke(ASKED, user_id=ADA).content
     assert model.invoke(ASKED, user_id=ADA).content == first
@@ -130,10 +138,14 @@ def test_cache_keeps_users_tenants_and_revisions_apart(model: ChatLocas, agent: 
 
 
 @pytest.mark.usefixtures("cached")
-async def test_cache_serves_async_calls_and_keeps_lengths_apart(model: ChatLocas, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cache_serves_async_calls_and_keeps_lengths_apart(
+    model: ChatLocas, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = count_answers(monkeypatch)
     first = await model.ainvoke(ASKED, user_id=ADA)
-    assert (await model.ainvoke(ASKED, user_id=ADA)).content == first.content == model.invoke(ASKED, user_id=ADA).content
+    assert (
+        (await model.ainvoke(ASKED, user_id=ADA)).content == first.content == model.invoke(ASKED, user_id=ADA).content
+    )
     assert len(asked) == 1
     assert (await model.ainvoke(ASKED, user_id=BEN)).content != first.content
     await model.ainvoke(ASKED, user_id=ADA, max_tokens=5)
@@ -149,7 +161,9 @@ def test_cache_is_not_told_who_asked(model: ChatLocas, cached: InMemoryCache) ->
 
 
 @pytest.mark.usefixtures("cached")
-def test_cache_answers_nobody_who_was_erased(model: ChatLocas, agent: AgentMemory, teach: Teach, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_answers_nobody_who_was_erased(
+    model: ChatLocas, agent: AgentMemory, teach: Teach, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = count_answers(monkeypatch)
     model.invoke(ASKED, user_id=ADA)
     agent.for_user(ADA).erase()
@@ -160,7 +174,9 @@ def test_cache_answers_nobody_who_was_erased(model: ChatLocas, agent: AgentMemor
 
 
 @pytest.mark.usefixtures("cached")
-def test_without_the_user_in_the_key_the_cache_would_leak(model: ChatLocas, agent: AgentMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_user_in_the_key_the_cache_would_leak(
+    model: ChatLocas, agent: AgentMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delattr(ChatLocas, "_get_llm_string")
     fixed = [ChatLocas(memory=agent, user_id=user) for user in (ADA, BEN)]
     monkeypatch.setattr(ChatLocas, "_routed", lambda self, config, kwargs: dict(kwargs))
@@ -168,7 +184,8 @@ def test_without_the_user_in_the_key_the_cache_would_leak(model: ChatLocas, agen
     assert fixed[0].invoke(ASKED).content == fixed[1].invoke(ASKED).content
 
 
-# Stopping --------------------------------------------------------------------------------------------------------------
+# Stopping
+# --------------------------------------------------------------------------------------------------------------
 
 
 def test_answer_ends_before_a_stop_word(shared_model: ChatLocas) -> None:
@@ -183,14 +200,19 @@ def test_answer_ends_before_a_stop_word(shared_model: ChatLocas) -> None:
     ):
         assert cut.content == whole.partition(word)[0].rstrip()
         assert cut.response_metadata["finish_reason"] == "stop"
-    streamed = "".join(str(chunk.content) for chunk in shared_model.stream(ASKED, user_id=ADA, max_tokens=40, stop=[word]))
+    streamed = "".join(
+        str(chunk.content) for chunk in shared_model.stream(ASKED, user_id=ADA, max_tokens=40, stop=[word])
+    )
     assert streamed == whole.partition(word)[0].rstrip()
 
 
 def test_stream_is_the_answer_in_pieces(shared_model: ChatLocas) -> None:
     chunks = list(shared_model.stream(ASKED, user_id=ADA, max_tokens=40))
     assert len(chunks) > 5
-    assert "".join(str(chunk.content) for chunk in chunks) == shared_model.invoke(ASKED, user_id=ADA, max_tokens=40).content
+    assert (
+        "".join(str(chunk.content) for chunk in chunks)
+        == shared_model.invoke(ASKED, user_id=ADA, max_tokens=40).content
+    )
     assert sum(chunk.usage_metadata is not None for chunk in chunks) == 1
 
 
@@ -206,7 +228,8 @@ def test_messages_beyond_the_context_are_refused(shared_model: ChatLocas) -> Non
     assert isinstance(caught.value, TurnTooLong)
 
 
-# Tools -----------------------------------------------------------------------------------------------------------------
+# Tools
+# -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -218,8 +241,15 @@ def caller(make_agent: MakeAgent) -> ChatLocas:
 
 
 def test_template_without_tools_is_refused_when_they_are_bound(backbone: Backbone) -> None:
-    model = ChatLocas(memory=AgentMemory(backbone=backbone, store=InMemoryStore(), config=LocasConfig.model_validate({"memory": {"width": 2}})))
-    for bind in (lambda: model.bind_tools([add]), lambda: model.with_structured_output({"title": "x", "type": "object", "properties": {}})):
+    model = ChatLocas(
+        memory=AgentMemory(
+            backbone=backbone, store=InMemoryStore(), config=LocasConfig.model_validate({"memory": {"width": 2}})
+        )
+    )
+    for bind in (
+        lambda: model.bind_tools([add]),
+        lambda: model.with_structured_output({"title": "x", "type": "object", "properties": {}}),
+    ):
         with pytest.raises(ConfigurationError, match="chat template of 'random-0' cannot call tools"):
             bind()
 
@@ -229,16 +259,26 @@ def test_bundled_backbone_says_that_it_cannot_call_tools() -> None:
         ChatLocas("tiny", store="sqlite://").bind_tools([add])
 
 
-@pytest.mark.parametrize("form", ["[TOOL_CALLS]{{ call.function | tojson }}", "<tool_call>{{ call.function.name }}()</tool_call>"])
+@pytest.mark.parametrize(
+    "form", ["[TOOL_CALLS]{{ call.function | tojson }}", "<tool_call>{{ call.function.name }}()</tool_call>"]
+)
 def test_template_with_another_form_of_calls_is_refused(form: str) -> None:
     made = tool_backbone()
-    made.tokenizer.chat_template = TOOLS_TEMPLATE.replace("<tool_call>\n{{ call.function | tojson }}\n</tool_call>", form)
-    model = ChatLocas(memory=AgentMemory(backbone=made, store=InMemoryStore(), config=LocasConfig.model_validate({"memory": {"width": 2}})))
+    made.tokenizer.chat_template = TOOLS_TEMPLATE.replace(
+        "<tool_call>\n{{ call.function | tojson }}\n</tool_call>", form
+    )
+    model = ChatLocas(
+        memory=AgentMemory(
+            backbone=made, store=InMemoryStore(), config=LocasConfig.model_validate({"memory": {"width": 2}})
+        )
+    )
     with pytest.raises(ConfigurationError, match="cannot call tools"):
         model.bind_tools([add])
 
 
-@pytest.mark.parametrize("choice", ["any", "required", True, "adder", {"type": "function", "function": {"name": "adder"}}], ids=repr)
+@pytest.mark.parametrize(
+    "choice", ["any", "required", True, "adder", {"type": "function", "function": {"name": "adder"}}], ids=repr
+)
 def test_a_forced_call_is_what_the_answer_begins_with(shared_model: ChatLocas, choice: Any) -> None:
     # No script: the random backbone is led by nothing but the constraint, and then writes what it likes.
     bound = shared_model.bind_tools([add, adder], tool_choice=choice)
@@ -254,14 +294,21 @@ def test_a_forced_call_is_what_the_answer_begins_with(shared_model: ChatLocas, c
     assert not free.invalid_tool_calls
 
 
-@pytest.mark.parametrize("choice", ["subtract", "none", {"type": "function", "function": {"name": "subtract"}}], ids=repr)
+@pytest.mark.parametrize(
+    "choice", ["subtract", "none", {"type": "function", "function": {"name": "subtract"}}], ids=repr
+)
 def test_choice_of_an_unknown_tool_is_refused(shared_model: ChatLocas, choice: Any) -> None:
     with pytest.raises(ConfigurationError, match="expected 'auto', 'any' or one of the bound tools, add"):
         shared_model.bind_tools([add], tool_choice=choice)
 
 
 def test_structured_output_is_a_call_that_was_parsed(caller: ChatLocas) -> None:
-    schema = {"title": "Sum", "description": "Two numbers.", "type": "object", "properties": {"first": {"type": "integer"}}}
+    schema = {
+        "title": "Sum",
+        "description": "Two numbers.",
+        "type": "object",
+        "properties": {"first": {"type": "integer"}},
+    }
     form = caller.with_structured_output(schema, include_raw=True)
     result = form.invoke("Take 3.")
     assert isinstance(result, dict)
@@ -285,7 +332,8 @@ def test_calls_are_parsed_and_results_go_back(caller: ChatLocas) -> None:
     assert not answer.tool_calls
 
 
-# What is refused, and when a backbone is loaded ------------------------------------------------------------------------
+# What is refused, and when a backbone is loaded
+# ------------------------------------------------------------------------
 
 
 def test_options_that_would_do_nothing_are_refused(shared_model: ChatLocas) -> None:
@@ -320,7 +368,9 @@ def test_memory_beside_model_or_store_is_refused(agent: AgentMemory, other: dict
         ChatLocas(memory=agent, **other)
 
 
-def test_copies_share_one_memory_that_is_loaded_when_needed(monkeypatch: pytest.MonkeyPatch, agent: AgentMemory) -> None:
+def test_copies_share_one_memory_that_is_loaded_when_needed(
+    monkeypatch: pytest.MonkeyPatch, agent: AgentMemory
+) -> None:
     loaded: list[Sequence[Any]] = []
 
     def load(*parts: Any, **options: Any) -> AgentMemory:

@@ -1,4 +1,7 @@
-"""What each extra is needed for: the core without LangChain, every adapter but the classic one without `langchain-classic`."""
+"""What each extra is needed for.
+
+The core without LangChain, every adapter but the classic one without `langchain-classic`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 
-# Both in one process, since importing torch takes seconds: first nothing of LangChain is there, then all but langchain-classic.
+# Both in one process, since importing torch takes seconds: first nothing of LangChain is there, then all but
+# langchain-classic.
 CODE = '''
 import sys
 
@@ -65,7 +69,14 @@ refused("LocasMemory", "classic")
 def test_each_adapter_needs_its_extra_and_no_other() -> None:
     paths = os.pathsep.join(path for path in sys.path if path)
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-W", "error", "-c", CODE], env=environment, check=False, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", CODE],
+        env=environment,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
     assert done.returncode == 0, done.stderr
 
 

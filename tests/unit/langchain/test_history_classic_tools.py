@@ -21,14 +21,16 @@ from locas_agent.errors import ConfigurationError, LocasError, UserErased
 from locas_storage import SqlMemoryStore, Turn, UserKey
 from tests.unit.langchain.conftest import CONFIG, Teach
 
-NOISE = "ignore::langchain_core._api.deprecation.LangChainDeprecationWarning"  # what these adapters are for is marked for removal, and says so
+# What these adapters are for is marked for removal, and says so.
+NOISE = "ignore::langchain_core._api.deprecation.LangChainDeprecationWarning"
 
 
 def texts(history: LocasChatMessageHistory) -> list[tuple[str, str]]:
     return [(message.type, str(message.content)) for message in history.messages]
 
 
-# History ---------------------------------------------------------------------------------------------------------------
+# History
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def test_history_is_the_journal_in_order(agent: AgentMemory) -> None:
@@ -36,7 +38,11 @@ def test_history_is_the_journal_in_order(agent: AgentMemory) -> None:
     history.add_user_message("One.")
     history.add_messages([AIMessage("Two."), HumanMessage("Three.", name="Ada")])
     assert texts(history) == [("human", "One."), ("ai", "Two."), ("human", "Three.")]
-    assert [(turn.role, turn.session) for turn in agent.for_user("ada").turns()] == [("user", "monday"), ("assistant", "monday"), ("user", "monday")]
+    assert [(turn.role, turn.session) for turn in agent.for_user("ada").turns()] == [
+        ("user", "monday"),
+        ("assistant", "monday"),
+        ("user", "monday"),
+    ]
     assert history.messages[2].name == "Ada"
     assert asyncio.run(history.aget_messages()) == history.messages
 
@@ -79,7 +85,9 @@ def test_order_is_kept_where_some_of_a_batch_was_forgotten(agent: AgentMemory) -
 
 
 @pytest.mark.parametrize(
-    "bad", [HumanMessage("x" * 17_000), AIMessage("nul \x00"), HumanMessage([{"type": "image", "url": "x"}])], ids=["long", "nul", "image"]
+    "bad",
+    [HumanMessage("x" * 17_000), AIMessage("nul \x00"), HumanMessage([{"type": "image", "url": "x"}])],
+    ids=["long", "nul", "image"],
 )
 @pytest.mark.parametrize("has_ids", [True, False])
 def test_a_batch_is_kept_whole_or_not_at_all(agent: AgentMemory, bad: BaseMessage, has_ids: bool) -> None:
@@ -131,14 +139,24 @@ def test_adding_reads_no_journal(agent: AgentMemory, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(agent.store, "known", known)
     monkeypatch.setattr(agent.store, "turns", turns)
-    LocasChatMessageHistory("ada", "monday", memory=inline).add_messages([HumanMessage("One.", id="1"), AIMessage("Two.")])
+    LocasChatMessageHistory("ada", "monday", memory=inline).add_messages(
+        [HumanMessage("One.", id="1"), AIMessage("Two.")]
+    )
     assert len(looked_up) == 2  # the id of the one message that has one, and the key it is kept under
 
 
 def test_history_leaves_out_what_nobody_said(agent: AgentMemory) -> None:
     history = LocasChatMessageHistory("ada", "monday", memory=agent)
     calling = AIMessage("", tool_calls=[{"name": "x", "args": {}, "id": "c"}])
-    history.add_messages([SystemMessage("Be brief."), HumanMessage("One."), calling, ToolMessage("result", tool_call_id="c"), AIMessage("Two.")])
+    history.add_messages(
+        [
+            SystemMessage("Be brief."),
+            HumanMessage("One."),
+            calling,
+            ToolMessage("result", tool_call_id="c"),
+            AIMessage("Two."),
+        ]
+    )
     assert texts(history) == [("human", "One."), ("ai", "Two.")]
 
 
@@ -163,7 +181,9 @@ def test_histories_keep_sessions_users_and_tenants_apart(agent: AgentMemory) -> 
 def test_history_serves_a_runnable_with_message_history(agent: AgentMemory) -> None:
     ids = [ConfigurableFieldSpec(id=name, annotation=str) for name in ("user_id", "session_id")]
     chain = RunnableWithMessageHistory(
-        ChatLocas(memory=agent), lambda user_id, session_id: LocasChatMessageHistory(user_id, session_id, memory=agent), history_factory_config=ids
+        ChatLocas(memory=agent),
+        lambda user_id, session_id: LocasChatMessageHistory(user_id, session_id, memory=agent),
+        history_factory_config=ids,
     )  # type: ignore[arg-type]
     for user, text in (("ada", "One."), ("ben", "Hello."), ("ada", "Two.")):
         answer = chain.invoke([HumanMessage(text)], {"configurable": {"user_id": user, "session_id": "monday"}})
@@ -171,10 +191,13 @@ def test_history_serves_a_runnable_with_message_history(agent: AgentMemory) -> N
     assert [kind for kind, _ in read] == ["human", "ai", "human", "ai"]
     assert [text for kind, text in read if kind == "human"] == ["One.", "Two."]
     assert read[-1] == ("ai", str(answer.content).strip())
-    assert [text for kind, text in texts(LocasChatMessageHistory("ben", "monday", memory=agent)) if kind == "human"] == ["Hello."]
+    assert [
+        text for kind, text in texts(LocasChatMessageHistory("ben", "monday", memory=agent)) if kind == "human"
+    ] == ["Hello."]
 
 
-# Classic memory --------------------------------------------------------------------------------------------------------
+# Classic memory
+# --------------------------------------------------------------------------------------------------------
 
 
 def test_classic_memory_gives_the_live_window(agent: AgentMemory, teach: Teach) -> None:
@@ -196,7 +219,9 @@ def test_classic_memory_gives_the_live_window(agent: AgentMemory, teach: Teach) 
 def test_classic_memory_asks_which_input_was_said(agent: AgentMemory) -> None:
     with pytest.raises(ConfigurationError, match="input_key is None, the chain has a, b"):
         LocasMemory(memory=agent, user_id="ada").save_context({"a": "1", "b": "2"}, {"output": "x"})
-    LocasMemory(memory=agent, user_id="ada", input_key="b", output_key="y").save_context({"a": "1", "b": "2"}, {"x": "3", "y": "4"})
+    LocasMemory(memory=agent, user_id="ada", input_key="b", output_key="y").save_context(
+        {"a": "1", "b": "2"}, {"x": "3", "y": "4"}
+    )
     assert [turn.content for turn in agent.for_user("ada").turns()] == ["2", "4"]
     assert agent.for_user("ben").turns() == []
 
@@ -205,11 +230,18 @@ def test_classic_memory_keeps_the_text_of_messages(agent: AgentMemory) -> None:
     memory = LocasMemory(memory=agent, user_id="ada", session_id="monday")
     blocks: list[str | dict[str, str]] = [{"type": "text", "text": "Tw"}, {"type": "text", "text": "o."}]
     memory.save_context({"input": HumanMessage("One.", name="Ada")}, {"output": AIMessage(blocks)})
-    memory.save_context({"input": [SystemMessage("Be brief."), HumanMessage("Three."), HumanMessage("Four.")]}, {"output": ["Five.", AIMessage("")]})
+    memory.save_context(
+        {"input": [SystemMessage("Be brief."), HumanMessage("Three."), HumanMessage("Four.")]},
+        {"output": ["Five.", AIMessage("")]},
+    )
     turns = [(turn.role, turn.content, turn.name) for turn in agent.for_user("ada").turns()]
     assert turns == [
-        ("user", "One.", "Ada"), ("assistant", "Two.", None), ("user", "Three.", None), ("user", "Four.", None), ("assistant", "Five.", None)
-    ]  # fmt: skip
+        ("user", "One.", "Ada"),
+        ("assistant", "Two.", None),
+        ("user", "Three.", None),
+        ("user", "Four.", None),
+        ("assistant", "Five.", None),
+    ]
     for odd in (None, 5, {"a": "b"}, [None], object()):
         with pytest.raises(ConfigurationError, match="expected a text or messages"):
             memory.save_context({"input": "Six."}, {"output": odd})
@@ -237,7 +269,8 @@ def test_classic_memory_clears_its_session_only(agent: AgentMemory) -> None:
     tuesday.clear()
 
 
-# Tools -----------------------------------------------------------------------------------------------------------------
+# Tools
+# -----------------------------------------------------------------------------------------------------------------
 
 
 def test_tools_work_for_whoever_calls(agent: AgentMemory) -> None:
@@ -263,10 +296,13 @@ def test_model_cannot_say_whose_memory_it_is(agent: AgentMemory) -> None:
             tool.invoke({"query": "dog", "turns": [1], "user_id": "ada"})
 
 
-# Deletion --------------------------------------------------------------------------------------------------------------
+# Deletion
+# --------------------------------------------------------------------------------------------------------------
 
 
-def test_nothing_of_a_user_is_left_anywhere(agent: AgentMemory, teach: Teach, tmp_path: Path, cached: InMemoryCache) -> None:
+def test_nothing_of_a_user_is_left_anywhere(
+    agent: AgentMemory, teach: Teach, tmp_path: Path, cached: InMemoryCache
+) -> None:
     history = LocasChatMessageHistory("ada", "monday", memory=agent)
     classic = LocasMemory(memory=agent, user_id="ada", session_id="tuesday")
     history.add_messages([HumanMessage("My dog is Zorbin."), AIMessage("Zorbin it is.")])
@@ -287,7 +323,9 @@ def test_nothing_of_a_user_is_left_anywhere(agent: AgentMemory, teach: Teach, tm
     assert (len(receipt.turns), receipt.revisions) == (6, (1,))
     assert history.messages == []
     assert classic.load_memory_variables({}) == {"history": ""}
-    assert memory_tools(agent)[0].invoke({"query": "Zorbin"}, {"configurable": {"user_id": "ada"}}) == "Nothing was found."
+    assert (
+        memory_tools(agent)[0].invoke({"query": "Zorbin"}, {"configurable": {"user_id": "ada"}}) == "Nothing was found."
+    )
     answer = model.invoke("Who?", user_id="ada")
     assert not answer.response_metadata["used_memory"]
     assert answer.content == model.invoke("Who?", user_id="nobody").content

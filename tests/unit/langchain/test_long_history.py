@@ -28,7 +28,10 @@ def small(make_agent: MakeAgent) -> AgentMemory:
     made: Backbone = tool_backbone()
     made.model.config.max_position_embeddings = CONTEXT
     return make_agent(
-        backbone=made, config=LocasConfig.model_validate({"memory": {"width": 2}, "window": {"max_new_tokens": 20, "window_tokens": 100}})
+        backbone=made,
+        config=LocasConfig.model_validate(
+            {"memory": {"width": 2}, "window": {"max_new_tokens": 20, "window_tokens": 100}}
+        ),
     )
 
 
@@ -100,7 +103,11 @@ def test_what_the_journal_does_not_hold_is_never_left_out(small: AgentMemory) ->
 def test_only_turns_of_the_journal_make_room(small: AgentMemory, prompts: list[list[str]]) -> None:
     history = told(small)
     calling = AIMessage("", tool_calls=[{"name": "look", "args": {}, "id": "c"}])
-    fresh: list[BaseMessage] = [ChatMessage(role="user", content="Look it up."), calling, ToolMessage("found", tool_call_id="c")]
+    fresh: list[BaseMessage] = [
+        ChatMessage(role="user", content="Look it up."),
+        calling,
+        ToolMessage("found", tool_call_id="c"),
+    ]
     ChatLocas(memory=small).invoke([HumanMessage("Before all."), *history.messages, *fresh], user_id="ada")
     assert prompts[-1][0] == "Before all."
     assert prompts[-1][-3:] == ["Look it up.", "", "found"]
@@ -118,18 +125,24 @@ def test_users_who_only_ask_are_answered_too(small: AgentMemory) -> None:
 @pytest.mark.filterwarnings(NOISE)
 @pytest.mark.parametrize("is_learnt", [False, True])
 @pytest.mark.parametrize("has_template", [False, True])
-def test_a_runnable_with_history_is_answered_for_ever(small: AgentMemory, make_memory: MakeMemory, is_learnt: bool, has_template: bool) -> None:
+def test_a_runnable_with_history_is_answered_for_ever(
+    small: AgentMemory, make_memory: MakeMemory, is_learnt: bool, has_template: bool
+) -> None:
     told(small)
     if is_learnt:
         taught(small, make_memory(1, on=small.backbone), "ada")
     ids = [ConfigurableFieldSpec(id=name, annotation=str) for name in ("user_id", "session_id")]
-    template = ChatPromptTemplate.from_messages([("system", "Be brief."), MessagesPlaceholder("history"), ("human", "{input}")])
+    template = ChatPromptTemplate.from_messages(
+        [("system", "Be brief."), MessagesPlaceholder("history"), ("human", "{input}")]
+    )
     model = ChatLocas(memory=small)
     keys = {"input_messages_key": "input", "history_messages_key": "history"} if has_template else {}
     chain: Any = RunnableWithMessageHistory(
         template | model if has_template else model,  # type: ignore[arg-type]
-        lambda user_id, session_id: LocasChatMessageHistory(user_id, session_id, memory=small), history_factory_config=ids, **keys,
-    )  # fmt: skip
+        lambda user_id, session_id: LocasChatMessageHistory(user_id, session_id, memory=small),
+        history_factory_config=ids,
+        **keys,
+    )
     config = {"configurable": {"user_id": "ada", "session_id": "monday"}}
     for at in range(3):
         asked = f"Question {at}."

@@ -37,17 +37,33 @@ class Spoken(HumanMessage):
 
 
 SPEAKERS: list[tuple[BaseMessage, str]] = [
-    (HumanMessage("x"), "user"), (HumanMessageChunk("x"), "user"), (Spoken("x"), "user"), (AIMessage("x"), "assistant"),
-    (AIMessageChunk("x"), "assistant"), (SystemMessage("x"), "system"), (SystemMessageChunk("x"), "system"),
-    (ToolMessage("x", tool_call_id="c"), "tool"), (ToolMessageChunk("x", tool_call_id="c"), "tool"), (FunctionMessage("x", name="f"), "tool"),
-    *((ChatMessage(role=role, content="x"), role) for role in ROLES), (ChatMessageChunk(role="user", content="x"), "user"),
-    (ChatMessage(role="human", content="x"), "user"), (ChatMessage(role="ai", content="x"), "assistant"),
-    (ChatMessage(role="developer", content="x"), "system"), (ChatMessage(role="function", content="x"), "tool"),
-]  # fmt: skip
-NOBODYS: list[BaseMessage] = [ChatMessage(role="critic", content="x"), ChatMessage(role="User", content="x"), RemoveMessage(id="1")]
+    (HumanMessage("x"), "user"),
+    (HumanMessageChunk("x"), "user"),
+    (Spoken("x"), "user"),
+    (AIMessage("x"), "assistant"),
+    (AIMessageChunk("x"), "assistant"),
+    (SystemMessage("x"), "system"),
+    (SystemMessageChunk("x"), "system"),
+    (ToolMessage("x", tool_call_id="c"), "tool"),
+    (ToolMessageChunk("x", tool_call_id="c"), "tool"),
+    (FunctionMessage("x", name="f"), "tool"),
+    *((ChatMessage(role=role, content="x"), role) for role in ROLES),
+    (ChatMessageChunk(role="user", content="x"), "user"),
+    (ChatMessage(role="human", content="x"), "user"),
+    (ChatMessage(role="ai", content="x"), "assistant"),
+    (ChatMessage(role="developer", content="x"), "system"),
+    (ChatMessage(role="function", content="x"), "tool"),
+]
+NOBODYS: list[BaseMessage] = [
+    ChatMessage(role="critic", content="x"),
+    ChatMessage(role="User", content="x"),
+    RemoveMessage(id="1"),
+]
 
 
-@pytest.mark.parametrize(("message", "role"), SPEAKERS, ids=lambda one: getattr(one, "role", None) or type(one).__name__)
+@pytest.mark.parametrize(
+    ("message", "role"), SPEAKERS, ids=lambda one: getattr(one, "role", None) or type(one).__name__
+)
 def test_everything_agrees_who_speaks(agent: AgentMemory, message: BaseMessage, role: str) -> None:
     assert role_of(message) == role
     assert to_chat([message])[0]["role"] == role
@@ -74,21 +90,36 @@ def test_a_role_that_nobody_has_is_refused_everywhere(agent: AgentMemory, messag
 
 @pytest.mark.parametrize("is_async", [False, True])
 def test_a_chat_message_in_a_thread_is_journalled_like_a_human_one(agent: AgentMemory, is_async: bool) -> None:
-    graph = create_agent(ChatLocas(memory=agent), middleware=[LocasMemoryMiddleware(agent)], checkpointer=InMemorySaver())
+    graph = create_agent(
+        ChatLocas(memory=agent), middleware=[LocasMemoryMiddleware(agent)], checkpointer=InMemorySaver()
+    )
     config: Any = {"configurable": {"user_id": "ada", "thread_id": "t"}}
     said = {"messages": [ChatMessage(role="user", content="My boat is called Quill.", name="Ada")]}
     asyncio.run(graph.ainvoke(said, config)) if is_async else graph.invoke(said, config)
     turn, answer = agent.for_user("ada").turns()
-    assert (turn.role, turn.content, turn.session, answer.role) == ("user", "My boat is called Quill.", "t", "assistant")
+    assert (turn.role, turn.content, turn.session, answer.role) == (
+        "user",
+        "My boat is called Quill.",
+        "t",
+        "assistant",
+    )
 
 
-# Text --------------------------------------------------------------------------------------------------------------------
+# Text
+# --------------------------------------------------------------------------------------------------------------------
 
 CONTENTS: list[Any] = [
-    "plain", ["one", "two"], [{"type": "text", "text": "un"}, {"type": "text", "text": "broken"}], [{"type": "text", "text": None}],
-    [{"type": "text"}], [{"text": "typeless"}], [{"type": None, "text": "typeless"}], ["a", {"text": "b"}, {"type": "text", "text": "c"}], [],
+    "plain",
+    ["one", "two"],
+    [{"type": "text", "text": "un"}, {"type": "text", "text": "broken"}],
+    [{"type": "text", "text": None}],
+    [{"type": "text"}],
+    [{"text": "typeless"}],
+    [{"type": None, "text": "typeless"}],
+    ["a", {"text": "b"}, {"type": "text", "text": "c"}],
+    [],
     [{"type": "text", "text": 5}, "d"],
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("content", CONTENTS, ids=str)
@@ -103,7 +134,11 @@ def test_text_is_what_langchain_takes_for_it(kind: type[BaseMessage], content: A
 def test_what_is_no_text_is_refused_of_a_person_and_left_out_of_a_model() -> None:
     picture: list[str | dict[Any, Any]] = ["Look.", {"type": "image_url", "image_url": {"url": "x"}}]
     assert text_of(AIMessage(picture)) == text_of(ChatMessage(role="assistant", content=picture)) == "Look."
-    for message in (HumanMessage(picture), ChatMessage(role="user", content=picture), ToolMessage(picture, tool_call_id="c")):
+    for message in (
+        HumanMessage(picture),
+        ChatMessage(role="user", content=picture),
+        ToolMessage(picture, tool_call_id="c"),
+    ):
         with pytest.raises(ConfigurationError, match="'image_url': a backbone reads text only"):
             text_of(message)
 
@@ -115,7 +150,8 @@ def test_blocks_are_kept_unbroken_and_none_is_nothing(agent: AgentMemory) -> Non
     assert [message.content for message in history.messages] == ["The boat sails."]
 
 
-# Text that no turn can hold ----------------------------------------------------------------------------------------------
+# Text that no turn can hold
+# ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", ["half \ud83d", "\udc00", "nul \x00"], ids=ascii)
@@ -138,7 +174,11 @@ def test_what_no_turn_can_hold_is_refused_as_everywhere(agent: AgentMemory, text
 
 def test_what_a_tool_or_a_model_wrote_never_stops_a_thread(agent: AgentMemory) -> None:
     calls = [{"name": "look", "args": {}, "id": "c", "type": "tool_call"}]
-    thread: list[BaseMessage] = [HumanMessage("Look."), AIMessage("so\ud83d\x00", tool_calls=calls), ToolMessage("it\udc00 is\x00", tool_call_id="c")]
+    thread: list[BaseMessage] = [
+        HumanMessage("Look."),
+        AIMessage("so\ud83d\x00", tool_calls=calls),
+        ToolMessage("it\udc00 is\x00", tool_call_id="c"),
+    ]
     assert ChatLocas(memory=agent).invoke(thread, user_id="ada").response_metadata["finish_reason"]
     assert [entry["content"] for entry in to_chat(thread)] == ["Look.", "so", "it is"]
     (call,), _ = read('<tool_call>{"name": "look", "arguments": {"at": "\\ud83d"}}</tool_call>')

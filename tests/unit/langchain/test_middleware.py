@@ -1,4 +1,7 @@
-"""`LocasMemoryMiddleware`: who speaks, what the model sees, and that each message becomes one turn, whatever fails on the way."""
+"""`LocasMemoryMiddleware`.
+
+Who speaks, what the model sees, and that each message becomes one turn, whatever fails on the way.
+"""
 
 from __future__ import annotations
 
@@ -49,11 +52,22 @@ class Context:
     user_id: str | None = None
 
 
-def build(memory: AgentMemory, *, tools: bool = False, before: Sequence[Any] = (), max_tokens: int | None = None, **options: Any) -> Any:
+def build(
+    memory: AgentMemory,
+    *,
+    tools: bool = False,
+    before: Sequence[Any] = (),
+    max_tokens: int | None = None,
+    **options: Any,
+) -> Any:
     return create_agent(
-        ChatLocas(memory=memory, max_tokens=max_tokens), tools=memory_tools(memory) if tools else [],
-        middleware=[*before, LocasMemoryMiddleware(memory)], checkpointer=InMemorySaver(), context_schema=Context, **options,
-    )  # fmt: skip
+        ChatLocas(memory=memory, max_tokens=max_tokens),
+        tools=memory_tools(memory) if tools else [],
+        middleware=[*before, LocasMemoryMiddleware(memory)],
+        checkpointer=InMemorySaver(),
+        context_schema=Context,
+        **options,
+    )
 
 
 def thread(user: str, thread_id: str = "t") -> Any:
@@ -68,7 +82,8 @@ def said(memory: AgentMemory, user: str) -> list[tuple[str, str]]:
     return [(turn.role, turn.content) for turn in memory.for_user(user).turns()]
 
 
-# Who speaks ------------------------------------------------------------------------------------------------------------
+# Who speaks
+# ------------------------------------------------------------------------------------------------------------
 
 
 def test_context_goes_before_configurable(agent: AgentMemory) -> None:
@@ -126,7 +141,8 @@ def test_foreign_model_is_refused(agent: AgentMemory, make_agent: MakeAgent) -> 
     assert agent.users() == []
 
 
-# Each message once -----------------------------------------------------------------------------------------------------
+# Each message once
+# -----------------------------------------------------------------------------------------------------
 
 
 async def ainvoke(graph: Any, text: str, config: Any) -> None:
@@ -151,7 +167,9 @@ def test_each_message_is_one_turn(agent: AgentMemory, how: str) -> None:
             case _:
                 asyncio.run(astream(graph, text, thread("ada")))
     state = graph.get_state(thread("ada")).values["messages"]
-    assert said(agent, "ada") == [("user" if message.type == "human" else "assistant", message.content) for message in state]
+    assert said(agent, "ada") == [
+        ("user" if message.type == "human" else "assistant", message.content) for message in state
+    ]
     assert len(state) == 6
     assert {turn.session for turn in agent.for_user("ada").turns()} == {"t"}
 
@@ -184,7 +202,9 @@ def test_retries_of_the_model_add_nothing(agent: AgentMemory) -> None:
     assert [role for role, _ in said(agent, "ada")] == ["user", "assistant"]
 
 
-def test_journalling_that_fails_after_the_answer_is_made_up_for(agent: AgentMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_journalling_that_fails_after_the_answer_is_made_up_for(
+    agent: AgentMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     graph = build(agent)
     append = agent.store.append
 
@@ -218,7 +238,7 @@ def unreliable(store: MemoryStore, draw: random.Random) -> Callable[..., Any]:
 
 
 def talk(memory: AgentMemory, engine: FlakyEngine, draw: random.Random, *, is_async: bool) -> list[tuple[str, str]]:
-    """Hold a conversation of four questions, each resumed until it comes through, and return what the thread then holds."""
+    """Hold a conversation of four questions, each resumed until it comes through; return what the thread holds."""
     graph = build(memory)
     for number in range(4):
         given = asks(f"Number {number}.")
@@ -234,11 +254,16 @@ def talk(memory: AgentMemory, engine: FlakyEngine, draw: random.Random, *, is_as
                 given = None  # go on where the thread broke off
         else:
             pytest.fail("it never came through")
-    return [("user" if message.type == "human" else "assistant", message.content) for message in graph.get_state(thread("ada")).values["messages"]]
+    return [
+        ("user" if message.type == "human" else "assistant", message.content)
+        for message in graph.get_state(thread("ada")).values["messages"]
+    ]
 
 
 @pytest.mark.parametrize(("seed", "is_async"), [(0, False), (1, False), (2, True), (3, True)])
-def test_whatever_fails_each_message_is_one_turn(agent: AgentMemory, monkeypatch: pytest.MonkeyPatch, seed: int, is_async: bool) -> None:
+def test_whatever_fails_each_message_is_one_turn(
+    agent: AgentMemory, monkeypatch: pytest.MonkeyPatch, seed: int, is_async: bool
+) -> None:
     draw = random.Random(seed)
     agent.engine = engine = FlakyEngine(agent.backbone)
     monkeypatch.setattr(agent.store, "append", unreliable(agent.store, draw))
@@ -332,10 +357,13 @@ def test_agent_answers_in_a_given_form(make_agent: MakeAgent) -> None:
     assert said(memory, "ada") == [("user", "My pet 'Rex' is 3.")]  # the form is a call of a tool, which nobody said
 
 
-# What the model sees ---------------------------------------------------------------------------------------------------
+# What the model sees
+# ---------------------------------------------------------------------------------------------------
 
 
-def test_window_is_kept_and_what_is_learnt_leaves_the_prompt(agent: AgentMemory, teach: Teach, prompts: list[list[str]]) -> None:
+def test_window_is_kept_and_what_is_learnt_leaves_the_prompt(
+    agent: AgentMemory, teach: Teach, prompts: list[list[str]]
+) -> None:
     graph = build(agent)
     for number in range(6):
         graph.invoke(asks(f"Number {number} of them."), thread("ada"))
@@ -350,7 +378,9 @@ def test_window_is_kept_and_what_is_learnt_leaves_the_prompt(agent: AgentMemory,
 
 
 @pytest.mark.parametrize("max_tokens", [None, 150])
-def test_prompt_leaves_room_for_the_answer(make_agent: MakeAgent, prompts: list[list[str]], max_tokens: int | None) -> None:
+def test_prompt_leaves_room_for_the_answer(
+    make_agent: MakeAgent, prompts: list[list[str]], max_tokens: int | None
+) -> None:
     small = tool_backbone()
     small.model.config.max_position_embeddings = 700
     memory = make_agent(backbone=small)
@@ -377,7 +407,12 @@ def test_forgotten_message_is_shown_no_more(agent: AgentMemory, prompts: list[li
 
 def test_calls_go_with_a_forgotten_message(agent: AgentMemory) -> None:
     calling = AIMessage("Let me see.", id="2", tool_calls=[{"name": "search_memory", "args": {}, "id": "c"}])
-    messages = [HumanMessage("One.", id="1"), calling, ToolMessage("found", tool_call_id="c", id="3"), AIMessage("Done.", id="4")]
+    messages = [
+        HumanMessage("One.", id="1"),
+        calling,
+        ToolMessage("found", tool_call_id="c", id="3"),
+        AIMessage("Done.", id="4"),
+    ]
     here = Thread(agent.for_user("ada"), "t")
     record(agent, here, messages)
     here.user.forget(2, wait=False)
@@ -385,7 +420,8 @@ def test_calls_go_with_a_forgotten_message(agent: AgentMemory) -> None:
     assert [message.id for message in shown] == ["1", "4"]
 
 
-# Learning --------------------------------------------------------------------------------------------------------------
+# Learning
+# --------------------------------------------------------------------------------------------------------------
 
 
 def test_background_queues_what_left_the_window_and_no_hook_trains(agent: AgentMemory) -> None:

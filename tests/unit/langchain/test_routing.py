@@ -93,7 +93,9 @@ def agent_of(model: ChatLocas, user: str) -> str:
 SHAPES: dict[str, Callable[[ChatLocas, str], str | Awaitable[str]]] = {
     "invoke": lambda model, user: str(model.invoke(ASKED, named(user)).content),
     "batch": lambda model, user: str(model.batch([ASKED, ASKED], [named(USERS[5]), named(user)])[1].content),
-    "batch of a sequence": lambda model, user: str((RunnableLambda(same) | model).batch([ASKED], [named(user)])[0].content),
+    "batch of a sequence": lambda model, user: str(
+        (RunnableLambda(same) | model).batch([ASKED], [named(user)])[0].content
+    ),
     "with_config": lambda model, user: str(model.with_config(named(user)).invoke(ASKED).content),
     "bind_tools and with_config": with_tools,
     "stream": lambda model, user: joined(model.stream(ASKED, named(user))),
@@ -141,9 +143,12 @@ async def test_constructor_reaches_the_answer(model: ChatLocas, shape: str) -> N
 
 @pytest.mark.filterwarnings(NOISE)
 @pytest.mark.usefixtures("no_config")
-@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape not in ("bind_tools and with_config", "create_agent")])
+@pytest.mark.parametrize(
+    "shape", [shape for shape in SHAPES if shape not in ("bind_tools and with_config", "create_agent")]
+)
 async def test_argument_of_the_call_reaches_the_answer(model: ChatLocas, shape: str) -> None:
-    # Bound, as an argument is where a call has no place for one. Tools cannot be bound to what is bound: `bind_tools(..., user_id=)` it is.
+    # Bound, as an argument is where a call has no place for one. Tools cannot be bound to what is bound:
+    # `bind_tools(..., user_id=)` it is.
     bound: Any = {user: model.bind(user_id=user) for user in (ADA, BEN)}
     assert {user: await settled(SHAPES[shape](bound[user], user)) for user in (ADA, BEN)} == expected(model, shape)
 

@@ -71,8 +71,12 @@ WAYS: dict[str, Callable[[ChatLocas], object]] = {
     "dumps": lambda model: dumps(model | RunnableLambda(str)),
     "dumpd": lambda model: repr(dumpd(model.configurable_fields(store=ConfigurableField("store")))),
     "dict": lambda model: repr(model.asdict()),
-    "schema": lambda model: json.dumps((model.get_input_jsonschema(), model.get_output_jsonschema(), repr(type(model).model_fields))),
-    "schema of the config": lambda model: json.dumps(model.configurable_fields(store=ConfigurableField("store")).get_config_jsonschema()),
+    "schema": lambda model: json.dumps(
+        (model.get_input_jsonschema(), model.get_output_jsonschema(), repr(type(model).model_fields))
+    ),
+    "schema of the config": lambda model: json.dumps(
+        model.configurable_fields(store=ConfigurableField("store")).get_config_jsonschema()
+    ),
     "graph": lambda model: json.dumps((model | RunnableLambda(str)).get_graph().to_json(with_schemas=True)),
     "name": lambda model: model.get_name(),
     "identity": lambda model: repr((model._identifying_params, model._get_ls_params(), model._llm_type)),
@@ -87,7 +91,9 @@ def test_password_is_in_nothing_that_shows_a_model(way: str, url: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # a value that nobody validated, and pydantic says so
+@pytest.mark.filterwarnings(
+    "ignore:Pydantic serializer warnings"
+)  # a value that nobody validated, and pydantic says so
 def test_a_store_that_was_put_in_later_is_masked_too(way: str) -> None:
     assigned, updated = ChatLocas(), ChatLocas().model_copy(update={"store": StoreUrl(URL)})
     assigned.store = StoreUrl(URL)
@@ -125,7 +131,9 @@ class Tracer(BaseTracer):
 
 
 @pytest.mark.parametrize("url", [URL, OPTIONS[1], OPTIONS[4]])
-def test_a_traced_call_that_cannot_connect_says_nothing(url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_traced_call_that_cannot_connect_says_nothing(
+    url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     caplog.set_level(logging.DEBUG)
     tracer = Tracer()
     model = ChatLocas(store=url)
@@ -158,7 +166,10 @@ def test_a_refusal_is_ours_and_quotes_nothing(what: str) -> None:
 
 
 def test_a_refusal_names_the_fields() -> None:
-    with pytest.raises(ConfigurationError, match=r"temperature: Input should be a valid number.*; max_tokens: Input should be a valid integer"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"temperature: Input should be a valid number.*; max_tokens: Input should be a valid integer",
+    ):
         ChatLocas(temperature="hot", max_tokens="few")
 
 
@@ -181,11 +192,14 @@ def test_a_command_that_cannot_connect_says_nothing(url: str) -> None:
         assert PASSWORD not in done.output + "".join(traceback.format_exception(done.exception))
 
 
-# What a model that was not used may do ------------------------------------------------------------------------------------
+# What a model that was not used may do
+# ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [str, Path, type(None)])
-def test_store_reaches_the_memory_as_it_was_given(monkeypatch: pytest.MonkeyPatch, agent: AgentMemory, kind: type) -> None:
+def test_store_reaches_the_memory_as_it_was_given(
+    monkeypatch: pytest.MonkeyPatch, agent: AgentMemory, kind: type
+) -> None:
     given = {str: "sqlite:///x.db", Path: Path("x.db"), type(None): None}[kind]
     loaded: list[object] = []
     monkeypatch.setattr(AgentMemory, "load", lambda _, store, **__: loaded.append(store) or agent)
@@ -195,7 +209,9 @@ def test_store_reaches_the_memory_as_it_was_given(monkeypatch: pytest.MonkeyPatc
     assert loaded == [given, "sqlite://"]
 
 
-def test_settings_can_be_pickled_and_copied_and_what_is_open_is_shared(monkeypatch: pytest.MonkeyPatch, agent: AgentMemory) -> None:
+def test_settings_can_be_pickled_and_copied_and_what_is_open_is_shared(
+    monkeypatch: pytest.MonkeyPatch, agent: AgentMemory
+) -> None:
     monkeypatch.setattr(AgentMemory, "load", lambda *_, **__: agent)
     model = ChatLocas("tiny", store=URL, user_id="ada", stop=["x"])
     again = ForkingPickler.loads(ForkingPickler.dumps(model))  # as it goes to another process

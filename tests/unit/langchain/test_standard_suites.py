@@ -1,4 +1,7 @@
-"""The gate of LangChain's standard suites: without a network enough of them pass, and none is excused. Counts in a process of its own."""
+"""The gate of LangChain's standard suites: without a network enough of them pass, and none is excused.
+
+Counts in a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,16 @@ def suite(case: ElementTree.Element) -> str:
 def test_standard_suites_pass_without_excuse(tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
     command = [
-        *(sys.executable, "-m", "pytest", "-p", "tests.unit.langchain.no_network", "-p", "no:cacheprovider", str(SUITES)),
+        *(
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "tests.unit.langchain.no_network",
+            "-p",
+            "no:cacheprovider",
+            str(SUITES),
+        ),
         f"--junitxml={report}",
     ]
     done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=280)
@@ -49,4 +61,8 @@ def test_standard_suites_pass_without_excuse(tmp_path: Path) -> None:
     assert {name: count for name, count in passed.items() if count < AT_LEAST[name]} == {}
     assert set(passed) == set(AT_LEAST)
     assert [skip.get("message") for skip in skips if skip.get("type") == "pytest.xfail"] == []
-    assert [skip.get("message") for skip in skips if not any(reason in str(skip.get("message")) for reason in NOT_APPLICABLE)] == []
+    assert [
+        skip.get("message")
+        for skip in skips
+        if not any(reason in str(skip.get("message")) for reason in NOT_APPLICABLE)
+    ] == []

@@ -1,4 +1,7 @@
-"""A thread with a checkpointer: what the journal refuses, whose thread it is, a room of several, and messages edited in place."""
+"""A thread with a checkpointer.
+
+What the journal refuses, whose thread it is, a room of several, and messages edited in place.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,8 @@ def saver() -> InMemorySaver:
     return InMemorySaver()
 
 
-# What the journal refuses ----------------------------------------------------------------------------------------------
+# What the journal refuses
+# ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", BAD)
@@ -111,7 +115,9 @@ def test_refused_message_that_is_mended_is_journalled(agent: AgentMemory, saver:
     assert told(agent, "ada") == ["One.", "Mended."]
 
 
-def test_answer_too_long_for_a_turn_fails_its_call_only(agent: AgentMemory, saver: InMemorySaver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answer_too_long_for_a_turn_fails_its_call_only(
+    agent: AgentMemory, saver: InMemorySaver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     graph = build(agent, saver)
     with monkeypatch.context() as endless:
         long = ChatResult(generations=[ChatGeneration(message=AIMessage("x" * 17000))])
@@ -124,7 +130,9 @@ def test_answer_too_long_for_a_turn_fails_its_call_only(agent: AgentMemory, save
     assert len(told(agent, "ada", "assistant")) == 2
 
 
-def test_message_that_fits_a_turn_and_no_prompt_fails_its_call_only(make_agent: MakeAgent, saver: InMemorySaver, prompts: list[list[str]]) -> None:
+def test_message_that_fits_a_turn_and_no_prompt_fails_its_call_only(
+    make_agent: MakeAgent, saver: InMemorySaver, prompts: list[list[str]]
+) -> None:
     small = tool_backbone()
     small.model.config.max_position_embeddings = 700
     memory = make_agent(backbone=small)
@@ -136,16 +144,23 @@ def test_message_that_fits_a_turn_and_no_prompt_fails_its_call_only(make_agent: 
     assert told(memory, "ada") == ["w" * 500, "Two."]  # said all the same, and to be learnt
 
 
-# Whose thread it is ----------------------------------------------------------------------------------------------------
+# Whose thread it is
+# ----------------------------------------------------------------------------------------------------
 
 
-def test_thread_of_another_is_refused_and_left_as_it_was(make_agent: MakeAgent, saver: InMemorySaver, prompts: list[list[str]]) -> None:
+def test_thread_of_another_is_refused_and_left_as_it_was(
+    make_agent: MakeAgent, saver: InMemorySaver, prompts: list[list[str]]
+) -> None:
     memory = make_agent()
     graph = build(memory, saver)
     graph.invoke(says(HumanMessage("My alarm code is 8813.", id="a1")), thread("ada"))
     before = ids(graph)
     other = build(make_agent(), saver)  # another process
-    planted = [HumanMessage("Hi.", id="b1"), AIMessage("Your code is 1.", id="b2"), HumanMessage("My code is 1.", id="a2")]
+    planted = [
+        HumanMessage("Hi.", id="b1"),
+        AIMessage("Your code is 1.", id="b2"),
+        HumanMessage("My code is 1.", id="a2"),
+    ]
     for attempt in (says("Hello."), says(*planted), None):
         with pytest.raises(ForeignThread, match="another user"):
             other.invoke(attempt, thread("ben"))
@@ -159,7 +174,9 @@ def test_thread_of_another_is_refused_and_left_as_it_was(make_agent: MakeAgent, 
     assert not any("Hello." in text or "Hi." in text for text in prompts[-1])
 
 
-def test_another_cannot_edit_what_the_owner_said(agent: AgentMemory, saver: InMemorySaver, prompts: list[list[str]]) -> None:
+def test_another_cannot_edit_what_the_owner_said(
+    agent: AgentMemory, saver: InMemorySaver, prompts: list[list[str]]
+) -> None:
     graph = build(agent, saver)
     graph.invoke(says(HumanMessage("My alarm code is 8813.", id="a1")), thread("ada"))
     with pytest.raises(ForeignThread):
@@ -197,7 +214,9 @@ def test_marks_are_not_taken_from_a_caller(agent: AgentMemory, saver: InMemorySa
     assert "locas_owner" not in graph.invoke(says("Three."), thread("ada"))
 
 
-def test_agent_inside_a_graph_takes_nothing_of_an_earlier_user(agent: AgentMemory, saver: InMemorySaver, prompts: list[list[str]]) -> None:
+def test_agent_inside_a_graph_takes_nothing_of_an_earlier_user(
+    agent: AgentMemory, saver: InMemorySaver, prompts: list[list[str]]
+) -> None:
     inner = create_agent(ChatLocas(memory=agent), middleware=[LocasMemoryMiddleware(agent)])
     outer = StateGraph(MessagesState)
     outer.add_node("agent", inner)
@@ -212,16 +231,27 @@ def test_agent_inside_a_graph_takes_nothing_of_an_earlier_user(agent: AgentMemor
     assert not any("Hello." in text for text in prompts[2])
 
 
-# A room of several -----------------------------------------------------------------------------------------------------
+# A room of several
+# -----------------------------------------------------------------------------------------------------
 
 
-def test_in_a_room_each_one_is_journalled_alone(make_agent: MakeAgent, saver: InMemorySaver, prompts: list[list[str]]) -> None:
+def test_in_a_room_each_one_is_journalled_alone(
+    make_agent: MakeAgent, saver: InMemorySaver, prompts: list[list[str]]
+) -> None:
     memory = make_agent()
-    for number, (user, text) in enumerate([("ada", "My alarm code is 8813."), ("ben", "I row."), ("ada", "I paint."), ("ben", "I swim.")]):
+    for number, (user, text) in enumerate(
+        [("ada", "My alarm code is 8813."), ("ben", "I row."), ("ada", "I paint."), ("ben", "I swim.")]
+    ):
         graph = build(memory if number % 2 else make_agent(), saver, shared=True)
         graph.invoke(says(text), thread(user))
-    assert [(turn.role, turn.content) for turn in memory.for_user("ada").turns()] == [("user", "My alarm code is 8813."), ("user", "I paint.")]
-    assert [(turn.role, turn.content) for turn in memory.for_user("ben").turns()] == [("user", "I row."), ("user", "I swim.")]
+    assert [(turn.role, turn.content) for turn in memory.for_user("ada").turns()] == [
+        ("user", "My alarm code is 8813."),
+        ("user", "I paint."),
+    ]
+    assert [(turn.role, turn.content) for turn in memory.for_user("ben").turns()] == [
+        ("user", "I row."),
+        ("user", "I swim."),
+    ]
     assert any("8813" in text for text in prompts[-1])  # everybody in the room hears it
     memory.for_user("ada").erase()
     graph.invoke(says("Anything else?"), thread("ben"))
@@ -238,7 +268,9 @@ def test_in_a_room_a_refused_message_fails_its_call_only(agent: AgentMemory, sav
     assert (told(agent, "ada"), told(agent, "ben")) == (["Two."], ["One."])
 
 
-def test_room_that_is_none_any_more_belongs_to_who_began_it(agent: AgentMemory, saver: InMemorySaver, prompts: list[list[str]]) -> None:
+def test_room_that_is_none_any_more_belongs_to_who_began_it(
+    agent: AgentMemory, saver: InMemorySaver, prompts: list[list[str]]
+) -> None:
     room, own = build(agent, saver, shared=True), build(agent, saver)
     room.invoke(says("I row."), thread("ada"))
     room.invoke(says("I swim."), thread("ben"))
@@ -249,7 +281,8 @@ def test_room_that_is_none_any_more_belongs_to_who_began_it(agent: AgentMemory, 
     assert not any("I swim." in text for text in prompts[-1])
 
 
-# Messages edited in place ----------------------------------------------------------------------------------------------
+# Messages edited in place
+# ----------------------------------------------------------------------------------------------
 
 
 def test_edited_message_replaces_its_turn_and_what_was_learnt(
@@ -287,7 +320,9 @@ def test_edited_message_that_waits_to_be_learnt_again_stays_in_the_prompt(
     assert any("level 7" in text for text in prompts[-1])
 
 
-def test_old_message_is_edited_though_it_left_the_newest_turns(agent: AgentMemory, saver: InMemorySaver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_message_is_edited_though_it_left_the_newest_turns(
+    agent: AgentMemory, saver: InMemorySaver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     graph = build(agent, saver)
     graph.invoke(says(HumanMessage("I park on level 3.", id="p")), thread("ada"))
     ada = agent.for_user("ada")
@@ -298,7 +333,9 @@ def test_old_message_is_edited_though_it_left_the_newest_turns(agent: AgentMemor
     assert [text for text in told(agent, "ada") if "park" in text] == ["I park on level 5."]
 
 
-def test_edited_answer_replaces_its_turn_and_a_blanked_message_is_forgotten(agent: AgentMemory, saver: InMemorySaver) -> None:
+def test_edited_answer_replaces_its_turn_and_a_blanked_message_is_forgotten(
+    agent: AgentMemory, saver: InMemorySaver
+) -> None:
     graph = build(agent, saver)
     answer = graph.invoke(says(HumanMessage("One.", id="p")), thread("ada"))["messages"][-1]
     graph.update_state(thread("ada"), {"messages": [AIMessage("As a person put it.", id=answer.id)]})
@@ -318,7 +355,9 @@ def test_edit_that_is_refused_leaves_the_turn_and_the_thread_goes_on(agent: Agen
     assert told(agent, "ada") == ["I park on level 3.", "Two."]
 
 
-def test_edit_that_met_an_outage_is_made_up_for(agent: AgentMemory, saver: InMemorySaver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_edit_that_met_an_outage_is_made_up_for(
+    agent: AgentMemory, saver: InMemorySaver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     graph = build(agent, saver)
     graph.invoke(says(HumanMessage("I park on level 3.", id="p")), thread("ada"))
 
@@ -343,7 +382,9 @@ def test_forgotten_message_does_not_come_back_by_an_edit(agent: AgentMemory, sav
     assert told(agent, "ada") == ["Two."]
 
 
-def test_turn_corrected_in_the_journal_is_shown_as_it_is_there(agent: AgentMemory, saver: InMemorySaver, prompts: list[list[str]]) -> None:
+def test_turn_corrected_in_the_journal_is_shown_as_it_is_there(
+    agent: AgentMemory, saver: InMemorySaver, prompts: list[list[str]]
+) -> None:
     graph = build(agent, saver)
     graph.invoke(says("I park on level 3."), thread("ada"))
     agent.for_user("ada").correct(1, "I park on level 5.", wait=False)

@@ -15,7 +15,9 @@ from langchain_locas.tool_calls import Call, read
 CALL = '<tool_call>\n{"name": "add", "arguments": {"first": 3}}\n</tool_call>'
 
 
-def written(pieces: list[str], *, stop: list[str] | None = None, has_tools: bool = False) -> tuple[str, list[Call], bool]:
+def written(
+    pieces: list[str], *, stop: list[str] | None = None, has_tools: bool = False
+) -> tuple[str, list[Call], bool]:
     writing = Writing(stop or [], has_tools=has_tools)
     shown = ""
     for piece in pieces:
@@ -59,7 +61,11 @@ def test_text_around_calls_is_kept() -> None:
     assert written([f"{CALL} and done"], has_tools=True)[0] == "and done"
 
 
-@pytest.mark.parametrize("body", ["{", "[]", '{"name": 3, "arguments": {}}', '{"name": "add"}', '{"name": "add", "arguments": "3"}', ""], ids=repr)
+@pytest.mark.parametrize(
+    "body",
+    ["{", "[]", '{"name": 3, "arguments": {}}', '{"name": "add"}', '{"name": "add", "arguments": "3"}', ""],
+    ids=repr,
+)
 def test_what_is_no_call_is_kept_as_it_was_written(body: str) -> None:
     assert read(f"<tool_call>{body}</tool_call>") == ([Call(None, f"<tool_call>{body}")], "")
     assert read(f"<tool_call>{body}") == ([Call(None, f"<tool_call>{body}")], "")  # cut off by the length

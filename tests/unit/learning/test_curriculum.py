@@ -1,4 +1,7 @@
-"""What a step of training looks at: nothing held out, nothing of other lessons, questions behind windows as a conversation runs."""
+"""What a step of training looks at.
+
+Nothing held out, nothing of other lessons, questions behind windows as a conversation runs.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +21,28 @@ from locas_agent.study.items import NEGATIVE, PROBE, QUESTION, Item
 from locas_agent.training.neutral import NeutralText, bare_examples
 from locas_agent.training.sampler import ASKED_BEHIND, REHEARSED, Curriculum, Lesson, rate_factor
 
-TURNS = tuple({"role": role, "content": text} for role, text in (("user", "My dog is Rex."), ("assistant", "Noted."), ("user", "I live in Oslo.")))
+TURNS = tuple(
+    {"role": role, "content": text}
+    for role, text in (("user", "My dog is Rex."), ("assistant", "Noted."), ("user", "I live in Oslo."))
+)
 PIECE = Piece(({"role": "system", "content": "1 May"}, *TURNS), (), 1, 3)
 
 
 def item(engine: Engine, place: int, asked: str, answer: str, kind: str = QUESTION) -> Item:
     ids = (*engine.backbone.encode(answer), engine.backbone.end_id)
-    teacher = TopK(torch.tensor([[token, 0] for token in ids], dtype=torch.int32), torch.tensor([[-0.1, -3.0]] * len(ids)))
+    teacher = TopK(
+        torch.tensor([[token, 0] for token in ids], dtype=torch.int32), torch.tensor([[-0.1, -3.0]] * len(ids))
+    )
     return Item(f"{place:032x}", kind, 1, 3, 1, asked, answer, ids, teacher)
 
 
 @pytest.fixture(scope="module")
 def lesson(engine: Engine) -> Lesson:
-    new = (item(engine, 1, "Which dog?", "Rex"), item(engine, 2, "Which probe?", "No", PROBE), item(engine, 3, "Which car?", "?", NEGATIVE))
+    new = (
+        item(engine, 1, "Which dog?", "Rex"),
+        item(engine, 2, "Which probe?", "No", PROBE),
+        item(engine, 3, "Which car?", "?", NEGATIVE),
+    )
     return Lesson(new, (item(engine, 4, "Which town?", "Rome"),), (PIECE,), None)
 
 
@@ -48,7 +60,9 @@ def test_a_stream_follows_from_its_lesson_alone(curriculum: Curriculum, lesson: 
         assert [(e.prompt, e.target) for e in one.examples] == [(e.prompt, e.target) for e in other.examples]
 
 
-def test_every_item_but_probes_is_trained_on_new_old_and_never_answered(curriculum: Curriculum, lesson: Lesson, engine: Engine) -> None:
+def test_every_item_but_probes_is_trained_on_new_old_and_never_answered(
+    curriculum: Curriculum, lesson: Lesson, engine: Engine
+) -> None:
     stream = curriculum.stream(lesson)
     answers = {each.target for _ in range(30) for each in stream.draw().bare}
     assert answers == {each.answer_ids for each in (*lesson.new, *lesson.earlier) if each.kind != PROBE}
@@ -56,7 +70,9 @@ def test_every_item_but_probes_is_trained_on_new_old_and_never_answered(curricul
     assert not any("probe" in text for text in texts)
 
 
-def test_questions_are_put_behind_windows_and_only_their_answers_scored(curriculum: Curriculum, lesson: Lesson, engine: Engine) -> None:
+def test_questions_are_put_behind_windows_and_only_their_answers_scored(
+    curriculum: Curriculum, lesson: Lesson, engine: Engine
+) -> None:
     stream = curriculum.stream(lesson)
     known = {each.answer_ids: each.question for each in (*lesson.new, *lesson.earlier)}
     seen = set()

@@ -21,7 +21,9 @@ from locas_agent.training.initialization import initialize
 from tests.conftest import MakeBackbone, MakeMemory
 
 pytest.importorskip("trl", reason="needs the extra grpo")
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # TRL 1.16 asks transformers 5.23 so
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing`:FutureWarning"
+)  # TRL 1.16 asks transformers 5.23 so
 
 PROMPTS = ("Where?", "Which dog do I have?")
 GENERATIONS = 8
@@ -38,10 +40,22 @@ def settings(folder: Path, **changes: Any) -> Any:
     from trl import GRPOConfig
 
     options: dict[str, Any] = {
-        "max_steps": 1, "per_device_train_batch_size": GENERATIONS * len(PROMPTS), "num_generations": GENERATIONS, "max_completion_length": 4,
-        "learning_rate": 5e-2, "lr_scheduler_type": "constant", "beta": 0.01, "temperature": 1.0, "activation_checkpointing": False,
-        "save_strategy": "no", "bf16": False, "report_to": "none", "use_cpu": True, "disable_tqdm": True, "logging_strategy": "no",
-    }  # fmt: skip
+        "max_steps": 1,
+        "per_device_train_batch_size": GENERATIONS * len(PROMPTS),
+        "num_generations": GENERATIONS,
+        "max_completion_length": 4,
+        "learning_rate": 5e-2,
+        "lr_scheduler_type": "constant",
+        "beta": 0.01,
+        "temperature": 1.0,
+        "activation_checkpointing": False,
+        "save_strategy": "no",
+        "bf16": False,
+        "report_to": "none",
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "logging_strategy": "no",
+    }
     return GRPOConfig(str(folder), **options | changes)
 
 
@@ -97,10 +111,14 @@ def test_reward_rises_and_only_the_rows_change(make_backbone: MakeBackbone, tmp_
     assert backbone.tokenizer.padding_side == make_backbone().tokenizer.padding_side
 
 
-def test_loss_is_that_of_its_equation_with_the_bare_backbone_as_reference(backbone: Backbone, make_memory: MakeMemory, tmp_path: Path) -> None:
+def test_loss_is_that_of_its_equation_with_the_bare_backbone_as_reference(
+    backbone: Backbone, make_memory: MakeMemory, tmp_path: Path
+) -> None:
     memory = make_memory(1)
     beta = 0.3
-    trainer = memory_trainer(MemoryPolicy(backbone, memory), early_letters, settings(tmp_path, beta=beta, learning_rate=1e-9), data())
+    trainer = memory_trainer(
+        MemoryPolicy(backbone, memory), early_letters, settings(tmp_path, beta=beta, learning_rate=1e-9), data()
+    )
     seen: dict[str, Any] = {}
     compute = trainer.compute_loss
 
@@ -116,7 +134,9 @@ def test_loss_is_that_of_its_equation_with_the_bare_backbone_as_reference(backbo
     torch.testing.assert_close(seen["ref_per_token_logps"].double()[mask], off[mask], atol=2e-5, rtol=0)
     assert (on - off)[mask].abs().max() > 0.1
     kl = (off - on).exp() - (off - on) - 1
-    expected = (beta * kl - seen["advantages"].double()[:, None])[mask].sum() / mask.sum()  # p / p_old is 1 at the first step
+    expected = (beta * kl - seen["advantages"].double()[:, None])[
+        mask
+    ].sum() / mask.sum()  # p / p_old is 1 at the first step
     assert seen["loss"] == pytest.approx(float(expected), abs=1e-4)
     assert float(seen["advantages"].sum()) == pytest.approx(0.0, abs=1e-3)  # each group's mean reward is taken off
     assert float(seen["advantages"].abs().max()) > 0.5
@@ -125,14 +145,22 @@ def test_loss_is_that_of_its_equation_with_the_bare_backbone_as_reference(backbo
     assert prompts == {tuple(backbone.encode_chat(question(text))) for text in PROMPTS}  # asked as everywhere else
 
 
-def test_policy_answers_as_the_engine_with_the_memory_and_off_as_without(backbone: Backbone, make_memory: MakeMemory) -> None:
+def test_policy_answers_as_the_engine_with_the_memory_and_off_as_without(
+    backbone: Backbone, make_memory: MakeMemory
+) -> None:
     memory = make_memory(2)
     policy = MemoryPolicy(backbone, memory)
     ids = torch.randint(0, 256, (3, 7))
     engine = Engine(backbone)
     with torch.no_grad():
-        on, off, again = policy.model(input_ids=ids).logits, policy.reference()(input_ids=ids).logits, policy.model(ids).logits
-    torch.testing.assert_close(on, engine.logits(ids, memory=MemoryBatch.of([memory], backbone, rows_per_memory=3)), atol=1e-6, rtol=1e-6)
+        on, off, again = (
+            policy.model(input_ids=ids).logits,
+            policy.reference()(input_ids=ids).logits,
+            policy.model(ids).logits,
+        )
+    torch.testing.assert_close(
+        on, engine.logits(ids, memory=MemoryBatch.of([memory], backbone, rows_per_memory=3)), atol=1e-6, rtol=1e-6
+    )
     assert torch.equal(off, engine.logits(ids))
     assert torch.equal(on, again)
     assert torch.equal(policy.memory().slab, memory.clipped().slab)
@@ -146,7 +174,9 @@ def test_policy_answers_as_the_engine_with_the_memory_and_off_as_without(backbon
         ({"use_transformers_continuous_batching": True}, "half precision"),
     ],
 )
-def test_settings_that_lose_or_spill_the_memory_are_refused(backbone: Backbone, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+def test_settings_that_lose_or_spill_the_memory_are_refused(
+    backbone: Backbone, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
     with pytest.raises(ConfigurationError, match=said):
         memory_trainer(MemoryPolicy(backbone, start(backbone)), early_letters, settings(tmp_path, **changes), data())
 

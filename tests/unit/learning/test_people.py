@@ -35,8 +35,12 @@ def test_there_are_at_least_forty_relations_with_distinct_wordings() -> None:
 
 
 def test_person_follows_from_the_seed_alone() -> None:
-    assert make_person(Random("x"), sessions=3, facts_per_session=4) == make_person(Random("x"), sessions=3, facts_per_session=4)
-    assert make_person(Random("x"), sessions=3, facts_per_session=4) != make_person(Random("y"), sessions=3, facts_per_session=4)
+    assert make_person(Random("x"), sessions=3, facts_per_session=4) == make_person(
+        Random("x"), sessions=3, facts_per_session=4
+    )
+    assert make_person(Random("x"), sessions=3, facts_per_session=4) != make_person(
+        Random("y"), sessions=3, facts_per_session=4
+    )
 
 
 def test_person_tells_what_was_asked_for_and_changes_its_mind() -> None:
@@ -67,11 +71,14 @@ def test_held_out_wordings_and_values_never_occur_in_training(training_text: str
     rng = Random("values")
     values = {kind: {make_value(kind, HELD, rng) for _ in range(200)} for kind in ("name", "place")}
     for kind, drawn in values.items():
-        frames = [frame for relation in RELATIONS if relation.kind == kind for frame in (*relation.told, *relation.changed)]
+        frames = [
+            frame for relation in RELATIONS if relation.kind == kind for frame in (*relation.told, *relation.changed)
+        ]
         for value in drawn:
             naming = [line for line in lines if value in line]
             assert not [frame for frame in frames for line in naming if frame.format(v=value) in line]
-    # A first name, a city or a made-up word of few letters may occur as part of another value, a longer made-up word may not.
+    # A first name, a city or a made-up word of few letters may occur as part of another value, a longer made-up word
+    # may not.
     words = set(re.findall(r"\w+", training_text))
     made_up = {value for drawn in values.values() for value in drawn} - set(_FIRST_NAMES) - set(_CITIES)
     assert len(made_up) > 200

@@ -14,7 +14,18 @@ START = datetime(2024, 5, 3, 12, tzinfo=UTC)
 
 def turn(seq: int, text: str, *, day: int = 0, role: str = "user", name: str | None = None) -> Turn:
     at = START + timedelta(days=day)
-    return Turn(seq=seq, key=str(seq), role=role, content=text, name=name, session=None, at=at, trust="user", token_count=1, created_at=at)
+    return Turn(
+        seq=seq,
+        key=str(seq),
+        role=role,
+        content=text,
+        name=name,
+        session=None,
+        at=at,
+        trust="user",
+        token_count=1,
+        created_at=at,
+    )
 
 
 def words(messages: Sequence[Message]) -> int:
@@ -24,7 +35,10 @@ def words(messages: Sequence[Message]) -> int:
 def test_sessions_are_cut_at_their_dates_and_headed_by_them() -> None:
     cut = cut_pieces([turn(1, "one"), turn(2, "two"), turn(3, "three", day=2)], words, max_tokens=50)
     assert [(piece.from_seq, piece.to_seq) for piece in cut] == [(1, 2), (3, 3)]
-    assert [piece.messages[0]["content"] for piece in cut] == ["Conversation on 3 May 2024.", "Conversation on 5 May 2024."]
+    assert [piece.messages[0]["content"] for piece in cut] == [
+        "Conversation on 3 May 2024.",
+        "Conversation on 5 May 2024.",
+    ]
 
 
 def test_pieces_fit_and_nothing_is_left_out() -> None:

@@ -9,7 +9,7 @@ from locas_agent.consolidation.policy import Pending, decide
 
 SETTINGS = PolicySettings(
     overflow_tokens=100, overflow_turns=10, max_age_seconds=1000, session_gap_seconds=50, min_overflow_tokens=20
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,10 @@ def test_manual_policy_never_fires() -> None:
 
 
 def test_refused_overflow_costs_at_most_twice_the_work() -> None:
-    """A text that is always refused is tried at 100, 200, 400 ... tokens: the sum of all attempts is under twice the text."""
+    """A text that is always refused is tried at 100, 200, 400 ... tokens.
+
+    The sum of all attempts is under twice the text.
+    """
     refused, worked = 0, 0
     for tokens in range(10, 5001, 10):
         if decide(Pending(1, tokens, 0, 0, refused_tokens=refused), SETTINGS).due:

@@ -9,15 +9,21 @@ from locas_agent.study.matching import agree, contains, token_f1
 
 
 def test_written_question_is_read() -> None:
-    assert prompts.written("Question: What is my dog called?\nAnswer: It is Rex.") == prompts.Written("What is my dog called?", "It is Rex.")
+    assert prompts.written("Question: What is my dog called?\nAnswer: It is Rex.") == prompts.Written(
+        "What is my dog called?", "It is Rex."
+    )
 
 
-@pytest.mark.parametrize("text", ["Nothing.", "", "Question: What?", "Answer: yes\nQuestion: no?", "Question: \nAnswer: x"])
+@pytest.mark.parametrize(
+    "text", ["Nothing.", "", "Question: What?", "Answer: yes\nQuestion: no?", "Question: \nAnswer: x"]
+)
 def test_anything_else_is_no_question(text: str) -> None:
     assert prompts.written(text) is None
 
 
-@pytest.mark.parametrize("text", ["I do not know.", "I don't know", "This was not mentioned.", "There is no information on that."])
+@pytest.mark.parametrize(
+    "text", ["I do not know.", "I don't know", "This was not mentioned.", "There is no information on that."]
+)
 def test_abstentions_are_recognised(text: str) -> None:
     assert prompts.abstains(text)
     assert not prompts.abstains("It is Rex.")

@@ -1,4 +1,7 @@
-"""Who may be learnt from: whose words become items, what the teacher reads, and what a consolidation says of the rest."""
+"""Who may be learnt from.
+
+Whose words become items, what the teacher reads, and what a consolidation says of the rest.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,18 @@ AT = datetime(2024, 5, 3, 12, tzinfo=UTC)
 
 
 def turn(seq: int, text: str, *, role: str = "user", name: str | None = None, trust: str = "user") -> Turn:
-    return Turn(seq=seq, key=str(seq), role=role, content=text, name=name, session=None, at=AT, trust=trust, token_count=1, created_at=AT)
+    return Turn(
+        seq=seq,
+        key=str(seq),
+        role=role,
+        content=text,
+        name=name,
+        session=None,
+        at=AT,
+        trust=trust,
+        token_count=1,
+        created_at=AT,
+    )
 
 
 def learnt(turns: Sequence[Turn], settings: SourceSettings | None = None) -> list[int]:
@@ -93,7 +107,9 @@ def test_what_only_the_assistant_claimed_becomes_no_item(asked: int, answer: str
     assert told_in(QUOTES, asked, item("What do you know of it?", answer)) == told
 
 
-def test_a_text_that_the_backbone_cannot_read_costs_its_own_turn_only(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_that_the_backbone_cannot_read_costs_its_own_turn_only(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = Backbone.encode_chat
 
     def encode(self: Backbone, messages: Sequence[dict[str, str]], **options: bool) -> list[int]:
@@ -106,13 +122,17 @@ def test_a_text_that_the_backbone_cannot_read_costs_its_own_turn_only(backbone: 
     monkeypatch.setattr(Backbone, "encode_chat", encode)
     learner = Learner(AgentMemory(backbone=backbone, store=InMemoryStore()).engine, LocasConfig())
     assert [each.seq for each in learner.heard([SAID[0], SAID[2], SAID[6]])] == [3, 7]
-    with pytest.raises(BackboneError, match="no such role"):  # no text of this role is ever read: that is not to be passed over
+    with pytest.raises(
+        BackboneError, match="no such role"
+    ):  # no text of this role is ever read: that is not to be passed over
         learner.heard([SAID[2], SAID[5]])
 
 
 @pytest.mark.parametrize("objective", ["self_study", "ntp"])
 @pytest.mark.parametrize("initialization", ["random", "highest"])
-def test_a_span_without_anything_to_learn_counts_as_learnt_and_says_so(backbone: Backbone, objective: str, initialization: str) -> None:
+def test_a_span_without_anything_to_learn_counts_as_learnt_and_says_so(
+    backbone: Backbone, objective: str, initialization: str
+) -> None:
     settings = {"training": {"objective": objective}, "memory": {"width": 2, "initialization": initialization}}
     with AgentMemory(backbone=backbone, store=InMemoryStore(), config=LocasConfig.model_validate(settings)) as memory:
         ada = memory.for_user("ada")
@@ -127,7 +147,9 @@ def test_a_span_without_anything_to_learn_counts_as_learnt_and_says_so(backbone:
         assert ada.consolidate(flush=True).status == "nothing"
 
 
-def test_what_no_revision_could_keep_is_refused_before_anything_is_studied(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_no_revision_could_keep_is_refused_before_anything_is_studied(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
     memory = AgentMemory(backbone=backbone, store=InMemoryStore())
     ada = memory.for_user("ada")
     ada.add("user", "I was born in Turin.")
@@ -144,14 +166,22 @@ def test_a_memory_that_keeps_its_shape_says_what_was_asked_for(backbone: Backbon
     same = MemorySettings(width=memory.width, layers=memory.n_layers)
     assert of_shape(memory, same, n_layers=backbone.n_layers) == []
     assert of_shape(None, MemorySettings(width=1), n_layers=backbone.n_layers) == []
-    (said,) = of_shape(memory, MemorySettings(width=memory.width + 1, layers=memory.n_layers), n_layers=backbone.n_layers)
+    (said,) = of_shape(
+        memory, MemorySettings(width=memory.width + 1, layers=memory.n_layers), n_layers=backbone.n_layers
+    )
     assert f"keeps its {memory.width} slots" in said
     assert f"{memory.width + 1} beside {memory.n_layers} are asked for" in said
 
 
 @pytest.mark.parametrize(
     ("carrying", "covered", "dropped", "said"),
-    [(5, 2, 0, ["2 of 5 turns"]), (3, 3, 0, []), (0, 0, 0, []), (4, 0, 0, []), (4, 1, 2, ["1 of 4 turns", "2 questions were dropped"])],
+    [
+        (5, 2, 0, ["2 of 5 turns"]),
+        (3, 3, 0, []),
+        (0, 0, 0, []),
+        (4, 0, 0, []),
+        (4, 1, 2, ["1 of 4 turns", "2 questions were dropped"]),
+    ],
 )
 def test_what_was_not_covered_is_said_in_numbers(carrying: int, covered: int, dropped: int, said: list[str]) -> None:
     remarks = of_coverage(Coverage(9, carrying, covered, 0, 30, dropped))

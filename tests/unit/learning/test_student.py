@@ -1,4 +1,7 @@
-"""Two ways to the same losses: a whole forward, and the end of the backbone alone for memories beside the last layer."""
+"""Two ways to the same losses.
+
+A whole forward, and the end of the backbone alone for memories beside the last layer.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,9 @@ def students(engine: Engine, examples: list[list[Example]]) -> tuple[Student, St
     assert readout is not None
     seen = [example for user in examples for example in user]
     # small budgets, so that both work in several parts
-    return WholeStudent(engine, max_batch_tokens=40), ReadoutStudent(readout, engine.backbone, seen, max_batch_tokens=12)
+    return WholeStudent(engine, max_batch_tokens=40), ReadoutStudent(
+        readout, engine.backbone, seen, max_batch_tokens=12
+    )
 
 
 def learnt(taught: Student, memories: list[LocasMemory], examples: list[list[Example]]) -> tuple[Tensor, Tensor]:
@@ -70,11 +75,16 @@ def test_the_end_of_every_backbone_gives_what_a_whole_forward_gives(any_engine: 
     memories = [last_layer_memory(any_engine.backbone, seed) for seed in range(USERS)]
     examples = some_examples(any_engine)
     whole, end = students(any_engine, examples)
-    (losses, gradient), (losses_at_end, gradient_at_end) = learnt(whole, memories, examples), learnt(end, memories, examples)
+    (losses, gradient), (losses_at_end, gradient_at_end) = (
+        learnt(whole, memories, examples),
+        learnt(end, memories, examples),
+    )
     assert float(gradient.abs().max()) > 1e-3
     torch.testing.assert_close(losses_at_end, losses, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(gradient_at_end, gradient, atol=1e-5 * float(gradient.abs().max()) + 1e-6, rtol=1e-3)
-    for one, other in zip(whole.scores([*memories[:2], None], examples), end.scores([*memories[:2], None], examples), strict=True):
+    for one, other in zip(
+        whole.scores([*memories[:2], None], examples), end.scores([*memories[:2], None], examples), strict=True
+    ):
         for (loss, hit), (loss_at_end, hit_at_end) in zip(one, other, strict=True):
             torch.testing.assert_close(loss_at_end, loss, atol=1e-4, rtol=1e-4)
             assert hit == hit_at_end
@@ -95,7 +105,9 @@ def test_a_backbone_with_another_end_is_left_to_whole_forwards(engine: Engine, m
     assert Readout.of(engine) is not None
     layer = engine.backbone.decoder.layers[-1]
     # a norm after the FFN that the layer does not use: the readout would then not be the backbone's own end
-    monkeypatch.setattr(layer, "post_feedforward_layernorm", torch.nn.LayerNorm(engine.backbone.hidden_size), raising=False)
+    monkeypatch.setattr(
+        layer, "post_feedforward_layernorm", torch.nn.LayerNorm(engine.backbone.hidden_size), raising=False
+    )
     assert Readout.of(engine) is None
 
 
@@ -122,7 +134,9 @@ def test_memories_of_different_depth_share_a_batch(engine: Engine) -> None:
         torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=1e-5)
 
 
-def test_losses_do_not_depend_on_how_many_logits_are_held_at_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_do_not_depend_on_how_many_logits_are_held_at_once(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     memories = [last_layer_memory(engine.backbone, seed) for seed in range(USERS)]
     examples, head, held = some_examples(engine), engine.head, list[int]()
 
@@ -138,5 +152,7 @@ def test_losses_do_not_depend_on_how_many_logits_are_held_at_once(engine: Engine
     assert len(held) > 4
     assert max(held[1:]) == 4
     torch.testing.assert_close(in_parts, whole, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(gradient_in_parts, gradient, atol=1e-6, rtol=1e-4)  # products of other shapes sum in another order
+    torch.testing.assert_close(
+        gradient_in_parts, gradient, atol=1e-6, rtol=1e-4
+    )  # products of other shapes sum in another order
     assert float(gradient.abs().max()) > 1e-3

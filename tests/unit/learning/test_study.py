@@ -1,4 +1,4 @@
-"""Self-study: what is kept, what is retired, which questions stay open, which turn an item belongs to, and what seeds a question."""
+"""Self-study: what is kept or retired, which questions stay open, which turn an item belongs to."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ class Scripted(Teacher):
     def sample(self, requests: Sequence[Request], *, temperature: float) -> list[str]:
         return [self._written(request) for request in requests]
 
-    def answer(self, prompts: Sequence[list[Message]], *, memories: Sequence[LocasMemory | None] | None = None) -> list[Answer | None]:
+    def answer(
+        self, prompts: Sequence[list[Message]], *, memories: Sequence[LocasMemory | None] | None = None
+    ) -> list[Answer | None]:
         texts = ["\n".join(message["content"] for message in prompt) for prompt in prompts]
         return [Answer((1,), self._answers(text, memories is not None), 1.0) for text in texts]
 
@@ -59,7 +61,12 @@ class Scripted(Teacher):
 
     def items(self, answered: Sequence[tuple[Candidate, Taught, str]]) -> list[Item | None]:
         return [
-            replace(item(c.question, answer.text, kind), turn_seq=c.turn_seq, from_seq=c.piece.from_seq, to_seq=c.piece.to_seq)
+            replace(
+                item(c.question, answer.text, kind),
+                turn_seq=c.turn_seq,
+                from_seq=c.piece.from_seq,
+                to_seq=c.piece.to_seq,
+            )
             for c, answer, kind in answered
         ]
 
@@ -74,7 +81,11 @@ def test_a_value_told_anew_retires_the_old_one_although_they_share_a_word() -> N
 
     def written(request: Request) -> str:
         told = "said:" in request.prompt
-        return "Question: What do I collect?\nAnswer: It is rubber postcards." if told else "Question: Who am I?\nAnswer: I do not know."
+        return (
+            "Question: What do I collect?\nAnswer: It is rubber postcards."
+            if told
+            else "Question: Who am I?\nAnswer: I do not know."
+        )
 
     old = item("What do I collect?", "It is rubber maps.")
     found = study(Scripted(written, answers), StudyRequest((piece("I collect rubber postcards now.", 9),), (old,)))
@@ -85,8 +96,12 @@ def test_a_value_told_anew_retires_the_old_one_although_they_share_a_word() -> N
 class Doubtful(Scripted):
     """Is never sure of an answer: a rare name is written with little probability for each of its tokens."""
 
-    def answer(self, prompts: Sequence[list[Message]], *, memories: Sequence[LocasMemory | None] | None = None) -> list[Answer | None]:
-        return [None if one is None else replace(one, confidence=0.1) for one in super().answer(prompts, memories=memories)]
+    def answer(
+        self, prompts: Sequence[list[Message]], *, memories: Sequence[LocasMemory | None] | None = None
+    ) -> list[Answer | None]:
+        return [
+            None if one is None else replace(one, confidence=0.1) for one in super().answer(prompts, memories=memories)
+        ]
 
 
 def moved(prompt: str, with_memory: bool) -> str:
@@ -98,7 +113,11 @@ def moved(prompt: str, with_memory: bool) -> str:
 
 def about_the_town(request: Request) -> str:
     told = "said:" in request.prompt
-    return "Question: Which town do I live in?\nAnswer: It is Pelburg." if told else f"Question: Who am I?\nAnswer: {NOT_KNOWN}"
+    return (
+        "Question: Which town do I live in?\nAnswer: It is Pelburg."
+        if told
+        else f"Question: Who am I?\nAnswer: {NOT_KNOWN}"
+    )
 
 
 def test_what_stands_in_the_turn_is_kept_however_doubtful_the_teacher_is() -> None:
@@ -130,8 +149,13 @@ def test_two_facts_of_one_turn_are_retired_one_by_one() -> None:
 
 
 def test_question_that_was_open_and_is_answered_now_is_open_no_more() -> None:
-    open_still, answered = item("Whose is it?", NOT_KNOWN, NEGATIVE), item("Which town do I live in?", NOT_KNOWN, NEGATIVE)
-    found = study(Doubtful(about_the_town, moved), StudyRequest((piece("I live in Pelburg now.", 9),), (open_still, answered)))
+    open_still, answered = (
+        item("Whose is it?", NOT_KNOWN, NEGATIVE),
+        item("Which town do I live in?", NOT_KNOWN, NEGATIVE),
+    )
+    found = study(
+        Doubtful(about_the_town, moved), StudyRequest((piece("I live in Pelburg now.", 9),), (open_still, answered))
+    )
     assert found.retired == {answered.item_id}
 
 
@@ -139,10 +163,15 @@ def test_question_that_was_open_and_is_answered_now_is_open_no_more() -> None:
     ("invented", "kept"),
     [
         (False, []),  # an earlier session told it: the item's own exchange answers the question
-        (True, ["What is my boat called?"]),  # the memory takes the dog's name for the boat's: that negative is needed most
+        (
+            True,
+            ["What is my boat called?"],
+        ),  # the memory takes the dog's name for the boat's: that negative is needed most
     ],
 )
-def test_what_the_memory_invents_is_a_negative_and_what_it_knows_is_none(invented: bool, kept: list[str], make_memory: MakeMemory) -> None:
+def test_what_the_memory_invents_is_a_negative_and_what_it_knows_is_none(
+    invented: bool, kept: list[str], make_memory: MakeMemory
+) -> None:
     asked = "What is my boat called?" if invented else "What is my dog called?"
 
     def answers(prompt: str, with_memory: bool) -> str:
@@ -176,7 +205,9 @@ def test_the_store_says_which_items_it_takes(engine: Engine, bad: str) -> None:
     teacher, here = Teacher(engine, SETTINGS, seed=0), piece("I have a dog.", 1)
     answer, odd = Taught((1,), "A dog.", 1.0, SURE), Taught((1,), bad, 1.0, SURE)
     candidates = [Candidate(0, here, 1, "What have I?", "A dog."), Candidate(0, here, 1, bad, "A dog.")]
-    made = teacher.items([(candidates[0], answer, QUESTION), (candidates[1], answer, NEGATIVE), (candidates[0], odd, QUESTION)])
+    made = teacher.items(
+        [(candidates[0], answer, QUESTION), (candidates[1], answer, NEGATIVE), (candidates[0], odd, QUESTION)]
+    )
     assert [each is not None for each in made] == [True, False, False]
 
 
@@ -184,14 +215,20 @@ class Picky(Scripted):
     """Makes no item of what has a `#` in it, as a teacher does of what no store takes."""
 
     def items(self, answered: Sequence[tuple[Candidate, Taught, str]]) -> list[Item | None]:
-        return [None if "#" in each.question + each.answer else each for each in super().items(answered) if each is not None]
+        return [
+            None if "#" in each.question + each.answer else each for each in super().items(answered) if each is not None
+        ]
 
 
 def test_what_no_store_takes_is_left_out_wherever_it_was_written_and_counted() -> None:
     def written(request: Request) -> str:
         if "said:" not in request.prompt:
             return "Question: Who is #?\nAnswer: I do not know."
-        return "Question: Where do I live?\nAnswer: In Ulm." if request.place.endswith("0") else "Question: Where is # home?\nAnswer: In Ulm."
+        return (
+            "Question: Where do I live?\nAnswer: In Ulm."
+            if request.place.endswith("0")
+            else "Question: Where is # home?\nAnswer: In Ulm."
+        )
 
     def answers(prompt: str, with_memory: bool) -> str:
         return "In Ulm." if "I moved to Ulm" in prompt and "#?" not in prompt else NOT_KNOWN
@@ -210,7 +247,9 @@ def test_questions_follow_from_what_a_piece_says_not_from_where_it_stands(engine
     teacher = Teacher(engine, StudySettings(max_question_tokens=8), seed=3)
     first, moved, other = piece("I have a dog.", 1), piece("I have a dog.", 40), piece("I have a cat.", 1)
     texts = [teacher.sample([Request(each, "Ask.", "0") for each in (first, first)], temperature=1.0) for _ in range(2)]
-    assert texts[0] == texts[1] == teacher.sample([Request(each, "Ask.", "0") for each in (moved, moved)], temperature=1.0)
+    assert (
+        texts[0] == texts[1] == teacher.sample([Request(each, "Ask.", "0") for each in (moved, moved)], temperature=1.0)
+    )
     places = teacher.sample([Request(first, "Ask.", place) for place in "01234567"], temperature=1.0)
     assert len(set(places)) > 1
     assert places != teacher.sample([Request(other, "Ask.", place) for place in "01234567"], temperature=1.0)
@@ -228,7 +267,10 @@ def test_one_seed_per_prompt_makes_an_answer_independent_of_its_neighbours(engin
 
 
 def test_what_is_taught_insists_on_the_words_of_the_answer() -> None:
-    head = TopK(torch.tensor([[7, 3], [4, 9], [2, 1]], dtype=torch.int32), torch.tensor([[0.12, 0.10], [0.97, 0.01], [0.5, 0.3]]).log())
+    head = TopK(
+        torch.tensor([[7, 3], [4, 9], [2, 1]], dtype=torch.int32),
+        torch.tensor([[0.12, 0.10], [0.97, 0.01], [0.5, 0.3]]).log(),
+    )
     taught = insist(head, [7, 4, 8], 0.9).logprobs.exp()
     torch.testing.assert_close(taught[0], torch.tensor([0.9, 0.10 * 0.1 / 0.88]))  # the rest is shared as before
     torch.testing.assert_close(taught[1], torch.tensor([0.97, 0.01]))  # sure enough
@@ -241,6 +283,8 @@ def test_items_of_a_doubtful_teacher_teach_their_answer(engine: Engine) -> None:
     ids = engine.backbone.encode("Jana")
     end = engine.backbone.end_id
     doubt = TopK(torch.tensor([[token, 0] for token in (*ids, end)], dtype=torch.int32), torch.full((5, 2), 0.1).log())
-    (made,) = teacher.items([(Candidate(0, piece("I am Jana.", 1), 1, "Who?", "Jana"), Taught(tuple(ids), "Jana", 0.1, doubt), QUESTION)])
+    (made,) = teacher.items(
+        [(Candidate(0, piece("I am Jana.", 1), 1, "Who?", "Jana"), Taught(tuple(ids), "Jana", 0.1, doubt), QUESTION)]
+    )
     assert made is not None
     torch.testing.assert_close(made.teacher.logprobs.exp()[:, 0], torch.full((5,), SETTINGS.least_taught))

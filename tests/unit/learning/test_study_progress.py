@@ -1,4 +1,7 @@
-"""Study tells how far it is, so that whoever has to stop need not wait for its end. The backbone is a random one, which asks nothing of sense."""
+"""Study tells how far it is, so that whoever has to stop need not wait for its end.
+
+The backbone is a random one, which asks nothing of sense.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,23 @@ from locas_agent.study.self_study import Study
 from locas_agent.study.teacher import Teacher
 from locas_storage import SqlMemoryStore, Turn
 
-SETTINGS = StudySettings(first_samples=1, samples_per_turn=1, max_rounds=3, negatives_per_piece=1, max_question_tokens=8, max_answer_tokens=2)
+SETTINGS = StudySettings(
+    first_samples=1, samples_per_turn=1, max_rounds=3, negatives_per_piece=1, max_question_tokens=8, max_answer_tokens=2
+)
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 
 def request(backbone: Backbone, texts: int) -> StudyRequest:
-    turns = [Turn(seq, f"k{seq}", "user", f"I said {seq}.", None, None, NOW, "user", 1, NOW) for seq in range(1, texts + 1)]
-    return StudyRequest(tuple(cut_pieces(turns, lambda messages: len(backbone.encode_chat(messages, generation_prompt=False)), max_tokens=60)))
+    turns = [
+        Turn(seq, f"k{seq}", "user", f"I said {seq}.", None, None, NOW, "user", 1, NOW) for seq in range(1, texts + 1)
+    ]
+    return StudyRequest(
+        tuple(
+            cut_pieces(
+                turns, lambda messages: len(backbone.encode_chat(messages, generation_prompt=False)), max_tokens=60
+            )
+        )
+    )
 
 
 def test_progress_rises_to_its_end_and_is_told_after_each_stage_of_a_piece(engine: Engine) -> None:
@@ -31,7 +44,9 @@ def test_progress_rises_to_its_end_and_is_told_after_each_stage_of_a_piece(engin
     pieces = max(len(one.pieces) for one in requests)
     assert pieces > 1
     told: list[tuple[str, int, int]] = []
-    sets = Study(Teacher(engine, SETTINGS, seed=0), SETTINGS, seed=0).write(requests, progress=lambda *stage: told.append(stage))
+    sets = Study(Teacher(engine, SETTINGS, seed=0), SETTINGS, seed=0).write(
+        requests, progress=lambda *stage: told.append(stage)
+    )
     total = pieces * (SETTINGS.max_rounds + 2)
     assert {(stage, whole) for stage, _, whole in told} == {("study", total)}
     done = [number for _, number, _ in told]
@@ -39,7 +54,9 @@ def test_progress_rises_to_its_end_and_is_told_after_each_stage_of_a_piece(engin
     assert done[-1] == total
     assert len(done) >= 3 * pieces
     again = Study(Teacher(engine, SETTINGS, seed=0), SETTINGS, seed=0).write(requests)
-    assert [[item.question for item in one.items] for one in sets] == [[item.question for item in one.items] for one in again]
+    assert [[item.question for item in one.items] for one in sets] == [
+        [item.question for item in one.items] for one in again
+    ]
 
 
 def test_worker_that_is_stopped_during_study_gives_its_job_back_at_the_next_stage(
@@ -49,7 +66,9 @@ def test_worker_that_is_stopped_during_study_gives_its_job_back_at_the_next_stag
     after: list[str] = []
     monkeypatch.setattr(Study, "_refresh", lambda *_: stop.set())
     monkeypatch.setattr(Study, "_negatives", lambda *_: after.append("negatives"))
-    config = LocasConfig.model_validate({"memory": {"width": 2}, "study": SETTINGS.model_dump(), "policy": {"automatic": False}})
+    config = LocasConfig.model_validate(
+        {"memory": {"width": 2}, "study": SETTINGS.model_dump(), "policy": {"automatic": False}}
+    )
     with closing(SqlMemoryStore(f"sqlite:///{tmp_path / 'locas.db'}")) as store:
         agent = AgentMemory(backbone=backbone, store=store, config=config, consolidation="background")
         ada = agent.for_user("ada")

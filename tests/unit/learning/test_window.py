@@ -14,7 +14,18 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def turn(seq: int, tokens: int) -> Turn:
-    return Turn(seq=seq, key=str(seq), role="user", content="x", name=None, session=None, at=NOW, trust="user", token_count=tokens, created_at=NOW)
+    return Turn(
+        seq=seq,
+        key=str(seq),
+        role="user",
+        content="x",
+        name=None,
+        session=None,
+        at=NOW,
+        trust="user",
+        token_count=tokens,
+        created_at=NOW,
+    )
 
 
 def turns(*tokens: int) -> list[Turn]:
@@ -45,7 +56,9 @@ def test_newest_turn_is_in_the_window_even_when_it_is_larger() -> None:
     assert lay_out([], consolidated_seq=0, window_tokens=10, room_tokens=10).prompt_turns == ()
 
 
-@given(st.lists(st.integers(1, 50), min_size=1, max_size=30), st.integers(0, 30), st.integers(1, 200), st.integers(60, 400))
+@given(
+    st.lists(st.integers(1, 50), min_size=1, max_size=30), st.integers(0, 30), st.integers(1, 200), st.integers(60, 400)
+)
 def test_every_turn_is_learnt_shown_or_counted(tokens: list[int], learnt: int, window_tokens: int, room: int) -> None:
     learnt = min(learnt, len(tokens))
     layout = lay_out(turns(*tokens), consolidated_seq=learnt, window_tokens=window_tokens, room_tokens=room)

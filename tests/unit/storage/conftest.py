@@ -44,4 +44,8 @@ def url(tmp_path: Path) -> str:
 @pytest.fixture(params=["sqlite-file", POSTGRESQL])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """URL of an empty database that several stores can open."""
-    return str(request.getfixturevalue("postgres_url")) if request.param == POSTGRESQL else f"sqlite:///{tmp_path / 'locas.db'}"
+    return (
+        str(request.getfixturevalue("postgres_url"))
+        if request.param == POSTGRESQL
+        else f"sqlite:///{tmp_path / 'locas.db'}"
+    )

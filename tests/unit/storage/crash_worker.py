@@ -1,6 +1,7 @@
 """Owns a process that forks children which kill themselves at each step of each change.
 
-Knows nothing of what is checked afterwards. Usage: `python crash_worker.py FOLDER POINT...`; each point leaves a database `POINT.db`.
+Knows nothing of what is checked afterwards. Usage: `python crash_worker.py FOLDER POINT...`; each point leaves a
+database `POINT.db`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ def live(folder: Path, point: str) -> None:
     fragile = SqlMemoryStore(url, fault_point=die_here)
     changes: dict[str, Callable[[], object]] = {
         "append": lambda: fragile.append(ADA, LATE),
-        "commit": lambda: fragile.commit(ADA, draft(1, 3, 3, b"late", new_items=(NEW_ITEM,), retired_items=(OLD_ITEM.item_id,))),
+        "commit": lambda: fragile.commit(
+            ADA, draft(1, 3, 3, b"late", new_items=(NEW_ITEM,), retired_items=(OLD_ITEM.item_id,))
+        ),
         "rollback": lambda: fragile.rollback(ADA, 0),
         "claim": lambda: fragile.queue.claim("victim", lease_seconds=0),
         "forget": lambda: fragile.forget(ADA, [2]),

@@ -35,7 +35,11 @@ def test_a_turn_takes_one_statement_and_no_more_for_a_key(postgres_url: str) -> 
         assert said == ["WITH"]
         del said[:]
         assert store.append(ADA, [TurnDraft("user", "again", key="k")])[0].seq == 3
-        assert said == ["WITH", "UPDATE", "SELECT"]  # nothing was inserted: the number is given back, and the turn looked for
+        assert said == [
+            "WITH",
+            "UPDATE",
+            "SELECT",
+        ]  # nothing was inserted: the number is given back, and the turn looked for
         del said[:]
         store.append(ADA, [TurnDraft("user", "y"), TurnDraft("user", "z")])
         assert said == ["UPDATE", "INSERT"]

@@ -53,10 +53,21 @@ def open_encrypted(store_url: str, key_file: Path) -> Iterator[Callable[..., Sql
 
 def live(store: SqlMemoryStore, key: UserKey = ADA) -> None:
     """Leave every kind of row there is: pruned, restored, equal, forgotten, retired, queued."""
-    store.append(key, [TurnDraft("user", f"{number} is {SECRET}", key=f"k{number}", session="s") for number in range(10)])
+    store.append(
+        key, [TurnDraft("user", f"{number} is {SECRET}", key=f"k{number}", session="s") for number in range(10)]
+    )
     first = item(1, 1, f"What is {SECRET}?", SECRET)
     for number in range(4):  # the first payload is pruned by the fourth
-        store.commit(key, draft(number, number + 1, number + 1, f"{SECRET} {number}".encode() * 20, new_items=(first,) if number == 0 else ()))
+        store.commit(
+            key,
+            draft(
+                number,
+                number + 1,
+                number + 1,
+                f"{SECRET} {number}".encode() * 20,
+                new_items=(first,) if number == 0 else (),
+            ),
+        )
     store.rollback(key, 2)
     store.commit(key, draft(5, 3, 5, f"{SECRET} 3".encode() * 20, retired_items=(first.item_id,)))  # as the fourth had
     store.forget(key, [7])
@@ -66,14 +77,25 @@ def live(store: SqlMemoryStore, key: UserKey = ADA) -> None:
 def told(store: SqlMemoryStore, key: UserKey) -> object:
     """What a user of a store sees; digests aside, which are keyed in one that encrypts."""
     revisions = [
-        (one.number, one.parent, one.restores, one.from_seq, one.to_seq, one.state, one.payload_bytes, one.metrics) for one in store.revisions(key)
+        (one.number, one.parent, one.restores, one.from_seq, one.to_seq, one.state, one.payload_bytes, one.metrics)
+        for one in store.revisions(key)
     ]
     payloads = [store.payload(key, one.number) for one in store.revisions(key) if one.has_payload]
     found = [(one.seq, one.score) for one in store.search(key, "zanzibar")]
-    return store.turns(key), revisions, payloads, store.study_items(key, with_retired=True), store.audit(key), found, store.queue.jobs()
+    return (
+        store.turns(key),
+        revisions,
+        payloads,
+        store.study_items(key, with_retired=True),
+        store.audit(key),
+        found,
+        store.queue.jobs(),
+    )
 
 
-def test_whoever_has_the_keys_sees_what_was_there(clear: SqlMemoryStore, open_encrypted: Callable[..., SqlMemoryStore]) -> None:
+def test_whoever_has_the_keys_sees_what_was_there(
+    clear: SqlMemoryStore, open_encrypted: Callable[..., SqlMemoryStore]
+) -> None:
     for key in (ADA, BEN, CLEO):
         live(clear, key)
     clear.erase(BEN)
@@ -83,7 +105,9 @@ def test_whoever_has_the_keys_sees_what_was_there(clear: SqlMemoryStore, open_en
     assert store.encrypt().users == 2
     assert {key: told(store, key) for key in (ADA, CLEO)} == before
     assert store.verify().faults == ()
-    assert not digests & ({one.payload_sha256 for one in store.revisions(ADA)} | {one.turns_sha256 for one in store.revisions(ADA)})
+    assert not digests & (
+        {one.payload_sha256 for one in store.revisions(ADA)} | {one.turns_sha256 for one in store.revisions(ADA)}
+    )
     with store._database.read() as connection:
         assert connection.execute(select(search)).all() == []
     assert store.encrypt().users == 0
@@ -98,20 +122,28 @@ def test_whoever_has_the_keys_sees_what_was_there(clear: SqlMemoryStore, open_en
     assert store.verify().is_sound
 
 
-def test_a_store_without_keys_is_refused_from_then_on(clear: SqlMemoryStore, open_encrypted: Callable[..., SqlMemoryStore]) -> None:
+def test_a_store_without_keys_is_refused_from_then_on(
+    clear: SqlMemoryStore, open_encrypted: Callable[..., SqlMemoryStore]
+) -> None:
     live(clear)
     (lease,) = clear.queue.claim("worker")
     assert isinstance(lease, Lease)
     open_encrypted().encrypt()
     late = RevisionDraft(6, "f", "c", "0", 0, 6, 9, b"learnt in the clear")
-    for act in (lambda: clear.turns(ADA), lambda: clear.append(ADA, [TurnDraft("user", "x")]), lambda: clear.commit(ADA, late, lease=lease)):
+    for act in (
+        lambda: clear.turns(ADA),
+        lambda: clear.append(ADA, [TurnDraft("user", "x")]),
+        lambda: clear.commit(ADA, late, lease=lease),
+    ):
         with pytest.raises(EncryptionMismatch, match="without keys"):
             act()
     with pytest.raises(EncryptionMismatch, match="key_provider="):
         clear.encrypt()
 
 
-def test_commit_that_began_in_the_clear_writes_nothing(store_url: str, open_encrypted: Callable[..., SqlMemoryStore]) -> None:
+def test_commit_that_began_in_the_clear_writes_nothing(
+    store_url: str, open_encrypted: Callable[..., SqlMemoryStore]
+) -> None:
     def encrypt(point: str) -> None:
         if point == "commit.file":
             other.encrypt()
@@ -169,7 +201,9 @@ def test_no_clear_byte_is_left_in_the_file(tmp_path: Path, key_file: Path) -> No
     assert holding() == []
 
 
-def test_no_clear_byte_is_left_in_postgresqls_tables(postgres_server: PostgresServer, postgres_url: str, key_file: Path) -> None:
+def test_no_clear_byte_is_left_in_postgresqls_tables(
+    postgres_server: PostgresServer, postgres_url: str, key_file: Path
+) -> None:
     database = postgres_url.partition("@/")[2].partition("?")[0]
     number = postgres_server.psql(database, "SELECT oid FROM pg_database WHERE datname = current_database()")
     folder = postgres_server.folder / "data" / "base" / number
@@ -196,7 +230,9 @@ def test_no_clear_byte_is_left_in_postgresqls_tables(postgres_server: PostgresSe
         "UPDATE lm_subject SET next_rev = 40 WHERE subject_id = 'ben'",
     ],
 )
-def test_what_does_not_hold_is_not_made_to_look_sound(clear: SqlMemoryStore, open_encrypted: Callable[..., SqlMemoryStore], damage: str) -> None:
+def test_what_does_not_hold_is_not_made_to_look_sound(
+    clear: SqlMemoryStore, open_encrypted: Callable[..., SqlMemoryStore], damage: str
+) -> None:
     live(clear)
     live(clear, BEN)
     with clear._database.write() as connection:
@@ -208,13 +244,19 @@ def test_what_does_not_hold_is_not_made_to_look_sound(clear: SqlMemoryStore, ope
     assert not clear.verify().is_sound
 
 
-def test_files_are_asked_for_before_anything_is_given_up(store_url: str, tmp_path: Path, open_encrypted: Callable[..., SqlMemoryStore]) -> None:
+def test_files_are_asked_for_before_anything_is_given_up(
+    store_url: str, tmp_path: Path, open_encrypted: Callable[..., SqlMemoryStore]
+) -> None:
     folder = tmp_path / "payloads"
     with closing(SqlMemoryStore(store_url, files=str(folder), inline_bytes=10)) as filed:
         live(filed)
         files = {path for path in folder.rglob("*") if path.is_file()}
         with closing(SqlMemoryStore(store_url)) as blind:
-            for act in (lambda: blind.erase(ADA), lambda: blind.forget(ADA, [1]), lambda: blind.commit(ADA, draft(6, 6, 6, b"new"))):
+            for act in (
+                lambda: blind.erase(ADA),
+                lambda: blind.forget(ADA, [1]),
+                lambda: blind.commit(ADA, draft(6, 6, 6, b"new")),
+            ):
                 with pytest.raises(StoreUnavailable, match="--files"):
                     act()
         with pytest.raises(CorruptPayload, match="files="):

@@ -19,9 +19,18 @@ from locas_storage import SqlMemoryStore, TurnDraft, UserErased, UserState
 from locas_storage.sql import forgetting, queue, revisions
 from locas_storage.sql import store as sql
 
-CHANGES = {sql: ["append"], revisions: ["commit", "rollback"], queue: ["claim"], forgetting: ["forget", "correct", "erase"]}
+CHANGES = {
+    sql: ["append"],
+    revisions: ["commit", "rollback"],
+    queue: ["claim"],
+    forgetting: ["forget", "correct", "erase"],
+}
 POINTS = sorted(
-    {point for module in CHANGES for point in re.findall(r'_fault_point\("([a-z_.]+)"\)', Path(module.__file__).read_text(encoding="utf-8"))}
+    {
+        point
+        for module in CHANGES
+        for point in re.findall(r'_fault_point\("([a-z_.]+)"\)', Path(module.__file__).read_text(encoding="utf-8"))
+    }
 )
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -34,7 +43,10 @@ def wrecks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = Path(__file__).parent
     path = os.pathsep.join([str(here), str(Path(sql.__file__).parents[2])])
     done = subprocess.run(
-        [sys.executable, str(here / "crash_worker.py"), str(folder), *POINTS], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
+        [sys.executable, str(here / "crash_worker.py"), str(folder), *POINTS],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     return folder
@@ -46,7 +58,9 @@ def test_every_change_has_points_before_and_after_its_commit() -> None:
     assert all(f"{change}.{when}_commit" in POINTS for change in changes for when in ("before", "after"))
 
 
-@pytest.mark.parametrize("point", [point for point in POINTS if point.partition(".")[0] in CHANGES[sql] + CHANGES[revisions]])
+@pytest.mark.parametrize(
+    "point", [point for point in POINTS if point.partition(".")[0] in CHANGES[sql] + CHANGES[revisions]]
+)
 def test_killed_process_leaves_all_or_nothing(wrecks: Path, point: str) -> None:
     path = wrecks / f"{point}.db"
     change, _, step = point.partition(".")

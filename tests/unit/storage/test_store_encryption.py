@@ -81,7 +81,9 @@ def test_what_was_put_in_comes_out_and_nothing_of_it_lies_in_the_files(tmp_path:
     assert [one.seq for one in store.search(ADA, "zanzibar code")] == [1, 2]
     assert store.verify().is_sound
     store.close()
-    with closing(SqlMemoryStore(f"sqlite:///{tmp_path / 'clear.db'}")) as control:  # what is found gone here is found where it is left
+    with closing(
+        SqlMemoryStore(f"sqlite:///{tmp_path / 'clear.db'}")
+    ) as control:  # what is found gone here is found where it is left
         tell(control)
     assert SECRET.encode() in (tmp_path / "clear.db").read_bytes()
 
@@ -100,9 +102,16 @@ def test_equal_texts_leave_no_equal_bytes(store: SqlMemoryStore) -> None:
             blob.c.sha256,
             subject.c.wrapped_dek,
         ):
-            found = [bytes(value) if not isinstance(value, str) else value.encode() for value in connection.scalars(select(column))]
+            found = [
+                bytes(value) if not isinstance(value, str) else value.encode()
+                for value in connection.scalars(select(column))
+            ]
             assert len(found) == len(set(found)) >= 2
-        assert len(set(connection.scalars(select(revision.c.turns_sha256)))) == len(set(connection.scalars(select(revision.c.payload_sha256)))) == 2
+        assert (
+            len(set(connection.scalars(select(revision.c.turns_sha256))))
+            == len(set(connection.scalars(select(revision.c.payload_sha256))))
+            == 2
+        )
 
 
 @given(st.lists(st.text(), max_size=4), st.lists(st.text(), max_size=4))
@@ -164,9 +173,14 @@ def test_encrypted_content_is_refused_without_keys(store: SqlMemoryStore, store_
     assert state.is_encrypted
     with closing(SqlMemoryStore(store_url)) as bare:
         for act in (
-            lambda: bare.turns(ADA), lambda: bare.search(ADA, "code"), lambda: bare.study_items(ADA), lambda: bare.payload(ADA, 1),
-            lambda: bare.append(ADA, [TurnDraft("user", SECRET)]), lambda: bare.commit(ADA, draft(1, 3, 3)), lambda: bare.rotate_keys(),
-        ):  # fmt: skip
+            lambda: bare.turns(ADA),
+            lambda: bare.search(ADA, "code"),
+            lambda: bare.study_items(ADA),
+            lambda: bare.payload(ADA, 1),
+            lambda: bare.append(ADA, [TurnDraft("user", SECRET)]),
+            lambda: bare.commit(ADA, draft(1, 3, 3)),
+            lambda: bare.rotate_keys(),
+        ):
             with pytest.raises(EncryptionMismatch, match="key_provider="):
                 act()
         assert [fault.what for fault in bare.verify().faults] == ["encryption"]
@@ -179,7 +193,9 @@ def test_encrypted_content_is_refused_without_keys(store: SqlMemoryStore, store_
     assert [one.content for one in store.turns(ADA)] == [SECRET]
 
 
-@pytest.mark.parametrize(("column", "table"), [("content", "lm_turn"), ("question", "lm_study_item"), ("enc_header", "lm_blob")])
+@pytest.mark.parametrize(
+    ("column", "table"), [("content", "lm_turn"), ("question", "lm_study_item"), ("enc_header", "lm_blob")]
+)
 def test_encrypted_row_of_a_clear_user_is_refused(store_url: str, column: str, table: str) -> None:
     with closing(SqlMemoryStore(store_url)) as bare:
         tell(bare)
@@ -194,7 +210,11 @@ def test_clear_user_is_refused_by_a_store_that_encrypts(store_url: str, key_file
     with closing(SqlMemoryStore(store_url)) as bare:
         tell(bare)
     with closing(opened(store_url, key_file)) as store:
-        for act in (lambda: store.turns(ADA), lambda: store.append(ADA, [TurnDraft("user", "x")]), lambda: store.commit(ADA, draft(1, 3, 3))):
+        for act in (
+            lambda: store.turns(ADA),
+            lambda: store.append(ADA, [TurnDraft("user", "x")]),
+            lambda: store.commit(ADA, draft(1, 3, 3)),
+        ):
             with pytest.raises(EncryptionMismatch, match="in the clear"):
                 act()
         tell(store, BEN)
@@ -217,20 +237,28 @@ def test_other_key_opens_nothing(store: SqlMemoryStore, store_url: str, key_file
 def test_data_key_of_one_user_does_not_open_as_anothers(store: SqlMemoryStore) -> None:
     tell(store)
     tell(store, BEN)
-    execute(store, "UPDATE lm_subject SET wrapped_dek = (SELECT o.wrapped_dek FROM lm_subject o WHERE o.subject_id = 'ben') WHERE subject_id = 'ada'")
+    execute(
+        store,
+        "UPDATE lm_subject SET wrapped_dek = (SELECT o.wrapped_dek FROM lm_subject o WHERE o.subject_id = 'ben') WHERE "
+        "subject_id = 'ada'",
+    )
     with pytest.raises(KeyUnavailable):
         store.turns(ADA)
     assert len(store.turns(BEN)) == 2
 
 
-def test_rotation_wraps_anew_and_rewrites_no_content(store: SqlMemoryStore, store_url: str, key_file: Path, tmp_path: Path) -> None:
+def test_rotation_wraps_anew_and_rewrites_no_content(
+    store: SqlMemoryStore, store_url: str, key_file: Path, tmp_path: Path
+) -> None:
     tell(store)
     tell(store, BEN)
 
     def rows() -> list[object]:
         with store._database.read() as connection:
             return [
-                tuple(row) for table in (turn, study_item, blob, revision) for row in connection.execute(select(table).order_by(*table.primary_key))
+                tuple(row)
+                for table in (turn, study_item, blob, revision)
+                for row in connection.execute(select(table).order_by(*table.primary_key))
             ]
 
     before, old = rows(), tmp_path / "old"
@@ -252,7 +280,9 @@ def test_without_its_wrapped_key_a_user_is_unreadable(tmp_path: Path, key_file: 
         tell(store)
         tell(store, BEN)
         with store._database.read() as connection:
-            wrapped = bytes(connection.scalars(select(subject.c.wrapped_dek).where(subject.c.subject_id == "ada")).one())
+            wrapped = bytes(
+                connection.scalars(select(subject.c.wrapped_dek).where(subject.c.subject_id == "ada")).one()
+            )
         store._database.overwrite_log()
         shutil.copy(tmp_path / "locas.db", backup)
         assert wrapped in backup.read_bytes()
@@ -264,7 +294,9 @@ def test_without_its_wrapped_key_a_user_is_unreadable(tmp_path: Path, key_file: 
         store.begin_again(ADA)
         say(store, 2, ADA)
         with closing(opened(f"sqlite:///{backup}", key_file)) as restored, restored._database.read() as connection:
-            ciphertext = connection.scalars(select(turn.c.content).where(turn.c.subject_id == "ada", turn.c.seq == 1)).one()
+            ciphertext = connection.scalars(
+                select(turn.c.content).where(turn.c.subject_id == "ada", turn.c.seq == 1)
+            ).one()
         execute(store, "UPDATE lm_turn SET content = :old WHERE subject_id = 'ada' AND seq = 1", old=ciphertext)
         with pytest.raises(CorruptPayload):
             store.turns(ADA)
@@ -309,7 +341,9 @@ def test_corrected_turn_is_encrypted_as_the_old_one_was(store: SqlMemoryStore) -
     made = store.correct(ADA, 2, TurnDraft("user", "another secret"))
     assert [turn.content for turn in store.turns(ADA)][-1] == made.content == "another secret"
     with store._database.read() as connection:
-        assert all(b"secret" not in bytes(content) for content in connection.scalars(text("SELECT content FROM lm_turn")))
+        assert all(
+            b"secret" not in bytes(content) for content in connection.scalars(text("SELECT content FROM lm_turn"))
+        )
     assert store.verify().is_sound
 
 

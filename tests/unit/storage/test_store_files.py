@@ -1,4 +1,6 @@
-"""Payloads too large for the database: in files, whole or absent, given up with their revision, collected after a crash.
+"""Payloads too large for the database.
+
+In files, whole or absent, given up with their revision, collected after a crash.
 
 Knows nothing of the contract that all stores share; `test_store_files_contract.py` runs it over such a store.
 """
@@ -13,7 +15,16 @@ from pathlib import Path
 import pytest
 from storage_samples import ADA, BEN, broken_invariants, draft, say
 
-from locas_storage import CorruptPayload, InvalidRevision, RevisionConflict, SqlMemoryStore, StorageFull, StoreUnavailable, UserKey, payload_files
+from locas_storage import (
+    CorruptPayload,
+    InvalidRevision,
+    RevisionConflict,
+    SqlMemoryStore,
+    StorageFull,
+    StoreUnavailable,
+    UserKey,
+    payload_files,
+)
 
 Open = Callable[..., SqlMemoryStore]
 LARGE = b"large payload " * 100
@@ -193,7 +204,9 @@ def test_file_is_forced_to_the_disk_before_it_has_its_name(open_: Open, monkeypa
     done: list[str] = []
     for name in ("fsync", "replace"):
         real = getattr(os, name)
-        monkeypatch.setattr(payload_files.os, name, lambda *given, name=name, real=real: (done.append(name), real(*given))[1])
+        monkeypatch.setattr(
+            payload_files.os, name, lambda *given, name=name, real=real: (done.append(name), real(*given))[1]
+        )
     store = open_()
     learn(store, 1)
     store.close()

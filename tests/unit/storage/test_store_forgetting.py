@@ -34,16 +34,25 @@ def tell_secret(store: SqlMemoryStore) -> None:
     store.commit(ADA, draft(0, 1, 2, b"clean", new_items=(item(1, 2, "clean"),)))
     secret_item = item(3, 4, f"What is {SECRET}?", SECRET)
     store.commit(ADA, draft(1, 3, 4, SECRET.encode() * 9_000, new_items=(secret_item,), metrics={"note": SECRET}))
-    store.commit(ADA, draft(2, 5, 6, SECRET.encode() * 100, new_items=(item(5, 6, SECRET),), retired_items=(secret_item.item_id,)))
+    store.commit(
+        ADA,
+        draft(2, 5, 6, SECRET.encode() * 100, new_items=(item(5, 6, SECRET),), retired_items=(secret_item.item_id,)),
+    )
 
 
 def places_of(path: Path, secret: str = SECRET) -> list[str]:
     """Return the files that hold a text in any form it is stored in."""
     wanted = [secret.encode(), secret.lower().encode(), *(word.lower().encode() for word in secret.split("-"))]
-    return sorted(file.name for file in path.parent.iterdir() if file.is_file() and any(form in file.read_bytes() for form in wanted))
+    return sorted(
+        file.name
+        for file in path.parent.iterdir()
+        if file.is_file() and any(form in file.read_bytes() for form in wanted)
+    )
 
 
-@pytest.mark.parametrize("act", [lambda store: store.forget(ADA, [3]), lambda store: store.erase(ADA)], ids=["forget", "erase"])
+@pytest.mark.parametrize(
+    "act", [lambda store: store.forget(ADA, [3]), lambda store: store.erase(ADA)], ids=["forget", "erase"]
+)
 def test_no_byte_is_left_in_the_file_and_its_log(path: Path, act: Callable[[SqlMemoryStore], Receipt]) -> None:
     store = SqlMemoryStore(f"sqlite:///{path}")
     say(store, 3, BEN)
@@ -71,7 +80,11 @@ def test_no_byte_is_left_of_what_lay_in_the_file_before(path: Path) -> None:
 
 def test_bytes_are_left_without_secure_delete(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The control of the two tests above: what they find gone is found where it is left.
-    monkeypatch.setattr(connections, "_PRAGMAS", tuple(pragma.replace("secure_delete=ON", "secure_delete=OFF") for pragma in connections._PRAGMAS))
+    monkeypatch.setattr(
+        connections,
+        "_PRAGMAS",
+        tuple(pragma.replace("secure_delete=ON", "secure_delete=OFF") for pragma in connections._PRAGMAS),
+    )
     store = SqlMemoryStore(f"sqlite:///{path}")
     tell_secret(store)
     store.erase(ADA)
@@ -118,7 +131,13 @@ def test_nothing_of_it_is_said(path: Path, caplog: pytest.LogCaptureFixture) -> 
     key = UserKey(SECRET, SECRET)
     store = SqlMemoryStore(f"sqlite:///{path}")
     store.append(key, [TurnDraft("user", SECRET, name=SECRET), TurnDraft("user", "other")], enqueue=1)
-    said = [repr(store.queue.jobs()), repr(store.queue.claim("worker")), repr(store.forget(key, [1])), repr(store.audit(key)), repr(store.erase(key))]
+    said = [
+        repr(store.queue.jobs()),
+        repr(store.queue.claim("worker")),
+        repr(store.forget(key, [1])),
+        repr(store.audit(key)),
+        repr(store.erase(key)),
+    ]
     for act in (lambda: store.forget(key, [1]), lambda: store.append(key, [TurnDraft("user", SECRET)])):
         with pytest.raises(LocasError) as caught:
             act()
@@ -146,7 +165,16 @@ def test_appends_and_commits_lose_the_race_against_erasure_or_come_before_it(sto
                     store.append(ADA, [TurnDraft("user", f"{worker} {number}")], enqueue=4)
                     state = store.state(ADA)
                     if state is not None and worker == 1:
-                        store.commit(ADA, draft(state.head, state.consolidated_seq + 1, state.next_seq - 1, os.urandom(20), fence=state.fence))
+                        store.commit(
+                            ADA,
+                            draft(
+                                state.head,
+                                state.consolidated_seq + 1,
+                                state.next_seq - 1,
+                                os.urandom(20),
+                                fence=state.fence,
+                            ),
+                        )
         except LocasError as error:
             refused.append(type(error).__name__)
         except BaseException as error:  # noqa: BLE001  a thread must not die unseen
@@ -160,20 +188,32 @@ def test_appends_and_commits_lose_the_race_against_erasure_or_come_before_it(sto
     assert errors == []
     assert UserErased.__name__ in refused
     assert set(refused) <= {"UserErased", "RevisionConflict"}
-    assert (stores[0].turns(ADA), stores[0].queue.jobs(), stores[0].revisions(ADA), stores[0].users()) == ([], [], [], [])
+    assert (stores[0].turns(ADA), stores[0].queue.jobs(), stores[0].revisions(ADA), stores[0].users()) == (
+        [],
+        [],
+        [],
+        [],
+    )
     for store in stores:
         store.close()
 
 
 def test_commit_begun_before_a_forgetting_is_refused_wherever_they_meet(store_url: str) -> None:
-    """The forgetting comes between the reading of the turns and each step of the commit; either way no revision has seen the turn."""
+    """The forgetting comes between the reading of the turns and each step of the commit.
+
+    Either way no revision has seen the turn.
+    """
     for point in ("commit.file", "commit.before_commit"):
         user = UserKey("default", point)
         forgetful = SqlMemoryStore(store_url)
         said: list[threading.Thread] = []
 
         def meet(
-            reached: str, point: str = point, user: UserKey = user, other: SqlMemoryStore = forgetful, said: list[threading.Thread] = said
+            reached: str,
+            point: str = point,
+            user: UserKey = user,
+            other: SqlMemoryStore = forgetful,
+            said: list[threading.Thread] = said,
         ) -> None:
             if reached == point and not said:
                 said.append(threading.Thread(target=lambda: other.forget(user, [1])))

@@ -1,4 +1,6 @@
-"""Databases of every released schema, kept as text with data: refused until upgraded, and nothing in them changed by it.
+"""Databases of every released schema, kept as text with data.
+
+Refused until upgraded, and nothing in them changed by it.
 
 Knows nothing of what the steps do. `tests/fixtures/dump_schema.py` writes the texts.
 """
@@ -16,7 +18,15 @@ from alembic import command
 from sqlalchemy import create_engine, inspect, text
 from storage_samples import ADA
 
-from locas_storage import SchemaOutdated, SqlMemoryStore, TurnDraft, UserKey, check_schema, schema_version, upgrade_schema
+from locas_storage import (
+    SchemaOutdated,
+    SqlMemoryStore,
+    TurnDraft,
+    UserKey,
+    check_schema,
+    schema_version,
+    upgrade_schema,
+)
 from locas_storage.sql import migrations
 from locas_storage.sql.tables.schema import FTS_TABLE, VERSION_TABLE, search
 
@@ -39,7 +49,10 @@ def load(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str]
     def load_postgresql(step: str) -> str:
         server = request.getfixturevalue("postgres_server")
         url: str = server.new_database()
-        server.psql(url.partition("@/")[2].partition("?")[0], (FIXTURES / f"schema_{step}.postgresql.sql").read_text(encoding="utf-8"))
+        server.psql(
+            url.partition("@/")[2].partition("?")[0],
+            (FIXTURES / f"schema_{step}.postgresql.sql").read_text(encoding="utf-8"),
+        )
         return url
 
     return {"sqlite": load_sqlite, "postgresql": load_postgresql}[request.param]
@@ -52,7 +65,11 @@ def row_hashes(url: str, columns: dict[str, list[str]] | None = None) -> Rows:
     with engine.connect() as connection:
         for table in inspect(connection).get_table_names():
             # The index of words is made from the turns, and made anew where its words are cut in another way.
-            if table in (VERSION_TABLE, search.name) or table.startswith(FTS_TABLE) or (columns is not None and table not in columns):
+            if (
+                table in (VERSION_TABLE, search.name)
+                or table.startswith(FTS_TABLE)
+                or (columns is not None and table not in columns)
+            ):
                 continue
             names = columns[table] if columns else [column["name"] for column in inspect(connection).get_columns(table)]
             rows = connection.execute(text(f"SELECT {', '.join(names)} FROM {table}")).all()
@@ -88,13 +105,23 @@ def test_older_schema_is_refused_then_upgraded_without_changing_a_row(load: Call
 
     store = SqlMemoryStore(url)
     for key in (ADA, BEN):
-        assert [turn.content for turn in store.turns(key)] == ["My dog is called Rex.", "Noted: “Rex”.", "Ich wohne in Göteborg 😀", ""]
+        assert [turn.content for turn in store.turns(key)] == [
+            "My dog is called Rex.",
+            "Noted: “Rex”.",
+            "Ich wohne in Göteborg 😀",
+            "",
+        ]
         assert [turn.seq for turn in store.search(key, "goteborg dog")] == [3, 1]
         assert store.append(key, [TurnDraft("user", "other", key="k1")])[0].seq == 1
     payload = hashlib.sha256(b"payload after 0").digest() * 4
     assert store.payload(ADA, 1) == store.payload(ADA, 3) == payload
-    assert [(revision.number, revision.state, revision.payload_bytes) for revision in store.revisions(ADA)] == [(n, "live", 128) for n in range(1, 5)]
-    assert [(revision.has_payload, revision.payload_bytes) for revision in store.revisions(BEN)] == [(True, 128), (False, 0)]
+    assert [(revision.number, revision.state, revision.payload_bytes) for revision in store.revisions(ADA)] == [
+        (n, "live", 128) for n in range(1, 5)
+    ]
+    assert [(revision.has_payload, revision.payload_bytes) for revision in store.revisions(BEN)] == [
+        (True, 128),
+        (False, 0),
+    ]
     assert [entry.action for entry in store.audit(ADA)] == ["revert", "refuse"]
     assert {item.question for item in store.study_items(ADA)} == {"Question 1?", "Question 2?"}
     assert store.append(ADA, [TurnDraft("user", "Göteborg, still")])[0].seq == 5
@@ -109,13 +136,17 @@ def test_what_an_older_program_indexed_is_found_as_if_it_were_said_today(load: C
     upgrade_schema(url)
     store = SqlMemoryStore(url)
     for key in (ADA, BEN):
-        assert [turn.seq for turn in store.search(key, "😀")] == [3]  # no word when the texts of older steps were indexed
+        assert [turn.seq for turn in store.search(key, "😀")] == [
+            3
+        ]  # no word when the texts of older steps were indexed
         assert store.verify(tenant=key.tenant, user=key.user).is_sound
     store.close()
 
 
 @pytest.mark.parametrize("step", [step for step in STEPS if step != migrations.newest()])
-def test_upgrade_that_breaks_off_leaves_the_older_schema(load: Callable[[str], str], step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upgrade_that_breaks_off_leaves_the_older_schema(
+    load: Callable[[str], str], step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(connection: object) -> None:
         real(connection)  # type: ignore[arg-type]
         raise KeyboardInterrupt

@@ -20,7 +20,16 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, text
 from storage_samples import ADA, draft, item, say
 
-from locas_storage import ForeignDatabase, SchemaOutdated, SqlMemoryStore, StoreUnavailable, TurnDraft, UserKey, schema_version, upgrade_schema
+from locas_storage import (
+    ForeignDatabase,
+    SchemaOutdated,
+    SqlMemoryStore,
+    StoreUnavailable,
+    TurnDraft,
+    UserKey,
+    schema_version,
+    upgrade_schema,
+)
 from locas_storage.sql import migrations
 from locas_storage.sql.database import engine
 from locas_storage.sql.tables.schema import VERSION_TABLE, metadata
@@ -62,7 +71,13 @@ def together(*acts: Callable[[], object]) -> list[BaseException]:
 
 def test_connection_is_set_up_for_safety(store: SqlMemoryStore, postgres_url: str) -> None:
     say(store, 1)
-    names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "client_encoding", "transaction_isolation")
+    names = (
+        "statement_timeout",
+        "lock_timeout",
+        "idle_in_transaction_session_timeout",
+        "client_encoding",
+        "transaction_isolation",
+    )
     with store._database.write() as connection:
         found = {name: connection.exec_driver_sql(f"SHOW {name}").scalar() for name in names}
     assert found == dict(zip(names, ["2min", "30s", "2min", "UTF8", "read committed"], strict=True))
@@ -95,13 +110,15 @@ def test_migrations_and_tables_agree(postgres_server: PostgresServer, postgres_u
         assert compare_metadata(context, metadata) == []
         assert migrations.current(connection) == migrations.newest()
     bare.dispose()
-    # Autogenerate does not look at CHECK constraints, triggers and functions, so what the server says of all is compared too.
+    # Autogenerate does not look at CHECK constraints, triggers and functions, so what the server says of all is
+    # compared too.
     direct = postgres_server.new_database()
     bare = create_engine(direct)
     metadata.create_all(bare)
     bare.dispose()
     say_all = (
-        "SELECT conname || ' ' || pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = 'public'::regnamespace "
+        "SELECT conname || ' ' || pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = "
+        "'public'::regnamespace "
         "UNION SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' "
         "UNION SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal "
         "UNION SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace ORDER BY 1"
@@ -124,7 +141,13 @@ store.close()
 """
     environment = {**os.environ, "PYTHONPATH": str(Path(engine.__file__).parents[3])}
     workers = [
-        subprocess.Popen([sys.executable, "-c", program], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         for _ in range(6)
     ]
     for worker in workers:
@@ -148,13 +171,21 @@ def test_processes_that_append_together_leave_no_gap(postgres_url: str) -> None:
     def work(store: SqlMemoryStore, worker: int) -> None:
         for number in range(4):
             for key in keys:
-                store.append(key, [TurnDraft("user", "shared", key=f"shared {number}"), TurnDraft("user", "own", key=f"{worker} {number}")])
+                store.append(
+                    key,
+                    [
+                        TurnDraft("user", "shared", key=f"shared {number}"),
+                        TurnDraft("user", "own", key=f"{worker} {number}"),
+                    ],
+                )
 
     assert together(*(lambda one=one, worker=worker: work(one, worker) for one in stores for worker in range(8))) == []
     for key in keys:
         turns = stores[0].turns(key)
         assert [turn.seq for turn in turns] == list(range(1, len(turns) + 1))
-        assert len(turns) == len({turn.key for turn in turns}) == 4 + 4 * 8  # workers of both stores use the same numbers
+        assert (
+            len(turns) == len({turn.key for turn in turns}) == 4 + 4 * 8
+        )  # workers of both stores use the same numbers
     for one in stores:
         one.close()
 
@@ -185,7 +216,10 @@ def test_database_of_others_is_left_alone(postgres_server: PostgresServer, postg
     store = SqlMemoryStore(postgres_url)
     with pytest.raises(ForeignDatabase, match="locas-agent db upgrade"):
         store.users()
-    assert postgres_server.psql(database_of(postgres_url), "SELECT tablename FROM pg_tables WHERE schemaname = 'public'") == "customers"
+    assert (
+        postgres_server.psql(database_of(postgres_url), "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        == "customers"
+    )
     assert schema_version(postgres_url).current is None
     upgrade_schema(postgres_url)
     say(store, 1)
@@ -220,12 +254,16 @@ def test_stopped_server_is_unavailable_and_comes_back() -> None:
         server.remove()
 
 
-def test_connection_cut_midway_leaves_nothing_and_the_retry_is_one_turn(postgres_server: PostgresServer, postgres_url: str) -> None:
+def test_connection_cut_midway_leaves_nothing_and_the_retry_is_one_turn(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
     database = database_of(postgres_url)
 
     def cut(point: str) -> None:
         if point == "append.before_commit":
-            postgres_server.psql("postgres", f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")
+            postgres_server.psql(
+                "postgres", f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
+            )
 
     store, fragile = SqlMemoryStore(postgres_url), SqlMemoryStore(postgres_url, fault_point=cut)
     say(store, 1)
@@ -251,12 +289,18 @@ def test_refused_row_is_not_quoted_in_the_error(
     driver = caught.value.__cause__.__cause__
     assert driver is not None
     assert CANARY in driver.diag.message_detail  # type: ignore[attr-defined]  the server did quote it
-    shown = ["".join(traceback.format_exception(caught.value)), *(record.getMessage() + repr(record.__dict__) for record in caplog.records)]
+    shown = [
+        "".join(traceback.format_exception(caught.value)),
+        *(record.getMessage() + repr(record.__dict__) for record in caplog.records),
+    ]
     assert [line for one in shown for line in one.splitlines() if CANARY in line] == []
 
 
 def test_password_of_a_url_is_not_shown() -> None:
-    for url in (f"postgresql+psycopg://ada:{CANARY}@127.0.0.1:1/x", f"postgresql+psycopg://ada@127.0.0.1:1/x?password={CANARY}"):
+    for url in (
+        f"postgresql+psycopg://ada:{CANARY}@127.0.0.1:1/x",
+        f"postgresql+psycopg://ada@127.0.0.1:1/x?password={CANARY}",
+    ):
         store = SqlMemoryStore(url)
         with pytest.raises(StoreUnavailable) as caught:
             store.users()

@@ -43,7 +43,12 @@ def test_holder_that_was_paused_is_refused_when_it_wakes(store_url: str) -> None
     say(store, 3)
     store.queue.ask(ADA, 3)
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(sql.__file__).parents[2])])
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, store_url], env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, store_url],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "claimed\n"
     holder.send_signal(signal.SIGSTOP)
@@ -57,7 +62,10 @@ def test_holder_that_was_paused_is_refused_when_it_wakes(store_url: str) -> None
 
 
 def test_workers_and_writers_do_not_hinder_each_other(store_url: str) -> None:
-    """Appends that ask, claims of several jobs, heartbeats, commits, failures and forgettings at once: no deadlock, nothing learnt twice."""
+    """Appends that ask, claims of several jobs, heartbeats, commits, failures and forgettings at once.
+
+    No deadlock, nothing learnt twice.
+    """
     keys = [UserKey("default", f"user {number}") for number in range(6)]
     stores = [SqlMemoryStore(store_url) for _ in range(3)]
     for key in keys:
@@ -90,7 +98,9 @@ def test_workers_and_writers_do_not_hinder_each_other(store_url: str) -> None:
                     elif state.consolidated_seq >= lease.to_seq:
                         store.queue.settle(lease, lease.to_seq)
                     else:
-                        change = draft(state.head, state.consolidated_seq + 1, lease.to_seq, os.urandom(16), fence=state.fence)
+                        change = draft(
+                            state.head, state.consolidated_seq + 1, lease.to_seq, os.urandom(16), fence=state.fence
+                        )
                         store.commit(lease.key, change, lease=lease)
             if is_last and not leases:
                 return
@@ -105,7 +115,9 @@ def test_workers_and_writers_do_not_hinder_each_other(store_url: str) -> None:
             writers_left.release()
 
     tasks = [(write, worker) for worker in range(3)] + [(learn, worker) for worker in range(4)]
-    threads = [threading.Thread(target=run, args=(act, stores[at % 3], worker)) for at, (act, worker) in enumerate(tasks)]
+    threads = [
+        threading.Thread(target=run, args=(act, stores[at % 3], worker)) for at, (act, worker) in enumerate(tasks)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -12,14 +12,34 @@ from typing import Any
 import pytest
 from storage_samples import draft, item
 
-from locas_storage import InvalidRevision, InvalidTurn, LocasError, RevisionDraft, StorageError, StudyItemDraft, TurnDraft, UserKey, new_item_id
+from locas_storage import (
+    InvalidRevision,
+    InvalidTurn,
+    LocasError,
+    RevisionDraft,
+    StorageError,
+    StudyItemDraft,
+    TurnDraft,
+    UserKey,
+    new_item_id,
+)
 
 CANARY = "canary-9c1d"
 
 
 @pytest.mark.parametrize(
     ("tenant", "user"),
-    [("", "u"), ("t", ""), (" \n", "u"), ("t", "\u3000"), ("t" * 65, "u"), ("t", "u" * 201), ("t\x00", "u"), ("t", "u\ud800"), ("t", 5)],
+    [
+        ("", "u"),
+        ("t", ""),
+        (" \n", "u"),
+        ("t", "\u3000"),
+        ("t" * 65, "u"),
+        ("t", "u" * 201),
+        ("t\x00", "u"),
+        ("t", "u\ud800"),
+        ("t", 5),
+    ],
 )
 def test_bad_user_key_is_refused(tenant: Any, user: Any) -> None:
     with pytest.raises(InvalidTurn):
@@ -37,12 +57,25 @@ def test_short_hash_tells_where_the_tenant_ends() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"role": "robot"}, {"role": ""}, {"content": CANARY + "\x00"}, {"content": CANARY + "\udc80"}, {"content": "é" * (1 << 19) + "x"},
-        {"content": CANARY.encode()}, {"at": dt.datetime(2024, 1, 1)},  # noqa: DTZ001  naive on purpose
-        {"at": dt.datetime.min.replace(tzinfo=dt.timezone(dt.timedelta(hours=5)))}, {"at": 5.0}, {"key": ""}, {"key": "k" * 201},
-        {"session": "s" * 201}, {"name": "n\x00"}, {"trust": ""}, {"trust": "t" * 17}, {"token_count": -1}, {"token_count": True},
+        {"role": "robot"},
+        {"role": ""},
+        {"content": CANARY + "\x00"},
+        {"content": CANARY + "\udc80"},
+        {"content": "é" * (1 << 19) + "x"},
+        {"content": CANARY.encode()},
+        {"at": dt.datetime(2024, 1, 1)},  # noqa: DTZ001  naive on purpose
+        {"at": dt.datetime.min.replace(tzinfo=dt.timezone(dt.timedelta(hours=5)))},
+        {"at": 5.0},
+        {"key": ""},
+        {"key": "k" * 201},
+        {"session": "s" * 201},
+        {"name": "n\x00"},
+        {"trust": ""},
+        {"trust": "t" * 17},
+        {"token_count": -1},
+        {"token_count": True},
     ],
-)  # fmt: skip
+)
 def test_bad_turn_is_refused_without_its_text(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidTurn) as caught:
         TurnDraft(**({"role": "user", "content": CANARY} | wrong))
@@ -58,11 +91,20 @@ def test_turn_of_the_largest_size_is_accepted() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"parent": -1}, {"from_seq": 0}, {"from_seq": 3, "to_seq": 2}, {"seed": 1 << 64}, {"fingerprint": ""}, {"fingerprint": "f" * 129},
-        {"metrics": {1: 2}}, {"metrics": {"a": b""}}, {"metrics": {"a": 1 << 70}}, {"metrics": []},
-        {"retired_items": ("a",)}, {"retired_items": ("0" * 32, "0" * 32)},
+        {"parent": -1},
+        {"from_seq": 0},
+        {"from_seq": 3, "to_seq": 2},
+        {"seed": 1 << 64},
+        {"fingerprint": ""},
+        {"fingerprint": "f" * 129},
+        {"metrics": {1: 2}},
+        {"metrics": {"a": b""}},
+        {"metrics": {"a": 1 << 70}},
+        {"metrics": []},
+        {"retired_items": ("a",)},
+        {"retired_items": ("0" * 32, "0" * 32)},
     ],
-)  # fmt: skip
+)
 def test_bad_revision_draft_is_refused(wrong: dict[str, Any]) -> None:
     known = {"parent": 0, "from_seq": 1, "to_seq": 2}
     with pytest.raises(InvalidRevision):
@@ -75,10 +117,27 @@ def test_revision_without_bytes_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"item_id": "x"}, {"kind": "joke"}, {"from_seq": 2, "to_seq": 1}, {"turn_seq": -1}, {"question": "\x00"}, {"teacher": "t"}]
+    "wrong",
+    [
+        {"item_id": "x"},
+        {"kind": "joke"},
+        {"from_seq": 2, "to_seq": 1},
+        {"turn_seq": -1},
+        {"question": "\x00"},
+        {"teacher": "t"},
+    ],
 )
 def test_bad_study_item_is_refused(wrong: dict[str, Any]) -> None:
-    known = {"item_id": new_item_id(), "kind": "probe", "from_seq": 1, "to_seq": 2, "turn_seq": 0, "question": "q", "answer": "a", "teacher": b""}
+    known = {
+        "item_id": new_item_id(),
+        "kind": "probe",
+        "from_seq": 1,
+        "to_seq": 2,
+        "turn_seq": 0,
+        "question": "q",
+        "answer": "a",
+        "teacher": b"",
+    }
     StudyItemDraft(**known)  # type: ignore[arg-type]
     with pytest.raises(InvalidRevision):
         StudyItemDraft(**(known | wrong))  # type: ignore[arg-type]

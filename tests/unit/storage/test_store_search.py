@@ -1,4 +1,6 @@
-"""The index of words below a search: the same order on every database, no byte left of what is gone, nothing deleted beside it.
+"""The index of words below a search.
+
+The same order on every database, no byte left of what is gone, nothing deleted beside it.
 
 Knows nothing of the contract that all stores share.
 """
@@ -30,7 +32,23 @@ def store(request: pytest.FixtureRequest, url: str) -> Iterator[SqlMemoryStore]:
 
 def test_every_store_finds_the_same_in_the_same_order(store: SqlMemoryStore) -> None:
     plain, draw = InMemoryStore(), random.Random(5)
-    vocabulary = ["dog", "Dog's", "cat", "e-mail", "a@b.example", "Göteborg", "goteborg", "ﬁne", "fine", "東京", "x" * 70, "3.14", "don’t", "ß", "SS"]
+    vocabulary = [
+        "dog",
+        "Dog's",
+        "cat",
+        "e-mail",
+        "a@b.example",
+        "Göteborg",
+        "goteborg",
+        "ﬁne",
+        "fine",
+        "東京",
+        "x" * 70,
+        "3.14",
+        "don’t",
+        "ß",
+        "SS",
+    ]
     said = [TurnDraft("user", " ".join(draw.choices(vocabulary, k=draw.randint(0, 12)))) for _ in range(300)]
     for one in (store, plain):
         one.append(ADA, said)
@@ -45,7 +63,9 @@ def test_every_store_finds_the_same_in_the_same_order(store: SqlMemoryStore) -> 
     assert len(sizes) > 5  # they did find something, and not always the same
 
 
-def test_only_the_newest_of_very_many_candidates_are_ranked(store: SqlMemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_newest_of_very_many_candidates_are_ranked(
+    store: SqlMemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain = InMemoryStore()
     for module in (ranking, search_index):
         monkeypatch.setattr(module, "MAX_CANDIDATES", 5)
@@ -87,7 +107,9 @@ def test_words_are_put_in_by_the_search_that_follows(store: SqlMemoryStore, monk
     assert store.verify().faults == ()
 
 
-def test_search_that_breaks_off_is_made_up_for_by_the_next(store: SqlMemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_that_breaks_off_is_made_up_for_by_the_next(
+    store: SqlMemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("after the words were put in")
 
@@ -151,7 +173,11 @@ def test_words_of_all_users_stand_in_no_index_of_postgresql(postgres_url: str) -
     store = SqlMemoryStore(postgres_url)
     store.append(ADA, [TurnDraft("user", "dog")])
     with store._database.read() as connection:
-        indexes = connection.execute(text("SELECT indexdef FROM pg_indexes WHERE tablename IN ('lm_search', 'lm_turn')")).scalars().all()
+        indexes = (
+            connection.execute(text("SELECT indexdef FROM pg_indexes WHERE tablename IN ('lm_search', 'lm_turn')"))
+            .scalars()
+            .all()
+        )
     assert len(indexes) >= 4
     assert [one for one in indexes if "words" in one or "content" in one] == []
     store.close()
@@ -183,7 +209,9 @@ def test_words_hold_letters_digits_and_symbols_only() -> None:
             assert word.isalnum() or not word.isascii()
 
 
-@pytest.mark.parametrize("said", ["ฉันเลี้ยงแมวสองตัว", "ຂ້ອຍຢູ່ວຽງຈັນ", "ខ្ញុំរស់នៅភ្នំពេញ", "ကျွန်တော်ရန်ကုန်မှာနေတယ်", "私は京都に住む", "我住在上海"])
+@pytest.mark.parametrize(
+    "said", ["ฉันเลี้ยงแมวสองตัว", "ຂ້ອຍຢູ່ວຽງຈັນ", "ខ្ញុំរស់នៅភ្នំពេញ", "ကျွန်တော်ရန်ကုန်မှာနေတယ်", "私は京都に住む", "我住在上海"]
+)
 def test_a_part_of_a_run_without_spaces_is_found(store: SqlMemoryStore, said: str) -> None:
     store.append(ADA, [TurnDraft("user", said), TurnDraft("user", "Nothing of note.")])
     for start in range(0, max(1, len(said) - 6), 3):
@@ -197,7 +225,13 @@ def test_the_closer_of_two_thai_turns_comes_first(store: SqlMemoryStore) -> None
 
 
 def test_an_emoji_is_a_word_whatever_its_shade(store: SqlMemoryStore) -> None:
-    store.append(ADA, [TurnDraft("user", said) for said in ("Great 👍🏽!", "I love it ❤️", "We moved 🇳🇴", "👨\u200d👩\u200d👧 at home", "🇴🇳")])
+    store.append(
+        ADA,
+        [
+            TurnDraft("user", said)
+            for said in ("Great 👍🏽!", "I love it ❤️", "We moved 🇳🇴", "👨\u200d👩\u200d👧 at home", "🇴🇳")
+        ],
+    )
     asked = {"👍": [1], "👍🏿": [1], "❤": [2], "🇳🇴": [3], "👧": [4], "🐕": []}
     assert {text: [hit.seq for hit in store.search(ADA, text)] for text in asked} == asked
 

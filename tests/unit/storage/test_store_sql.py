@@ -99,14 +99,30 @@ def test_file_is_set_up_for_safety(path: Path, url: str) -> None:
     with store._database.read() as connection:
         pragmas = {
             name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
-            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout", "trusted_schema", "secure_delete")
+            for name in (
+                "journal_mode",
+                "synchronous",
+                "foreign_keys",
+                "busy_timeout",
+                "trusted_schema",
+                "secure_delete",
+            )
         }
-    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30_000, "trusted_schema": 0, "secure_delete": 1}
+    assert pragmas == {
+        "journal_mode": "wal",
+        "synchronous": 2,
+        "foreign_keys": 1,
+        "busy_timeout": 30_000,
+        "trusted_schema": 0,
+        "secure_delete": 1,
+    }
     store.close()
     assert not path.with_name("locas.db-wal").exists()
 
 
-@pytest.mark.parametrize(("version", "warns"), [((3, 40, 1), True), ((3, 51, 2), True), ((3, 51, 3), False), ((3, 6, 23), False)])
+@pytest.mark.parametrize(
+    ("version", "warns"), [((3, 40, 1), True), ((3, 51, 2), True), ((3, 51, 3), False), ((3, 6, 23), False)]
+)
 def test_second_connection_is_warned_of_the_wal_reset_bug_once(
     url: str, version: tuple[int, ...], warns: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -139,7 +155,10 @@ def test_migrations_and_tables_agree(path: Path, url: str, tmp_path: Path) -> No
     bare = create_engine(url)
     with bare.connect() as connection:
         # The tables that FTS5 keeps for its index are not ours to describe.
-        options = {"version_table": VERSION_TABLE, "include_name": lambda name, *_: not name or not name.startswith(FTS_TABLE)}
+        options = {
+            "version_table": VERSION_TABLE,
+            "include_name": lambda name, *_: not name or not name.startswith(FTS_TABLE),
+        }
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, metadata) == []
         assert migrations.current(connection) == migrations.newest()
@@ -151,7 +170,9 @@ def test_migrations_and_tables_agree(path: Path, url: str, tmp_path: Path) -> No
     bare.dispose()
     migrated = tables(path)
     migrated.pop(VERSION_TABLE)
-    assert {name: parts(text) for name, text in migrated.items()} == {name: parts(text) for name, text in tables(direct).items()}
+    assert {name: parts(text) for name, text in migrated.items()} == {
+        name: parts(text) for name, text in tables(direct).items()
+    }
 
 
 def test_version_is_told_and_upgraded(path: Path, url: str) -> None:
@@ -312,10 +333,13 @@ def test_altered_turn_is_found(path: Path, url: str) -> None:
 @pytest.mark.parametrize(
     "statement",
     [
-        "UPDATE lm_audit SET facts = '{\"loss\": 2}' WHERE seq = 2", "UPDATE lm_audit SET action = 'export' WHERE seq = 2",
-        "UPDATE lm_audit SET created_at = created_at - 1 WHERE seq = 2", "DELETE FROM lm_audit WHERE seq = 2", "DELETE FROM lm_audit WHERE seq = 1",
+        "UPDATE lm_audit SET facts = '{\"loss\": 2}' WHERE seq = 2",
+        "UPDATE lm_audit SET action = 'export' WHERE seq = 2",
+        "UPDATE lm_audit SET created_at = created_at - 1 WHERE seq = 2",
+        "DELETE FROM lm_audit WHERE seq = 2",
+        "DELETE FROM lm_audit WHERE seq = 1",
     ],
-)  # fmt: skip
+)
 def test_altered_audit_trail_is_found(path: Path, url: str, statement: str) -> None:
     store = SqlMemoryStore(url)
     say(store, 1)
@@ -333,7 +357,10 @@ def test_revisions_of_one_user_cannot_fork(path: Path, url: str) -> None:
     store.commit(ADA, draft(0, 1, 1))
     store.commit(ADA, draft(1, 2, 2))
     store.close()
-    for statement in ("UPDATE lm_revision SET parent_rev = 0 WHERE rev = 2", "UPDATE lm_revision SET parent_rev = 2 WHERE rev = 2"):
+    for statement in (
+        "UPDATE lm_revision SET parent_rev = 0 WHERE rev = 2",
+        "UPDATE lm_revision SET parent_rev = 2 WHERE rev = 2",
+    ):
         with pytest.raises(sqlite3.IntegrityError):
             tamper(path, statement)
 
@@ -387,7 +414,9 @@ assert len(store.turns(ada)) == 11
 store.close()
 """
     environment = {**os.environ, "PYTHONPATH": str(Path(sql.__file__).parents[2])}
-    done = subprocess.run([sys.executable, "-W", "error", "-c", program], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert broken_invariants(path) == []
 
@@ -412,7 +441,13 @@ def test_errors_and_logs_show_no_content(path: Path, url: str, caplog: pytest.Lo
     provoke(InvalidTurn, lambda: store.append(key, [TurnDraft("user", CANARY + "\x00")]))
     tamper(path, "CREATE TRIGGER no_more BEFORE INSERT ON lm_turn BEGIN SELECT RAISE(ABORT, 'no'); END")
     provoke(StoreUnavailable, lambda: store.append(key, [TurnDraft("user", CANARY)]))
-    shown += [repr(store.turns(key)), repr(store.state(key)), repr(store.users()), repr(store.study_items(key)), repr(store.revisions(key))]
+    shown += [
+        repr(store.turns(key)),
+        repr(store.state(key)),
+        repr(store.users()),
+        repr(store.study_items(key)),
+        repr(store.revisions(key)),
+    ]
     shown += [record.getMessage() + repr(record.__dict__) for record in caplog.records]
     store.close()
     own_lines = [line for text in shown for line in text.splitlines() if CANARY in line]
@@ -430,7 +465,8 @@ def test_no_error_of_the_driver_escapes(path: Path, url: str) -> None:
     store.close()
 
 
-# What is shown of a URL ----------------------------------------------------------------------------------------------------
+# What is shown of a URL
+# ----------------------------------------------------------------------------------------------------
 
 PASSWORD = "0pen-sesame"
 
@@ -439,8 +475,14 @@ PASSWORD = "0pen-sesame"
     ("url", "shown"),
     [
         (f"postgresql+psycopg://ada:{PASSWORD}@db.example:5432/m", "postgresql+psycopg://ada:***@db.example:5432/m"),
-        (f"postgresql+psycopg://db.example/m?user=ada&password={PASSWORD}&sslmode=require", "postgresql+psycopg://db.example/m"),
-        (f"postgresql+psycopg://ada@db.example/m?oauth_client_secret={PASSWORD}", "postgresql+psycopg://ada@db.example/m"),
+        (
+            f"postgresql+psycopg://db.example/m?user=ada&password={PASSWORD}&sslmode=require",
+            "postgresql+psycopg://db.example/m",
+        ),
+        (
+            f"postgresql+psycopg://ada@db.example/m?oauth_client_secret={PASSWORD}",
+            "postgresql+psycopg://ada@db.example/m",
+        ),
         (f"postgresql://ada:a/{PASSWORD}@db.example/m", "postgresql://ada:***@db.example/m"),
         (f"postgresql://ada:a@{PASSWORD}@db.example/m", "***"),
         (f"postgresql://ada:a@b:{PASSWORD}@db.example/m", "***"),
@@ -464,7 +506,10 @@ def test_no_password_is_shown(url: str, shown: str) -> None:
 
 def test_no_password_is_in_the_error_of_a_server_that_is_not_there(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    for url in (f"postgresql+psycopg://ada:{PASSWORD}@127.0.0.1:1/m", f"postgresql+psycopg://127.0.0.1:1/m?user=ada&password={PASSWORD}"):
+    for url in (
+        f"postgresql+psycopg://ada:{PASSWORD}@127.0.0.1:1/m",
+        f"postgresql+psycopg://127.0.0.1:1/m?user=ada&password={PASSWORD}",
+    ):
         with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:1/m") as caught:
             open_store(url).turns(ADA)
         assert PASSWORD not in "".join(traceback.format_exception(caught.value)) + caplog.text

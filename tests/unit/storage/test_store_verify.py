@@ -1,4 +1,6 @@
-"""`verify` on both databases: silent on all that a store does, and each thing that is made wrong at the SQL level is named.
+"""`verify` on both databases.
+
+Silent on all that a store does, and each thing that is made wrong at the SQL level is named.
 
 Knows nothing of how the checks read the rows.
 """
@@ -52,7 +54,10 @@ def spoil(store: SqlMemoryStore, statements: str) -> None:
             before = ["PRAGMA foreign_keys = OFF", "PRAGMA ignore_check_constraints = ON"]
             statements = statements.replace("{bytes}", "BLOB").replace("{not_text}", "X'FEFE'")
         else:
-            before = ["SET session_replication_role = replica", "ALTER TABLE lm_revision DROP CONSTRAINT ck_lm_revision_payload"]
+            before = [
+                "SET session_replication_role = replica",
+                "ALTER TABLE lm_revision DROP CONSTRAINT ck_lm_revision_payload",
+            ]
             statements = statements.replace("{bytes}", "BYTEA").replace("{not_text}", r"'\xFEFE'")
         for statement in before:
             connection.exec_driver_sql(statement)
@@ -91,55 +96,146 @@ ZERO = "0" * 64
 CORRUPTIONS = {
     "turn altered": (f"UPDATE lm_turn SET content = CAST('Zanzibar?' AS {{bytes}}) {BENS} seq = 2", "digest", "turn 2"),
     "digest of a turn altered": (f"UPDATE lm_turn SET content_sha256 = content {BENS} seq = 2", "digest", "revision 2"),
-    "turn taken out": (f"DELETE FROM lm_search {BENS} seq = 2; DELETE FROM lm_turn {BENS} seq = 2", "journal", "turn 2 is missing"),
-    "last turn taken out": (f"DELETE FROM lm_search {BENS} seq = 7; DELETE FROM lm_turn {BENS} seq = 7", "journal", "ends at turn 6"),
+    "turn taken out": (
+        f"DELETE FROM lm_search {BENS} seq = 2; DELETE FROM lm_turn {BENS} seq = 2",
+        "journal",
+        "turn 2 is missing",
+    ),
+    "last turn taken out": (
+        f"DELETE FROM lm_search {BENS} seq = 7; DELETE FROM lm_turn {BENS} seq = 7",
+        "journal",
+        "ends at turn 6",
+    ),
     "turn beyond the end": (f"UPDATE lm_subject SET next_seq = 7 {BENS} next_seq = 8", "journal", "ends at turn 7"),
     "forgotten turn filled again": (f"UPDATE lm_turn SET name = 'Zanzibar' {ADAS} seq = 3", "forgotten", "turn 3"),
-    "forgotten turn with text": (f"UPDATE lm_turn SET content = CAST('Zanzibar' AS {{bytes}}) {ADAS} seq = 3", "forgotten", "turn 3"),
+    "forgotten turn with text": (
+        f"UPDATE lm_turn SET content = CAST('Zanzibar' AS {{bytes}}) {ADAS} seq = 3",
+        "forgotten",
+        "turn 3",
+    ),
     "words lost": (f"DELETE FROM lm_search {BENS} seq = 2", "index", "turn 2 cannot be found"),
     "words of another turn": (f"UPDATE lm_search SET seq = 3 {ADAS} seq = 4", "index", "words of turn 3"),
     "revision taken out": (f"DELETE FROM lm_revision {BENS} rev = 2", "chain", "revision 2 is missing"),
     "parent altered": (
         f"DELETE FROM lm_revision {BENS} rev = 1; UPDATE lm_revision SET parent_rev = 0 {BENS} rev = 3",
-        "chain", "revision 3 has parent 0",
+        "chain",
+        "revision 3 has parent 0",
     ),
-    "restored one altered": (f"UPDATE lm_revision SET config_hash = 'other' {ADAS} rev = 5", "chain", "revision 5 differs"),
-    "span moved": (f"UPDATE lm_revision SET from_seq = 2, to_seq = 2 {BENS} rev = 1", "spans", "revision 1 begins at turn 2"),
-    "digest of a span altered": (f"UPDATE lm_revision SET turns_sha256 = '{ZERO}' {BENS} rev = 1", "digest", "revision 1"),
+    "restored one altered": (
+        f"UPDATE lm_revision SET config_hash = 'other' {ADAS} rev = 5",
+        "chain",
+        "revision 5 differs",
+    ),
+    "span moved": (
+        f"UPDATE lm_revision SET from_seq = 2, to_seq = 2 {BENS} rev = 1",
+        "spans",
+        "revision 1 begins at turn 2",
+    ),
+    "digest of a span altered": (
+        f"UPDATE lm_revision SET turns_sha256 = '{ZERO}' {BENS} rev = 1",
+        "digest",
+        "revision 1",
+    ),
     "fence lowered": (f"UPDATE lm_revision SET fence = 1 {BENS} rev = 4", "fence", "revision 4 has fence 1"),
     "fence of the user lowered": (f"UPDATE lm_subject SET fence = 1 {BENS} fence > 1", "fence", "user's row 1"),
     "head moved back": (f"UPDATE lm_subject SET head_rev = 4 {BENS} head_rev = 5", "head", "current revision is 4"),
     "watermark moved": (f"UPDATE lm_subject SET consolidated_seq = 6 {BENS} head_rev = 5", "head", "learnt up to 6"),
     "next revision moved": (f"UPDATE lm_subject SET next_rev = 9 {BENS} head_rev = 5", "head", "next revision is 9"),
-    "purged revision current": (f"UPDATE lm_revision SET state = 'erased' {BENS} rev = 5", "head", "current revision 5 is purged"),
-    "purged revision filled": (f"UPDATE lm_revision SET turns_sha256 = '{ZERO}' {ADAS} state = 'erased'", "forgotten", "more than its number"),
-    "payload altered": (f"UPDATE lm_blob SET data = CAST('payload after 9' AS {{bytes}}) {BENS} size = 15", "payload", "revision 5"),
-    "payload swapped": (
-        f"UPDATE lm_revision SET blob_sha256 = (SELECT o.blob_sha256 FROM lm_revision o WHERE o.subject_id = 'ben' AND o.rev = 4) {BENS} rev = 5",
-        "payload", "revision 5",
+    "purged revision current": (
+        f"UPDATE lm_revision SET state = 'erased' {BENS} rev = 5",
+        "head",
+        "current revision 5 is purged",
     ),
-    "payload taken away": (f"UPDATE lm_revision SET blob_sha256 = NULL {BENS} rev = 5", "payload", "revision 5 is live"),
+    "purged revision filled": (
+        f"UPDATE lm_revision SET turns_sha256 = '{ZERO}' {ADAS} state = 'erased'",
+        "forgotten",
+        "more than its number",
+    ),
+    "payload altered": (
+        f"UPDATE lm_blob SET data = CAST('payload after 9' AS {{bytes}}) {BENS} size = 15",
+        "payload",
+        "revision 5",
+    ),
+    "payload swapped": (
+        "UPDATE lm_revision SET blob_sha256 = (SELECT o.blob_sha256 FROM lm_revision o WHERE o.subject_id = 'ben' AND "
+        f"o.rev = 4) {BENS} rev = 5",
+        "payload",
+        "revision 5",
+    ),
+    "payload taken away": (
+        f"UPDATE lm_revision SET blob_sha256 = NULL {BENS} rev = 5",
+        "payload",
+        "revision 5 is live",
+    ),
     "size altered": (f"UPDATE lm_revision SET payload_bytes = 14 {BENS} rev = 5", "payload", "revision 5"),
-    "payload left over": (f"UPDATE lm_revision SET blob_sha256 = NULL, state = 'pruned' {BENS} rev = 3", "payload", "belongs to no revision"),
-    "study item of no revision": (f"UPDATE lm_study_item SET added_rev = 9 {ADAS} retired_rev IS NULL", "study", "added by revision 9"),
-    "study item of a purged revision": (f"UPDATE lm_study_item SET added_rev = 2 {ADAS} retired_rev IS NULL", "study", "which is purged"),
-    "study item of no turn": (f"UPDATE lm_study_item SET turn_seq = 99 {ADAS} retired_rev IS NULL", "study", "speaks of turn 99"),
-    "study item retired by nobody": (f"UPDATE lm_study_item SET retired_rev = 3 {ADAS} retired_rev IS NULL", "study", "its events say"),
-    "study item unreadable": (f"UPDATE lm_study_item SET question = {{not_text}} {ADAS} retired_rev IS NULL", "study", "UnicodeDecodeError"),
+    "payload left over": (
+        f"UPDATE lm_revision SET blob_sha256 = NULL, state = 'pruned' {BENS} rev = 3",
+        "payload",
+        "belongs to no revision",
+    ),
+    "study item of no revision": (
+        f"UPDATE lm_study_item SET added_rev = 9 {ADAS} retired_rev IS NULL",
+        "study",
+        "added by revision 9",
+    ),
+    "study item of a purged revision": (
+        f"UPDATE lm_study_item SET added_rev = 2 {ADAS} retired_rev IS NULL",
+        "study",
+        "which is purged",
+    ),
+    "study item of no turn": (
+        f"UPDATE lm_study_item SET turn_seq = 99 {ADAS} retired_rev IS NULL",
+        "study",
+        "speaks of turn 99",
+    ),
+    "study item retired by nobody": (
+        f"UPDATE lm_study_item SET retired_rev = 3 {ADAS} retired_rev IS NULL",
+        "study",
+        "its events say",
+    ),
+    "study item unreadable": (
+        f"UPDATE lm_study_item SET question = {{not_text}} {ADAS} retired_rev IS NULL",
+        "study",
+        "UnicodeDecodeError",
+    ),
     "job beyond the journal": (f"UPDATE lm_job SET to_seq = 99 {BENS} state = 'leased'", "job", "up to 99"),
     "job of another life": (f"UPDATE lm_job SET epoch = 7 {BENS} state = 'leased'", "job", "epoch 7"),
-    "job under a fence never given out": (f"UPDATE lm_job SET lease_fence = 99 {BENS} state = 'leased'", "job", "fence 99"),
+    "job under a fence never given out": (
+        f"UPDATE lm_job SET lease_fence = 99 {BENS} state = 'leased'",
+        "job",
+        "fence 99",
+    ),
     "job claimed too often": (f"UPDATE lm_job SET attempts = 9 {BENS} state = 'leased'", "job", "claimed 9 times"),
-    "job with stops that do not ascend": (f"UPDATE lm_job SET stops = '[2, 1]' {ADAS} state = 'ready'", "job", "do not ascend"),
+    "job with stops that do not ascend": (
+        f"UPDATE lm_job SET stops = '[2, 1]' {ADAS} state = 'ready'",
+        "job",
+        "do not ascend",
+    ),
     "audit line altered": (f"UPDATE lm_audit SET facts = '[1]' {ADAS} seq = 1", "audit", "line 1"),
     "audit line taken out": (f"DELETE FROM lm_audit {ADAS} seq = 1", "audit", "line 1"),
     "audit cut off": (f"DELETE FROM lm_audit {ADAS} seq = 2", "audit", "no line tells of revision 5"),
     "erasure untold": (f"DELETE FROM lm_audit {CARLAS} seq = 1", "audit", "no line tells of the erasure"),
-    "turn of an erased user": (f"UPDATE lm_turn SET subject_id = 'carla', tenant_id = 'acme' {BENS} seq = 7", "erased", "1 rows are left in lm_turn"),
-    "counters of an erased user": (f"UPDATE lm_subject SET next_seq = 3 {CARLAS} tenant_id = 'acme'", "erased", "counters"),
-    "key of an erased user": (f"UPDATE lm_subject SET wrapped_dek = CAST('x' AS {{bytes}}) {CARLAS} tenant_id = 'acme'", "erased", "data key"),
-    "row of nobody": (f"UPDATE lm_audit SET tenant_id = 'gone' {BENS} seq = 1", "owner", "1 rows of lm_audit belong to nobody"),
-}  # fmt: skip
+    "turn of an erased user": (
+        f"UPDATE lm_turn SET subject_id = 'carla', tenant_id = 'acme' {BENS} seq = 7",
+        "erased",
+        "1 rows are left in lm_turn",
+    ),
+    "counters of an erased user": (
+        f"UPDATE lm_subject SET next_seq = 3 {CARLAS} tenant_id = 'acme'",
+        "erased",
+        "counters",
+    ),
+    "key of an erased user": (
+        f"UPDATE lm_subject SET wrapped_dek = CAST('x' AS {{bytes}}) {CARLAS} tenant_id = 'acme'",
+        "erased",
+        "data key",
+    ),
+    "row of nobody": (
+        f"UPDATE lm_audit SET tenant_id = 'gone' {BENS} seq = 1",
+        "owner",
+        "1 rows of lm_audit belong to nobody",
+    ),
+}
 
 
 @pytest.mark.parametrize(("statements", "what", "detail"), CORRUPTIONS.values(), ids=CORRUPTIONS)
@@ -149,7 +245,9 @@ def test_what_is_made_wrong_is_named(filled: SqlMemoryStore, statements: str, wh
     assert [fault for fault in faults if fault.what == what and detail in fault.detail], faults
     assert "Zanzibar" not in repr(faults)
     if "carla" not in statements.split("WHERE")[0]:  # else a row was given from one to another
-        assert len({fault.key for fault in faults if fault.what != "file"}) == 1, "what is wrong with one user says nothing of another"
+        assert len({fault.key for fault in faults if fault.what != "file"}) == 1, (
+            "what is wrong with one user says nothing of another"
+        )
 
 
 def test_file_that_is_missing_is_named(store_url: str, tmp_path: Path) -> None:
@@ -159,5 +257,7 @@ def test_file_that_is_missing_is_named(store_url: str, tmp_path: Path) -> None:
     assert store.verify().is_sound
     (file,) = (path for path in (tmp_path / "payloads").rglob("*") if path.is_file())
     file.unlink()
-    assert [(fault.what, fault.detail) for fault in store.verify().faults] == [("payload", "revision 1: CorruptPayload")]
+    assert [(fault.what, fault.detail) for fault in store.verify().faults] == [
+        ("payload", "revision 1: CorruptPayload")
+    ]
     store.close()

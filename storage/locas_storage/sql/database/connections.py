@@ -1,4 +1,6 @@
-"""Owns what happens to a single connection: SQLite's settings and the start of its transactions, and asking one of PostgreSQL if it lives.
+"""Owns what happens to a single connection.
+
+SQLite's settings and the start of its transactions, and asking one of PostgreSQL if it lives.
 
 Knows nothing of engines' settings and of who asks for connections (`engine.py`).
 """
@@ -25,11 +27,15 @@ _PRAGMAS = (
 _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 """For one socket and one look: the default one makes a descriptor of its own first."""
 _RESTED_SECONDS = 30.0
-"""A connection unused for longer is asked whether it lives before it is used again; a firewall may have dropped it without a word."""
+"""A connection unused for longer is asked whether it lives before it is used again; a firewall may have dropped it
+without a word."""
 
 
 def tune_sqlite(engine: Engine) -> None:
-    """Give each connection its settings, and let every transaction begin as its execution option says: by taking the write lock unless told."""
+    """Give each connection its settings, and let every transaction begin as its execution option says.
+
+    By taking the write lock unless told.
+    """
 
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: object) -> None:
@@ -48,7 +54,9 @@ def tune_sqlite(engine: Engine) -> None:
 
 
 def by_driver(connection: Connection, statement: str, parameters: Sequence[Any] = ()) -> Any:
-    """Execute a statement on SQLite by the driver itself, and return its cursor; errors are those SQLAlchemy would raise.
+    """Execute a statement on SQLite by the driver itself, and return its cursor.
+
+    Errors are those SQLAlchemy would raise.
 
     For what every append does: SQLAlchemy's way takes 60 us a statement, SQLite's part in it 12.
     """
@@ -56,7 +64,9 @@ def by_driver(connection: Connection, statement: str, parameters: Sequence[Any] 
     try:
         return connection.connection.driver_connection.execute(statement, parameters)  # type: ignore[union-attr]
     except driver.Error as error:
-        raise DBAPIError.instance(statement, None, error, driver.Error, hide_parameters=True, dialect=connection.dialect) from error
+        raise DBAPIError.instance(
+            statement, None, error, driver.Error, hide_parameters=True, dialect=connection.dialect
+        ) from error
 
 
 def ask_the_rested(engine: Engine) -> None:

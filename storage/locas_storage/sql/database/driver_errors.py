@@ -55,7 +55,10 @@ def named(error: SQLAlchemyError, name: str) -> StorageError:
 
 
 def without_values(error: SQLAlchemyError) -> SQLAlchemyError:
-    """Return the error with the server's text replaced: PostgreSQL quotes the row that it refused, which a traceback would show."""
+    """Return the error with the server's text replaced.
+
+    PostgreSQL quotes the row that it refused, which a traceback would show.
+    """
     if isinstance(error, DBAPIError) and error.orig is not None and getattr(error.orig, "sqlstate", None):
         constraint = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
         text = " ".join(filter(None, [str(getattr(error.orig, "sqlstate", "")), constraint]))

@@ -29,7 +29,8 @@ _WAL_RESET_BUG = ((3, 7, 0), (3, 51, 2))
 """First and last version of SQLite in which two connections that write the same file in WAL mode can damage it."""
 _POSTGRESQL_SETTINGS = {
     # A statement that hangs ends; the largest payload takes seconds. Values are milliseconds.
-    "options": f"-c statement_timeout=120000 -c lock_timeout={WAIT_SECONDS * 1000} -c idle_in_transaction_session_timeout=120000",
+    "options": f"-c statement_timeout=120000 -c lock_timeout={WAIT_SECONDS * 1000} -c "
+    "idle_in_transaction_session_timeout=120000",
     "connect_timeout": "10",
     # A connection whose other end is gone without a word is noticed after about a minute.
     "keepalives": "1",
@@ -41,7 +42,8 @@ _POSTGRESQL_SETTINGS = {
 }
 """Parameters of a connection; those that the URL names are left as they are."""
 _WATCHED_DRIVER = "psycopg"
-"""Whose connections tell by their socket that the server is gone, so that only a rested one has to be asked; others are asked each time."""
+"""Whose connections tell by their socket that the server is gone, so that only a rested one has to be asked; others are
+asked each time."""
 _SCHEMA_LOCK = int.from_bytes(b"locas db", "big")
 """Key of the advisory lock under which the tables are made and changed."""
 
@@ -64,8 +66,8 @@ class Database:
     at once when another has written. Writers of this process queue at a lock of ours, which is fair and faster than
     SQLite's own waiting. A database in memory is one connection, so there reads queue too.
 
-    On PostgreSQL a write is READ COMMITTED, and what must not change under it is locked row by row; a read is REPEATABLE
-    READ, so that all of its statements see one state.
+    On PostgreSQL a write is READ COMMITTED, and what must not change under it is locked row by row; a read is
+    REPEATABLE READ, so that all of its statements see one state.
 
     Args:
         url: an SQLAlchemy URL of SQLite or PostgreSQL; `sqlite://` is a database in memory, a `Path` is an SQLite file.
@@ -79,10 +81,13 @@ class Database:
             self.url: URL = _parsed(url)
             self.is_sqlite = self.url.get_backend_name() == "sqlite"
             self.is_in_memory = self.is_sqlite and _names_memory(self.url)
-            self.engine: Engine = create_engine(self.url, hide_parameters=True, logging_name=_LOG_NAME, **self._options())
+            self.engine: Engine = create_engine(
+                self.url, hide_parameters=True, logging_name=_LOG_NAME, **self._options()
+            )
         except (ArgumentError, ImportError) as error:
             raise StoreUnavailable(
-                "store: not the URL of an SQLite or PostgreSQL database, or its driver is not installed (extra `postgres`); "
+                "store: not the URL of an SQLite or PostgreSQL database, or its driver is not installed (extra "
+                "`postgres`); "
                 "expected something like sqlite:///locas.db or postgresql+psycopg://user@host/database; "
                 "in a password @ is written as %40, : as %3A and / as %2F"
             ) from error
@@ -163,9 +168,12 @@ class Database:
                 connection.exec_driver_sql("PRAGMA journal_mode=WAL")
 
     def overwrite_log(self) -> bool:
-        """Move SQLite's write-ahead log into its file and empty it; tell whether what was deleted is overwritten everywhere.
+        """Move SQLite's write-ahead log into its file and empty it.
 
-        False while another connection still reads an older state, and on PostgreSQL, whose dead rows stay until it vacuums.
+        Tell whether what was deleted is overwritten everywhere.
+
+        False while another connection still reads an older state, and on PostgreSQL, whose dead rows stay until it
+        vacuums.
         """
         if not self.is_sqlite or self.is_in_memory:
             return self.is_in_memory
@@ -177,7 +185,9 @@ class Database:
             return bool(busy == 0)
 
     def rewrite(self, tables: Iterable[str]) -> bool:
-        """Write tables anew without what was replaced or deleted in them, on SQLite the whole file; tell what `overwrite_log` tells.
+        """Write tables anew without what was replaced or deleted in them, on SQLite the whole file.
+
+        Tell what `overwrite_log` tells.
 
         It waits until nobody else is at work on them, as long as any statement waits for a lock.
         """
@@ -203,7 +213,10 @@ class Database:
             self.engine.dispose()
 
     def renew_after_fork(self) -> None:
-        """In a forked child: let go of the parent's connections without closing them, and of locks held by its threads."""
+        """In a forked child.
+
+        Let go of the parent's connections without closing them, and of locks held by its threads.
+        """
         self._lock, self.opening = threading.RLock(), threading.Lock()
         if not self.is_in_memory:  # memory was copied with the process and stays usable
             _left_to_parent.append(self.engine.pool)
@@ -223,8 +236,8 @@ class Database:
 def shown_url(url: str | Path | URL) -> str:
     """Return a database's URL as messages, logs and traces may show it: without password and options.
 
-    Options are left out since some are secrets too. Of what is no URL, or one in which password and host cannot be told apart,
-    nothing is shown.
+    Options are left out since some are secrets too. Of what is no URL, or one in which password and host cannot be told
+    apart, nothing is shown.
     """
     try:
         parsed = _parsed(url)
@@ -234,11 +247,13 @@ def shown_url(url: str | Path | URL) -> str:
 
 
 def _parsed(url: str | Path | URL) -> URL:
-    """Parse a URL, a path being that of an SQLite file; unlike SQLAlchemy's own errors, those of this quote nothing of it.
+    """Parse a URL, a path being that of an SQLite file.
+
+    Unlike SQLAlchemy's own errors, those of this quote nothing of it.
 
     Raises:
-        ArgumentError: it is none, or holds a character that would have to be escaped: what SQLAlchemy takes for host or port is then
-            a part of the password.
+        ArgumentError: it is none, or holds a character that would have to be escaped: what SQLAlchemy takes for host or
+            port is then a part of the password.
     """
     if isinstance(url, Path):
         return URL.create("sqlite", database=str(url))
@@ -260,7 +275,12 @@ def _no_rows(record: logging.LogRecord) -> bool:
 
 def _names_memory(url: URL) -> bool:
     database = url.database or ""
-    return database in ("", ":memory:") or database.startswith("file::memory:") or url.query.get("mode") == "memory" or "mode=memory" in database
+    return (
+        database in ("", ":memory:")
+        or database.startswith("file::memory:")
+        or url.query.get("mode") == "memory"
+        or "mode=memory" in database
+    )
 
 
 def _warn_of_wal_reset_bug() -> None:
@@ -270,7 +290,8 @@ def _warn_of_wal_reset_bug() -> None:
         return
     _has_warned_of_wal_reset = True
     logger.warning(
-        "SQLite %s can damage a file that two connections write at once (the WAL-reset bug, fixed in 3.51.3), and another has this one open: "
+        "SQLite %s can damage a file that two connections write at once (the WAL-reset bug, fixed in 3.51.3), and "
+        "another has this one open: "
         "let one store of one process write each file, run a Python with a newer SQLite, or use PostgreSQL",
         ".".join(map(str, SQLITE_VERSION)),
     )

@@ -80,7 +80,10 @@ def journal(ledger: Ledger) -> Iterator[Finding]:
 
 
 def findable(ledger: Ledger) -> Iterator[Finding]:
-    """Every turn that can be read is in the index of words up to the last search, and no other; none of one whose content is encrypted."""
+    """Every turn that can be read is in the index of words up to the last search, and no other.
+
+    None of one whose content is encrypted.
+    """
     listed = set(ledger.connection.scalars(select(search.c.seq).where(rows.of(search, ledger.key))))
     last = max(listed, default=0)
     indexed = {seq for seq in ledger.digests if seq <= last}  # later ones wait for the next search
@@ -128,13 +131,25 @@ def _restored(row: Row[Any], source: Row[Any] | None) -> Iterator[Finding]:
 
 
 def spans(ledger: Ledger) -> Iterator[Finding]:
-    """The digest of each span of turns can be computed again; of a revision that saw a forgotten turn nothing is left."""
+    """The digest of each span of turns can be computed again.
+
+    Of a revision that saw a forgotten turn nothing is left.
+    """
     for row in ledger.chain:
         if row.state == lineage.ERASED:
-            if (row.blob_sha256, row.payload_sha256, row.payload_bytes, row.turns_sha256, row.metrics) != (None, None, None, "", {}):
+            if (row.blob_sha256, row.payload_sha256, row.payload_bytes, row.turns_sha256, row.metrics) != (
+                None,
+                None,
+                None,
+                "",
+                {},
+            ):
                 yield "forgotten", f"revision {row.rev} is purged and has more than its number"
             continue
-        contents = [ledger.digests.get(seq, b"") for seq in range(max(1, row.from_seq), min(row.to_seq, ledger.user.next_seq) + 1)]
+        contents = [
+            ledger.digests.get(seq, b"")
+            for seq in range(max(1, row.from_seq), min(row.to_seq, ledger.user.next_seq) + 1)
+        ]
         expected = ledger.seal.span_digest(contents) if contents else commit.turns_digest([])
         if row.turns_sha256 != expected:
             yield "digest", f"revision {row.rev}: the turns it learnt differ from their digest"
@@ -162,10 +177,18 @@ def memories(ledger: Ledger) -> Iterator[Finding]:
             yield "payload", f"revision {row.rev} is {row.state} and has no payload"
     named = {row.blob_sha256 for row in ledger.chain}
     for row in ledger.chain:
-        if row.blob_sha256 is None or row.restores is not None:  # one that restores another has the same bytes, says `chain`
+        if (
+            row.blob_sha256 is None or row.restores is not None
+        ):  # one that restores another has the same bytes, says `chain`
             continue
         try:
-            payloads.read(ledger.connection, ledger.key, revisions.one(ledger.connection, ledger.key, row.rev), ledger.files, ledger.seal)
+            payloads.read(
+                ledger.connection,
+                ledger.key,
+                revisions.one(ledger.connection, ledger.key, row.rev),
+                ledger.files,
+                ledger.seal,
+            )
         except StorageError as error:
             yield "payload", f"revision {row.rev}: {_named(error)}"
     kept = set(ledger.connection.scalars(select(blob.c.sha256).where(rows.of(blob, ledger.key))))
@@ -177,9 +200,13 @@ def study(ledger: Ledger) -> Iterator[Finding]:
     """Study items can be read, name turns and revisions that there are, and are in force as their events say."""
     known = {row.rev for row in ledger.chain if row.state != lineage.ERASED}
     events: dict[str, list[Row[Any]]] = {}
-    for event in ledger.connection.execute(select(study_event).where(rows.of(study_event, ledger.key)).order_by(study_event.c.rev)):
+    for event in ledger.connection.execute(
+        select(study_event).where(rows.of(study_event, ledger.key)).order_by(study_event.c.rev)
+    ):
         events.setdefault(event.item_id, []).append(event)
-    for row in ledger.connection.execute(select(study_item).where(rows.of(study_item, ledger.key)).order_by(study_item.c.item_id)):
+    for row in ledger.connection.execute(
+        select(study_item).where(rows.of(study_item, ledger.key)).order_by(study_item.c.item_id)
+    ):
         name = f"study item {row.item_id[:12]}"
         try:
             rows.item(row, ledger.seal)
@@ -188,7 +215,11 @@ def study(ledger: Ledger) -> Iterator[Finding]:
         if row.added_rev not in known:
             yield "study", f"{name} was added by revision {row.added_rev}, which there is not or which is purged"
         if max(row.to_seq, row.turn_seq) >= ledger.user.next_seq:
-            yield "study", f"{name} speaks of turn {max(row.to_seq, row.turn_seq)}, the journal ends at {ledger.user.next_seq - 1}"
+            yield (
+                "study",
+                f"{name} speaks of turn {max(row.to_seq, row.turn_seq)}, "
+                f"the journal ends at {ledger.user.next_seq - 1}",
+            )
         told = events.pop(row.item_id, [])
         retired = told[-1].rev if told and told[-1].event == "retired" else None
         if row.retired_rev != retired:
@@ -198,8 +229,13 @@ def study(ledger: Ledger) -> Iterator[Finding]:
 
 
 def queue(ledger: Ledger) -> Iterator[Finding]:
-    """There is one open job at most; it asks for turns that there are, of this life of the user, under a fence that was given out."""
-    found = ledger.connection.execute(select(job).where(rows.of(job, ledger.key), job.c.state != "dead").order_by(job.c.id)).all()
+    """There is one open job at most.
+
+    It asks for turns that there are, of this life of the user, under a fence that was given out.
+    """
+    found = ledger.connection.execute(
+        select(job).where(rows.of(job, ledger.key), job.c.state != "dead").order_by(job.c.id)
+    ).all()
     if len(found) > 1:
         yield "job", f"{len(found)} jobs are open, expected one at most"
     for row in found:
@@ -225,7 +261,11 @@ def audit(ledger: Ledger) -> Iterator[Finding]:
     except StorageError:
         broken = commit.first_broken(ledger.key, entries)
         yield "audit", f"line {broken} was altered, or lines before it were removed or put in"
-    told = {entry.facts.get("revision" if entry.action == "revert" else "head") for entry, _ in entries if entry.action in ("revert", "forget")}
+    told = {
+        entry.facts.get("revision" if entry.action == "revert" else "head")
+        for entry, _ in entries
+        if entry.action in ("revert", "forget")
+    }
     for row in ledger.chain:
         if row.restores is not None and row.rev not in told:
             yield "audit", f"no line tells of revision {row.rev}, which restores revision {row.restores}"
@@ -247,7 +287,17 @@ def tombstone(ledger: Ledger) -> Iterator[Finding]:
         yield "audit", "no line tells of the erasure"
 
 
-CHECKS: tuple[Callable[[Ledger], Iterator[Finding]], ...] = (journal, findable, chain, spans, head, memories, study, queue, audit)
+CHECKS: tuple[Callable[[Ledger], Iterator[Finding]], ...] = (
+    journal,
+    findable,
+    chain,
+    spans,
+    head,
+    memories,
+    study,
+    queue,
+    audit,
+)
 """Those of a user who was not erased; `journal` comes first, since others use what it collects."""
 
 

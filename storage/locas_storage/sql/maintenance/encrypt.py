@@ -24,7 +24,10 @@ _NO_BYTES = ("payload that is no longer kept",)
 
 
 def encrypt(connection: Connection, key: UserKey, clear: Seal, seal: Seal, keeping: Keeping) -> list[str]:
-    """Encrypt turns, study items and payloads of a user, and key every digest over them; return the payloads whose files can go."""
+    """Encrypt turns, study items and payloads of a user, and key every digest over them.
+
+    Return the payloads whose files can go.
+    """
     _turns(connection, key, seal)
     _items(connection, key, seal)
     search_index.take_out(connection, key)
@@ -34,7 +37,11 @@ def encrypt(connection: Connection, key: UserKey, clear: Seal, seal: Seal, keepi
 
 def _turns(connection: Connection, key: UserKey, seal: Seal) -> None:
     query = select(turn.c.seq, turn.c.content).where(rows.of(turn, key), turn.c.forgotten_at.is_(None))
-    change = update(turn).where(rows.of(turn, key), turn.c.seq == bindparam("at")).values(content=bindparam("kept"), content_sha256=bindparam("sum"))
+    change = (
+        update(turn)
+        .where(rows.of(turn, key), turn.c.seq == bindparam("at"))
+        .values(content=bindparam("kept"), content_sha256=bindparam("sum"))
+    )
     for part in _in_parts(connection, query, turn.c.seq):
         values = []
         for row in part:
@@ -51,15 +58,23 @@ def _items(connection: Connection, key: UserKey, seal: Seal) -> None:
     for part in _in_parts(connection, query, study_item.c.item_id):
         values = []
         for row in part:
-            kept = {f"kept_{field}": seal.close(envelope.item_place(row.item_id, field), bytes(getattr(row, field))) for field in fields}
+            kept = {
+                f"kept_{field}": seal.close(envelope.item_place(row.item_id, field), bytes(getattr(row, field)))
+                for field in fields
+            }
             values.append({"at": row.item_id} | kept)
         connection.execute(change, values)
 
 
 def _revisions(connection: Connection, key: UserKey, clear: Seal, seal: Seal, keeping: Keeping) -> None:
-    """Encrypt each payload as that of the revision that made it: two revisions with equal payloads have two afterwards."""
+    """Encrypt each payload as that of the revision that made it.
+
+    Two revisions with equal payloads have two afterwards.
+    """
     made: dict[int, dict[str, str]] = {}
-    chain = connection.execute(select(revision).where(rows.of(revision, key), revision.c.state != lineage.ERASED).order_by(revision.c.rev)).all()
+    chain = connection.execute(
+        select(revision).where(rows.of(revision, key), revision.c.state != lineage.ERASED).order_by(revision.c.rev)
+    ).all()
     for row in chain:
         if row.restores == 0:  # no memory: nothing that a digest covers
             continue
@@ -72,7 +87,9 @@ def _revisions(connection: Connection, key: UserKey, clear: Seal, seal: Seal, ke
         connection.execute(update(revision).where(rows.of(revision, key), revision.c.rev == row.rev).values(values))
 
 
-def _payload(connection: Connection, key: UserKey, row: Row[Any], clear: Seal, seal: Seal, keeping: Keeping) -> dict[str, str]:
+def _payload(
+    connection: Connection, key: UserKey, row: Row[Any], clear: Seal, seal: Seal, keeping: Keeping
+) -> dict[str, str]:
     if row.blob_sha256 is None:
         return {"payload_sha256": seal.digest(_NO_BYTES, bytes.fromhex(row.payload_sha256)).hex()}
     data = payloads.read(connection, key, revisions.one(connection, key, row.rev), keeping.files, clear)

@@ -1,6 +1,7 @@
 """Owns `SqlUpkeep`: what an operator has done to an SQL database: checking it, its keys, its encryption, its files.
 
-Knows nothing of the statements (`checks.py`, `encrypt.py`, `sql/statements/payloads.py`) nor of how a connection is made.
+Knows nothing of the statements (`checks.py`, `encrypt.py`, `sql/statements/payloads.py`) nor of how a connection is
+made.
 """
 
 import datetime as dt
@@ -107,7 +108,8 @@ class SqlUpkeep:
         """
         if digests and self._files is None:
             raise StoreUnavailable(
-                f"{len(digests)} payloads lie in files, which would stay, and nothing was changed; open the store with files= naming where it "
+                f"{len(digests)} payloads lie in files, which would stay, and nothing was changed; open the store with "
+                "files= naming where it "
                 "keeps them, on the command line with --files"
             )
 
@@ -127,7 +129,9 @@ class SqlUpkeep:
             return counters.users(connection, None)
 
     def _clear_users(self) -> list[UserKey]:
-        query = select(subject.c.tenant_id, subject.c.subject_id).where(subject.c.wrapped_dek.is_(None), subject.c.erased_at.is_(None))
+        query = select(subject.c.tenant_id, subject.c.subject_id).where(
+            subject.c.wrapped_dek.is_(None), subject.c.erased_at.is_(None)
+        )
         with self._read() as connection:
             return [UserKey(*names) for names in connection.execute(query)]
 
@@ -141,7 +145,8 @@ class SqlUpkeep:
             if found:
                 what, detail = found[0]
                 raise CorruptPayload(
-                    f"user #{key.short_hash}: {len(found)} faults, the first is {what}: {detail}; this user stays in the clear and those before "
+                    f"user #{key.short_hash}: {len(found)} faults, the first is {what}: {detail}; this user stays in "
+                    "the clear and those before "
                     "are encrypted; `locas-agent verify` names all faults"
                 )
             seal = self._vault.give_key(connection, key)

@@ -26,8 +26,8 @@ class Fault:
 
     Attributes:
         key: of whom; None for the database as a whole.
-        what: one word: 'journal', 'digest', 'chain', 'spans', 'fence', 'head', 'payload', 'study', 'job', 'audit', 'index', 'forgotten',
-            'erased', 'owner', 'encryption' or 'file'.
+        what: one word: 'journal', 'digest', 'chain', 'spans', 'fence', 'head', 'payload', 'study', 'job', 'audit',
+            'index', 'forgotten', 'erased', 'owner', 'encryption' or 'file'.
         detail: numbers and digests, never content.
     """
 
@@ -103,7 +103,10 @@ def verify(
 
 
 def _user(
-    read: Callable[[], AbstractContextManager[Connection]], seal: Callable[[Connection, UserKey], Seal], files: PayloadFiles | None, key: UserKey
+    read: Callable[[], AbstractContextManager[Connection]],
+    seal: Callable[[Connection, UserKey], Seal],
+    files: PayloadFiles | None,
+    key: UserKey,
 ) -> tuple[list[Fault], tuple[int, int]]:
     faults: list[Fault] = []
     with read() as connection:
@@ -140,7 +143,9 @@ def _everyone(connection: Connection, tenant: str | None) -> tuple[list[UserKey]
 def _whole(connection: Connection) -> Iterator[Fault]:
     """Every row belongs to a user there is; on SQLite the file is whole."""
     for table in _CHILDREN:
-        of_somebody = exists().where(subject.c.tenant_id == table.c.tenant_id, subject.c.subject_id == table.c.subject_id)
+        of_somebody = exists().where(
+            subject.c.tenant_id == table.c.tenant_id, subject.c.subject_id == table.c.subject_id
+        )
         lost = len(connection.execute(select(table.c.tenant_id).where(~of_somebody)).all())
         if lost:
             yield Fault(None, "owner", f"{lost} rows of {table.name} belong to nobody")

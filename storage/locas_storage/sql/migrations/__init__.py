@@ -1,4 +1,4 @@
-"""Owns the numbered steps that make and change the tables, and the questions "which step is this database at?" and "which one is the newest?".
+"""The numbered steps that make and change the tables; which step a database is at, and which one is the newest.
 
 Knows nothing of users, turns or revisions. Released steps are never edited.
 """

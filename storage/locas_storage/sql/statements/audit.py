@@ -17,7 +17,9 @@ from locas_storage.sql.tables.schema import audit
 
 def record(connection: Connection, key: UserKey, action: str, facts: Mapping[str, Any]) -> tuple[AuditEntry, str]:
     """Add a line to the audit trail of a locked user, and return it with its digest."""
-    last = connection.execute(select(audit.c.seq, audit.c.sha256).where(rows.of(audit, key)).order_by(audit.c.seq.desc()).limit(1)).one_or_none()
+    last = connection.execute(
+        select(audit.c.seq, audit.c.sha256).where(rows.of(audit, key)).order_by(audit.c.seq.desc()).limit(1)
+    ).one_or_none()
     seq, previous = (last.seq + 1, last.sha256) if last else (1, commit.FIRST_PREVIOUS)
     entry = AuditEntry(seq, action, facts, connection.scalars(select(DbNow())).one())
     hashes = {"previous_sha256": previous, "sha256": commit.audit_digest(key, previous, entry)}

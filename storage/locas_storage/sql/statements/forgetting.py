@@ -2,9 +2,9 @@
 
 Knows nothing of training. Every function works within the caller's transaction, on a locked user.
 
-Of a forgotten turn a row without content stays, so that turns are numbered without a gap and a late retry of the same key
-does not bring it back. Of a revision that saw it a row without bytes and figures stays, so that the chain can be checked.
-After erasure the user's row stays as a tombstone, and the audit trail, which holds no content.
+Of a forgotten turn a row without content stays, so that turns are numbered without a gap and a late retry of the same
+key does not bring it back. Of a revision that saw it a row without bytes and figures stays, so that the chain can be
+checked. After erasure the user's row stays as a tombstone, and the audit trail, which holds no content.
 """
 
 import datetime as dt
@@ -31,9 +31,18 @@ def remove_turns(connection: Connection, key: UserKey, seqs: Sequence[int], now:
     """Remove the content of turns; return the numbers of those that had any left to remove."""
     removed: list[int] = []
     for chunk in chunks(seqs):
-        removed += connection.scalars(select(turn.c.seq).where(rows.of(turn, key), turn.c.seq.in_(chunk), turn.c.forgotten_at.is_(None)))
+        removed += connection.scalars(
+            select(turn.c.seq).where(rows.of(turn, key), turn.c.seq.in_(chunk), turn.c.forgotten_at.is_(None))
+        )
     search_index.remove(connection, key, removed)
-    bare = {"content": b"", "content_sha256": _EMPTY_SHA256, "name": None, "session_id": None, "token_count": 0, "trust": "user"}
+    bare = {
+        "content": b"",
+        "content_sha256": _EMPTY_SHA256,
+        "name": None,
+        "session_id": None,
+        "token_count": 0,
+        "trust": "user",
+    }
     times = {"said_at": turn.c.created_at, "said_offset": 0, "expires_at": None, "forgotten_at": now}
     for chunk in chunks(removed):
         connection.execute(update(turn).where(rows.of(turn, key), turn.c.seq.in_(chunk)).values(bare | times))
@@ -57,11 +66,14 @@ def take_key(connection: Connection, key: UserKey, seq: int) -> str:
 def purge_items(connection: Connection, key: UserKey, purged: Sequence[int]) -> int:
     """Delete the study items that purged revisions added, and return how many those were.
 
-    They go whether or not they were asked about a forgotten turn: a question about a later turn may have been asked because of it.
+    They go whether or not they were asked about a forgotten turn: a question about a later turn may have been asked
+    because of it.
     """
     gone = 0
     for chunk in chunks(purged):
-        gone += connection.execute(delete(study_item).where(rows.of(study_item, key), study_item.c.added_rev.in_(chunk))).rowcount
+        gone += connection.execute(
+            delete(study_item).where(rows.of(study_item, key), study_item.c.added_rev.in_(chunk))
+        ).rowcount
     return gone
 
 
@@ -94,7 +106,9 @@ def detach(connection: Connection, state: UserState, plan: lineage.Plan, now: dt
 
 
 def queue_rebuild(connection: Connection, state: UserState, stops: Sequence[int], asked_seq: int) -> int:
-    """Put one new job in the place of the open one, which nobody may finish; return up to which turn it learns again, or 0.
+    """Put one new job in the place of the open one, which nobody may finish.
+
+    Return up to which turn it learns again, or 0.
 
     Args:
         connection: within a transaction.
@@ -118,7 +132,10 @@ def delete_rows(connection: Connection, key: UserKey) -> int:
 
 
 def bury(connection: Connection, state: UserState, now: dt.datetime) -> None:
-    """Turn a user's row into a tombstone: no counts, no key, and a fence and an epoch above any that a late writer holds."""
+    """Turn a user's row into a tombstone.
+
+    No counts, no key, and a fence and an epoch above any that a late writer holds.
+    """
     counts: dict[str, Any] = {"next_seq": 1, "next_rev": 1, "head_rev": 0, "consolidated_seq": 0}
     keys = {"wrapped_dek": None, "kek_id": None, "erased_at": now}
     users.advance(connection, state, **counts, **keys, epoch=state.epoch + 1, fence=state.fence + 1)
@@ -126,12 +143,16 @@ def bury(connection: Connection, state: UserState, now: dt.datetime) -> None:
 
 def revive(connection: Connection, key: UserKey) -> None:
     """Turn a tombstone into a user without turns; epoch and fence stay as high as they are."""
-    connection.execute(update(subject).where(rows.of(subject, key)).values(erased_at=None, lock_version=subject.c.lock_version + 1))
+    connection.execute(
+        update(subject).where(rows.of(subject, key)).values(erased_at=None, lock_version=subject.c.lock_version + 1)
+    )
 
 
 def expired(connection: Connection, key: UserKey | None) -> dict[UserKey, list[int]]:
     """Return the turns whose time is over, by user."""
-    query = select(turn.c.tenant_id, turn.c.subject_id, turn.c.seq).where(turn.c.expires_at.is_not(None), turn.c.expires_at <= DbNow())
+    query = select(turn.c.tenant_id, turn.c.subject_id, turn.c.seq).where(
+        turn.c.expires_at.is_not(None), turn.c.expires_at <= DbNow()
+    )
     if key is not None:
         query = query.where(rows.of(turn, key))
     found: dict[UserKey, list[int]] = {}
@@ -142,21 +163,45 @@ def expired(connection: Connection, key: UserKey | None) -> dict[UserKey, list[i
 
 def payload_sizes(connection: Connection, key: UserKey) -> dict[str, int]:
     """Return digest and size of every payload of a user."""
-    return {row.sha256: row.size for row in connection.execute(select(blob.c.sha256, blob.c.size).where(rows.of(blob, key)))}
+    return {
+        row.sha256: row.size for row in connection.execute(select(blob.c.sha256, blob.c.size).where(rows.of(blob, key)))
+    }
 
 
 def receipt(
-    connection: Connection, key: UserKey, action: str, *, why: str, turns: Sequence[int], purged: Sequence[int] = (), items_gone: int = 0,
-    payloads_gone: Mapping[str, int], head: int = 0, rebuild_to_seq: int = 0,
-) -> Receipt:  # fmt: skip
-    """Put what was removed into the audit trail, and return it as a receipt whose database file is still to be overwritten."""
+    connection: Connection,
+    key: UserKey,
+    action: str,
+    *,
+    why: str,
+    turns: Sequence[int],
+    purged: Sequence[int] = (),
+    items_gone: int = 0,
+    payloads_gone: Mapping[str, int],
+    head: int = 0,
+    rebuild_to_seq: int = 0,
+) -> Receipt:
+    """Put what was removed into the audit trail; return it as a receipt of a file still to be overwritten."""
     facts = {
-        "why": why, "turns": len(turns), "revisions": list(purged), "study_items": items_gone, "payloads": len(payloads_gone),
-        "head": head, "rebuild_to_seq": rebuild_to_seq,
-    }  # fmt: skip
+        "why": why,
+        "turns": len(turns),
+        "revisions": list(purged),
+        "study_items": items_gone,
+        "payloads": len(payloads_gone),
+        "head": head,
+        "rebuild_to_seq": rebuild_to_seq,
+    }
     entry, digest = audit.record(connection, key, action, facts)
     return Receipt(
-        action=action, turns=tuple(turns), revisions=tuple(purged), study_items=items_gone, payloads=tuple(sorted(payloads_gone)),
-        payload_bytes=sum(payloads_gone.values()), head=head, rebuild_to_seq=rebuild_to_seq, audit_sha256=digest, at=entry.created_at,
+        action=action,
+        turns=tuple(turns),
+        revisions=tuple(purged),
+        study_items=items_gone,
+        payloads=tuple(sorted(payloads_gone)),
+        payload_bytes=sum(payloads_gone.values()),
+        head=head,
+        rebuild_to_seq=rebuild_to_seq,
+        audit_sha256=digest,
+        at=entry.created_at,
         is_overwritten=False,
-    )  # fmt: skip
+    )

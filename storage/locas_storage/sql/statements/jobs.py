@@ -12,7 +12,20 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, insert, null, or_, select, type_coerce, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    delete,
+    func,
+    insert,
+    null,
+    or_,
+    select,
+    type_coerce,
+    update,
+)
 
 from locas_storage.records.bounds import new_item_id
 from locas_storage.records.jobs import Job, Lease
@@ -33,7 +46,10 @@ _LOOK_AHEAD = 8
 
 
 def ask(connection: Connection, state: UserState, to_seq: int, *, stops: Sequence[int] = ()) -> None:
-    """Ask for the turns of a locked user up to `to_seq` to be learnt. An open job is asked for more; learnt turns are not asked for."""
+    """Ask for the turns of a locked user up to `to_seq` to be learnt.
+
+    An open job is asked for more; learnt turns are not asked for.
+    """
     to_seq = min(to_seq, state.next_seq - 1)
     if to_seq <= state.consolidated_seq:
         return
@@ -42,7 +58,13 @@ def ask(connection: Connection, state: UserState, to_seq: int, *, stops: Sequenc
         if to_seq > found.to_seq:
             connection.execute(update(job).where(job.c.id == found.id).values(to_seq=to_seq))
         return
-    values = {"id": uuid.UUID(new_item_id()), "kind": _KIND, "to_seq": to_seq, "epoch": state.epoch, "run_after": DbNow()}
+    values = {
+        "id": uuid.UUID(new_item_id()),
+        "kind": _KIND,
+        "to_seq": to_seq,
+        "epoch": state.epoch,
+        "run_after": DbNow(),
+    }
     limits = {"max_attempts": MAX_ATTEMPTS, "stops": list(stops) or null()}
     connection.execute(insert(job).values(rows.owner(state.key) | values | limits))
 
@@ -61,7 +83,12 @@ def choose(connection: Connection, limit: int, key: UserKey | None) -> list[Row[
     """Return due jobs that are to be claimed together, without locking them."""
     waiting = and_(rows_of_job(turn), turn.c.seq > subject.c.consolidated_seq, turn.c.seq <= job.c.to_seq)
     pending = select(func.coalesce(func.sum(turn.c.token_count), 0)).where(waiting).scalar_subquery()
-    due = select(job, pending.label("pending_tokens")).join(subject, rows_of_job(subject)).where(_is_due()).order_by(job.c.run_after, job.c.id)
+    due = (
+        select(job, pending.label("pending_tokens"))
+        .join(subject, rows_of_job(subject))
+        .where(_is_due())
+        .order_by(job.c.run_after, job.c.id)
+    )
     if key is not None:
         due = due.where(rows.of(job, key))
     return queue.chosen(connection.execute(due.limit(max(0, limit) * _LOOK_AHEAD)).all(), limit)
@@ -78,11 +105,15 @@ def take(connection: Connection, found: Row[Any], state: UserState, owner: str, 
         return None
     fence = state.fence + 1
     stamp = {"state": "leased", "lease_owner": owner, "lease_fence": fence, "lease_until": _in_seconds(lease_seconds)}
-    claimed = connection.execute(update(job).where(job.c.id == found.id, _is_due()).values(stamp | {"attempts": still.attempts + 1}))
+    claimed = connection.execute(
+        update(job).where(job.c.id == found.id, _is_due()).values(stamp | {"attempts": still.attempts + 1})
+    )
     if claimed.rowcount != 1:  # its holder's heartbeat came first
         return None
     users.advance(connection, state, fence=fence)
-    return Lease(state.key, still.id.hex, owner, fence, still.to_seq, tuple(still.stops or ()), tokens, still.attempts + 1)
+    return Lease(
+        state.key, still.id.hex, owner, fence, still.to_seq, tuple(still.stops or ()), tokens, still.attempts + 1
+    )
 
 
 def heartbeat(connection: Connection, lease: Lease, lease_seconds: float) -> None:
@@ -91,7 +122,10 @@ def heartbeat(connection: Connection, lease: Lease, lease_seconds: float) -> Non
     Raises:
         LeaseLost: it is not held any more.
     """
-    if connection.execute(update(job).where(_holds(lease)).values(lease_until=_in_seconds(lease_seconds))).rowcount != 1:
+    if (
+        connection.execute(update(job).where(_holds(lease)).values(lease_until=_in_seconds(lease_seconds))).rowcount
+        != 1
+    ):
         raise queue.lost(lease)
 
 
@@ -129,7 +163,9 @@ def fail(connection: Connection, lease: Lease, found: Row[Any], reason: str, ret
 
 def release(connection: Connection, found: Row[Any]) -> None:
     """Give a held job back as if it had not been claimed."""
-    connection.execute(update(job).where(job.c.id == found.id).values({"state": "ready", "attempts": job.c.attempts - 1} | _NO_LEASE))
+    connection.execute(
+        update(job).where(job.c.id == found.id).values({"state": "ready", "attempts": job.c.attempts - 1} | _NO_LEASE)
+    )
 
 
 def all_of(connection: Connection, tenant: str | None) -> list[Job]:
@@ -138,7 +174,15 @@ def all_of(connection: Connection, tenant: str | None) -> list[Job]:
     if tenant is not None:
         query = query.where(job.c.tenant_id == tenant)
     return [
-        Job(UserKey(row.tenant_id, row.subject_id), row.id.hex, row.state, row.to_seq, row.stops is not None, row.attempts, row.last_error)
+        Job(
+            UserKey(row.tenant_id, row.subject_id),
+            row.id.hex,
+            row.state,
+            row.to_seq,
+            row.stops is not None,
+            row.attempts,
+            row.last_error,
+        )
         for row in connection.execute(query)
     ]
 
@@ -151,12 +195,24 @@ def rows_of_job(table: Any) -> ColumnElement[bool]:
 def _bury(connection: Connection, key: UserKey, found: Row[Any], reason: str, tokens: int) -> None:
     """Make a job a dead letter; of several the last one is kept. For the policy it counts as a refusal."""
     connection.execute(delete(job).where(rows.of(job, key), job.c.state == "dead"))
-    connection.execute(update(job).where(job.c.id == found.id).values({"state": "dead", "last_error": reason} | _NO_LEASE))
-    audit.record(connection, key, "refuse", {"reason": reason, "to_seq": found.to_seq, "tokens": tokens, "attempts": found.attempts})
+    connection.execute(
+        update(job).where(job.c.id == found.id).values({"state": "dead", "last_error": reason} | _NO_LEASE)
+    )
+    audit.record(
+        connection,
+        key,
+        "refuse",
+        {"reason": reason, "to_seq": found.to_seq, "tokens": tokens, "attempts": found.attempts},
+    )
 
 
 def _holds(lease: Lease) -> ColumnElement[bool]:
-    same = (job.c.id == uuid.UUID(lease.job_id), job.c.state == "leased", job.c.lease_owner == lease.owner, job.c.lease_fence == lease.fence)
+    same = (
+        job.c.id == uuid.UUID(lease.job_id),
+        job.c.state == "leased",
+        job.c.lease_owner == lease.owner,
+        job.c.lease_fence == lease.fence,
+    )
     return and_(rows.of(job, lease.key), *same)
 
 

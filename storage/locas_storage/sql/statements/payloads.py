@@ -25,7 +25,8 @@ from locas_storage.sql.tables.columns import DbNow
 from locas_storage.sql.tables.schema import blob, revision, turn
 
 INLINE_BYTES = 32 << 20
-"""Largest payload that lies in the database unless a store is told otherwise: beyond it a file is read and written faster."""
+"""Largest payload that lies in the database unless a store is told otherwise: beyond it a file is read and written
+faster."""
 _ANY_PAYLOAD = ("payload",)
 """Place of a payload's digest: the same bytes of one user have the same digest, whichever revision made them."""
 
@@ -65,7 +66,10 @@ class Keeping:
 
 
 def prepare(payload: bytes, number: int, fingerprint: str, key: UserKey, seal: Seal, keeping: Keeping) -> Prepared:
-    """Return the payload of revision `number` ready to be kept; one too large for the database is written to its file first."""
+    """Return the payload of revision `number` ready to be kept.
+
+    One too large for the database is written to its file first.
+    """
     digest = seal.digest(_ANY_PAYLOAD, payload).hex()
     header, kept = seal.close_apart(envelope.payload_place(number, fingerprint, digest), payload)
     sha256 = digest if header is None else hashlib.sha256(kept).hexdigest()
@@ -87,8 +91,15 @@ def keep(connection: Connection, key: UserKey, prepared: Prepared, files: Payloa
     # Files of a user are removed under the lock that is held now: one that is there stays.
     if prepared.data is None and (files is None or not files.exists(key, prepared.sha256)):
         raise StoreUnavailable("the payload's file was removed before its row was written; commit again")
-    values = {"sha256": prepared.sha256, "size": prepared.size, "store": "db" if prepared.data is not None else "fs", "data": prepared.data}
-    connection.execute(insert(blob).values(rows.owner(key) | values | {"enc_header": prepared.header, "created_at": DbNow()}))
+    values = {
+        "sha256": prepared.sha256,
+        "size": prepared.size,
+        "store": "db" if prepared.data is not None else "fs",
+        "data": prepared.data,
+    }
+    connection.execute(
+        insert(blob).values(rows.owner(key) | values | {"enc_header": prepared.header, "created_at": DbNow()})
+    )
 
 
 def read(connection: Connection, key: UserKey, saved: Revision, files: PayloadFiles | None, seal: Seal) -> bytes:
@@ -103,7 +114,9 @@ def read(connection: Connection, key: UserKey, saved: Revision, files: PayloadFi
     if saved.payload_sha256 is None or not saved.is_kept:
         raise commit.no_payload(key, saved.number)
     what = f"payload of revision {saved.number}"
-    named = select(revision.c.blob_sha256).where(rows.of(revision, key), revision.c.rev == saved.number).scalar_subquery()
+    named = (
+        select(revision.c.blob_sha256).where(rows.of(revision, key), revision.c.rev == saved.number).scalar_subquery()
+    )
     row = connection.execute(select(blob).where(rows.of(blob, key), blob.c.sha256 == named)).one_or_none()
     if row is None:
         raise CorruptPayload(f"{what}: there is no row with its bytes; restore the database from a backup")
@@ -126,16 +139,23 @@ def _maker(connection: Connection, key: UserKey, saved: Revision) -> int:
     number, restores = saved.number, saved.restores
     while restores is not None and 0 < restores < number:
         number = restores
-        restores = connection.scalar(select(revision.c.restores).where(rows.of(revision, key), revision.c.rev == number))
+        restores = connection.scalar(
+            select(revision.c.restores).where(rows.of(revision, key), revision.c.rev == number)
+        )
     return number
 
 
 def prune(connection: Connection, key: UserKey, keep: int) -> list[str]:
     """Give up the payloads of a locked user beyond the newest `keep` different ones; return those whose files can go.
 
-    Rows and digests stay, so that the chain of revisions can still be checked. An imported memory is kept as long as its turn is.
+    Rows and digests stay, so that the chain of revisions can still be checked. An imported memory is kept as long as
+    its turn is.
     """
-    named = select(revision.c.blob_sha256).where(rows.of(revision, key), revision.c.blob_sha256.is_not(None)).order_by(revision.c.rev.desc())
+    named = (
+        select(revision.c.blob_sha256)
+        .where(rows.of(revision, key), revision.c.blob_sha256.is_not(None))
+        .order_by(revision.c.rev.desc())
+    )
     gone = commit.beyond_kept(connection.scalars(named), keep)
     if gone:
         gone -= _imported(connection, key)
@@ -149,7 +169,9 @@ def prune(connection: Connection, key: UserKey, keep: int) -> list[str]:
 def _imported(connection: Connection, key: UserKey) -> set[str]:
     """Return the payloads learnt from nothing but a turn that stands for a memory learnt elsewhere."""
     alone = (revision.c.from_seq == revision.c.to_seq) & (turn.c.seq == revision.c.to_seq) & (turn.c.trust == IMPORTED)
-    named = select(revision.c.blob_sha256).where(rows.of(revision, key), rows.of(turn, key), alone, revision.c.blob_sha256.is_not(None))
+    named = select(revision.c.blob_sha256).where(
+        rows.of(revision, key), rows.of(turn, key), alone, revision.c.blob_sha256.is_not(None)
+    )
     return set(connection.scalars(named))
 
 
@@ -157,7 +179,9 @@ def drop_unused(connection: Connection, key: UserKey) -> list[str]:
     """Delete the payloads of a locked user that no revision names any more; return those whose files can go."""
     named = select(revision.c.blob_sha256).where(rows.of(revision, key), revision.c.blob_sha256.is_not(None))
     unused = delete(blob).where(rows.of(blob, key), blob.c.sha256.not_in(named))
-    return [row.sha256 for row in connection.execute(unused.returning(blob.c.sha256, blob.c.store)) if row.store == "fs"]
+    return [
+        row.sha256 for row in connection.execute(unused.returning(blob.c.sha256, blob.c.store)) if row.store == "fs"
+    ]
 
 
 def without_row(connection: Connection, key: UserKey, digests: Sequence[str]) -> list[str]:

@@ -17,7 +17,10 @@ from locas_storage.sql.tables.schema import revision
 
 def all_of(connection: Connection, key: UserKey) -> list[Revision]:
     """Return the user's revisions in ascending order."""
-    return [rows.revision(row) for row in connection.execute(select(revision).where(rows.of(revision, key)).order_by(revision.c.rev))]
+    return [
+        rows.revision(row)
+        for row in connection.execute(select(revision).where(rows.of(revision, key)).order_by(revision.c.rev))
+    ]
 
 
 def one(connection: Connection, key: UserKey, number: int) -> Revision:
@@ -34,9 +37,20 @@ def one(connection: Connection, key: UserKey, number: int) -> Revision:
     return rows.revision(row)
 
 
-def add(connection: Connection, key: UserKey, draft: RevisionDraft, *, number: int, fence: int, turns_sha256: str, kept: Prepared) -> None:
+def add(
+    connection: Connection,
+    key: UserKey,
+    draft: RevisionDraft,
+    *,
+    number: int,
+    fence: int,
+    turns_sha256: str,
+    kept: Prepared,
+) -> None:
     """Add a trained revision of a locked user."""
-    values = rows.revision_values(key, draft, number=number, turns_sha256=turns_sha256, blob_sha256=kept.sha256, payload_sha256=kept.digest)
+    values = rows.revision_values(
+        key, draft, number=number, turns_sha256=turns_sha256, blob_sha256=kept.sha256, payload_sha256=kept.digest
+    )
     connection.execute(insert(revision).values(values | {"fence": fence, "created_at": DbNow()}))
 
 

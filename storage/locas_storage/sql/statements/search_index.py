@@ -3,19 +3,36 @@
 Knows nothing of scores (`rules/ranking.py`). Every function works within the caller's transaction.
 
 An append leaves the index alone: whoever appends seldom searches, and the index would cost more than the turn. A search
-first puts in what was said since the last one. `lm_search` holds one row of words for each turn up to the newest that is in
-it, and refuses by its foreign key that a turn is deleted before `remove` has taken it out. A turn whose text is kept encrypted
-is simply never added. On SQLite the FTS5 index `lm_search_fts` stands beside it, kept in step here and not by triggers: those
-may not touch FTS5 while the schema of a file is not trusted. On PostgreSQL there is no index over the words of all users: GIN
-keeps words for ever that no row holds any more, so a search looks at the rows of its user.
+first puts in what was said since the last one. `lm_search` holds one row of words for each turn up to the newest that
+is in it, and refuses by its foreign key that a turn is deleted before `remove` has taken it out. A turn whose text is
+kept encrypted is simply never added. On SQLite the FTS5 index `lm_search_fts` stands beside it, kept in step here and
+not by triggers: those may not touch FTS5 while the schema of a file is not trusted. On PostgreSQL there is no index
+over the words of all users: GIN keeps words for ever that no row holds any more, so a search looks at the rows of its
+user.
 
-No text of a user reaches a query's syntax: `rules/ranking.py` leaves letters, digits and symbols such as emoji, no quotes and no operators.
+No text of a user reaches a query's syntax: `rules/ranking.py` leaves letters, digits and symbols such as emoji, no
+quotes and no operators.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import ARRAY, BindParameter, Connection, Select, Text, bindparam, cast, column, delete, func, insert, literal, select, table
+from sqlalchemy import (
+    ARRAY,
+    BindParameter,
+    Connection,
+    Select,
+    Text,
+    bindparam,
+    cast,
+    column,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    table,
+)
 from sqlalchemy.dialects.postgresql import TSQUERY
 
 from locas_storage.encryption.envelope import Seal
@@ -28,7 +45,9 @@ from locas_storage.sql.tables.schema import FTS_TABLE, search, turn
 _FTS = table(FTS_TABLE, column("rowid"), column("words"), column(FTS_TABLE))
 """Its column of its own name takes commands."""
 _ADD = insert(search)
-_ADDED = select(search.c.id, search.c.words).where(rows.of_whom(search), search.c.seq.between(bindparam("first"), bindparam("last")))
+_ADDED = select(search.c.id, search.c.words).where(
+    rows.of_whom(search), search.c.seq.between(bindparam("first"), bindparam("last"))
+)
 _INDEX_ADDED = insert(_FTS).from_select(["rowid", "words"], _ADDED)
 _ADD_LISTED = insert(search).values(words=func.array_to_tsvector(bindparam("listed", type_=ARRAY(Text))))
 
@@ -45,7 +64,10 @@ def catch_up(connection: Connection, key: UserKey, seal: Seal) -> None:
 
 
 def _waiting(key: UserKey) -> Select[Any]:
-    """Select the turns that are not in the index yet. One whose time is over is put in too: it stays until it is forgotten."""
+    """Select the turns that are not in the index yet.
+
+    One whose time is over is put in too: it stays until it is forgotten.
+    """
     newest = select(func.coalesce(func.max(search.c.seq), 0)).where(rows.of(search, key)).scalar_subquery()
     return select(turn).where(rows.of(turn, key), turn.c.forgotten_at.is_(None), turn.c.seq > newest)
 
@@ -58,17 +80,30 @@ def _add(connection: Connection, key: UserKey, turns: Iterable[Turn]) -> None:
         connection.execute(_ADD, one_or_many(values))
         connection.execute(_INDEX_ADDED, rows.whose(key) | {"first": found[0][0], "last": found[-1][0]})
     else:
-        connection.execute(_ADD_LISTED, one_or_many([rows.owner(key) | {"seq": seq, "listed": words} for seq, words in found]))
+        connection.execute(
+            _ADD_LISTED, one_or_many([rows.owner(key) | {"seq": seq, "listed": words} for seq, words in found])
+        )
 
 
 def candidates(connection: Connection, key: UserKey, wanted: Sequence[str], seal: Seal) -> list[Turn]:
     """Return the newest of the user's turns that share one of the words, oldest first."""
-    query = select(turn).join(search, rows.of(search, key) & (search.c.seq == turn.c.seq)).where(rows.of(turn, key), rows.shown())
+    query = (
+        select(turn)
+        .join(search, rows.of(search, key) & (search.c.seq == turn.c.seq))
+        .where(rows.of(turn, key), rows.shown())
+    )
     if connection.dialect.name == "sqlite":
         any_of = " OR ".join(f'"{word}"' for word in wanted)
         match: BindParameter[str] = bindparam("match", f'"{mark(key)}" AND ({any_of})')
-        # Of one user the rows stand in the order of the turns. A limit keeps SQLite from asking FTS5 once for each turn.
-        newest = select(_FTS.c.rowid).where(_FTS.c[FTS_TABLE].op("MATCH")(match)).order_by(_FTS.c.rowid.desc()).limit(MAX_CANDIDATES).subquery()
+        # Of one user the rows stand in the order of the turns. A limit keeps SQLite from asking FTS5 once for each
+        # turn.
+        newest = (
+            select(_FTS.c.rowid)
+            .where(_FTS.c[FTS_TABLE].op("MATCH")(match))
+            .order_by(_FTS.c.rowid.desc())
+            .limit(MAX_CANDIDATES)
+            .subquery()
+        )
         query = query.join(newest, newest.c.rowid == search.c.id)
     else:
         query = query.where(search.c.words.op("@@")(cast(" | ".join(f"'{word}'" for word in wanted), TSQUERY)))
@@ -105,7 +140,10 @@ def take_out(connection: Connection, key: UserKey, seqs: Iterable[int] | None = 
 
 
 def merge(connection: Connection) -> None:
-    """Drop the words of rows that were taken out. FTS5 does so only when it merges; all at once takes time in proportion to the whole index."""
+    """Drop the words of rows that were taken out.
+
+    FTS5 does so only when it merges; all at once takes time in proportion to the whole index.
+    """
     if connection.dialect.name == "sqlite":
         connection.execute(insert(_FTS).values({FTS_TABLE: "optimize"}))
 

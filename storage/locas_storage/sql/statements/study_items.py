@@ -33,27 +33,43 @@ def change(connection: Connection, key: UserKey, draft: RevisionDraft, number: i
     added = [item.item_id for item in draft.new_items]
     taken = 0
     for chunk in chunks(added):
-        taken += connection.scalar(select(func.count()).where(rows.of(study_item, key), study_item.c.item_id.in_(chunk))) or 0
+        taken += (
+            connection.scalar(select(func.count()).where(rows.of(study_item, key), study_item.c.item_id.in_(chunk)))
+            or 0
+        )
     if taken:
         raise commit.stale_items(taken, "new under an id that is in use")
     retired = _mark(connection, key, draft.retired_items, number, "retired")
     if retired != len(draft.retired_items):
         raise commit.stale_items(len(draft.retired_items) - retired, "to be retired but not in force")
     if added:
-        values = [rows.item_values(key, item, seal, number=number, position=place) for place, item in enumerate(draft.new_items)]
+        values = [
+            rows.item_values(key, item, seal, number=number, position=place)
+            for place, item in enumerate(draft.new_items)
+        ]
         connection.execute(insert(study_item), values)
 
 
 def restore(connection: Connection, key: UserKey, restored: int, number: int) -> None:
     """Put study items in and out of force as they were at revision `restored`; the events of it carry `number`."""
-    in_force_then = set(connection.scalars(select(study_item.c.item_id).where(rows.of(study_item, key), study_item.c.added_rev <= restored)))
-    events = select(study_event).where(rows.of(study_event, key), study_event.c.rev <= restored).order_by(study_event.c.rev)
+    in_force_then = set(
+        connection.scalars(
+            select(study_item.c.item_id).where(rows.of(study_item, key), study_item.c.added_rev <= restored)
+        )
+    )
+    events = (
+        select(study_event).where(rows.of(study_event, key), study_event.c.rev <= restored).order_by(study_event.c.rev)
+    )
     for row in connection.execute(events):
         if row.event == "retired":
             in_force_then.discard(row.item_id)
         else:
             in_force_then.add(row.item_id)
-    in_force_now = set(connection.scalars(select(study_item.c.item_id).where(rows.of(study_item, key), study_item.c.retired_rev.is_(None))))
+    in_force_now = set(
+        connection.scalars(
+            select(study_item.c.item_id).where(rows.of(study_item, key), study_item.c.retired_rev.is_(None))
+        )
+    )
     _mark(connection, key, in_force_now - in_force_then, number, "retired")
     _mark(connection, key, in_force_then - in_force_now, number, "restored")
 
@@ -67,6 +83,8 @@ def _mark(connection: Connection, key: UserKey, item_ids: Iterable[str], number:
         changing = update(study_item).where(rows.of(study_item, key), study_item.c.item_id.in_(chunk), was)
         ids = connection.scalars(changing.values(retired_rev=after).returning(study_item.c.item_id)).all()
         if ids:
-            connection.execute(insert(study_event), [rows.owner(key) | {"item_id": one, "rev": number, "event": event} for one in ids])
+            connection.execute(
+                insert(study_event), [rows.owner(key) | {"item_id": one, "rev": number, "event": event} for one in ids]
+            )
         changed += len(ids)
     return changed

@@ -34,7 +34,9 @@ def append(
     """Add turns to the journal of a locked user; return one turn for each draft, and how many are new."""
     if len(drafts) == 1 and drafts[0].key is not None:
         return _append_keyed(connection, key, drafts[0], seal, next_seq=next_seq, now=now)
-    by_key = {one.key: one for one in known(connection, key, [draft.key for draft in drafts if draft.key is not None], seal)}
+    by_key = {
+        one.key: one for one in known(connection, key, [draft.key for draft in drafts if draft.key is not None], seal)
+    }
     added: list[Turn] = []
     answered: list[Turn] = []
     for draft in drafts:
@@ -49,15 +51,28 @@ def append(
     return answered, len(added)
 
 
-def _append_keyed(connection: Connection, key: UserKey, draft: TurnDraft, seal: Seal, *, next_seq: int, now: dt.datetime) -> tuple[list[Turn], int]:
-    """Add one turn unless its key is there: that is rare, so the turn is inserted first and looked for only if it was not taken."""
+def _append_keyed(
+    connection: Connection, key: UserKey, draft: TurnDraft, seal: Seal, *, next_seq: int, now: dt.datetime
+) -> tuple[list[Turn], int]:
+    """Add one turn unless its key is there.
+
+    That is rare, so the turn is inserted first and looked for only if it was not taken.
+    """
     made = commit.new_turn(draft, seq=next_seq, key=str(draft.key), created_at=now)
     if connection.execute(_ADD_NEW[connection.dialect.name], rows.turn_values(key, made, seal)).rowcount == 1:
         return [made], 1
     return known(connection, key, [made.key], seal), 0
 
 
-def turns(connection: Connection, key: UserKey, seal: Seal, *, after: int = 0, upto: int | None = None, newest: int | None = None) -> list[Turn]:
+def turns(
+    connection: Connection,
+    key: UserKey,
+    seal: Seal,
+    *,
+    after: int = 0,
+    upto: int | None = None,
+    newest: int | None = None,
+) -> list[Turn]:
     """Return turns in ascending order; see `MemoryStore.turns`."""
     query = select(turn).where(rows.of(turn, key), rows.shown(), turn.c.seq > clamped(after))
     if upto is not None:
@@ -71,10 +86,18 @@ def turns(connection: Connection, key: UserKey, seal: Seal, *, after: int = 0, u
 
 def span_digest(connection: Connection, key: UserKey, from_seq: int, to_seq: int, seal: Seal) -> str:
     """Return the digest over the contents of a span of turns."""
-    query = select(turn.c.content_sha256).where(rows.of(turn, key), turn.c.seq.between(from_seq, to_seq)).order_by(turn.c.seq)
+    query = (
+        select(turn.c.content_sha256)
+        .where(rows.of(turn, key), turn.c.seq.between(from_seq, to_seq))
+        .order_by(turn.c.seq)
+    )
     return seal.span_digest(connection.scalars(query))
 
 
 def known(connection: Connection, key: UserKey, idem_keys: Iterable[str], seal: Seal) -> list[Turn]:
     """Return the turns that were said under these keys."""
-    return [rows.turn(row, seal) for chunk in chunks(idem_keys) for row in connection.execute(_KNOWN, rows.whose(key) | {"idem_keys": chunk})]
+    return [
+        rows.turn(row, seal)
+        for chunk in chunks(idem_keys)
+        for row in connection.execute(_KNOWN, rows.whose(key) | {"idem_keys": chunk})
+    ]

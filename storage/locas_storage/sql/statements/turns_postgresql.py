@@ -1,4 +1,6 @@
-"""Owns the one statement by which PostgreSQL appends a turn in the clear: the number is taken and the turn inserted in one round trip.
+"""Owns the one statement by which PostgreSQL appends a turn in the clear.
+
+The number is taken and the turn inserted in one round trip.
 
 Knows nothing of keys and of several turns; `turns.py` and `users.py` do the same in two statements, for every database.
 """
@@ -29,7 +31,9 @@ _MADE = (
     insert(turn)
     .from_select(
         [column.name for column in _COLUMNS],
-        select(*(_OF_THE_ROW.get(column.name, bindparam(f"new_{column.name}", type_=column.type)) for column in _COLUMNS)),
+        select(
+            *(_OF_THE_ROW.get(column.name, bindparam(f"new_{column.name}", type_=column.type)) for column in _COLUMNS)
+        ),
     )
     .on_conflict_do_nothing(index_elements=turns.IDENTITY)
     .returning(turn.c.seq)
@@ -42,7 +46,8 @@ def append(connection: Connection, key: UserKey, drafts: Sequence[TurnDraft]) ->
     """Append a turn, or find the one that was said under its key.
 
     Returns:
-        None where this is not to be done at once, and nothing was: another database, several turns, a user who is new, erased or encrypted.
+        None where this is not to be done at once, and nothing was: another database, several turns, a user who is new,
+        erased or encrypted.
     """
     if connection.dialect.name != "postgresql" or len(drafts) != 1:
         return None

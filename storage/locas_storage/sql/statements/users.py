@@ -24,7 +24,8 @@ from locas_storage.sql.tables.schema import subject
 logger = logging.getLogger(__name__)
 
 _TAKEN = {"next_seq": subject.c.next_seq + bindparam("count", type_=BigInt), "lock_version": subject.c.lock_version + 1}
-# What is returned is computed from the locked row, the time too: a query that locks would read it before it waits for the lock.
+# What is returned is computed from the locked row, the time too: a query that locks would read it before it waits for
+# the lock.
 TAKE = (
     update(subject)
     .where(rows.of_whom(subject), subject.c.erased_at.is_(None))
@@ -64,7 +65,10 @@ def locked(connection: Connection, key: UserKey) -> UserState:
 
 
 def locked_if_there(connection: Connection, key: UserKey, *, skip_locked: bool) -> UserState | None:
-    """Lock the user's row; None where there is no such user any more, or with `skip_locked` where another transaction holds it."""
+    """Lock the user's row.
+
+    None where there is no such user any more, or with `skip_locked` where another transaction holds it.
+    """
     row = _lock(connection, key, skip_locked=skip_locked)
     return None if row is None or row.erased_at is not None else rows.state(row)
 
@@ -76,7 +80,9 @@ def locked_tombstone(connection: Connection, key: UserKey) -> tuple[UserState, b
         UnknownUser: there never was such a user.
     """
     row = _lock(connection, key)
-    return commit.require_user(None if row is None else rows.state(row), key), row is not None and row.erased_at is not None
+    return commit.require_user(
+        None if row is None else rows.state(row), key
+    ), row is not None and row.erased_at is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +105,7 @@ class Reserved:
 
 
 def reserve(connection: Connection, key: UserKey, count: int) -> Reserved:
-    """Lock the user's row, which is made if there is none, and take the next `count` numbers of turns, in one statement.
+    """Lock the user's row, making it if there is none, and take the next `count` numbers of turns, in one statement.
 
     Raises:
         UserErased: the user was erased.
@@ -153,19 +159,30 @@ def move_head(connection: Connection, before: UserState, number: int, consolidat
     Raises:
         RevisionConflict: the counters are no longer those of `before`.
     """
-    advance(connection, before, head_rev=number, next_rev=number + 1, consolidated_seq=consolidated_seq, fence=before.fence + 1)
+    advance(
+        connection,
+        before,
+        head_rev=number,
+        next_rev=number + 1,
+        consolidated_seq=consolidated_seq,
+        fence=before.fence + 1,
+    )
 
 
 def _lock(connection: Connection, key: UserKey, *, skip_locked: bool = False) -> Row[Any] | None:
     # SQLite leaves FOR UPDATE out; its write transaction holds the only write lock already.
-    return connection.execute(select(subject).where(rows.of(subject, key)).with_for_update(skip_locked=skip_locked)).one_or_none()
+    return connection.execute(
+        select(subject).where(rows.of(subject, key)).with_for_update(skip_locked=skip_locked)
+    ).one_or_none()
 
 
 def _take(connection: Connection, key: UserKey, count: int) -> Reserved | None:
     values = rows.whose(key) | {"count": count}
     if connection.dialect.name == "sqlite":
         given = _TAKE_BY_DRIVER.construct_params(values)
-        row = by_driver(connection, _TAKE_BY_DRIVER.string, [given[name] for name in _TAKE_BY_DRIVER.positiontup or ()]).fetchone()
+        row = by_driver(
+            connection, _TAKE_BY_DRIVER.string, [given[name] for name in _TAKE_BY_DRIVER.positiontup or ()]
+        ).fetchone()
         if row is None:
             return None
         next_seq, wrapped_dek, kek_id, now = row

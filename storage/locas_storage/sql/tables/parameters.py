@@ -1,4 +1,6 @@
-"""Owns what statements over many values share: how many one may carry, how they are given, and which integers a column holds.
+"""Owns what statements over many values share.
+
+How many one may carry, how they are given, and which integers a column holds.
 
 Knows no table.
 """
@@ -27,5 +29,8 @@ def clamped(number: int) -> int:
 
 
 def one_or_many(values: list[dict[str, Any]]) -> dict[str, Any] | list[dict[str, Any]]:
-    """Return the parameters of an insert as the driver takes them best: a list of one would cost psycopg a round trip more."""
+    """Return the parameters of an insert as the driver takes them best.
+
+    A list of one would cost psycopg a round trip more.
+    """
     return values[0] if len(values) == 1 else values

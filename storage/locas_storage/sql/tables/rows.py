@@ -28,9 +28,10 @@ def of(table: Table, key: UserKey) -> ColumnElement[bool]:
 
 
 def of_whom(table: Table) -> ColumnElement[bool]:
-    """Return the same condition with the user left open, for a statement that is built once and executed with `whose(key)`.
+    """Return the same condition with the user left open, for a statement built once and executed with `whose(key)`.
 
-    Building an expression takes longer than executing it, which an append, alone among all calls, is frequent enough to feel.
+    Building an expression takes longer than executing it, which an append, alone among all calls, is frequent enough to
+    feel.
     """
     return and_(table.c.tenant_id == bindparam("of_tenant"), table.c.subject_id == bindparam("of_subject"))
 
@@ -84,7 +85,9 @@ def turn(row: Row[Any], seal: Seal) -> Turn:
     content = bytes(row.content) if is_forgotten else seal.open(place, bytes(row.content))
     digest = NOTHING_SHA256 if is_forgotten else seal.digest(place, content)
     if digest != row.content_sha256 or (is_forgotten and content):
-        raise CorruptPayload(f"turn {row.seq}: text differs from the digest saved with it; restore the database from a backup")
+        raise CorruptPayload(
+            f"turn {row.seq}: text differs from the digest saved with it; restore the database from a backup"
+        )
     return Turn(
         seq=row.seq,
         key=row.idem_key,
@@ -116,7 +119,9 @@ def state(row: Row[Any]) -> UserState:
     )
 
 
-def revision_values(key: UserKey, draft: RevisionDraft, *, number: int, turns_sha256: str, blob_sha256: str, payload_sha256: str) -> Values:
+def revision_values(
+    key: UserKey, draft: RevisionDraft, *, number: int, turns_sha256: str, blob_sha256: str, payload_sha256: str
+) -> Values:
     """Return a draft as a row."""
     return owner(key) | {
         "rev": number,

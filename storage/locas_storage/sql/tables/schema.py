@@ -110,7 +110,8 @@ turn = Table(
     # How far east of UTC the time was given, in seconds: what day it was for the user.
     Column("said_offset", Integer, nullable=False, server_default="0"),
     Column("expires_at", UtcMicros),
-    # Of a forgotten turn the number stays, so that there is no gap, and the key, so that a late retry does not bring it back.
+    # Of a forgotten turn the number stays, so that there is no gap, and the key, so that a late retry does not bring it
+    # back.
     Column("forgotten_at", UtcMicros),
     Column("token_count", Integer, nullable=False),
     Column("trust", String(16), nullable=False, server_default="user"),
@@ -121,7 +122,12 @@ turn = Table(
     _one_of("role", ROLES, "role"),
     # Room for what an encryption may add to a turn of the largest size.
     CheckConstraint(f"length(content) <= {MAX_TURN_BYTES + 1024}", name="size"),
-    Index("ix_lm_turn_expiry", "expires_at", sqlite_where=text("expires_at IS NOT NULL"), postgresql_where=text("expires_at IS NOT NULL")),
+    Index(
+        "ix_lm_turn_expiry",
+        "expires_at",
+        sqlite_where=text("expires_at IS NOT NULL"),
+        postgresql_where=text("expires_at IS NOT NULL"),
+    ),
 )
 
 # The words by which a turn is found; none for a turn whose text is kept encrypted. No cascade: who deletes a turn takes
@@ -143,8 +149,12 @@ search = Table(
 )
 
 FTS_TABLE = "lm_search_fts"
-"""SQLite's index over `lm_search`; see `sql/statements/search_index.py`. Words arrive cut and folded: only spaces part them."""
-_FTS = DDL(f"CREATE VIRTUAL TABLE {FTS_TABLE} USING fts5(words, content='lm_search', content_rowid='id', detail='none', tokenize='ascii')")  # type: ignore[no-untyped-call]
+"""SQLite's index over `lm_search`; see `sql/statements/search_index.py`. Words arrive cut and folded: only spaces part
+them."""
+_FTS = DDL(
+    f"CREATE VIRTUAL TABLE {FTS_TABLE} USING fts5(words, content='lm_search', content_rowid='id', detail='none', "
+    "tokenize='ascii')"
+)  # type: ignore[no-untyped-call]
 event.listen(search, "after_create", _FTS.execute_if(dialect="sqlite"))
 
 # The bytes of one saved memory, named by their own digest within one user.
@@ -207,7 +217,10 @@ revision = Table(
     CheckConstraint("parent_rev >= 0 AND parent_rev < rev", name="order"),
     CheckConstraint("restores IS NULL OR (restores >= 0 AND restores < rev)", name="restores"),
     # Nothing learnt and no bytes: only what a rollback to "no memory" leaves.
-    CheckConstraint("from_seq <= to_seq OR (from_seq = 1 AND to_seq = 0 AND restores IS NOT NULL AND blob_sha256 IS NULL)", name="span"),
+    CheckConstraint(
+        "from_seq <= to_seq OR (from_seq = 1 AND to_seq = 0 AND restores IS NOT NULL AND blob_sha256 IS NULL)",
+        name="span",
+    ),
     CheckConstraint("blob_sha256 IS NOT NULL OR to_seq = 0 OR state IN ('pruned', 'erased')", name="payload"),
     _one_of("state", ("live", "quarantined", "superseded", "pruned", "erased"), "state"),
 )
@@ -278,7 +291,10 @@ job = Table(
     PrimaryKeyConstraint("id"),
     _to_subject(),
     _one_of("state", ("ready", "leased", "done", "dead"), "state"),
-    CheckConstraint("(state = 'leased') = (lease_owner IS NOT NULL AND lease_fence IS NOT NULL AND lease_until IS NOT NULL)", name="lease"),
+    CheckConstraint(
+        "(state = 'leased') = (lease_owner IS NOT NULL AND lease_fence IS NOT NULL AND lease_until IS NOT NULL)",
+        name="lease",
+    ),
     Index(
         "uq_lm_job_open",
         "tenant_id",

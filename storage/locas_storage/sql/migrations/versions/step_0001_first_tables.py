@@ -28,7 +28,10 @@ def upgrade() -> None:
         sa.Column("previous_sha256", sa.String(length=64), nullable=False),
         sa.Column("sha256", sa.String(length=64), nullable=False),
         sa.Column("created_at", BIG, nullable=False),
-        sa.CheckConstraint("action IN ('erase', 'export', 'forget', 'import', 'quarantine', 'refuse', 'revert')", name=op.f("ck_lm_audit_action")),
+        sa.CheckConstraint(
+            "action IN ('erase', 'export', 'forget', 'import', 'quarantine', 'refuse', 'revert')",
+            name=op.f("ck_lm_audit_action"),
+        ),
         sa.PrimaryKeyConstraint("tenant_id", "subject_id", "seq", name=op.f("pk_lm_audit")),
     )
     op.create_table(
@@ -60,7 +63,9 @@ def upgrade() -> None:
         sa.Column("data", sa.LargeBinary(), nullable=True),
         sa.Column("enc_header", sa.LargeBinary(), nullable=True),
         sa.Column("created_at", BIG, nullable=False),
-        sa.CheckConstraint("(store = 'db' AND data IS NOT NULL) OR (store = 'fs' AND data IS NULL)", name=op.f("ck_lm_blob_place")),
+        sa.CheckConstraint(
+            "(store = 'db' AND data IS NOT NULL) OR (store = 'fs' AND data IS NULL)", name=op.f("ck_lm_blob_place")
+        ),
         sa.CheckConstraint("size >= 0 AND size <= 1073741824", name=op.f("ck_lm_blob_size")),
         sa.ForeignKeyConstraint(
             ["tenant_id", "subject_id"],
@@ -87,7 +92,8 @@ def upgrade() -> None:
         sa.Column("lease_until", BIG, nullable=True),
         sa.Column("last_error", sa.String(length=500), nullable=True),
         sa.CheckConstraint(
-            "(state = 'leased') = (lease_owner IS NOT NULL AND lease_fence IS NOT NULL AND lease_until IS NOT NULL)", name=op.f("ck_lm_job_lease")
+            "(state = 'leased') = (lease_owner IS NOT NULL AND lease_fence IS NOT NULL AND lease_until IS NOT NULL)",
+            name=op.f("ck_lm_job_lease"),
         ),
         sa.CheckConstraint("state IN ('ready', 'leased', 'done', 'dead')", name=op.f("ck_lm_job_state")),
         sa.ForeignKeyConstraint(
@@ -129,8 +135,12 @@ def upgrade() -> None:
         sa.Column("added_rev", BIG, nullable=False),
         sa.Column("position", sa.Integer(), nullable=False),
         sa.Column("retired_rev", BIG, nullable=True),
-        sa.CheckConstraint("kind IN ('question', 'negative', 'probe', 'restatement')", name=op.f("ck_lm_study_item_kind")),
-        sa.CheckConstraint("from_seq >= 1 AND from_seq <= to_seq AND turn_seq >= 0", name=op.f("ck_lm_study_item_span")),
+        sa.CheckConstraint(
+            "kind IN ('question', 'negative', 'probe', 'restatement')", name=op.f("ck_lm_study_item_kind")
+        ),
+        sa.CheckConstraint(
+            "from_seq >= 1 AND from_seq <= to_seq AND turn_seq >= 0", name=op.f("ck_lm_study_item_span")
+        ),
         sa.CheckConstraint("retired_rev IS NULL OR retired_rev > added_rev", name=op.f("ck_lm_study_item_retired")),
         sa.ForeignKeyConstraint(
             ["tenant_id", "subject_id"],
@@ -140,7 +150,9 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("tenant_id", "subject_id", "item_id", name=op.f("pk_lm_study_item")),
     )
-    op.create_index("ix_lm_study_item_order", "lm_study_item", ["tenant_id", "subject_id", "added_rev", "position"], unique=False)
+    op.create_index(
+        "ix_lm_study_item_order", "lm_study_item", ["tenant_id", "subject_id", "added_rev", "position"], unique=False
+    )
     op.create_table(
         "lm_turn",
         sa.Column("tenant_id", sa.String(length=64), nullable=False),
@@ -187,15 +199,25 @@ def upgrade() -> None:
         sa.Column("metrics", JSON, nullable=False),
         sa.Column("state", sa.String(length=12), server_default="live", nullable=False),
         sa.Column("created_at", BIG, nullable=False),
-        sa.CheckConstraint("blob_sha256 IS NOT NULL OR to_seq = 0 OR state IN ('pruned', 'erased')", name=op.f("ck_lm_revision_payload")),
-        sa.CheckConstraint("state IN ('live', 'quarantined', 'superseded', 'pruned', 'erased')", name=op.f("ck_lm_revision_state")),
         sa.CheckConstraint(
-            "from_seq <= to_seq OR (from_seq = 1 AND to_seq = 0 AND restores IS NOT NULL AND blob_sha256 IS NULL)", name=op.f("ck_lm_revision_span")
+            "blob_sha256 IS NOT NULL OR to_seq = 0 OR state IN ('pruned', 'erased')",
+            name=op.f("ck_lm_revision_payload"),
+        ),
+        sa.CheckConstraint(
+            "state IN ('live', 'quarantined', 'superseded', 'pruned', 'erased')", name=op.f("ck_lm_revision_state")
+        ),
+        sa.CheckConstraint(
+            "from_seq <= to_seq OR (from_seq = 1 AND to_seq = 0 AND restores IS NOT NULL AND blob_sha256 IS NULL)",
+            name=op.f("ck_lm_revision_span"),
         ),
         sa.CheckConstraint("parent_rev >= 0 AND parent_rev < rev", name=op.f("ck_lm_revision_order")),
-        sa.CheckConstraint("restores IS NULL OR (restores >= 0 AND restores < rev)", name=op.f("ck_lm_revision_restores")),
+        sa.CheckConstraint(
+            "restores IS NULL OR (restores >= 0 AND restores < rev)", name=op.f("ck_lm_revision_restores")
+        ),
         sa.ForeignKeyConstraint(
-            ["tenant_id", "subject_id", "blob_sha256"], ["lm_blob.tenant_id", "lm_blob.subject_id", "lm_blob.sha256"], name="fk_lm_revision_blob"
+            ["tenant_id", "subject_id", "blob_sha256"],
+            ["lm_blob.tenant_id", "lm_blob.subject_id", "lm_blob.sha256"],
+            name="fk_lm_revision_blob",
         ),
         sa.ForeignKeyConstraint(
             ["tenant_id", "subject_id"],
@@ -233,5 +255,14 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop the tables and all that is in them."""
-    for table in ("lm_study_event", "lm_revision", "lm_turn", "lm_study_item", "lm_job", "lm_blob", "lm_subject", "lm_audit"):
+    for table in (
+        "lm_study_event",
+        "lm_revision",
+        "lm_turn",
+        "lm_study_item",
+        "lm_job",
+        "lm_blob",
+        "lm_subject",
+        "lm_audit",
+    ):
         op.drop_table(table)

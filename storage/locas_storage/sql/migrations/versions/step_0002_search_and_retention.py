@@ -1,7 +1,9 @@
-"""Step 0002: the words of turns, for search; digest and size of a payload kept with its revision, so that the payload can be pruned.
+"""Step 0002: the words of turns, for search.
 
-Knows nothing of the package's current schema or of how it cuts a text now: a released step is frozen, and what it fills the
-index with stays what it was. A change of the cut is a step of its own that has everything indexed anew.
+Digest and size of a payload kept with its revision, so that the payload can be pruned.
+
+Knows nothing of the package's current schema or of how it cuts a text now: a released step is frozen, and what it fills
+the index with stays what it was. A change of the cut is a step of its own that has everything indexed anew.
 """
 
 import hashlib
@@ -32,7 +34,8 @@ def upgrade() -> None:
     op.add_column("lm_revision", sa.Column("payload_bytes", BIG, nullable=True))
     op.execute(
         "UPDATE lm_revision SET payload_sha256 = blob_sha256, payload_bytes = (SELECT size FROM lm_blob WHERE "
-        "lm_blob.tenant_id = lm_revision.tenant_id AND lm_blob.subject_id = lm_revision.subject_id AND lm_blob.sha256 = lm_revision.blob_sha256)"
+        "lm_blob.tenant_id = lm_revision.tenant_id AND lm_blob.subject_id = lm_revision.subject_id AND lm_blob.sha256 "
+        "= lm_revision.blob_sha256)"
     )
     op.create_table(
         "lm_search",
@@ -49,10 +52,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_lm_search")),
         sa.UniqueConstraint("tenant_id", "subject_id", "seq", name="uq_lm_search_turn"),
     )
-    for tenant, user in op.get_bind().execute(sa.text("SELECT tenant_id, subject_id FROM lm_subject WHERE wrapped_dek IS NULL")).all():
+    for tenant, user in (
+        op.get_bind().execute(sa.text("SELECT tenant_id, subject_id FROM lm_subject WHERE wrapped_dek IS NULL")).all()
+    ):
         _index(op.get_bind(), tenant, user)
     if op.get_bind().dialect.name == "sqlite":
-        op.execute("CREATE VIRTUAL TABLE lm_search_fts USING fts5(words, content='lm_search', content_rowid='id', detail='none', tokenize='ascii')")
+        op.execute(
+            "CREATE VIRTUAL TABLE lm_search_fts USING fts5(words, content='lm_search', content_rowid='id', "
+            "detail='none', tokenize='ascii')"
+        )
         op.execute("INSERT INTO lm_search_fts (lm_search_fts) VALUES ('rebuild')")
 
 
@@ -68,10 +76,13 @@ def downgrade() -> None:
 def _index(connection: sa.Connection, tenant: str, user: str) -> None:
     whose = {"tenant_id": tenant, "subject_id": user}
     chunk = sa.text(
-        "SELECT seq, content FROM lm_turn WHERE tenant_id = :tenant_id AND subject_id = :subject_id AND seq > :last ORDER BY seq LIMIT :limit"
+        "SELECT seq, content FROM lm_turn WHERE tenant_id = :tenant_id AND subject_id = :subject_id AND seq > :last "
+        "ORDER BY seq LIMIT :limit"
     )
     if connection.dialect.name == "sqlite":
-        insert = sa.text("INSERT INTO lm_search (tenant_id, subject_id, seq, words) VALUES (:tenant_id, :subject_id, :seq, :words)")
+        insert = sa.text(
+            "INSERT INTO lm_search (tenant_id, subject_id, seq, words) VALUES (:tenant_id, :subject_id, :seq, :words)"
+        )
     else:
         insert = sa.text(
             "INSERT INTO lm_search (tenant_id, subject_id, seq, words) "
@@ -81,7 +92,11 @@ def _index(connection: sa.Connection, tenant: str, user: str) -> None:
     while turns := connection.execute(chunk, whose | {"last": last, "limit": TURNS_AT_ONCE}).all():
         found = [(turn.seq, _words(bytes(turn.content).decode())) for turn in turns]
         packed = [
-            whose | {"seq": seq, "words": " ".join([_mark(tenant, user), *words]) if connection.dialect.name == "sqlite" else words}
+            whose
+            | {
+                "seq": seq,
+                "words": " ".join([_mark(tenant, user), *words]) if connection.dialect.name == "sqlite" else words,
+            }
             for seq, words in found
         ]
         connection.execute(insert, packed)

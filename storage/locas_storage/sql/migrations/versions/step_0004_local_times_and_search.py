@@ -20,7 +20,10 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take the step back. Times stay what they are, in UTC; the program of the step before fills the index in its own way."""
+    """Take the step back.
+
+    Times stay what they are, in UTC; the program of the step before fills the index in its own way.
+    """
     op.execute("ALTER TABLE lm_turn DROP COLUMN said_offset")
     _empty_index()
 
