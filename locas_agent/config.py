@@ -74,9 +74,6 @@ class StudySettings(_Settings):
     """Longest piece of overflow put before the teacher, in tokens; half the backbone's context if that is less."""
     min_confidence: float = Field(0.35, ge=0, lt=1)
     """Least probability of the least likely token of an answer that is kept: what the teacher doubts is not learnt."""
-    least_taught: float = Field(0.95, ge=0, lt=1)
-    """Probability that is taught, at least, for each token of a kept answer; 0 teaches the teacher's own. Origin:
-    `docs/decisions.md`."""
     teacher_top_k: int = Field(16, ge=1)
     """Entries of the teacher's distribution kept per answer token; the rest is one bucket."""
 

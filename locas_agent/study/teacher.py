@@ -12,8 +12,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from locas_agent.config import StudySettings
 from locas_agent.conversation.messages import Message, question
 from locas_agent.inference import Engine
@@ -123,7 +121,7 @@ class Teacher:
 
         None where no store would take what the backbone wrote.
         """
-        end, least = self._engine.backbone.end_id, self._settings.least_taught
+        end = self._engine.backbone.end_id
         made = [
             Item(
                 new_item_id(),
@@ -133,11 +131,10 @@ class Teacher:
                 c.turn_seq,
                 c.question,
                 answer.text,
-                ids,
-                insist(answer.teacher, ids, least),
+                (*answer.ids, end),
+                answer.teacher,
             )
             for c, answer, kind in taught
-            for ids in ((*answer.ids, end),)
         ]
         return [item if can_be_kept(item) else None for item in made]
 
@@ -200,10 +197,6 @@ class Teacher:
         return result
 
 
-def _is_answer(generation: Generation) -> bool:
-    return generation.stopped and bool(generation.ids)
-
-
 def _said(messages: Sequence[Message]) -> tuple[tuple[str, str], ...]:
     return tuple((message["role"], message["content"]) for message in messages)
 
@@ -212,27 +205,3 @@ def _by_beginning(prompts: Sequence[list[Message]]) -> list[int]:
     """Number the prompts by what stands before their last message: the piece, which is then run once."""
     seen: dict[tuple[tuple[str, str], ...], int] = {}
     return [seen.setdefault(_said(prompt[:-1]), len(seen)) for prompt in prompts]
-
-
-def insist(head: TopK, ids: Sequence[int], least: float) -> TopK:
-    """Raise the probability of an answer's own tokens to a least one.
-
-    All others of the distribution fall in proportion.
-
-    A rare name is the teacher's best guess at 0.12: a memory that learns just that says another name wherever rounding
-    moves it a little.
-
-    Args:
-        head: the teacher's distribution before each token, K candidates each.
-        ids: the tokens of the answer, its end included.
-        least: what the probability of each becomes where it is lower.
-    """
-    probabilities = head.logprobs.double().exp()  # (n, K)
-    own = head.ids == torch.tensor(ids, dtype=head.ids.dtype).unsqueeze(1)  # (n, K)
-    had = (probabilities * own).sum(1, keepdim=True)  # (n, 1)
-    is_raised = own.any(1, keepdim=True) & (had < least)
-    others = torch.where(is_raised, (1 - least) / (1 - had).clamp_min(1e-9), 1.0)
-    raised = torch.where(is_raised & own, least, probabilities * others)
-    return TopK(
-        head.ids, torch.where(is_raised, raised.clamp_min(1e-12).log(), head.logprobs.double()).to(head.logprobs.dtype)
-    )

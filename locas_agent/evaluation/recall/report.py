@@ -48,7 +48,9 @@ def _figures(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("study coverage", f"{report['study_coverage']:.3f}"),
         (
             "facts told anew",
-            f"{updated['exact_match']:.3f} (the former value: {updated['stale']:.3f})" if updated else "none",
+            f"{updated['exact_match']:.3f} (former value {updated['stale']:.3f}, in context {updated['context']:.3f})"
+            if updated
+            else "none",
         ),
         ("abstention", f"{abstention['exact_match']:.3f}" if abstention else "none"),
         ("drift, nats per token", f"{report['drift_kl_nats']:.4f}"),

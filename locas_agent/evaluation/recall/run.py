@@ -68,14 +68,16 @@ def ask(
         "wrong_user": others,
     }
     arms = {name: Arm() for name in ARMS}
-    right: list[bool] = []
+    right: dict[str, list[bool]] = {}
     recalled: list[str] = []
     for number, (name, messages) in enumerate(prompts.items()):
         chosen = [attached[name][each.user] if name in attached else None for each in asked]
         answers = _answers(agent, messages, chosen)
-        hits = [arms[name].add(answer, each.fact.value, each.user) for answer, each in zip(answers, asked, strict=True)]
+        right[name] = [
+            arms[name].add(answer, each.fact.value, each.user) for answer, each in zip(answers, asked, strict=True)
+        ]
         if name == "memory":
-            right, recalled = hits, answers
+            recalled = answers
         if progress is not None:
             progress("asked", number + 1, len(prompts))
     report: dict[str, Any] = {
@@ -93,13 +95,13 @@ def ask(
         costs |= peer_arm("prefix", agent, handles[: options.prefix_users], asked, arms["prefix"])
     report["arms"] = {name: arm.report() for name, arm in arms.items()}
     by_session = [
-        [float(hit) for hit, each in zip(right, asked, strict=True) if each.fact.session == number]
+        [float(hit) for hit, each in zip(right["memory"], asked, strict=True) if each.fact.session == number]
         for number in range(options.sessions)
     ]
     report["retention"] = [
         round(mean(hits), 4) if hits else None for hits in by_session
     ]  # None: all its facts were told anew later
-    report["updated_facts"] = _updated(people, asked, recalled)
+    report["updated_facts"] = _updated(people, asked, recalled, right["context"])
     report |= _coverage(agent, handles, people)
     report["abstention"] = _abstention(agent, people, memories, options)
     present = [memory for memory in memories if memory is not None]
@@ -115,19 +117,23 @@ def ask(
     return report
 
 
-def _updated(people: Sequence[Person], asked: Sequence[Asked], recalled: Sequence[str]) -> dict[str, Any] | None:
+def _updated(
+    people: Sequence[Person], asked: Sequence[Asked], recalled: Sequence[str], read: Sequence[bool]
+) -> dict[str, Any] | None:
     """Score the facts told anew.
 
-    `exact_match` names the newest value, `stale` the share of answers that name the former one.
+    `exact_match` names the newest value, `stale` the share of answers that name the former one, and `context` the share
+    that the backbone reads right where the session that tells it stands in the prompt: the ceiling.
     """
-    arm, stale = Arm(), list[float]()
-    for answer, each in zip(recalled, asked, strict=True):
+    arm, stale, context = Arm(), list[float](), list[float]()
+    for answer, each, hit in zip(recalled, asked, read, strict=True):
         former = people[each.user].replaced.get(each.fact.relation.key)
         if former is not None:
             arm.add(answer, each.fact.value, each.user)
             stale.append(float(contains(answer, former)))
+            context.append(float(hit))
     report = arm.report()
-    return None if report is None else report | {"stale": round(mean(stale), 4)}
+    return None if report is None else report | {"stale": round(mean(stale), 4), "context": round(mean(context), 4)}
 
 
 def _searched(journals: Sequence[Sequence[Turn]], asked: Sequence[Asked]) -> list[list[Turn]]:

@@ -18,7 +18,7 @@ from locas_agent.study.chunking import Piece, Quote
 from locas_agent.study.items import NEGATIVE, QUESTION, Item, StudyRequest, StudySet
 from locas_agent.study.question_generation import told_in
 from locas_agent.study.self_study import Study
-from locas_agent.study.teacher import Answer, Candidate, Request, Taught, Teacher, insist
+from locas_agent.study.teacher import Answer, Candidate, Request, Taught, Teacher
 from tests.conftest import MakeMemory
 
 QUOTES = (
@@ -264,27 +264,3 @@ def test_one_seed_per_prompt_makes_an_answer_independent_of_its_neighbours(engin
     assert [each.ids for each in other] != [each.ids for each in together]
     with pytest.raises(ConfigurationError, match="one seed"):
         engine.generate(prompts, temperature=1.0, seed=[1, 2])
-
-
-def test_what_is_taught_insists_on_the_words_of_the_answer() -> None:
-    head = TopK(
-        torch.tensor([[7, 3], [4, 9], [2, 1]], dtype=torch.int32),
-        torch.tensor([[0.12, 0.10], [0.97, 0.01], [0.5, 0.3]]).log(),
-    )
-    taught = insist(head, [7, 4, 8], 0.9).logprobs.exp()
-    torch.testing.assert_close(taught[0], torch.tensor([0.9, 0.10 * 0.1 / 0.88]))  # the rest is shared as before
-    torch.testing.assert_close(taught[1], torch.tensor([0.97, 0.01]))  # sure enough
-    torch.testing.assert_close(taught[2], torch.tensor([0.5, 0.3]))  # a token outside the list is left to it
-    torch.testing.assert_close(insist(head, [7, 4, 8], 0.0).logprobs, head.logprobs)
-
-
-def test_items_of_a_doubtful_teacher_teach_their_answer(engine: Engine) -> None:
-    teacher = Teacher(engine, SETTINGS, seed=0)
-    ids = engine.backbone.encode("Jana")
-    end = engine.backbone.end_id
-    doubt = TopK(torch.tensor([[token, 0] for token in (*ids, end)], dtype=torch.int32), torch.full((5, 2), 0.1).log())
-    (made,) = teacher.items(
-        [(Candidate(0, piece("I am Jana.", 1), 1, "Who?", "Jana"), Taught(tuple(ids), "Jana", 0.1, doubt), QUESTION)]
-    )
-    assert made is not None
-    torch.testing.assert_close(made.teacher.logprobs.exp()[:, 0], torch.full((5,), SETTINGS.least_taught))
