@@ -16,7 +16,7 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from langchain_locas.errors import PromptTooLong
 from langchain_locas.marks import NOBODY, Marks, is_persons
-from langchain_locas.messages import is_said, role_of, text_of, to_chat, turn_key
+from langchain_locas.messages import is_said, name_of, role_of, text_of, to_chat, turn_key
 from locas_agent import AgentMemory, Turn, UserMemory
 from locas_agent.conversation.window import Layout, first_of_window, lay_out
 from locas_agent.errors import ConfigurationError, InvalidTurn, LocasError, TurnNotFound, TurnTooLong
@@ -192,10 +192,8 @@ def _turn_of(thread: Thread, message: BaseMessage, known: dict[str, Turn]) -> Tu
 
 
 def _added(thread: Thread, message: BaseMessage) -> Turn:
-    name = message.name if role_of(message) == "user" else None
-    return thread.user.add(
-        role_of(message), text_of(message), name=name, session=thread.thread_id, key=thread.key_of(message)
-    )
+    role, text, name = role_of(message), text_of(message), name_of(message)
+    return thread.user.add(role, text, name=name, session=thread.thread_id, key=thread.key_of(message))
 
 
 def _forget_blanked(thread: Thread, messages: Sequence[BaseMessage]) -> None:

@@ -48,21 +48,18 @@ class Trained:
 
 
 class _Pupil:
-    """One user's memory in training: its rows, its draws, and when its rate begins to fall."""
+    """One user's memory in training: its rows, its draws, its losses."""
 
-    def __init__(self, memory: LocasMemory, stream: Stream, settings: TrainingSettings, device: torch.device) -> None:
+    def __init__(self, memory: LocasMemory, stream: Stream, device: torch.device) -> None:
         self.memory = memory
         self.stream = stream
         self.slab = memory.slab.detach().clone().to(device).requires_grad_(True)  # (L, 3, W, D)
         self.losses: list[float] = []
         self.tokens = 0
 
-    def present(self) -> LocasMemory:
-        """Return the memory as it is now, on the CPU."""
-        return replace(self.memory, slab=self.slab.detach().cpu().contiguous())
-
     def trained(self, seconds: float) -> Trained:
-        memory = self.present()
+        """Return the memory as it is now, on the CPU, with its figures."""
+        memory = replace(self.memory, slab=self.slab.detach().cpu().contiguous())
         is_finite = bool(torch.isfinite(memory.slab).all()) and math.isfinite(self.losses[-1])
         return Trained(memory, len(self.losses), self.tokens, seconds, self.losses[0], self.losses[-1], is_finite)
 
@@ -111,7 +108,7 @@ class Trainer:
         started = time.perf_counter()
         settings, device = self._settings, self._backbone.device
         pupils = [
-            _Pupil(memory, self._curriculum.stream(lesson), settings, device)
+            _Pupil(memory, self._curriculum.stream(lesson), device)
             for lesson, memory in zip(lessons, memories, strict=True)
         ]
         groups = [{"params": [pupil.slab]} for pupil in pupils]
