@@ -194,13 +194,15 @@ def test_worker_waits_for_work_until_it_is_stopped(agent: AgentMemory) -> None:
     thread = threading.Thread(target=lambda: counts.append(agent.work(stop=stop, once=False, poll_seconds=0.02)))
     thread.start()
     tell(agent)
-    for _ in range(500):
-        if agent.for_user("ada").revisions():
+    for _ in range(2000):
+        if agent.for_user("ada").revisions() and not agent.store.queue.jobs():
             break
         time.sleep(0.01)
     stop.set()
-    thread.join(timeout=10)
-    assert counts == [Work(admitted=1)]
+    thread.join(timeout=30)
+    # The turns come in one after the other: whether the worker finds them in one round or in several is up to chance.
+    assert counts == [Work(admitted=len(agent.for_user("ada").revisions()))]
+    assert counts[0].admitted >= 1
 
 
 def test_worker_outlives_a_store_that_goes_away_in_the_middle_of_a_round(
