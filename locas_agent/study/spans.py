@@ -1,0 +1,157 @@
+"""Words of a turn that carry what it tells: cues to ask by, and the span of a turn that an answer points at.
+
+A language model writes better questions when it is handed the words they are about, and a memory learns a short answer
+better than a sentence that repeats the question. Both are found by looking at the words alone.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+_WORD = re.compile(r"\w+(?:[.,:'’/-]\w+)*", re.UNICODE)
+_SENTENCE_START = re.compile(r"(?:^|[.!?…:\n]\s+|[\"“(]\s*)(\w)")
+_FUNCTION_WORDS = frozenset(
+    "a about after again all already also always am an and another any anything are as at away back be because been "
+    "before being both but by came can come could did do does doing done down during each else enough even ever every "
+    "everything few for from gave get gets getting give go goes going gone got had has have having he hello hence her "
+    "here hers hey hi him his how however i if in into is it its itself just keep kept know last later let like little "
+    "look lot made make makes many may me might mine more most much must my myself need never no nobody nor not nothing "
+    "now of off often oh ok okay on once one only or other our out over own perhaps please put quite rather really said "
+    "same saw say see seen shall she should since so some somebody something sometimes soon still such sure take than "
+    "thank thanks that the their them then there these they thing things think this those though through to today told "
+    "tomorrow too took true two under until up upon us use used very want was way we well went were what when where "
+    "which while who whole whom whose why will with without would yes yesterday yet you your yours d ll m re s t ve "
+    "im ive id dont cant isnt its thats lol haha hmm".split()
+)
+"""Words that carry nothing by themselves; nobody asks by them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word of a text with its place in it."""
+
+    text: str
+    start: int
+    end: int
+    is_name: bool
+    """Written with a capital inside a sentence, or holding a digit."""
+
+    @property
+    def key(self) -> str:
+        """What it is compared by."""
+        return _key(self.text)
+
+    @property
+    def carries(self) -> bool:
+        """Whether it says something by itself."""
+        return self.is_name or (len(self.key) > 2 and self.key not in _FUNCTION_WORDS)
+
+
+def words_of(text: str) -> list[Word]:
+    """Return the words of a text in order."""
+    opening = {match.start(1) for match in _SENTENCE_START.finditer(text)}
+    return [
+        Word(
+            match.group(),
+            match.start(),
+            match.end(),
+            any(letter.isdigit() for letter in match.group())
+            or (match.group()[0].isupper() and match.start() not in opening and _bare(match.group()) != "i"),
+        )
+        for match in _WORD.finditer(text)
+    ]
+
+
+def cues_of(text: str, *, most: int) -> list[str]:
+    """Return the words or runs of names that a text may be asked by: names and numbers first, then the longer words."""
+    found: dict[str, tuple[int, str]] = {}
+    for run in _runs(words_of(text)):
+        shown = text[run[0].start : run[-1].end]
+        rank = 1000 if run[0].is_name else len(shown)
+        found.setdefault(_key(shown), (rank, _without_owner(shown)))
+    ordered = sorted(found.values(), key=lambda each: -each[0])
+    return [shown for _, shown in ordered[:most]]
+
+
+def pointed_at(answer: str, question: str, text: str, *, most_words: int = 6) -> str | None:
+    """Return the span of a text that an answer gives to a question; None where it gives none.
+
+    The span is the longest run of words that stands in both, in the same order, has something that the question does
+    not say, and neither begins nor ends with a function word or a word of the question.
+
+    Args:
+        answer: what a reader said.
+        question: what it was asked.
+        text: the turns it had before it.
+        most_words: a longer run is a recital, no answer.
+    """
+    told, said = words_of(text), [word.key for word in words_of(answer)]
+    asked = {word.key for word in words_of(question)}
+    best: tuple[int, int, int] | None = None
+    for start in range(len(told)):
+        for at in range(len(said)):
+            length = 0
+            while (
+                start + length < len(told) and at + length < len(said) and told[start + length].key == said[at + length]
+            ):
+                length += 1
+            trimmed = _trimmed(told[start : start + length], asked)
+            if trimmed is not None:
+                low, high = trimmed
+                weight = sum(word.carries and word.key not in asked for word in told[start + low : start + high])
+                if best is None or weight > best[0]:
+                    best = (weight, start + low, start + high)
+    if best is None or best[2] - best[1] > most_words:
+        return None
+    return _without_owner(text[told[best[1]].start : told[best[2] - 1].end])
+
+
+def foreign(answer: str, known: Iterable[str]) -> list[str]:
+    """Return the words of an answer that carry something and stand in none of the known texts."""
+    seen = {word.key for text in known for word in words_of(text)}
+    return [word.text for word in words_of(answer) if word.carries and word.key not in seen]
+
+
+def _trimmed(run: list[Word], asked: set[str]) -> tuple[int, int] | None:
+    """Return where a run begins and ends without function words and words of the question at its ends."""
+    low, high = 0, len(run)
+    while low < high and (not run[low].carries or run[low].key in asked):
+        low += 1
+    while high > low and (not run[high - 1].carries or run[high - 1].key in asked):
+        high -= 1
+    return (low, high) if low < high else None
+
+
+def _runs(words: list[Word]) -> list[list[Word]]:
+    """Return runs of neighbouring names, a number with the word it counts, and other telling words alone."""
+    runs: list[list[Word]] = []
+    at = 0
+    while at < len(words):
+        word = words[at]
+        if not word.carries:
+            at += 1
+            continue
+        end = at + 1
+        while word.is_name and end < len(words) and words[end].is_name and words[end].start - words[end - 1].end <= 2:
+            end += 1
+        if word.text[-1].isdigit() and end == at + 1 and end < len(words) and words[end].carries:
+            end += 1
+        runs.append(words[at:end])
+        at = end
+    return runs
+
+
+def _without_owner(text: str) -> str:
+    """Return a name without the 's of what it owns."""
+    return re.sub(r"['’]s$", "", text)
+
+
+def _bare(text: str) -> str:
+    return re.split(r"['’]", text, maxsplit=1)[0].casefold()
+
+
+def _key(text: str) -> str:
+    return _without_owner(unicodedata.normalize("NFC", text).casefold())
