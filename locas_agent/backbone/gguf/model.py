@@ -1,0 +1,129 @@
+"""From a .gguf file to a model of transformers in fp32, with its tokenizer.
+
+The package `gguf` dequantises and says which tensor is which; in what the layout of some tensors differs is
+transformers' own table. The loader of transformers is not used: it parses the vocabulary again and again, takes several
+times as long, and shows a bar.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor
+
+from locas_agent.backbone.ffn import find_sites
+from locas_agent.backbone.gguf.config import config_of
+from locas_agent.backbone.gguf.header import Header, cut_short, read_header
+from locas_agent.backbone.gguf.tokenizer import tokenizer_of
+from locas_agent.errors import BackboneError, MissingExtra, UnsupportedBackbone
+
+Bytes = npt.NDArray[np.uint8]
+Numbers = npt.NDArray[np.float32]
+
+
+def load_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load model and tokenizer of one file.
+
+    Args:
+        path: the file; it is only read.
+
+    Returns:
+        The model on the CPU, in fp32 whatever the file is quantised to, and its tokenizer.
+
+    Raises:
+        MissingExtra: the package `gguf` is not installed.
+        BackboneError: no GGUF file, a damaged one, or one in which tensors are missing.
+        UnsupportedBackbone: an architecture without gated FFNs, or one that cannot be read from such a file.
+    """
+    header = read_header(path)
+    config = config_of(header)
+    model_class = _model_class(header, config)
+    with torch.device("meta"):
+        empty = model_class(config)
+    find_sites(empty.get_decoder(), name=str(path))  # before the tensors are read
+    tokenizer = tokenizer_of(header)
+    return _filled(model_class, config, _tensors(header, empty), path), tokenizer
+
+
+def _model_class(header: Header, config: PreTrainedConfig) -> Any:
+    try:
+        return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    except KeyError as error:
+        raise UnsupportedBackbone(
+            f"{str(header.path)!r} has the architecture {header.architecture!r}, which is no causal language model"
+        ) from error
+
+
+def _tensors(header: Header, empty: PreTrainedModel) -> dict[str, Tensor]:
+    """Return every tensor of the model that the file holds, in fp32, under the model's name for it."""
+    try:
+        import gguf
+    except ImportError as error:
+        raise MissingExtra.of("gguf", f"the backbone {str(header.path)!r}") from error
+    kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
+    if header.architecture not in kinds:
+        raise UnsupportedBackbone(
+            f"{str(header.path)!r} has the architecture {header.architecture!r}, which the installed package gguf does "
+            "not have; install a newer one"
+        )
+    names = gguf.get_tensor_name_map(kinds[header.architecture], empty.config.num_hidden_layers)
+    layout = TENSOR_PROCESSORS.get(header.architecture, TensorProcessor)(config=empty.config.to_dict())
+    data = np.memmap(header.path, dtype=np.uint8, mode="r")
+    found: dict[str, Tensor] = {}
+    for target, expected in empty.state_dict().items():
+        name = names.get_name(target, try_suffixes=(".weight", ".bias"))
+        place = header.tensors.get(name) if name is not None else None
+        if name is None or place is None:
+            continue  # a head that is tied to the embedding; anything else is missed when the model is filled
+        values = layout.process(weights=_dequantised(header, name, data), name=name).weights
+        if values.shape != tuple(expected.shape):
+            raise BackboneError(
+                f"{str(header.path)!r}: {name} has the shape {values.shape}, expected {tuple(expected.shape)}; convert it "
+                "again with a present llama.cpp"
+            )
+        found[target] = torch.from_numpy(np.ascontiguousarray(values))
+    return found
+
+
+def _dequantised(header: Header, name: str, data: Bytes) -> Numbers:
+    """Return one tensor in fp32.
+
+    Raises:
+        BackboneError: the file ends before the tensor does.
+        UnsupportedBackbone: it is quantised in a way that the package `gguf` does not know.
+    """
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
+
+    place = header.tensors[name]
+    try:
+        form = GGMLQuantizationType(place.form)
+        values, size = GGML_QUANT_SIZES[form]
+        end = place.begin + place.n_values // values * size
+        if end > len(data):
+            raise cut_short(header.path, f"after {len(data)} bytes, and {name} ends at {end}")
+        rows = np.asarray(data[place.begin : end]).reshape(-1, place.shape[-1] // values * size)
+        return np.array(dequantize(rows, form), dtype=np.float32).reshape(place.shape)
+    except (KeyError, ValueError, NotImplementedError) as error:
+        raise UnsupportedBackbone(
+            f"{str(header.path)!r}: {name} cannot be dequantised (form {place.form}): {error}; take another quantisation "
+            "of the same model"
+        ) from error
+
+
+def _filled(model_class: Any, config: PreTrainedConfig, tensors: dict[str, Tensor], path: Path) -> PreTrainedModel:
+    model, info = model_class.from_pretrained(
+        None, config=config, state_dict=tensors, dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True
+    )
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])
+        raise BackboneError(
+            f"{str(path)!r} lacks {len(missing)} tensors of its architecture, {missing[0]} among them; convert it again"
+        )
+    loaded: PreTrainedModel = model
+    return loaded
