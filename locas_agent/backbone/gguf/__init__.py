@@ -1,8 +1,4 @@
 """Backbones from the one-file checkpoints of llama.cpp, Ollama and LM Studio.
 
-It says nothing about FFNs beyond refusing a file without them, and imports no memory.
+It is imported when such a file is loaded, and needs the extra `gguf`. It imports no memory.
 """
-
-from locas_agent.backbone.gguf.model import load_gguf
-
-__all__ = ["load_gguf"]

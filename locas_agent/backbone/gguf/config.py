@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import mmap
 import struct
+from collections.abc import Mapping
 from math import pi
-from typing import Any
+from typing import Any, cast
 
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
-from transformers.integrations.gguf import GGUF_CONFIG_ARCHS, get_gguf_config
+from transformers.integrations.gguf.gguf_config_mapping import GGUF_CONFIG_ARCHS, get_gguf_config
 
 from locas_agent.backbone.gguf.header import Header
 from locas_agent.errors import UnsupportedBackbone
@@ -56,14 +57,15 @@ def ends_of(header: Header) -> list[int]:
 def _fields(header: Header) -> dict[str, Any]:
     architecture = header.architecture
     model_type = _RENAMED.get(architecture, architecture)
-    names = GGUF_CONFIG_MAPPING.get(model_type)
+    tables: Mapping[str, Mapping[str, str | None]] = cast(Any, GGUF_CONFIG_MAPPING)
+    names = tables.get(model_type)
     if names is None or model_type in ("general", "tokenizer"):
         raise UnsupportedBackbone(
             f"{str(header.path)!r} has the architecture {architecture!r}, which transformers cannot load from a .gguf "
             f"file; it can load {', '.join(_loadable())}; or name the folder or hub id of the original checkpoint"
         )
     fields: dict[str, Any] = {"model_type": _TEXT_MODELS.get(model_type, model_type)}
-    for prefix, renames in ((architecture, names), ("tokenizer", GGUF_CONFIG_MAPPING["tokenizer"])):
+    for prefix, renames in ((architecture, names), ("tokenizer", tables["tokenizer"])):
         for key, name in renames.items():
             if name is not None and (value := header.metadata.get(f"{prefix}.{key}")) is not None:
                 fields[name] = value
@@ -92,8 +94,8 @@ def _scale_positions(header: Header, fields: dict[str, Any]) -> None:
     foreign = [name for name in header.tensors if name.startswith("rope_factors")]
     if foreign or kind not in (None, "none"):
         raise UnsupportedBackbone(
-            f"{str(header.path)!r} scales its positions ({kind or foreign[0]}), which cannot be read from a .gguf file; "
-            "name the folder or hub id of the original checkpoint"
+            f"{str(header.path)!r} scales its positions ({kind or foreign[0]}) in a way that no .gguf file says "
+            "in full; name the folder or hub id of the original checkpoint"
         )
     if "rope_freqs.weight" not in header.tensors:
         return
@@ -103,8 +105,8 @@ def _scale_positions(header: Header, fields: dict[str, Any]) -> None:
     expected = [_llama3_factor(theta ** (-at / len(factors)), max(factors)) for at in range(len(factors))]
     if any(abs(found - wanted) > 1e-3 * wanted for found, wanted in zip(factors, expected, strict=True)):
         raise UnsupportedBackbone(
-            f"{str(header.path)!r} scales its positions by factors (rope_freqs.weight) other than those of Llama 3.1 and "
-            "its successors; name the folder or hub id of the original checkpoint"
+            f"{str(header.path)!r} scales its positions by factors (rope_freqs.weight) that are not those of Llama 3.1 "
+            "and its successors; name the folder or hub id of the original checkpoint"
         )
     fields["rope_parameters"] = rule
     fields.pop("rope_theta", None)

@@ -8,8 +8,9 @@ times as long, and shows a bar.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import gguf
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -21,7 +22,7 @@ from locas_agent.backbone.ffn import find_sites
 from locas_agent.backbone.gguf.config import config_of
 from locas_agent.backbone.gguf.header import Header, cut_short, read_header
 from locas_agent.backbone.gguf.tokenizer import tokenizer_of
-from locas_agent.errors import BackboneError, MissingExtra, UnsupportedBackbone
+from locas_agent.errors import BackboneError, UnsupportedBackbone
 
 Bytes = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.float32]
@@ -37,7 +38,6 @@ def load_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         The model on the CPU, in fp32 whatever the file is quantised to, and its tokenizer.
 
     Raises:
-        MissingExtra: the package `gguf` is not installed.
         BackboneError: no GGUF file, a damaged one, or one in which tensors are missing.
         UnsupportedBackbone: an architecture without gated FFNs, or one that cannot be read from such a file.
     """
@@ -62,18 +62,14 @@ def _model_class(header: Header, config: PreTrainedConfig) -> Any:
 
 def _tensors(header: Header, empty: PreTrainedModel) -> dict[str, Tensor]:
     """Return every tensor of the model that the file holds, in fp32, under the model's name for it."""
-    try:
-        import gguf
-    except ImportError as error:
-        raise MissingExtra.of("gguf", f"the backbone {str(header.path)!r}") from error
     kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
     if header.architecture not in kinds:
         raise UnsupportedBackbone(
             f"{str(header.path)!r} has the architecture {header.architecture!r}, which the installed package gguf does "
             "not have; install a newer one"
         )
-    names = gguf.get_tensor_name_map(kinds[header.architecture], empty.config.num_hidden_layers)
-    layout = TENSOR_PROCESSORS.get(header.architecture, TensorProcessor)(config=empty.config.to_dict())
+    names = cast(Any, gguf.get_tensor_name_map)(kinds[header.architecture], empty.config.num_hidden_layers)
+    layout: Any = TENSOR_PROCESSORS.get(header.architecture, TensorProcessor)(config=empty.config.to_dict())
     data = np.memmap(header.path, dtype=np.uint8, mode="r")
     found: dict[str, Tensor] = {}
     for target, expected in empty.state_dict().items():
@@ -84,10 +80,10 @@ def _tensors(header: Header, empty: PreTrainedModel) -> dict[str, Tensor]:
         values = layout.process(weights=_dequantised(header, name, data), name=name).weights
         if values.shape != tuple(expected.shape):
             raise BackboneError(
-                f"{str(header.path)!r}: {name} has the shape {values.shape}, expected {tuple(expected.shape)}; convert it "
-                "again with a present llama.cpp"
+                f"{str(header.path)!r}: {name} has the shape {values.shape}, expected {tuple(expected.shape)}; convert "
+                "it again with a present llama.cpp"
             )
-        found[target] = torch.from_numpy(np.ascontiguousarray(values))
+        found[target] = torch.from_numpy(np.require(values, requirements=["C", "W"]))  # what is not quantised is mapped
     return found
 
 
@@ -98,27 +94,30 @@ def _dequantised(header: Header, name: str, data: Bytes) -> Numbers:
         BackboneError: the file ends before the tensor does.
         UnsupportedBackbone: it is quantised in a way that the package `gguf` does not know.
     """
-    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
-
     place = header.tensors[name]
     try:
-        form = GGMLQuantizationType(place.form)
-        values, size = GGML_QUANT_SIZES[form]
+        form = gguf.GGMLQuantizationType(place.form)
+        values, size = gguf.GGML_QUANT_SIZES[form]
         end = place.begin + place.n_values // values * size
         if end > len(data):
             raise cut_short(header.path, f"after {len(data)} bytes, and {name} ends at {end}")
         rows = np.asarray(data[place.begin : end]).reshape(-1, place.shape[-1] // values * size)
-        return np.array(dequantize(rows, form), dtype=np.float32).reshape(place.shape)
+        return np.asarray(gguf.dequantize(rows, form), dtype=np.float32).reshape(place.shape)
     except (KeyError, ValueError, NotImplementedError) as error:
         raise UnsupportedBackbone(
-            f"{str(header.path)!r}: {name} cannot be dequantised (form {place.form}): {error}; take another quantisation "
-            "of the same model"
+            f"{str(header.path)!r}: {name} cannot be dequantised (form {place.form}): {error}; take another "
+            "quantisation of the same model"
         ) from error
 
 
 def _filled(model_class: Any, config: PreTrainedConfig, tensors: dict[str, Tensor], path: Path) -> PreTrainedModel:
     model, info = model_class.from_pretrained(
-        None, config=config, state_dict=tensors, dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True
+        None,
+        config=config,
+        state_dict=tensors,
+        dtype=torch.float32,
+        attn_implementation="sdpa",
+        output_loading_info=True,
     )
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])

@@ -7,11 +7,15 @@ GPT-2's without a word; the rules that keep digits apart are put right here.
 from __future__ import annotations
 
 import logging
+from typing import Any, cast
 
-from tokenizers import pre_tokenizers
+from tokenizers import normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
-from transformers.integrations.gguf import convert_gguf_tokenizer, get_gguf_tokenizer
-from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+from transformers.integrations.gguf.gguf_tokenizer_mapping import (
+    GGUF_PRE_TOKENIZER_SPLITS,
+    convert_gguf_tokenizer,
+    get_gguf_tokenizer,
+)
 
 from locas_agent.backbone.gguf.header import Header
 from locas_agent.errors import UnsupportedBackbone
@@ -22,6 +26,8 @@ _DIGITS_APART = frozenset({"smollm", "starcoder", "refact", "command-r", "codesh
 """Rules under which each digit stands alone and the rest is split as in GPT-2."""
 _AS_GPT2 = frozenset({"default", "gpt-2", "gpt2", "phi-2", "olmo", "mpt", "trillion", "jais"})
 """Rules that are GPT-2's."""
+_COMPOSED = frozenset({"qwen2", "deepseek-r1-qwen", "qwen35"})
+"""Rules of models whose own tokenizer composes letters and their marks first (NFC), of which the file says nothing."""
 
 
 def tokenizer_of(header: Header) -> PreTrainedTokenizerBase:
@@ -51,7 +57,10 @@ def tokenizer_of(header: Header) -> PreTrainedTokenizerBase:
                 header.path.name,
                 rule,
             )
+    if rule in _COMPOSED:
+        backend.normalizer = normalizers.NFC()
     turn = header.number("tokenizer.ggml.eot_token_id")
     if turn is not None and settings.get("chat_template") is not None:
         settings["eos_token"] = described["tokens"][turn]  # as the tokenizers of chat models have it
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **settings)
+    made: Any = PreTrainedTokenizerFast
+    return cast(PreTrainedTokenizerBase, made(tokenizer_object=backend, **settings))

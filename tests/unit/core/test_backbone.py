@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from locas_agent.backbone import Backbone, loading
+from locas_agent.backbone import Backbone, loading, sources
 from locas_agent.errors import BackboneError, ConfigurationError, MissingExtra
 from tests.conftest import MakeBackbone, byte_tokenizer, tiny_model
 from tests.unit.core.architectures import build
@@ -129,7 +129,7 @@ def test_stop_ids_hold_the_end_of_turn(backbone: Backbone) -> None:
 
 
 def test_missing_backbones_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "_TINY_FOLDER", tmp_path / "none")
+    monkeypatch.setattr(sources, "_TINY_FOLDER", tmp_path / "none")
     with pytest.raises(BackboneError, match="bundled backbone is missing"):
         Backbone.load("tiny")
     with pytest.raises(BackboneError, match="no folder"):
@@ -162,12 +162,13 @@ def test_flash_is_taken_only_where_it_can_run(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: spec)
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     kernel = loading.attention_kernel
-    assert kernel("auto", cuda, "bfloat16") == "flash_attention_2"
-    assert (
-        kernel("auto", cuda, "float32") == kernel("auto", cpu, "bfloat16") == kernel("sdpa", cuda, "float16") == "sdpa"
-    )
+    half, full = torch.bfloat16, torch.float32
+    assert kernel("auto", cuda, half) == "flash_attention_2"
+    assert kernel("auto", cuda, full) == kernel("auto", cpu, half) == kernel("sdpa", cuda, torch.float16) == "sdpa"
+    with pytest.raises(ConfigurationError, match="CUDA device and dtype bfloat16 or float16, got cuda and float32"):
+        kernel("flash", cuda, full)
     with pytest.raises(ConfigurationError, match="CUDA"):
-        kernel("flash", cpu, "bfloat16")
+        loading.check_attention("flash", cpu)
 
 
 def test_counting_the_tokens_of_a_long_text_warns_of_nothing(make_backbone: MakeBackbone) -> None:
