@@ -70,6 +70,9 @@ def _fields(header: Header) -> dict[str, Any]:
             if name is not None and (value := header.metadata.get(f"{prefix}.{key}")) is not None:
                 fields[name] = value
     fields.setdefault("vocab_size", header.metadata.get("tokenizer.ggml.tokens"))
+    head = header.number(f"{architecture}.attention.key_length")
+    if head is not None and "attention.key_length" not in names:
+        fields.setdefault("head_dim", head)
     fields["tie_word_embeddings"] = "output.weight" not in header.tensors
     if architecture == "stablelm":
         fields["use_qkv_bias"] = any(name.endswith("attn_q.bias") for name in header.tensors)

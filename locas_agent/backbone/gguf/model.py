@@ -8,14 +8,15 @@ times as long, and shows a bar.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import gguf
 import numpy as np
 import numpy.typing as npt
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor
 
 from locas_agent.backbone.ffn import find_sites
@@ -23,6 +24,8 @@ from locas_agent.backbone.gguf.config import config_of
 from locas_agent.backbone.gguf.header import Header, cut_short, read_header
 from locas_agent.backbone.gguf.tokenizer import tokenizer_of
 from locas_agent.errors import BackboneError, UnsupportedBackbone
+
+_MANY_LAYERS = 1024
 
 Bytes = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.float32]
@@ -42,25 +45,38 @@ def load_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         UnsupportedBackbone: an architecture without gated FFNs, or one that cannot be read from such a file.
     """
     header = read_header(path)
-    config = config_of(header)
-    model_class = _model_class(header, config)
-    with torch.device("meta"):
-        empty = model_class(config)
+    empty = _empty(header)
     find_sites(empty.get_decoder(), name=str(path))  # before the tensors are read
     tokenizer = tokenizer_of(header)
-    return _filled(model_class, config, _tensors(header, empty), path), tokenizer
+    return _filled(empty, _tensors(header, empty), path), tokenizer
 
 
-def _model_class(header: Header, config: PreTrainedConfig) -> Any:
+def _empty(header: Header) -> Any:
+    """Make the model that a header describes, its weights still without memory.
+
+    Raises:
+        BackboneError: the header describes none.
+    """
+    n_layers = header.number(f"{header.architecture}.block_count") or 0
+    if n_layers > max(len(header.tensors), _MANY_LAYERS):
+        raise BackboneError(f"{str(header.path)!r} is damaged: it names {n_layers} layers; download or copy it again")
     try:
-        return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    except KeyError as error:
-        raise UnsupportedBackbone(
-            f"{str(header.path)!r} has the architecture {header.architecture!r}, which is no causal language model"
+        config = config_of(header)
+        model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+        if model_class is None:
+            raise UnsupportedBackbone(
+                f"{str(header.path)!r} has the architecture {header.architecture!r}, which is no causal language model"
+            )
+        with torch.device("meta"):
+            return model_class(config)
+    except (ArithmeticError, LookupError, RuntimeError, StrictDataclassError, TypeError, ValueError) as error:
+        raise BackboneError(
+            f"{str(header.path)!r} describes no model of the architecture {header.architecture!r}: {error}; convert it "
+            "again with a present llama.cpp"
         ) from error
 
 
-def _tensors(header: Header, empty: PreTrainedModel) -> dict[str, Tensor]:
+def _tensors(header: Header, empty: Any) -> dict[str, Tensor]:
     """Return every tensor of the model that the file holds, in fp32, under the model's name for it."""
     kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
     if header.architecture not in kinds:
@@ -68,8 +84,9 @@ def _tensors(header: Header, empty: PreTrainedModel) -> dict[str, Tensor]:
             f"{str(header.path)!r} has the architecture {header.architecture!r}, which the installed package gguf does "
             "not have; install a newer one"
         )
-    names = cast(Any, gguf.get_tensor_name_map)(kinds[header.architecture], empty.config.num_hidden_layers)
-    layout: Any = TENSOR_PROCESSORS.get(header.architecture, TensorProcessor)(config=empty.config.to_dict())
+    names: Any = gguf.get_tensor_name_map(kinds[header.architecture], empty.config.num_hidden_layers)
+    layouts: Any = TENSOR_PROCESSORS
+    layout = layouts.get(header.architecture, TensorProcessor)(config=empty.config.to_dict())
     data = np.memmap(header.path, dtype=np.uint8, mode="r")
     found: dict[str, Tensor] = {}
     for target, expected in empty.state_dict().items():
@@ -77,7 +94,13 @@ def _tensors(header: Header, empty: PreTrainedModel) -> dict[str, Tensor]:
         place = header.tensors.get(name) if name is not None else None
         if name is None or place is None:
             continue  # a head that is tied to the embedding; anything else is missed when the model is filled
-        values = layout.process(weights=_dequantised(header, name, data), name=name).weights
+        try:
+            values = layout.process(weights=_dequantised(header, name, data), name=name).weights
+        except ValueError as error:
+            raise BackboneError(
+                f"{str(header.path)!r}: {name} does not fit the heads that the file names ({error}); download or copy "
+                "it again"
+            ) from error
         if values.shape != tuple(expected.shape):
             raise BackboneError(
                 f"{str(header.path)!r}: {name} has the shape {values.shape}, expected {tuple(expected.shape)}; convert "
@@ -110,10 +133,10 @@ def _dequantised(header: Header, name: str, data: Bytes) -> Numbers:
         ) from error
 
 
-def _filled(model_class: Any, config: PreTrainedConfig, tensors: dict[str, Tensor], path: Path) -> PreTrainedModel:
-    model, info = model_class.from_pretrained(
+def _filled(empty: Any, tensors: dict[str, Tensor], path: Path) -> PreTrainedModel:
+    model, info = type(empty).from_pretrained(
         None,
-        config=config,
+        config=empty.config,
         state_dict=tensors,
         dtype=torch.float32,
         attn_implementation="sdpa",
