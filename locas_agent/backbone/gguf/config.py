@@ -14,7 +14,6 @@ from typing import Any, cast
 
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
-from transformers.integrations.gguf.gguf_config_mapping import GGUF_CONFIG_ARCHS, get_gguf_config
 
 from locas_agent.backbone.gguf.header import Header
 from locas_agent.errors import UnsupportedBackbone
@@ -23,6 +22,12 @@ _RENAMED = {"qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe", "gpt-oss": "gpt_os
 """Architectures that transformers calls otherwise."""
 _TEXT_MODELS = {"gemma3": "gemma3_text", "gemma4": "gemma4_text"}
 """Architectures whose file holds the text half of a model of transformers."""
+_NO_MODELS = ("general", "tokenizer")
+"""Entries of the table that are none."""
+_LAID_OUT_OTHERWISE = ("lfm2", "minimax_m2", "qwen35", "qwen35moe")
+"""Architectures whose tensors are turned into another layout by another part of transformers."""
+_READ = ("gemma2", "gemma3", "llama (Mistral and SmolLM too)", "phi3", "qwen2", "qwen3", "stablelm")
+"""What a message names: the architectures of the table that have a gated FFN in each layer."""
 _NORMED_UNDER = "ffn_norm"
 _ENDS = ("eos", "eot", "eom")
 """What llama.cpp calls tokens that end a text, a turn or a message."""
@@ -34,14 +39,10 @@ def config_of(header: Header) -> PreTrainedConfig:
     """Make the config that a file describes.
 
     Raises:
-        UnsupportedBackbone: an architecture that transformers cannot load from a .gguf file, or positions scaled in a
+        UnsupportedBackbone: an architecture that is not read from a .gguf file, or positions scaled in a
             way that cannot be read from it.
     """
-    architecture = header.architecture
-    if architecture in GGUF_CONFIG_ARCHS:
-        fields = dict(get_gguf_config(dict(header.metadata), tuple(header.tensors)))
-    else:
-        fields = _fields(header)
+    fields = _fields(header)
     ends = ends_of(header)
     if len(ends) > 1:
         fields["eos_token_id"] = ends
@@ -59,10 +60,10 @@ def _fields(header: Header) -> dict[str, Any]:
     model_type = _RENAMED.get(architecture, architecture)
     tables: Mapping[str, Mapping[str, str | None]] = cast(Any, GGUF_CONFIG_MAPPING)
     names = tables.get(model_type)
-    if names is None or model_type in ("general", "tokenizer"):
+    if names is None or model_type in (*_NO_MODELS, *_LAID_OUT_OTHERWISE):
         raise UnsupportedBackbone(
-            f"{str(header.path)!r} has the architecture {architecture!r}, which transformers cannot load from a .gguf "
-            f"file; it can load {', '.join(_loadable())}; or name the folder or hub id of the original checkpoint"
+            f"{str(header.path)!r} has the architecture {architecture!r}, which is not read from a .gguf file; read are "
+            f"{', '.join(_READ)}; or name the folder or hub id of the original checkpoint"
         )
     fields: dict[str, Any] = {"model_type": _TEXT_MODELS.get(model_type, model_type)}
     for prefix, renames in ((architecture, names), ("tokenizer", tables["tokenizer"])):
@@ -79,12 +80,6 @@ def _fields(header: Header) -> dict[str, Any]:
         fields["use_parallel_residual"] = not any(_NORMED_UNDER in name for name in header.tensors)
     _scale_positions(header, fields)
     return fields
-
-
-def _loadable() -> list[str]:
-    known = {*GGUF_CONFIG_MAPPING, *GGUF_CONFIG_ARCHS} - {"general", "tokenizer"}
-    back = {new: old for old, new in _RENAMED.items()}
-    return sorted(back.get(name, name) for name in known)
 
 
 def _scale_positions(header: Header, fields: dict[str, Any]) -> None:

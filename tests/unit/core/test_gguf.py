@@ -202,8 +202,10 @@ def test_what_is_no_gguf_file_is_named(file: Path, tmp_path: Path) -> None:
 
 
 def test_unknown_architectures_and_those_without_gated_ffns_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedBackbone, match=r"'teapot'.*it can load .*llama.*qwen2"):
+    with pytest.raises(UnsupportedBackbone, match=r"'teapot'.*read are .*llama.*qwen2"):
         Backbone.load(bare(tmp_path / "a.gguf", "teapot", block_count=2))
+    with pytest.raises(UnsupportedBackbone, match="'qwen35', which is not read"):
+        Backbone.load(bare(tmp_path / "e.gguf", "qwen35", block_count=2))
     sizes = {"block_count": 2, "embedding_length": 32, "context_length": 64, "attention__head_count": 4}
     with pytest.raises(UnsupportedBackbone, match="layers"):
         Backbone.load(bare(tmp_path / "b.gguf", "gpt2", **sizes))
