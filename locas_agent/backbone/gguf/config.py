@@ -62,8 +62,8 @@ def _fields(header: Header) -> dict[str, Any]:
     names = tables.get(model_type)
     if names is None or model_type in (*_NO_MODELS, *_LAID_OUT_OTHERWISE):
         raise UnsupportedBackbone(
-            f"{str(header.path)!r} has the architecture {architecture!r}, which is not read from a .gguf file; read are "
-            f"{', '.join(_READ)}; or name the folder or hub id of the original checkpoint"
+            f"{str(header.path)!r} has the architecture {architecture!r}, which is not read from a .gguf file; read "
+            f"are {', '.join(_READ)}; or name the folder or hub id of the original checkpoint"
         )
     fields: dict[str, Any] = {"model_type": _TEXT_MODELS.get(model_type, model_type)}
     for prefix, renames in ((architecture, names), ("tokenizer", tables["tokenizer"])):

@@ -50,6 +50,7 @@ def write_gguf(
     form: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.F32,
     rule: str = "gpt-2",
     template: str | None = CHAT_TEMPLATE,
+    tokenizer: Change | None = None,
     tensors: Mapping[str, np.ndarray] | None = None,
     change: Change = lambda _: None,
 ) -> Path:
@@ -62,12 +63,16 @@ def write_gguf(
         form: of every matrix whose rows it fits; what does not fit and what is no matrix stays in fp32.
         rule: by which text is split, as the file names it.
         template: of chats, if there is to be one.
+        tokenizer: writes another tokenizer in place of that of bytes.
         tensors: in place of the model's.
         change: adds to the metadata.
     """
     writer = gguf.GGUFWriter(path, architecture)
     _describe(writer, model.config)
-    _tokenizer(writer, rule, template)
+    if tokenizer is not None:
+        tokenizer(writer)
+    else:
+        _tokenizer(writer, rule, template)
     change(writer)
     for name, values in (tensors_of(model, architecture) if tensors is None else tensors).items():
         block = gguf.GGML_QUANT_SIZES[form][0]

@@ -132,6 +132,30 @@ def test_an_unknown_rule_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     assert ["never-heard-of" in record.message for record in caplog.records] == [True]
 
 
+def sentencepiece(writer: gguf.GGUFWriter) -> None:
+    """A vocabulary with bytes to fall back on and no chat template, as files of Llama 2 have it."""
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁h", "hi", *"▁hi"]
+    kinds = [gguf.TokenType.UNKNOWN, *[gguf.TokenType.CONTROL] * 2, *[gguf.TokenType.BYTE] * 256]
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([-float(at) for at in range(len(tokens))])
+    writer.add_token_types([*kinds, *[gguf.TokenType.NORMAL] * 5])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+
+
+def test_a_vocabulary_of_sentencepiece_is_read(tmp_path: Path) -> None:
+    model = random_model("llama", vocab_size=264)
+    loaded = Backbone.load(write_gguf(tmp_path / "a.gguf", model, "llama", tokenizer=sentencepiece), device="cpu")
+    assert loaded.decode(loaded.encode("hi\nhi é")) == "hi\nhi é"
+    assert loaded.tokenizer.convert_ids_to_tokens(loaded.encode("hi")) == ["▁h", "i"]
+    assert not loaded.has_chat_template
+    line = loaded.tokenizer.convert_tokens_to_ids("<0x0A>")
+    assert (loaded.end_id, loaded.stop_ids) == (line, {line, 2})
+    assert loaded.encode_chat([{"role": "user", "content": "hi"}])[0] == 1  # the beginning of text
+
+
 def scaled(factor: float) -> tuple[Any, dict[str, np.ndarray]]:
     """A Llama whose positions are scaled as since 3.1, and its tensors with the factors."""
     rule = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": factor, "low_freq_factor": 1.0}
@@ -202,7 +226,7 @@ def test_what_is_no_gguf_file_is_named(file: Path, tmp_path: Path) -> None:
 
 
 def test_unknown_architectures_and_those_without_gated_ffns_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedBackbone, match=r"'teapot'.*read are .*llama.*qwen2"):
+    with pytest.raises(UnsupportedBackbone, match=r"'teapot'.*read are gemma2.*llama.*qwen2"):
         Backbone.load(bare(tmp_path / "a.gguf", "teapot", block_count=2))
     with pytest.raises(UnsupportedBackbone, match="'qwen35', which is not read"):
         Backbone.load(bare(tmp_path / "e.gguf", "qwen35", block_count=2))
