@@ -58,19 +58,19 @@ class AgentMemory(Runtime):
         config: LocasConfig | None = None,
         *,
         device: str | None = None,
-        dtype: str = "float32",
+        dtype: str = "auto",
         consolidation: When = "inline",
         key_provider: KeyProvider | None = None,
     ) -> Self:
         """Build the usual parts: a backbone by name, path or hub id, a store by SQLAlchemy URL or path.
 
         Args:
-            backbone: "tiny" (bundled), a folder, a hub id, or a ready `Backbone`.
+            backbone: "tiny" (bundled), "smollm2", a folder, a .gguf file, a hub id, or a ready `Backbone`.
             store: any SQLAlchemy URL, "sqlite://" for a database in memory, a `Path` of an SQLite file, or a ready
                 store.
             config: everything that can be chosen.
             device: e.g. "cuda:0"; the first GPU if there is one, else the CPU.
-            dtype: dtype of the backbone; memories are trained in fp32 whatever it is.
+            dtype: dtype of the backbone, see `Backbone.load`; memories are trained in fp32 whatever it is.
             consolidation: "inline" or "background", see `AgentMemory`.
             key_provider: with it the store keeps all content encrypted, see `locas_storage.SqlMemoryStore`; for a store
                 given by URL.

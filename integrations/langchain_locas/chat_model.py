@@ -81,7 +81,7 @@ class ChatLocas(BaseChatModel):
     """A ready memory, shared by reference; decides model, store, device and dtype."""
     device: str | None = None
     """Where the backbone runs; the first GPU if there is one, else the CPU."""
-    dtype: str = "float32"
+    dtype: str = "auto"
     """Dtype of the backbone."""
     temperature: float | None = None
     """0, or nothing, is greedy."""

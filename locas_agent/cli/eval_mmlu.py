@@ -67,7 +67,7 @@ def mmlu(
     backbone: BackboneOption = "tiny",
     store: StoreOption = "sqlite://",
     device: DeviceOption = None,
-    dtype: DtypeOption = "float32",
+    dtype: DtypeOption = "auto",
     seed: SeedOption = 0,
     key_file: KeyFileOption = None,
     json: JsonOption = None,

@@ -62,7 +62,7 @@ def pg19(
     ] = None,
     backbone: BackboneOption = "tiny",
     device: DeviceOption = None,
-    dtype: DtypeOption = "float32",
+    dtype: DtypeOption = "auto",
     seed: SeedOption = 0,
     json: JsonOption = None,
 ) -> None:

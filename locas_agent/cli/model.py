@@ -21,12 +21,19 @@ if TYPE_CHECKING:
 
 DtypeName = Literal["float32", "bfloat16", "float16", "auto"]
 
-BackboneOption = Annotated[str, typer.Option("--backbone", help="'tiny' (bundled), a folder, or a hub id.")]
+BackboneOption = Annotated[
+    str, typer.Option("--backbone", help="'tiny' (bundled), 'smollm2', a folder, a .gguf file, or a hub id.")
+]
 DeviceOption = Annotated[
     str | None, typer.Option("--device", help="For example cuda:0; the first GPU if there is one, else the CPU.")
 ]
 DtypeOption = Annotated[
-    DtypeName, typer.Option("--dtype", help="Of the backbone; memories are trained in float32 whatever it is.")
+    DtypeName,
+    typer.Option(
+        "--dtype",
+        help="Of the backbone; auto: bfloat16 where that is fast, else float32. Memories are trained in float32 "
+        "whatever it is.",
+    ),
 ]
 ConfigOption = Annotated[
     Path | None,

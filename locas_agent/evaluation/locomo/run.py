@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from locas_agent.agent import AgentMemory
-from locas_agent.backbone.loading import TINY
+from locas_agent.backbone.sources import TINY
 from locas_agent.config import LocasConfig
 from locas_agent.errors import ConfigurationError
 from locas_agent.evaluation.locomo.answers import AnswerBook
