@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from locas_agent.serving.replies import ReplyStream
     from locas_agent.user import UserMemory
     from locas_storage import (
+        ConsolidationMetrics,
         CorrectedTurn,
         FoundTurn,
         InMemoryStore,
@@ -43,6 +44,7 @@ _HOME = {
     "AgentMemory": "locas_agent.agent",
     "Backbone": "locas_agent.backbone",
     "Consolidation": "locas_agent.results",
+    "ConsolidationMetrics": "locas_storage",
     "CorrectedTurn": "locas_storage",
     "Engine": "locas_agent.inference",
     "ExplainedToken": "locas_agent.results",
@@ -79,6 +81,7 @@ __all__ = [
     "AgentMemory",
     "Backbone",
     "Consolidation",
+    "ConsolidationMetrics",
     "CorrectedTurn",
     "Engine",
     "ExplainedToken",

@@ -20,7 +20,7 @@ from locas_agent.consolidation.worker import Worker
 from locas_agent.errors import ConfigurationError
 from locas_agent.results import Consolidation, Reply, Work
 from locas_agent.runtime import Runtime, When, check_parts
-from locas_agent.serving.replies import Asked, Sampling
+from locas_agent.serving.replies import ReplyRequest, Sampling
 from locas_agent.types import Progress
 from locas_agent.user import UserMemory
 from locas_storage import (
@@ -126,7 +126,7 @@ class AgentMemory(Runtime):
             raise ConfigurationError(
                 "a user stands twice in one call of reply_many: its second turn needs the first answer; make two calls"
             )
-        asked = [Asked(handle.key, text) for handle, (_, text) in zip(handles, turns, strict=True)]
+        asked = [ReplyRequest(handle.key, text) for handle, (_, text) in zip(handles, turns, strict=True)]
         return self.answer(asked, Sampling(max_new_tokens, temperature, seed))
 
     def prefetch(self, users: Sequence[str | UserMemory]) -> None:

@@ -6,9 +6,9 @@ Fields that hold a person's words are left out of `repr`, so that results can be
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from locas_storage import Revision, Turn
+from locas_storage import ConsolidationMetrics, Revision, Turn
 
 if TYPE_CHECKING:
     from locas_agent.memory.stats import LayerFigures
@@ -119,8 +119,8 @@ class Consolidation:
     """The new head, when admitted."""
     turns: int
     """Overflow turns it was about."""
-    figures: dict[str, Any] = field(default_factory=dict)
-    """Everything measured: coverage, loss, recall before and after, drift, norms, seconds, tokens."""
+    metrics: ConsolidationMetrics = field(default_factory=ConsolidationMetrics)
+    """What was measured; without figures where nothing was learnt."""
 
     @property
     def admitted(self) -> bool:

@@ -24,9 +24,9 @@ from locas_agent.errors import ConfigurationError, LocasError, TurnNotFound
 from locas_agent.import_export import Exchange
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
-from locas_agent.memory_cache import LoadedMemories, Loads
+from locas_agent.memory_cache import CacheInfo, LoadedMemories
 from locas_agent.results import Consolidation, Reply
-from locas_agent.serving.replies import Asked, Replies, Sampling
+from locas_agent.serving.replies import Replies, ReplyRequest, Sampling
 from locas_agent.training.trainer import DEFAULT_WIDTH
 from locas_agent.types import Progress
 from locas_storage import (
@@ -96,10 +96,9 @@ class Runtime:
                 f"tokens, in which an answer has to stand as a turn beside the next answer: choose at most {most}"
             )
 
-    @property
-    def loads(self) -> Loads:
+    def cache_info(self) -> CacheInfo:
         """Count the memories found ready, read and dropped so far, and what is kept of users now."""
-        return self._memories.loads
+        return self._memories.cache_info()
 
     def append(self, key: UserKey, drafts: Sequence[TurnDraft]) -> list[Turn]:
         """Journal turns with their token counts; in the background mode the same transaction asks for what is due.
@@ -125,14 +124,14 @@ class Runtime:
         """Return the memories as one forward takes them; None when nobody has any."""
         return self._memories.batch(memories)
 
-    def answer(self, asked: Sequence[Asked], sampling: Sampling) -> list[Reply]:
+    def answer(self, asked: Sequence[ReplyRequest], sampling: Sampling) -> list[Reply]:
         """Journal each user's turn, answer all in one batch, journal the answers, and consolidate whoever is due."""
         return [
             self._with_consolidation(one.user, reply)
             for one, reply in zip(asked, self.replies.answer(asked, sampling), strict=True)
         ]
 
-    def stream_answer(self, asked: Asked, sampling: Sampling, finish: list[Reply]) -> Iterator[str]:
+    def stream_answer(self, asked: ReplyRequest, sampling: Sampling, finish: list[Reply]) -> Iterator[str]:
         """Do the same for one user, yielding the answer as it is written; the reply is put into `finish`."""
         return self.replies.stream(
             asked, sampling, lambda reply: finish.append(self._with_consolidation(asked.user, reply))

@@ -17,7 +17,7 @@ from locas_agent.exports.manifest import Form
 from locas_agent.memory.stats import layer_figures
 from locas_agent.results import Consolidation, ExplainedToken, Explanation, Recall, Reply
 from locas_agent.runtime import Runtime
-from locas_agent.serving.replies import Asked, ReplyStream, Sampling
+from locas_agent.serving.replies import ReplyRequest, ReplyStream, Sampling
 from locas_agent.study.matching import agree
 from locas_agent.types import Progress
 from locas_storage import CorrectedTurn, FoundTurn, Receipt, Revision, Turn, TurnDraft, UserKey
@@ -38,7 +38,7 @@ class UserMemory:
         at: datetime | None = None,
         session: str | None = None,
         name: str | None = None,
-        key: str | None = None,
+        idempotency_key: str | None = None,
         trust: str = "user",
         expires_at: datetime | None = None,
     ) -> Turn:
@@ -51,7 +51,8 @@ class UserMemory:
                 speaker's date.
             session: name of the session it belongs to; without names, a session is a day of the speaker's.
             name: who speaks, in a conversation of several.
-            key: the same key twice is one turn; it does not begin with U+0001, which marks keys that are made here.
+            idempotency_key: the same key twice is one turn; it does not begin with U+0001, which marks keys that are
+                made here.
             trust: label of where the text comes from, at most 16 characters. The settings `sources` say which labels
                 are learnt from: by default the user's turns labelled "user", and the assistant's labelled "promised" or
                 "found"; a turn with any other label never is.
@@ -61,7 +62,16 @@ class UserMemory:
             InvalidTurn: unknown role, or text that cannot be stored.
             TurnTooLong: it does not fit into the backbone's context beside an answer.
         """
-        draft = TurnDraft(role, content, name=name, session=session, at=at, key=key, trust=trust, expires_at=expires_at)
+        draft = TurnDraft(
+            role,
+            content,
+            name=name,
+            session=session,
+            at=at,
+            idempotency_key=idempotency_key,
+            trust=trust,
+            expires_at=expires_at,
+        )
         return self._runtime.append(self.key, [draft])[0]
 
     def reply(
@@ -71,7 +81,7 @@ class UserMemory:
         max_new_tokens: int | None = None,
         temperature: float = 0.0,
         seed: int = 0,
-        key: str | None = None,
+        idempotency_key: str | None = None,
         session: str | None = None,
     ) -> Reply:
         """Journal the user's turn, answer with window and memory, journal the answer.
@@ -83,19 +93,19 @@ class UserMemory:
             max_new_tokens: longest answer, in tokens.
             temperature: 0 is greedy.
             seed: of sampling.
-            key: makes a retried call one pair of turns: a question that was not answered is answered now, of another
-                the same answer returned.
+            idempotency_key: makes a retried call one pair of turns: a question that was not answered is answered now,
+                of another the same answer returned.
             session: name of the session both turns belong to, as in `add`.
 
         Raises:
             ConfigurationError: no answer is that long, or no such temperature or seed; nothing was written.
-            InvalidTurn: text, key or session cannot be journalled; nothing was written.
+            InvalidTurn: text, idempotency key or session cannot be journalled; nothing was written.
             TurnTooLong: the text leaves no room for the answer; nothing was written.
             TurnNotFound: what was said under this key before was forgotten.
         """
-        return self._runtime.answer([Asked(self.key, text, key, session)], Sampling(max_new_tokens, temperature, seed))[
-            0
-        ]
+        return self._runtime.answer(
+            [ReplyRequest(self.key, text, idempotency_key, session)], Sampling(max_new_tokens, temperature, seed)
+        )[0]
 
     def stream(
         self,
@@ -104,12 +114,12 @@ class UserMemory:
         max_new_tokens: int | None = None,
         temperature: float = 0.0,
         seed: int = 0,
-        key: str | None = None,
+        idempotency_key: str | None = None,
         session: str | None = None,
     ) -> ReplyStream:
         """Do what `reply` does, piece by piece; see `ReplyStream`."""
         finish: list[Reply] = []
-        asked = Asked(self.key, text, key, session)
+        asked = ReplyRequest(self.key, text, idempotency_key, session)
         return ReplyStream(
             self._runtime.stream_answer(asked, Sampling(max_new_tokens, temperature, seed), finish), finish, self.crews
         )
@@ -121,12 +131,17 @@ class UserMemory:
         max_new_tokens: int | None = None,
         temperature: float = 0.0,
         seed: int = 0,
-        key: str | None = None,
+        idempotency_key: str | None = None,
         session: str | None = None,
     ) -> ReplyStream:
         """Do what `stream` does, for `async for`: each piece is written off the event loop."""
         return self.stream(
-            text, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, key=key, session=session
+            text,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            idempotency_key=idempotency_key,
+            session=session,
         )
 
     def consolidate(

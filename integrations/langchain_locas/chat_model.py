@@ -35,7 +35,7 @@ from pydantic import (
 )
 
 from langchain_locas.fitting import prompt_of
-from langchain_locas.generation import Answer, Question
+from langchain_locas.generation import ChatAnswer, Question
 from langchain_locas.identity import NO_USER, USER_ID, checked, in_config
 from langchain_locas.loading import Opening, profile_of
 from langchain_locas.messages import to_chat
@@ -294,7 +294,7 @@ class ChatLocas(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        answer = Answer(self.agent_memory, self._question(messages, stop, kwargs))
+        answer = ChatAnswer(self.agent_memory, self._question(messages, stop, kwargs))
         for text in answer:
             chunk = ChatGenerationChunk(message=AIMessageChunk(content=text))
             if run_manager:
@@ -338,7 +338,7 @@ class ChatLocas(BaseChatModel):
             timeout_seconds=kwargs.get("timeout", self.timeout),
         )
 
-    def _last_chunk(self, answer: Answer) -> AIMessageChunk:
+    def _last_chunk(self, answer: ChatAnswer) -> AIMessageChunk:
         calls = [
             tool_call_chunk(name=call.name, args=call.arguments, id=f"call_{uuid.uuid4().hex}", index=at)
             for at, call in enumerate(answer.calls)

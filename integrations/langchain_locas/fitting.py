@@ -47,7 +47,7 @@ def prompt_of(
     if len(prompt) <= room:
         return prompt, 0
     turns = {
-        turn.key: turn
+        turn.idempotency_key: turn
         for turn in agent.store.known(user, [message.id for message in messages if message.id is not None])
     }
     shown = _fitted(messages, turns, room_tokens=room, count=lambda some: len(encoded(some)))

@@ -37,7 +37,7 @@ class Question:
     timeout_seconds: float | None = None
 
 
-class Answer:
+class ChatAnswer:
     """An answer under way: iterate for pieces of text, then read the rest of it.
 
     Attributes:

@@ -68,7 +68,7 @@ def _as_turn(draft: TurnDraft, seq: int) -> Turn:
     now = datetime.now(UTC)
     return Turn(
         seq=seq,
-        key="",
+        idempotency_key="",
         role=draft.role,
         content=draft.content,
         name=draft.name,

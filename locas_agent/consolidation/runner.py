@@ -137,13 +137,13 @@ class Rounds:
                 "consolidation refused",
                 extra={"action": "refuse", "reason": admission.reason, "detail": admission.detail, "turns": count},
             )
-            return Consolidation("refused", admission.reason, admission.detail, None, count, outcome.figures)
+            return Consolidation("refused", admission.reason, admission.detail, None, count, outcome.metrics)
         revision = self._store.commit(key, self._draft(matter, matter.state, outcome), lease=lease)
         logger.info(
             "revision saved",
             extra={"action": "commit", "revision": revision.number, "detail": admission.detail, "turns": count},
         )
-        return Consolidation("admitted", admission.reason, admission.detail, revision, count, outcome.figures)
+        return Consolidation("admitted", admission.reason, admission.detail, revision, count, outcome.metrics)
 
     @staticmethod
     def _refusal(matter: _Matter, outcome: Outcome) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class Rounds:
             "to_seq": matter.to_seq,
             "tokens": tokens,
             "reason": outcome.admission.reason,
-            "figures": outcome.figures,
+            "figures": outcome.metrics.as_json(),
         }
 
     def _draft(self, matter: _Matter, state: UserState, outcome: Outcome) -> RevisionDraft:
@@ -161,11 +161,11 @@ class Rounds:
             fingerprint=self._backbone.fingerprint,
             config_hash=self._config.digest(),
             code_version=CODE_VERSION,
-            seed=int(outcome.figures["seed"]),
+            seed=outcome.metrics.seed or 0,
             from_seq=state.consolidated_seq + 1,
             to_seq=matter.to_seq,
             payload=to_bytes(outcome.memory, dtype=self._config.memory.stored_as),
-            metrics=outcome.figures | {"config": self._config.model_dump(mode="json")},
+            metrics=outcome.metrics.model_copy(update={"config": self._config.model_dump(mode="json")}),
             new_items=tuple(to_draft(item) for item in outcome.study_set.items),
             retired_items=tuple(sorted(outcome.study_set.retired)),
             fence=state.fence,

@@ -52,13 +52,13 @@ def paired(turns: Sequence[Turn]) -> tuple[Turn, ...]:
     Calls that overlap in different processes, and a call that is tried again after others, leave other turns between
     the two.
     """
-    questions = {answer_key(turn.key) for turn in turns}
-    answers = {turn.key: turn for turn in turns if turn.key in questions}
+    questions = {answer_key(turn.idempotency_key) for turn in turns}
+    answers = {turn.idempotency_key: turn for turn in turns if turn.idempotency_key in questions}
     ordered: list[Turn] = []
     for turn in turns:
-        if turn.key not in answers:
+        if turn.idempotency_key not in answers:
             ordered.append(turn)
-        if (answer := answers.get(answer_key(turn.key))) is not None:
+        if (answer := answers.get(answer_key(turn.idempotency_key))) is not None:
             ordered.append(answer)
     return tuple(ordered)
 

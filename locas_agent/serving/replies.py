@@ -76,12 +76,12 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ReplyRequest:
     """What one user says, the key that makes a retried call one pair of turns, and the session both belong to."""
 
     user: UserKey
     text: str
-    key: str | None = None
+    idempotency_key: str | None = None
     session: str | None = None
 
     @property
@@ -91,7 +91,7 @@ class Asked:
         Raises:
             InvalidTurn: text, key or session are none that can be journalled.
         """
-        return TurnDraft("user", self.text, key=self.key, session=self.session)
+        return TurnDraft("user", self.text, idempotency_key=self.idempotency_key, session=self.session)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class Replies:
         self._append = append
         self._one_at_a_time = OneAtATime()
 
-    def answer(self, asked: Sequence[Asked], sampling: Sampling) -> list[Reply]:
+    def answer(self, asked: Sequence[ReplyRequest], sampling: Sampling) -> list[Reply]:
         """Answer several users in one batch, each row with its own memory.
 
         Raises:
@@ -160,7 +160,9 @@ class Replies:
         ready.update(zip(waiting, made, strict=True))
         return [ready[at] for at in range(len(asked))]
 
-    def _generate(self, asked: Sequence[Asked], said: Sequence[Turn], length: int, sampling: Sampling) -> list[Reply]:
+    def _generate(
+        self, asked: Sequence[ReplyRequest], said: Sequence[Turn], length: int, sampling: Sampling
+    ) -> list[Reply]:
         """Answer turns in one batch."""
         if not asked:
             return []
@@ -178,7 +180,7 @@ class Replies:
             for one, prompt, generation in zip(asked, prompts, generations, strict=True)
         ]
 
-    def stream(self, asked: Asked, sampling: Sampling, finish: Callable[[Reply], None]) -> Iterator[str]:
+    def stream(self, asked: ReplyRequest, sampling: Sampling, finish: Callable[[Reply], None]) -> Iterator[str]:
         """Answer one user piece by piece.
 
         The answer is journalled and handed to `finish` when the last piece has been taken.
@@ -243,7 +245,7 @@ class Replies:
                 return newest
             count = min(2 * count, most)
 
-    def _longest(self, asked: Sequence[Asked], sampling: Sampling) -> int:
+    def _longest(self, asked: Sequence[ReplyRequest], sampling: Sampling) -> int:
         """Return the longest answer, in tokens, after refusing what could not be answered.
 
         Nobody's turn is journalled yet.
@@ -260,7 +262,7 @@ class Replies:
             counted(self._backbone, one.draft, answer_tokens=length)
         return length
 
-    def _say(self, asked: Asked) -> Turn:
+    def _say(self, asked: ReplyRequest) -> Turn:
         turn = self._append(asked.user, [asked.draft])[0]
         if turn.is_forgotten:
             raise TurnNotFound(
@@ -269,14 +271,18 @@ class Replies:
             )
         if turn.role != "user":
             raise InvalidTurn(
-                f"key: turn {turn.seq}, said under it before, has the role {turn.role!r} and cannot be answered; "
-                "choose another key"
+                f"idempotency_key: turn {turn.seq}, said under it before, has the role {turn.role!r} and cannot be "
+                "answered; choose another key"
             )
         return turn
 
-    def _answered_before(self, asked: Asked, turn: Turn) -> Reply | None:
+    def _answered_before(self, asked: ReplyRequest, turn: Turn) -> Reply | None:
         """Return the answer that is journalled already, for a call that is tried again; nothing is generated."""
-        found = self._store.known(asked.user, [answer_key(turn.key)]) if asked.key is not None else []
+        found = (
+            self._store.known(asked.user, [answer_key(turn.idempotency_key)])
+            if asked.idempotency_key is not None
+            else []
+        )
         if not found:
             return None
         (answer,) = found
@@ -296,7 +302,7 @@ class Replies:
             prompt_tokens=PromptTokens(0, 0),
         )
 
-    def _prompt(self, asked: Asked, turn: Turn, length: int) -> _Prompt:
+    def _prompt(self, asked: ReplyRequest, turn: Turn, length: int) -> _Prompt:
         revision, memory = self._memories.current(asked.user)
         layout = self.layout(asked.user, max_new_tokens=length, upto=turn.seq)
         if not layout.prompt_turns or layout.prompt_turns[-1].seq != turn.seq:
@@ -315,10 +321,12 @@ class Replies:
             kept=prompt.kept,
         )
 
-    def _answered(self, asked: Asked, prompt: _Prompt, ids: Sequence[int]) -> Reply:
+    def _answered(self, asked: ReplyRequest, prompt: _Prompt, ids: Sequence[int]) -> Reply:
         """Journal an answer and describe it."""
         self._memories.keep_past(asked.user, prompt.revision, prompt.kept)
-        draft = TurnDraft("assistant", self._text(ids), session=prompt.turn.session, answers=prompt.turn.key)
+        draft = TurnDraft(
+            "assistant", self._text(ids), session=prompt.turn.session, answers=prompt.turn.idempotency_key
+        )
         turn = self._append(asked.user, [draft])[0]
         layout, revision = prompt.layout, prompt.revision
         return Reply(

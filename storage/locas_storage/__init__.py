@@ -33,6 +33,7 @@ from locas_storage.errors import (
 from locas_storage.in_memory.store import InMemoryStore
 from locas_storage.records.bounds import new_item_id
 from locas_storage.records.jobs import Job, Lease
+from locas_storage.records.metrics import ConsolidationMetrics, CoverageMetrics, MemoryMetrics, NormMetrics
 from locas_storage.records.receipts import Conversion, CorrectedTurn, Receipt
 from locas_storage.records.revisions import Revision, RevisionDraft, StudyItem, StudyItemDraft
 from locas_storage.records.turns import IMPORTED, AuditEntry, FoundTurn, Turn, TurnDraft, UserKey, UserState, answer_key
@@ -45,9 +46,11 @@ from locas_storage.store import JobQueue, MemoryStore
 __all__ = [
     "IMPORTED",
     "AuditEntry",
+    "ConsolidationMetrics",
     "Conversion",
     "CorrectedTurn",
     "CorruptPayload",
+    "CoverageMetrics",
     "EncryptionMismatch",
     "EnvironmentKeyProvider",
     "Fault",
@@ -64,7 +67,9 @@ __all__ = [
     "Lease",
     "LeaseLost",
     "LocasError",
+    "MemoryMetrics",
     "MemoryStore",
+    "NormMetrics",
     "Receipt",
     "Revision",
     "RevisionConflict",

@@ -61,7 +61,7 @@ def test_memory_moves_to_another_store_and_says_where_it_came_from(
         moved = other.for_user("ada", tenant="elsewhere")
         revision = moved.import_memory(place)
         assert (revision.number, revision.from_seq, revision.to_seq) == (1, 1, 1)
-        assert revision.metrics["imported"]["form"] == form
+        assert (revision.metrics.imported or {})["form"] == form
         found, expected = (user.explain("It is Rex.", question="What is my dog called?") for user in (moved, ada))
         # Within rounding, token by token: in the form "dense" it is read back from sums.
         assert [token.logprob for token in found.tokens] == pytest.approx(

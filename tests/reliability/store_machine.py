@@ -109,7 +109,9 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(who=people, said=sayings, enqueue=st.none() | numbers)
     def append(self, who: int, said: list[Said], enqueue: int | None) -> None:
         drafts = [
-            TurnDraft("user", one.text, key=one.key, token_count=1, expires_at=LONG_AGO if one.is_over else None)
+            TurnDraft(
+                "user", one.text, idempotency_key=one.key, token_count=1, expires_at=LONG_AGO if one.is_over else None
+            )
             for one in said
         ]
         made = self._both(
@@ -400,4 +402,4 @@ def replace_id(item_id: str, seq: int) -> Any:
 
 def _turns(store: MemoryStore, key: UserKey, **cut: Any) -> list[tuple[int, str, str]]:
     found: Iterable[Any] = store.turns(key, **cut)
-    return [(turn.seq, turn.key, turn.content) for turn in found]
+    return [(turn.seq, turn.idempotency_key, turn.content) for turn in found]

@@ -35,13 +35,13 @@ def live(backbone: Backbone, store: SqlMemoryStore, heard: Overheard) -> None:
     labels = {"name": heard.canary, "session": heard.canary}
     do, learner = heard.attempt, agent.learner
     assert isinstance(learner, QuickLearner)
-    do(lambda: ada.add("user", said, key=heard.canary, trust="tool", **labels))
-    do(lambda: ada.add("user", said, key=heard.canary, **labels))
+    do(lambda: ada.add("user", said, idempotency_key=heard.canary, trust="tool", **labels))
+    do(lambda: ada.add("user", said, idempotency_key=heard.canary, **labels))
     do(lambda: ada.add("user", said, expires_at=dt.datetime.now(dt.UTC) - dt.timedelta(days=1)))
     do(lambda: ada.add(heard.canary, said))
     do(lambda: ada.add("user", said + "\x00"))
     do(lambda: ada.add("user", said * 100))
-    do(lambda: ada.reply(said, key=f"{heard.canary} 1"))
+    do(lambda: ada.reply(said, idempotency_key=f"{heard.canary} 1"))
     do(lambda: list(ada.stream(said))[:0])
     do(lambda: ada.consolidate(flush=True))
     do(lambda: ada.recall(said).revision)

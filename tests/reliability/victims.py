@@ -130,7 +130,8 @@ def text_of(user: str, seq: int) -> str:
 def said(user: str, seqs: Sequence[int], *, with_keys: bool = True) -> list[TurnDraft]:
     """Return turns as their writer sends them; the key tells the number."""
     return [
-        TurnDraft("user", text_of(user, seq), key=f"turn {seq}" if with_keys else None, token_count=20) for seq in seqs
+        TurnDraft("user", text_of(user, seq), idempotency_key=f"turn {seq}" if with_keys else None, token_count=20)
+        for seq in seqs
     ]
 
 

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,17 @@ def test_all_names_everything_public_and_nothing_else(package: str) -> None:
 def test_all_is_sorted_and_free_of_repeats(package: str) -> None:
     names = exported(package)
     assert names == sorted(set(names), key=isort_order)
+
+
+def test_no_public_class_has_the_name_of_another() -> None:
+    """A name that stands for two things is imported from the wrong place sooner or later."""
+    homes: dict[str, list[str]] = defaultdict(list)
+    for module in MODULES:
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes[node.name].append(str(module.relative_to(ROOT)))
+    assert len(homes) > 100
+    assert {name: files for name, files in homes.items() if len(files) > 1} == {}
 
 
 @pytest.mark.parametrize("package", ["locas_agent", "locas_storage"])

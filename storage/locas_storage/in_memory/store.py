@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from locas_storage.in_memory.queue import InMemoryQueue
-from locas_storage.in_memory.user_data import Shelf, utc_now
+from locas_storage.in_memory.user_data import UserData, utc_now
 from locas_storage.records.bounds import check_query, new_item_id, plain_json
 from locas_storage.records.jobs import Lease
 from locas_storage.records.receipts import CorrectedTurn, Receipt
@@ -31,9 +31,9 @@ class InMemoryStore:
     def __init__(self, *, keep_payloads: int = commit.KEEP_PAYLOADS) -> None:
         commit.check_keep(keep_payloads)
         self._keep_payloads = keep_payloads
-        self._shelves: dict[UserKey, Shelf] = {}
+        self._users: dict[UserKey, UserData] = {}
         self._lock = threading.RLock()
-        self.queue = InMemoryQueue(self._shelves, self._of, self._lock)
+        self.queue = InMemoryQueue(self._users, self._of, self._lock)
 
     def append(self, key: UserKey, drafts: Sequence[TurnDraft], *, enqueue: int | None = None) -> list[Turn]:
         """See `MemoryStore.append`."""
@@ -41,26 +41,26 @@ class InMemoryStore:
             return []
         with self._lock:
             now = utc_now()
-            self._shelves.setdefault(key, Shelf(UserState(key, 1, 0, 0, 0, 0, now)))
-            shelf = self._of(key)
+            self._users.setdefault(key, UserData(UserState(key, 1, 0, 0, 0, 0, now)))
+            data = self._of(key)
             answered = []
             for draft in drafts:
-                idem_key = draft.key or new_item_id()
-                if idem_key not in shelf.by_key:
-                    shelf.add(draft, key=idem_key, now=now)
-                answered.append(shelf.by_key[idem_key])
+                idem_key = draft.idempotency_key or new_item_id()
+                if idem_key not in data.by_key:
+                    data.add(draft, idempotency_key=idem_key, now=now)
+                answered.append(data.by_key[idem_key])
             if enqueue is not None:
-                shelf.ask(enqueue)
+                data.ask(enqueue)
             return answered
 
     def turns(self, key: UserKey, *, after: int = 0, upto: int | None = None, newest: int | None = None) -> list[Turn]:
         """See `MemoryStore.turns`."""
         commit.check_newest(newest)
         with self._lock:
-            shelf = self._shelves.get(key)
+            data = self._users.get(key)
             found = (
-                [turn for turn in shelf.shown_turns() if turn.seq > after and (upto is None or turn.seq <= upto)]
-                if shelf
+                [turn for turn in data.shown_turns() if turn.seq > after and (upto is None or turn.seq <= upto)]
+                if data
                 else []
             )
             return found if newest is None else found[max(0, len(found) - newest) :]
@@ -68,10 +68,8 @@ class InMemoryStore:
     def known(self, key: UserKey, idem_keys: Iterable[str]) -> list[Turn]:
         """See `MemoryStore.known`."""
         with self._lock:
-            shelf = self._shelves.get(key)
-            found = (
-                [shelf.by_key[one] for one in commit.possible_keys(idem_keys) if one in shelf.by_key] if shelf else []
-            )
+            data = self._users.get(key)
+            found = [data.by_key[one] for one in commit.possible_keys(idem_keys) if one in data.by_key] if data else []
         return sorted(found, key=lambda one: one.seq)
 
     def search(self, key: UserKey, text: str, *, limit: int = 10) -> list[FoundTurn]:
@@ -85,41 +83,39 @@ class InMemoryStore:
     def state(self, key: UserKey) -> UserState | None:
         """See `MemoryStore.state`."""
         with self._lock:
-            shelf = self._shelves.get(key)
-            return shelf.state if shelf and not shelf.is_erased else None
+            data = self._users.get(key)
+            return data.state if data and not data.is_erased else None
 
     def users(self, tenant: str | None = None) -> list[UserKey]:
         """See `MemoryStore.users`."""
         commit.check_tenant(tenant)
         with self._lock:
-            found = [
-                key for key, shelf in self._shelves.items() if not shelf.is_erased and tenant in (None, key.tenant)
-            ]
+            found = [key for key, data in self._users.items() if not data.is_erased and tenant in (None, key.tenant)]
         return sorted(found, key=lambda key: (key.tenant, key.user))
 
     def study_items(self, key: UserKey, *, with_retired: bool = False) -> list[StudyItem]:
         """See `MemoryStore.study_items`."""
         with self._lock:
-            shelf = self._shelves.get(key)
-            return [item for item in shelf.items.values() if with_retired or item.retired_rev is None] if shelf else []
+            data = self._users.get(key)
+            return [item for item in data.items.values() if with_retired or item.retired_rev is None] if data else []
 
     def commit(self, key: UserKey, draft: RevisionDraft, *, lease: Lease | None = None) -> Revision:
         """See `MemoryStore.commit`."""
         with self._lock:
-            shelf = self._of(key)
-            if lease is not None and not shelf.holds(lease):
+            data = self._of(key)
+            if lease is not None and not data.holds(lease):
                 raise queue.lost(lease)
-            commit.check_follows(draft, shelf.state)
-            in_force = shelf.in_force[shelf.state.head]
-            taken = sum(item.item_id in shelf.items for item in draft.new_items)
+            commit.check_follows(draft, data.state)
+            in_force = data.in_force[data.state.head]
+            taken = sum(item.item_id in data.items for item in draft.new_items)
             if taken:
                 raise commit.stale_items(taken, "new under an id that is in use")
             lacking = len(set(draft.retired_items) - in_force)
             if lacking:
                 raise commit.stale_items(lacking, "to be retired but not in force")
             digest = hashlib.sha256(draft.payload).hexdigest()
-            number = len(shelf.revisions) + 1
-            span = shelf.turns[draft.from_seq - 1 : draft.to_seq]
+            number = len(data.revisions) + 1
+            span = data.turns[draft.from_seq - 1 : draft.to_seq]
             saved = Revision(
                 number=number,
                 parent=draft.parent,
@@ -137,31 +133,31 @@ class InMemoryStore:
                 state="live",
                 created_at=utc_now(),
             )
-            shelf.payloads[digest] = draft.payload
+            data.payloads[digest] = draft.payload
             for item in draft.new_items:
-                shelf.items[item.item_id] = commit.kept_item(item, number)
+                data.items[item.item_id] = commit.kept_item(item, number)
             added = {item.item_id for item in draft.new_items}
-            shelf.make_current(saved, (in_force | added) - set(draft.retired_items))
-            shelf.prune(self._keep_payloads)
+            data.make_current(saved, (in_force | added) - set(draft.retired_items))
+            data.prune(self._keep_payloads)
             if lease is not None:
-                shelf.settle(lease, draft.to_seq)
+                data.settle(lease, draft.to_seq)
             return saved
 
     def revisions(self, key: UserKey) -> list[Revision]:
         """See `MemoryStore.revisions`."""
         with self._lock:
-            shelf = self._shelves.get(key)
-            return list(shelf.revisions) if shelf else []
+            data = self._users.get(key)
+            return list(data.revisions) if data else []
 
     def revision(self, key: UserKey, number: int | None = None) -> Revision | None:
         """See `MemoryStore.revision`."""
         with self._lock:
-            shelf = self._shelves.get(key)
+            data = self._users.get(key)
             if number is not None:
-                if shelf is None:
+                if data is None:
                     raise commit.not_found(key, number)
-                return shelf.revision(number)
-            return shelf.revision(shelf.state.head) if shelf and shelf.state.head else None
+                return data.revision(number)
+            return data.revision(data.state.head) if data and data.state.head else None
 
     def payload(self, key: UserKey, number: int) -> bytes:
         """See `MemoryStore.payload`."""
@@ -170,55 +166,55 @@ class InMemoryStore:
             assert saved is not None
             if saved.payload_sha256 is None or not saved.is_kept:
                 raise commit.no_payload(key, number)
-            data = self._shelves[key].payloads[saved.payload_sha256]
+            stored = self._users[key].payloads[saved.payload_sha256]
             return commit.checked(
-                f"payload of revision {number}", data, size=saved.payload_bytes, sha256=saved.payload_sha256
+                f"payload of revision {number}", stored, size=saved.payload_bytes, sha256=saved.payload_sha256
             )
 
     def rollback(self, key: UserKey, number: int) -> Revision:
         """See `MemoryStore.rollback`."""
         with self._lock:
-            shelf = self._of(key)
-            head = shelf.state.head
-            restored = None if number == 0 and head else shelf.revision(number)
+            data = self._of(key)
+            head = data.state.head
+            restored = None if number == 0 and head else data.revision(number)
             if restored is not None and number == head:
                 return restored
             if restored is not None:
                 commit.require_kept(restored, key)
-            made = commit.restoring(restored, number=len(shelf.revisions) + 1, parent=head, created_at=utc_now())
-            facts = commit.revert_facts(shelf.state, number, made.number)
-            shelf.make_current(made, shelf.in_force[number])
-            shelf.record("revert", facts)
+            made = commit.restoring(restored, number=len(data.revisions) + 1, parent=head, created_at=utc_now())
+            facts = commit.revert_facts(data.state, number, made.number)
+            data.make_current(made, data.in_force[number])
+            data.record("revert", facts)
             return made
 
     def forget(self, key: UserKey, turns: Iterable[int]) -> Receipt:
         """See `MemoryStore.forget`."""
         with self._lock:
-            shelf = self._of(key)
-            return shelf.forget(lineage.check_forgettable(key, turns, shelf.state), "asked")
+            data = self._of(key)
+            return data.forget(lineage.check_forgettable(key, turns, data.state), "asked")
 
     def correct(self, key: UserKey, turn: int, draft: TurnDraft) -> CorrectedTurn:
         """See `MemoryStore.correct`."""
         with self._lock:
-            shelf = self._of(key)
-            (seq,) = lineage.check_forgettable(key, [turn], shelf.state)
-            return shelf.correct(seq, draft)
+            data = self._of(key)
+            (seq,) = lineage.check_forgettable(key, [turn], data.state)
+            return data.correct(seq, draft)
 
     def erase(self, key: UserKey) -> Receipt:
         """See `MemoryStore.erase`."""
         with self._lock:
-            return self._shelf(key).erase()
+            return self._data(key).erase()
 
     def begin_again(self, key: UserKey) -> None:
         """See `MemoryStore.begin_again`."""
         with self._lock:
-            self._shelf(key).is_erased = False
+            self._data(key).is_erased = False
 
     def expire(self, key: UserKey | None = None) -> dict[UserKey, Receipt]:
         """See `MemoryStore.expire`."""
         with self._lock:
-            due = {whose: shelf.expired() for whose, shelf in self._shelves.items() if key in (None, whose)}
-            return {whose: self._shelves[whose].forget(seqs, "expired") for whose, seqs in due.items() if seqs}
+            due = {whose: data.expired() for whose, data in self._users.items() if key in (None, whose)}
+            return {whose: self._users[whose].forget(seqs, "expired") for whose, seqs in due.items() if seqs}
 
     def record(self, key: UserKey, action: str, facts: Mapping[str, Any]) -> None:
         """See `MemoryStore.record`."""
@@ -230,23 +226,23 @@ class InMemoryStore:
     def audit(self, key: UserKey) -> list[AuditEntry]:
         """See `MemoryStore.audit`."""
         with self._lock:
-            shelf = self._shelves.get(key)
-            entries = list(shelf.audit) if shelf else []
+            data = self._users.get(key)
+            entries = list(data.audit) if data else []
         commit.check_audit(key, entries)
         return [entry for entry, _ in entries]
 
     def close(self) -> None:
         """Do nothing: there is no connection to let go of."""
 
-    def _of(self, key: UserKey) -> Shelf:
-        shelf = self._shelf(key)
-        if shelf.is_erased:
+    def _of(self, key: UserKey) -> UserData:
+        data = self._data(key)
+        if data.is_erased:
             raise commit.erased(key)
-        return shelf
+        return data
 
-    def _shelf(self, key: UserKey) -> Shelf:
+    def _data(self, key: UserKey) -> UserData:
         """Return what belongs to a user, a tombstone included."""
-        shelf = self._shelves.get(key)
-        commit.require_user(shelf.state if shelf else None, key)
-        assert shelf is not None
-        return shelf
+        data = self._users.get(key)
+        commit.require_user(data.state if data else None, key)
+        assert data is not None
+        return data

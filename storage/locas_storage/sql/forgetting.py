@@ -68,7 +68,7 @@ class SqlForgetting:
             idem_key = forgetting.take_key(connection, key, seq)
             self._fault_point("correct.key")
             made, files = self._forget(connection, state, [seq], "corrected")
-            (added,) = append(connection, key, [replace(draft, key=idem_key)])
+            (added,) = append(connection, key, [replace(draft, idempotency_key=idem_key)])
             self._fault_point("correct.before_commit")
         self._fault_point("correct.after_commit")
         return CorrectedTurn.of(added, self._finish(key, made, files))

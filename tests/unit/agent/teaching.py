@@ -22,7 +22,7 @@ from locas_agent.study.items import QUESTION, Coverage, Item, StudySet
 from locas_agent.training.initialization import initialize
 from locas_agent.training.sampler import Lesson
 from locas_agent.types import Progress
-from locas_storage import MemoryStore, Turn, new_item_id
+from locas_storage import ConsolidationMetrics, MemoryStore, Turn, new_item_id
 
 Texts = tuple[str, ...]
 CONFIG = LocasConfig.model_validate(
@@ -89,7 +89,8 @@ class QuickLearner:
         is_refused = any(text in self.refused for text in texts)
         admission = Admission(not is_refused, "drift" if is_refused else "admitted", "")
         study_set = StudySet(items, frozenset(), Coverage(len(texts), len(texts), len(texts), 0, len(texts)))
-        return Outcome(admission, memory, study_set, Lesson(items, task.earlier, task.pieces, task.memory), {"seed": 0})
+        lesson = Lesson(items, task.earlier, task.pieces, task.memory)
+        return Outcome(admission, memory, study_set, lesson, ConsolidationMetrics(seed=0))
 
     @staticmethod
     def _item(piece: Piece, turn_seq: int, text: str) -> Item:

@@ -414,7 +414,13 @@ def test_erased_user_leaves_nothing_to_answer_from(agent: AgentMemory) -> None:
     agent.store.queue.ask(ada.key, ada.turns()[-1].seq)
     (lease,) = agent.store.queue.claim("late")
     ada.erase()
-    assert (ada.turns(), ada.revisions(), agent.users(), agent.loads.n_bytes, agent.loads.past_bytes) == (
+    assert (
+        ada.turns(),
+        ada.revisions(),
+        agent.users(),
+        agent.cache_info().memory_bytes,
+        agent.cache_info().prefix_bytes,
+    ) == (
         [],
         [],
         [],
@@ -455,10 +461,10 @@ def test_worker_forgets_what_has_expired(agent: AgentMemory) -> None:
 
 def test_key_of_a_forgotten_turn_is_not_answered(agent: AgentMemory) -> None:
     ada = agent.for_user("ada")
-    ada.reply("secret", key="k1")
+    ada.reply("secret", idempotency_key="k1")
     ada.forget([1, 2])
     with pytest.raises(TurnNotFound):
-        ada.reply("secret", key="k1")
+        ada.reply("secret", idempotency_key="k1")
     assert ada.turns() == []
 
 

@@ -109,12 +109,12 @@ def count_answers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Note who is really answered."""
     asked: list[str] = []
 
-    class Counting(module.Answer):
+    class Counting(module.ChatAnswer):
         def __init__(self, agent: AgentMemory, question: module.Question) -> None:
             asked.append(f"{question.user.tenant}/{question.user.user}")
             super().__init__(agent, question)
 
-    monkeypatch.setattr(module, "Answer", Counting)
+    monkeypatch.setattr(module, "ChatAnswer", Counting)
     return asked
 
 

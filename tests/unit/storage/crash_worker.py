@@ -16,7 +16,10 @@ from storage_samples import ADA, draft, item, say
 
 from locas_storage import SqlMemoryStore, TurnDraft
 
-LATE = [TurnDraft("user", "late 1", key="late-1"), TurnDraft("assistant", "late 2", key="late-2")]
+LATE = [
+    TurnDraft("user", "late 1", idempotency_key="late-1"),
+    TurnDraft("assistant", "late 2", idempotency_key="late-2"),
+]
 OLD_ITEM, NEW_ITEM = item(question="old"), item(question="new")
 
 

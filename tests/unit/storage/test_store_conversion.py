@@ -54,7 +54,8 @@ def open_encrypted(store_url: str, key_file: Path) -> Iterator[Callable[..., Sql
 def live(store: SqlMemoryStore, key: UserKey = ADA) -> None:
     """Leave every kind of row there is: pruned, restored, equal, forgotten, retired, queued."""
     store.append(
-        key, [TurnDraft("user", f"{number} is {SECRET}", key=f"k{number}", session="s") for number in range(10)]
+        key,
+        [TurnDraft("user", f"{number} is {SECRET}", idempotency_key=f"k{number}", session="s") for number in range(10)],
     )
     first = item(1, 1, f"What is {SECRET}?", SECRET)
     for number in range(4):  # the first payload is pruned by the fourth

@@ -55,7 +55,7 @@ def store(store_url: str, key_file: Path) -> Iterator[SqlMemoryStore]:
 
 def tell(store: SqlMemoryStore, key: UserKey = ADA) -> None:
     """Leave a secret in every place that holds content."""
-    store.append(key, [TurnDraft("user", f"my code is {SECRET}", key="k"), TurnDraft("user", SECRET)])
+    store.append(key, [TurnDraft("user", f"my code is {SECRET}", idempotency_key="k"), TurnDraft("user", SECRET)])
     store.commit(key, draft(0, 1, 2, SECRET.encode() * 100, new_items=(item(1, 2, f"What is {SECRET}?", SECRET),)))
 
 
@@ -330,7 +330,7 @@ def test_commit_learnt_before_an_erasure_is_refused(store_url: str, key_file: Pa
 def test_forgotten_turns_stay_forgotten(store: SqlMemoryStore) -> None:
     tell(store)
     store.forget(ADA, [1])
-    assert store.append(ADA, [TurnDraft("user", "again", key="k")])[0].is_forgotten
+    assert store.append(ADA, [TurnDraft("user", "again", idempotency_key="k")])[0].is_forgotten
     store.commit(ADA, draft(2, 1, 2, b"rebuilt"))
     assert store.payload(ADA, 3) == b"rebuilt"
     assert store.verify().is_sound

@@ -23,7 +23,7 @@ def filled(store_url: str) -> Iterator[SqlMemoryStore]:
     """Ada has learnt, rolled back, forgotten and waits to learn again; Ben has learnt and goes on; Carla was erased."""
     opened = SqlMemoryStore(store_url)
     say(opened, 3)
-    opened.append(ADA, [TurnDraft("user", SECRET, key="k")])
+    opened.append(ADA, [TurnDraft("user", SECRET, idempotency_key="k")])
     say(opened, 4)
     kept = item(1, 2, SECRET, SECRET)
     opened.commit(ADA, draft(0, 1, 2, SECRET.encode(), new_items=(kept, item(1, 2))))
