@@ -111,7 +111,7 @@ def ingest(turns: list[Spoken], name: str, backbone: str, store: Path, config: L
             if number <= journalled:
                 continue
             tell("turn", number=added.seq, seconds=seconds)
-            if user.due().due:
+            if user.consolidation_due().is_due:
                 learn(user, flush=False)
             if number in moments:
                 back_up(store, copy_at(store, number))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from locas_agent.inference import Engine
     from locas_agent.memory import LocasMemory, MemoryBatch
     from locas_agent.paper.reference import LocasModel
-    from locas_agent.results import Consolidation, ExplainedToken, Explanation, PromptTokens, Recall, Reply, Work
+    from locas_agent.results import Consolidation, ExplainedToken, Explanation, PromptTokens, Recall, Reply, WorkSummary
     from locas_agent.serving.replies import ReplyStream
     from locas_agent.user import UserMemory
     from locas_storage import (
@@ -73,7 +73,7 @@ _HOME = {
     "UserKey": "locas_storage",
     "UserMemory": "locas_agent.user",
     "WindowSettings": "locas_agent.config",
-    "Work": "locas_agent.results",
+    "WorkSummary": "locas_agent.results",
 }
 
 __all__ = [
@@ -110,7 +110,7 @@ __all__ = [
     "UserKey",
     "UserMemory",
     "WindowSettings",
-    "Work",
+    "WorkSummary",
 ]
 
 

@@ -15,7 +15,7 @@ Knows nothing of tensors, stores or the command line: only names, parents and th
         InvalidRevision             a revision, study item or audit fact the store cannot hold
         InvalidTurn                 a turn the journal cannot hold
         UnknownUser                 nobody of that name in that tenant
-        UserErased                  erased; `begin_again` comes before anything new
+        UserErased                  erased; `reinstate` comes before anything new
         TurnNotFound                no such turn
         RevisionNotFound
         RevisionConflict            someone saved first

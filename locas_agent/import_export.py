@@ -96,7 +96,7 @@ class Exchange:
             ExchangeError: the user has turns already, or nothing is at `path`.
             CorruptPayload: it is no export, or was altered.
             IncompatibleMemory: it belongs to another backbone.
-            UserErased: `begin_again` comes first.
+            UserErased: `reinstate` comes first.
         """
         manifest, memory = read_export(self._backbone, path)
         digest = hashlib.sha256(to_bytes(memory)).hexdigest()

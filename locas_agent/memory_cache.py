@@ -133,7 +133,7 @@ class LoadedMemories:
         self._store = store
         self._loaded: Recent[LocasMemory] = Recent()
         self._pasts: Recent[Past] = Recent()
-        self._missesy: WeakKeyDictionary[LocasMemory, Tensor] = WeakKeyDictionary()
+        self._ready: WeakKeyDictionary[LocasMemory, Tensor] = WeakKeyDictionary()
         self._misses = 0
         self._lock = Lock()
 
@@ -229,9 +229,9 @@ class LoadedMemories:
     def _rows(self, memory: LocasMemory) -> Tensor:
         """The memory's rows as a forward takes them, shape (L, 3, W, D)."""
         with self._lock:
-            ready = self._missesy.get(memory)
+            ready = self._ready.get(memory)
         if ready is None:
             ready = ready_rows(memory, self._backbone)
             with self._lock:
-                self._missesy[memory] = ready
+                self._ready[memory] = ready
         return ready

@@ -129,7 +129,7 @@ class Consolidation:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class WorkSummary:
     """What a worker did, in jobs unless said otherwise; a rebuild counts once for each consolidation it repeats."""
 
     admitted: int = 0

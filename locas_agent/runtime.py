@@ -44,7 +44,7 @@ from locas_storage.records.bounds import MAX_PAYLOAD_BYTES
 
 logger = logging.getLogger(__name__)
 
-When = Literal["inline", "background"]
+ConsolidationMode = Literal["inline", "background"]
 """Where a consolidation that the policy wants is done: in the call that set it off, or by a worker."""
 
 
@@ -61,7 +61,7 @@ class Runtime:
         backbone: Backbone,
         store: MemoryStore,
         config: LocasConfig | None = None,
-        consolidation: When = "inline",
+        consolidation: ConsolidationMode = "inline",
     ) -> None:
         check_parts(backbone, store, config)
         self.backbone = backbone
@@ -86,8 +86,10 @@ class Runtime:
         self.exchange = Exchange(
             backbone=backbone, store=store, memories=self._memories, config=self.config, append=self.append
         )
-        if consolidation not in get_args(When):
-            raise ConfigurationError(f"consolidation is {consolidation!r}: choose one of {', '.join(get_args(When))}")
+        if consolidation not in get_args(ConsolidationMode):
+            raise ConfigurationError(
+                f"consolidation is {consolidation!r}: choose one of {', '.join(get_args(ConsolidationMode))}"
+            )
         _check_shape(backbone, self.config.memory)
         if self.config.window.max_new_tokens > (most := longest_answer(backbone)):
             raise ConfigurationError(
@@ -110,7 +112,7 @@ class Runtime:
         if self.consolidation == "inline":
             return self.store.append(key, said)
         due = pending.due(self.store, key, self.config, about_to_be_said=said)
-        return self.store.append(key, said, enqueue=due.to_seq if due.decision.due else None)
+        return self.store.append(key, said, enqueue=due.to_seq if due.decision.is_due else None)
 
     def current(self, key: UserKey) -> tuple[Revision | None, LocasMemory | None]:
         """Return a user's current revision and its memory."""
@@ -147,7 +149,7 @@ class Runtime:
                 return reply
             self._being_learnt.add(key)
         try:
-            if self.consolidation == "background" or not self.due(key).due:
+            if self.consolidation == "background" or not self.consolidation_due(key).is_due:
                 return reply
             done = self.consolidate_keys([key])[0]
         except LocasError as error:
@@ -161,7 +163,7 @@ class Runtime:
                 self._being_learnt.discard(key)
         return replace(reply, consolidation=done)
 
-    def due(self, key: UserKey) -> policy.Decision:
+    def consolidation_due(self, key: UserKey) -> policy.Decision:
         """Ask the policy whether this user's overflow is to be learnt now."""
         return pending.due(self.store, key, self.config).decision
 
@@ -201,7 +203,7 @@ class Runtime:
         left = waiting if flush else pending.overflow(waiting, self.config.window.window_tokens)
         if not left:
             return Consolidation("nothing", "no overflow", "every turn is learnt or still in the window", None, 0)
-        self.store.queue.ask(key, left[-1].seq)
+        self.store.queue.enqueue(key, left[-1].seq)
         return Consolidation("queued", "background", "a worker will learn them", None, len(left))
 
     def forget(self, key: UserKey, turns: Sequence[int]) -> Receipt:

@@ -436,20 +436,20 @@ class UserMemory:
         """
         return self._runtime.erase(self.key)
 
-    def begin_again(self) -> None:
+    def reinstate(self) -> None:
         """Take turns of an erased user again, into an empty journal; nothing comes back.
 
         Raises:
             UnknownUser: there never was such a user.
         """
-        self._runtime.store.begin_again(self.key)
+        self._runtime.store.reinstate(self.key)
 
-    def due(self) -> policy.Decision:
+    def consolidation_due(self) -> policy.Decision:
         """Ask the policy whether the overflow is to be learnt now.
 
         `reply` acts on it by itself, after `add` it is the caller's turn.
         """
-        return self._runtime.due(self.key)
+        return self._runtime.consolidation_due(self.key)
 
     aadd = async_twin(add, "journal")
     areply = async_twin(reply, "answers")
@@ -464,8 +464,8 @@ class UserMemory:
     arollback = async_twin(rollback, "journal")
     ahistory = async_twin(history, "journal")
     aerase = async_twin(erase, "journal")
-    abegin_again = async_twin(begin_again, "journal")
-    adue = async_twin(due, "journal")
+    areinstate = async_twin(reinstate, "journal")
+    aconsolidation_due = async_twin(consolidation_due, "journal")
 
     @property
     def crews(self) -> Crews:

@@ -124,13 +124,13 @@ class Rounds:
         key, lease, count = matter.order.key, matter.order.lease, len(matter.turns)
         if outcome is None or matter.state is None:
             if lease is not None:
-                self._store.queue.settle(lease, matter.to_seq)
+                self._store.queue.complete(lease, matter.to_seq)
             return Consolidation("nothing", "no overflow", "every turn is learnt or still in the window", None, 0)
         admission = outcome.admission
         if not admission.admitted:
             facts = self._refusal(matter, outcome)
             if lease is not None:
-                self._store.queue.settle(lease, matter.to_seq, refusal=facts)
+                self._store.queue.complete(lease, matter.to_seq, refusal=facts)
             else:
                 self._store.record(key, "refuse", facts)
             logger.info(

@@ -50,7 +50,7 @@ def live(backbone: Backbone, store: SqlMemoryStore, heard: Overheard) -> None:
     do(lambda: ada.revisions())
     do(lambda: store.study_items(ada.key))
     do(lambda: ada.history(1))
-    do(lambda: [agent.reply_many([(ada, said)])[0].turn, ada.due()])
+    do(lambda: [agent.reply_many([(ada, said)])[0].turn, ada.consolidation_due()])
     do(lambda: ada.consolidate(flush=True, wait=False))
     learner.meanwhile = failing(f"quoting: {said}")
     do(lambda: agent.work())
@@ -74,7 +74,7 @@ def live(backbone: Backbone, store: SqlMemoryStore, heard: Overheard) -> None:
     rows_of(store, heard)
     do(lambda: ada.erase())
     do(lambda: ada.add("user", said))
-    do(lambda: ada.begin_again())
+    do(lambda: ada.reinstate())
     do(lambda: ada.add("user", said))
     heard.hear("repr", repr(agent), repr(ada), repr(ada.key), repr(store), repr(store.queue))
 
@@ -139,7 +139,7 @@ def test_nothing_of_a_life_is_said_whatever_fails(
             failures.append(heard.failures)
             for key in store.users():
                 store.erase(key)
-                store.begin_again(key)
+                store.reinstate(key)
     if place.database_file is None:
         server = request.getfixturevalue("postgres_server")
         assert heard.canary in (server.folder / "log").read_text(

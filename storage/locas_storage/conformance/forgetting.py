@@ -109,7 +109,7 @@ def test_rebuild_is_queued_with_the_former_stops(store: MemoryStore) -> None:
 
 def test_forgetting_again_keeps_the_stops_of_a_rebuild_that_waits(store: MemoryStore) -> None:
     three_consolidations(store)
-    store.queue.ask(ADA, 8)
+    store.queue.enqueue(ADA, 8)
     store.forget(ADA, [5])
     (held,) = store.queue.claim("worker")
     assert (held.to_seq, held.stops) == (8, (6,))
@@ -277,7 +277,7 @@ def test_forgetting_what_was_never_said_is_refused(store: MemoryStore, seqs: lis
 
 def test_erased_user_is_gone_and_others_are_not(store: MemoryStore) -> None:
     three_consolidations(store)
-    store.queue.ask(ADA, 8)
+    store.queue.enqueue(ADA, 8)
     say(store, 2, BEN)
     store.commit(BEN, draft(0, 1, 2, b"first"))
     ben = (store.turns(BEN), store.revisions(BEN), store.payload(BEN, 1), store.state(BEN))
@@ -296,7 +296,7 @@ def test_erased_user_is_gone_and_others_are_not(store: MemoryStore) -> None:
 
 def test_late_writers_are_refused_after_erasure(store: MemoryStore) -> None:
     three_consolidations(store)
-    store.queue.ask(ADA, 8)
+    store.queue.enqueue(ADA, 8)
     (lease,) = store.queue.claim("worker")
     store.erase(ADA)
     for act in (
@@ -306,13 +306,13 @@ def test_late_writers_are_refused_after_erasure(store: MemoryStore) -> None:
         lambda: store.rollback(ADA, 1),
         lambda: store.forget(ADA, [1]),
         lambda: store.record(ADA, "refuse", {}),
-        lambda: store.queue.ask(ADA, 1),
+        lambda: store.queue.enqueue(ADA, 1),
     ):
         with pytest.raises(UserErased):
             act()
     for act in (
         lambda: store.commit(ADA, draft(3, 7, 8), lease=lease),
-        lambda: store.queue.settle(lease, 8),
+        lambda: store.queue.complete(lease, 8),
         lambda: store.queue.heartbeat(lease),
     ):
         with pytest.raises((UserErased, LeaseLost)):
@@ -323,26 +323,26 @@ def test_late_writers_are_refused_after_erasure(store: MemoryStore) -> None:
 
 def test_erased_user_can_begin_again(store: MemoryStore) -> None:
     three_consolidations(store)
-    store.queue.ask(ADA, 8)
+    store.queue.enqueue(ADA, 8)
     (lease,) = store.queue.claim("worker")
     before = counters(store)
     store.erase(ADA)
-    store.begin_again(ADA)
+    store.reinstate(ADA)
     after = counters(store)
     assert (after.next_seq, after.head, after.consolidated_seq) == (1, 0, 0)
     assert after.fence > before.fence
     assert after.epoch == before.epoch + 1
     say(store, 8)
-    store.queue.ask(ADA, 8)
+    store.queue.enqueue(ADA, 8)
     with pytest.raises(LeaseLost):
         store.commit(ADA, draft(0, 1, 8, b"of the erased"), lease=lease)
     with pytest.raises(RevisionConflict):
         store.commit(ADA, draft(0, 1, 8, b"of the erased", fence=before.fence))
     assert store.commit(ADA, draft(0, 1, 8, b"new", fence=counters(store).fence)).number == 1
-    store.begin_again(ADA)  # nothing was erased: nothing changes
+    store.reinstate(ADA)  # nothing was erased: nothing changes
     assert store.payload(ADA, 1) == b"new"
     with pytest.raises(UnknownUser):
-        store.begin_again(BEN)
+        store.reinstate(BEN)
     with pytest.raises(UnknownUser):
         store.erase(BEN)
 

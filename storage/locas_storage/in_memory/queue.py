@@ -43,10 +43,10 @@ class InMemoryQueue:
         self._data_of = shelf_of
         self._lock = lock
 
-    def ask(self, key: UserKey, to_seq: int) -> None:
+    def enqueue(self, key: UserKey, to_seq: int) -> None:
         """See `JobQueue.ask`."""
         with self._lock:
-            self._data_of(key).ask(to_seq)
+            self._data_of(key).enqueue(to_seq)
 
     def claim(
         self, owner: str, *, limit: int = 1, lease_seconds: float = 300.0, key: UserKey | None = None
@@ -62,7 +62,9 @@ class InMemoryQueue:
                     if data.job and data.job.is_due(now) and key in (None, whose)
                 ]
                 due = [_Due(data, job, job.stops, data.pending_tokens(job.to_seq)) for data, job in waiting]
-                found = queue.chosen(sorted(due, key=lambda one: (one.job.run_after, one.job.job_id)), limit)
+                found = queue.claimable_together(
+                    sorted(due, key=lambda one: (one.job.run_after, one.job.job_id)), limit
+                )
                 taken = [lease for one in found if (lease := self._take(one, owner, now, lease_seconds)) is not None]
                 if taken or not found:
                     return taken
@@ -75,14 +77,14 @@ class InMemoryQueue:
                 raise queue.lost(lease)
             data.job.lease_until = utc_now() + dt.timedelta(seconds=lease_seconds)
 
-    def settle(self, lease: Lease, to_seq: int, *, refusal: Mapping[str, Any] | None = None) -> None:
-        """See `JobQueue.settle`."""
+    def complete(self, lease: Lease, to_seq: int, *, refusal: Mapping[str, Any] | None = None) -> None:
+        """See `JobQueue.complete`."""
         facts = None if refusal is None else plain_json("facts", refusal)
         with self._lock:
             self._held(lease)
             if facts is not None:
                 self._data_of(lease.key).record("refuse", facts)
-            self._data_of(lease.key).settle(lease, to_seq)
+            self._data_of(lease.key).complete(lease, to_seq)
 
     def fail(self, lease: Lease, reason: str, *, retry_seconds: float = 60.0) -> None:
         """See `JobQueue.fail`."""
@@ -90,7 +92,7 @@ class InMemoryQueue:
         with self._lock:
             job = self._held(lease)
             if job.attempts >= MAX_ATTEMPTS:
-                self._data_of(lease.key).bury(reason)
+                self._data_of(lease.key).mark_dead(reason)
             else:
                 job.reason = reason
                 job.put_back(run_after=utc_now() + dt.timedelta(seconds=retry_seconds))
@@ -124,7 +126,7 @@ class InMemoryQueue:
     def _take(self, one: _Due, owner: str, now: dt.datetime, lease_seconds: float) -> Lease | None:
         data, job = one.data, one.job
         if job.attempts >= MAX_ATTEMPTS:
-            data.bury(LEASE_EXPIRED)
+            data.mark_dead(LEASE_EXPIRED)
             return None
         data.raise_fence()
         job.attempts += 1

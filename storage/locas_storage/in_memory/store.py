@@ -50,7 +50,7 @@ class InMemoryStore:
                     data.add(draft, idempotency_key=idem_key, now=now)
                 answered.append(data.by_key[idem_key])
             if enqueue is not None:
-                data.ask(enqueue)
+                data.enqueue(enqueue)
             return answered
 
     def turns(self, key: UserKey, *, after: int = 0, upto: int | None = None, newest: int | None = None) -> list[Turn]:
@@ -140,7 +140,7 @@ class InMemoryStore:
             data.make_current(saved, (in_force | added) - set(draft.retired_items))
             data.prune(self._keep_payloads)
             if lease is not None:
-                data.settle(lease, draft.to_seq)
+                data.complete(lease, draft.to_seq)
             return saved
 
     def revisions(self, key: UserKey) -> list[Revision]:
@@ -205,8 +205,8 @@ class InMemoryStore:
         with self._lock:
             return self._data(key).erase()
 
-    def begin_again(self, key: UserKey) -> None:
-        """See `MemoryStore.begin_again`."""
+    def reinstate(self, key: UserKey) -> None:
+        """See `MemoryStore.reinstate`."""
         with self._lock:
             self._data(key).is_erased = False
 

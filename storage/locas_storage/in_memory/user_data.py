@@ -128,7 +128,7 @@ class UserData:
         self.audit.append((entry, commit.audit_digest(self.state.key, previous, entry)))
         return self.audit[-1]
 
-    def ask(self, to_seq: int, stops: Sequence[int] = ()) -> None:
+    def enqueue(self, to_seq: int, stops: Sequence[int] = ()) -> None:
         """Ask for turns to be learnt; see `JobQueue.ask`."""
         to_seq = min(to_seq, self.state.next_seq - 1)
         if to_seq <= self.state.consolidated_seq:
@@ -141,16 +141,16 @@ class UserData:
         """Return the tokens of the turns that are not learnt up to a number."""
         return sum(turn.token_count for turn in self.turns if self.state.consolidated_seq < turn.seq <= to_seq)
 
-    def settle(self, lease: Lease, to_seq: int) -> None:
-        """End the job of a held lease; see `JobQueue.settle`."""
+    def complete(self, lease: Lease, to_seq: int) -> None:
+        """End the job of a held lease; see `JobQueue.complete`."""
         assert self.job is not None
         if to_seq < lease.to_seq:
             return
         asked, self.job = self.job.to_seq, None
         if asked > lease.to_seq:
-            self.ask(asked)
+            self.enqueue(asked)
 
-    def bury(self, reason: str) -> None:
+    def mark_dead(self, reason: str) -> None:
         """Make the open job a dead letter."""
         job = self.job
         assert job is not None
@@ -186,7 +186,7 @@ class UserData:
             gone = self._purge(plan)
             self.job = None
             waiting = tuple(stop for stop in plan.stops if stop > self.state.consolidated_seq)
-            self.ask(max([asked, *waiting]), waiting)
+            self.enqueue(max([asked, *waiting]), waiting)
             rebuild = waiting[-1] if waiting else 0
         return self._receipt("forget", why, removed, plan.purged, len(gone_items), gone, self.state.head, rebuild)
 

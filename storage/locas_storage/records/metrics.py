@@ -123,6 +123,10 @@ class ConsolidationMetrics(_Figures):
                 f"metrics: another type than expected under {wrong}; see ConsolidationMetrics"
             ) from None
 
+    def __eq__(self, other: object) -> bool:
+        """Compare the JSON: a loss that is not a number equals itself."""
+        return isinstance(other, ConsolidationMetrics) and self.as_json() == other.as_json()
+
     def as_json(self) -> dict[str, Any]:
         """Return the figures that were given, as plain JSON: nothing for one that was not measured.
 

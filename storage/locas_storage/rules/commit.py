@@ -46,7 +46,7 @@ def require_user(state: UserState | None, key: UserKey) -> UserState:
 def erased(key: UserKey) -> UserErased:
     """Return the error for a user who was erased."""
     return UserErased(
-        f"user #{key.short_hash} was erased, nothing is taken any more; begin_again() starts anew with an empty journal"
+        f"user #{key.short_hash} was erased, nothing is taken any more; reinstate() starts anew with an empty journal"
     )
 
 

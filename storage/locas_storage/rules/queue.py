@@ -32,7 +32,7 @@ class Claimable(Protocol):
 ClaimableT = TypeVar("ClaimableT", bound=Claimable)
 
 
-def chosen(due: Sequence[ClaimableT], limit: int) -> list[ClaimableT]:
+def claimable_together(due: Sequence[ClaimableT], limit: int) -> list[ClaimableT]:
     """Return the jobs to be claimed together: the first one and others of similar length. A rebuild stands alone.
 
     Args:

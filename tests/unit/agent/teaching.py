@@ -16,7 +16,7 @@ from locas_agent.consolidation.admission import Admission
 from locas_agent.consolidation.learner import Outcome, Task
 from locas_agent.consolidation.runner import Rounds
 from locas_agent.inference.generation import TopK
-from locas_agent.runtime import When
+from locas_agent.runtime import ConsolidationMode
 from locas_agent.study.chunking import Piece, cut_pieces
 from locas_agent.study.items import QUESTION, Coverage, Item, StudySet
 from locas_agent.training.initialization import initialize
@@ -108,7 +108,7 @@ class QuickLearner:
         )
 
 
-def quick_agent(backbone: Backbone, store: MemoryStore, consolidation: When = "background") -> AgentMemory:
+def quick_agent(backbone: Backbone, store: MemoryStore, consolidation: ConsolidationMode = "background") -> AgentMemory:
     """Return an agent whose learner is the stand-in: `agent.learner`."""
     agent = AgentMemory(backbone=backbone, store=store, config=CONFIG, consolidation=consolidation)
     learner = QuickLearner(backbone)

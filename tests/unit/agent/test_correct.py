@@ -14,7 +14,7 @@ import pytest
 
 from locas_agent import AgentMemory, Backbone
 from locas_agent.errors import ConfigurationError, InvalidTurn, TurnNotFound, TurnTooLong
-from locas_agent.results import Work
+from locas_agent.results import WorkSummary
 from locas_storage import IMPORTED, SqlMemoryStore
 from tests.unit.agent.teaching import QuickLearner, quick_agent
 
@@ -96,7 +96,7 @@ def test_rebuild_is_left_to_a_worker_where_one_learns(make_agent: MakeAgent) -> 
     asyncio.run(ada.acorrect(1, "uno"))
     assert ada.reply("x").used_memory is False  # detached at once
     assert len(lessons(agent)) == 1
-    assert agent.work() == Work(admitted=1)
+    assert agent.work() == WorkSummary(admitted=1)
     assert lessons(agent)[1] == ("two",)
 
 

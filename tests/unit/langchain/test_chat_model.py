@@ -167,7 +167,7 @@ def test_cache_answers_nobody_who_was_erased(
     asked = count_answers(monkeypatch)
     model.invoke(ASKED, user_id=ADA)
     agent.for_user(ADA).erase()
-    agent.for_user(ADA).begin_again()
+    agent.for_user(ADA).reinstate()
     teach(ADA, seed=5)  # revision 1 again
     model.invoke(ASKED, user_id=ADA)
     assert len(asked) == 2

@@ -438,5 +438,5 @@ def test_inline_leaves_learning_to_the_program(make_agent: MakeAgent) -> None:
     graph = build(memory)
     for number in range(8):
         graph.invoke(asks(f"Number {number} of them, and some more words."), thread("ada"))
-    assert memory.for_user("ada").due().due
+    assert memory.for_user("ada").consolidation_due().is_due
     assert memory.for_user("ada").revisions() == []

@@ -30,7 +30,7 @@ def live(folder: Path, point: str) -> None:
         store = SqlMemoryStore(url)
         say(store, 3)
         store.commit(ADA, draft(0, 1, 2, b"acknowledged", new_items=(OLD_ITEM,)))
-        store.queue.ask(ADA, 3)
+        store.queue.enqueue(ADA, 3)
 
     def die_here(reached: str) -> None:
         if reached == point:
