@@ -23,8 +23,18 @@ if TYPE_CHECKING:
     from locas_agent.inference import Engine
     from locas_agent.memory import LocasMemory, MemoryBatch
     from locas_agent.paper.reference import LocasModel
-    from locas_agent.results import Consolidation, ExplainedToken, Explanation, PromptTokens, Recall, Reply, WorkSummary
-    from locas_agent.serving.replies import ReplyStream
+    from locas_agent.results import (
+        ChatAnswer,
+        Consolidation,
+        ExplainedToken,
+        Explanation,
+        PromptTokens,
+        Recall,
+        Reply,
+        ToolCall,
+        WorkSummary,
+    )
+    from locas_agent.serving.streams import GenerationStream, ReplyStream
     from locas_agent.user import UserMemory
     from locas_storage import (
         ConsolidationMetrics,
@@ -43,6 +53,7 @@ _HOME = {
     "AdmissionSettings": "locas_agent.config",
     "AgentMemory": "locas_agent.agent",
     "Backbone": "locas_agent.backbone",
+    "ChatAnswer": "locas_agent.results",
     "Consolidation": "locas_agent.results",
     "ConsolidationMetrics": "locas_storage",
     "CorrectedTurn": "locas_storage",
@@ -50,6 +61,7 @@ _HOME = {
     "ExplainedToken": "locas_agent.results",
     "Explanation": "locas_agent.results",
     "FoundTurn": "locas_storage",
+    "GenerationStream": "locas_agent.serving.streams",
     "InMemoryStore": "locas_storage",
     "LocasConfig": "locas_agent.config",
     "LocasError": "locas_agent.errors",
@@ -63,12 +75,13 @@ _HOME = {
     "Recall": "locas_agent.results",
     "Receipt": "locas_storage",
     "Reply": "locas_agent.results",
-    "ReplyStream": "locas_agent.serving.replies",
+    "ReplyStream": "locas_agent.serving.streams",
     "Revision": "locas_storage",
     "SqlMemoryStore": "locas_storage",
     "StoreSettings": "locas_agent.config",
     "StudySettings": "locas_agent.config",
     "TrainingSettings": "locas_agent.config",
+    "ToolCall": "locas_agent.results",
     "Turn": "locas_storage",
     "UserKey": "locas_storage",
     "UserMemory": "locas_agent.user",
@@ -80,6 +93,7 @@ __all__ = [
     "AdmissionSettings",
     "AgentMemory",
     "Backbone",
+    "ChatAnswer",
     "Consolidation",
     "ConsolidationMetrics",
     "CorrectedTurn",
@@ -87,6 +101,7 @@ __all__ = [
     "ExplainedToken",
     "Explanation",
     "FoundTurn",
+    "GenerationStream",
     "InMemoryStore",
     "LocasConfig",
     "LocasError",
@@ -105,6 +120,7 @@ __all__ = [
     "SqlMemoryStore",
     "StoreSettings",
     "StudySettings",
+    "ToolCall",
     "TrainingSettings",
     "Turn",
     "UserKey",

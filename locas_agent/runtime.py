@@ -6,7 +6,7 @@ It holds no logic of the parts: `Replies` answers, `Rounds` consolidates, `Worke
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
@@ -19,6 +19,7 @@ from locas_agent.consolidation import pending, policy
 from locas_agent.consolidation.learner import Learner
 from locas_agent.consolidation.runner import Order, Rounds
 from locas_agent.consolidation.worker import Worker
+from locas_agent.conversation import window
 from locas_agent.conversation.token_count import counted, longest_answer
 from locas_agent.errors import ConfigurationError, LocasError, TurnNotFound
 from locas_agent.import_export import Exchange
@@ -26,6 +27,8 @@ from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.memory_cache import CacheInfo, LoadedMemories
 from locas_agent.results import Consolidation, Reply
+from locas_agent.serving.generation import ChatGeneration
+from locas_agent.serving.prompt import PromptBuilder
 from locas_agent.serving.replies import Replies, ReplyRequest, Sampling
 from locas_agent.training.trainer import DEFAULT_WIDTH
 from locas_agent.types import Progress
@@ -75,9 +78,14 @@ class Runtime:
         self.consolidation = consolidation
         self._memories = LoadedMemories(backbone, store)
         self.rounds = Rounds(backbone, store, self.learner, self._memories, self.config)
+        self.prompts = PromptBuilder(backbone, store, self.config.window)
+        self.chat = ChatGeneration(
+            backbone=backbone, store=store, engine=self.engine, memories=self._memories, settings=self.config.window
+        )
         self.replies = Replies(
             backbone=backbone,
             store=store,
+            prompts=self.prompts,
             engine=self.engine,
             memories=self._memories,
             settings=self.config.window,
@@ -133,11 +141,10 @@ class Runtime:
             for one, reply in zip(asked, self.replies.answer(asked, sampling), strict=True)
         ]
 
-    def stream_answer(self, asked: ReplyRequest, sampling: Sampling, finish: list[Reply]) -> Iterator[str]:
-        """Do the same for one user, yielding the answer as it is written; the reply is put into `finish`."""
-        return self.replies.stream(
-            asked, sampling, lambda reply: finish.append(self._with_consolidation(asked.user, reply))
-        )
+    def stream_answer(self, asked: ReplyRequest, sampling: Sampling) -> Generator[str, None, Reply]:
+        """Do the same for one user, yielding the answer as it is written."""
+        reply = yield from self.replies.stream(asked, sampling)
+        return self._with_consolidation(asked.user, reply)
 
     def _with_consolidation(self, key: UserKey, reply: Reply) -> Reply:
         """Both turns are journalled by now: what goes wrong here is said in the reply, and the overflow stays due.
@@ -198,13 +205,17 @@ class Runtime:
             raise ConfigurationError(
                 'wait=False leaves the work to a worker: build AgentMemory with consolidation="background" and run one'
             )
-        state = self.store.state(key)
-        waiting = self.store.turns(key, after=state.consolidated_seq) if state is not None else []
-        left = waiting if flush else pending.overflow(waiting, self.config.window.window_tokens)
+        left = self.pending(key, flush=flush)
         if not left:
             return Consolidation("nothing", "no overflow", "every turn is learnt or still in the window", None, 0)
         self.store.queue.enqueue(key, left[-1].seq)
         return Consolidation("queued", "background", "a worker will learn them", None, len(left))
+
+    def pending(self, key: UserKey, *, flush: bool = False) -> list[Turn]:
+        """Return the turns of a user that wait to be learnt; with `flush` those still in the window too."""
+        state = self.store.state(key)
+        waiting = self.store.turns(key, after=state.consolidated_seq) if state is not None else []
+        return waiting if flush else window.overflow(waiting, self.config.window.window_tokens)
 
     def forget(self, key: UserKey, turns: Sequence[int]) -> Receipt:
         """Detach and remove turns; where it `rebuilds`, `rebuild` comes next."""

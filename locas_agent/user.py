@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from datetime import datetime
 from pathlib import Path
-from typing import NoReturn, Self
+from typing import Any, NoReturn, Self
 
 from locas_agent.aio import Crew, Crews, async_twin
 from locas_agent.consolidation import policy
@@ -15,9 +15,11 @@ from locas_agent.conversation.messages import question as asking
 from locas_agent.errors import ConfigurationError, RevisionNotFound
 from locas_agent.exports.manifest import Form
 from locas_agent.memory.stats import layer_figures
-from locas_agent.results import Consolidation, ExplainedToken, Explanation, Recall, Reply
+from locas_agent.results import ChatAnswer, Consolidation, ExplainedToken, Explanation, Recall, Reply
 from locas_agent.runtime import Runtime
-from locas_agent.serving.replies import ReplyRequest, ReplyStream, Sampling
+from locas_agent.serving.generation import ChatRequest
+from locas_agent.serving.replies import ReplyRequest, Sampling
+from locas_agent.serving.streams import GenerationStream, ReplyStream
 from locas_agent.study.matching import agree
 from locas_agent.types import Progress
 from locas_storage import CorrectedTurn, FoundTurn, Receipt, Revision, Turn, TurnDraft, UserKey
@@ -118,11 +120,9 @@ class UserMemory:
         session: str | None = None,
     ) -> ReplyStream:
         """Do what `reply` does, piece by piece; see `ReplyStream`."""
-        finish: list[Reply] = []
         asked = ReplyRequest(self.key, text, idempotency_key, session)
-        return ReplyStream(
-            self._runtime.stream_answer(asked, Sampling(max_new_tokens, temperature, seed), finish), finish, self.crews
-        )
+        sampling = Sampling(max_new_tokens, temperature, seed)
+        return ReplyStream(self._runtime.stream_answer(asked, sampling), self.crews)
 
     def astream(
         self,
@@ -143,6 +143,78 @@ class UserMemory:
             idempotency_key=idempotency_key,
             session=session,
         )
+
+    def generate(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        stop: str | Sequence[str] = (),
+        tools: Sequence[Mapping[str, Any]] = (),
+        tool_choice: str | Mapping[str, Any] | bool | None = None,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+        timeout_seconds: float | None = None,
+    ) -> ChatAnswer:
+        """Answer given messages with this user's memory: nothing is journalled, nothing is learnt.
+
+        For programs that hold the conversation themselves, such as a chat server. The messages are the whole prompt:
+        the journal is not read for it.
+
+        Args:
+            messages: chat messages of the Hugging Face form, with `role` and `content`, not empty.
+            stop: texts before which the answer ends.
+            tools: JSON schemas of functions that the answer may call.
+            tool_choice: None or "auto" leaves it to the backbone; "any" or "required", or the name of a tool, makes the
+                answer begin with a call.
+            max_new_tokens: longest answer, in tokens; the configuration's by default.
+            temperature: 0 is greedy.
+            seed: of sampling.
+            timeout_seconds: longest time that the answer may take.
+
+        Raises:
+            ConfigurationError: there is no message, an option is out of bounds, or the chat template cannot call tools.
+            InvalidTurn: a message holds a text that cannot be encoded.
+            BackboneError: the chat template refuses the messages.
+            TurnTooLong: the messages leave no room for an answer.
+            GenerationTimeout: the answer took longer than `timeout_seconds`.
+        """
+        stream = self.generate_stream(
+            messages,
+            stop=stop,
+            tools=tools,
+            tool_choice=tool_choice,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            timeout_seconds=timeout_seconds,
+        )
+        for _ in stream:
+            pass
+        assert stream.answer is not None
+        return stream.answer
+
+    def generate_stream(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        stop: str | Sequence[str] = (),
+        tools: Sequence[Mapping[str, Any]] = (),
+        tool_choice: str | Mapping[str, Any] | bool | None = None,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+        timeout_seconds: float | None = None,
+    ) -> GenerationStream:
+        """Do what `generate` does, piece by piece, for `for` or `async for`; see `GenerationStream`."""
+        request = ChatRequest(
+            self.key, messages, stop, tools, tool_choice, max_new_tokens, temperature, seed, timeout_seconds
+        )
+        return GenerationStream(self._runtime.chat.stream(request), self.crews)
+
+    def pending(self) -> list[Turn]:
+        """Return the turns that left the window and wait to be learnt, oldest first."""
+        return self._runtime.pending(self.key)
 
     def consolidate(
         self, *, flush: bool = False, wait: bool = True, progress: Progress | None = None, seed: int | None = None
@@ -315,7 +387,7 @@ class UserMemory:
             InvalidTurn: it is no text that a turn could hold.
         """
         asked = asking(_as_said(text))
-        return [*conversation(self._runtime.replies.layout(self.key).prompt_turns), *asked]
+        return [*conversation(self._runtime.prompts.build(self.key).layout.prompt_turns), *asked]
 
     def revisions(self) -> list[Revision]:
         """Return every revision, oldest first."""
@@ -453,6 +525,8 @@ class UserMemory:
 
     aadd = async_twin(add, "journal")
     areply = async_twin(reply, "answers")
+    agenerate = async_twin(generate, "answers")
+    apending = async_twin(pending, "journal")
     arecall = async_twin(recall, "answers")
     aexplain = async_twin(explain, "answers")
     aexport = async_twin(export, "answers")

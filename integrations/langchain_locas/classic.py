@@ -65,7 +65,7 @@ class LocasChainMemory(BaseMemory):
 
     def load_memory_variables(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return the live window."""
-        messages = from_turns(self.memory.replies.layout(self._user.key).prompt_turns)
+        messages = from_turns(self.memory.prompts.build(self._user.key).layout.prompt_turns)
         return {self.memory_key: messages if self.return_messages else get_buffer_string(messages)}
 
     def save_context(self, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 from locas_agent.backbone import Backbone
 from locas_agent.config import LocasConfig
-from locas_agent.consolidation import pending
 from locas_agent.consolidation.learner import Learner, Outcome, Task
+from locas_agent.conversation import window
 from locas_agent.memory.serialization import to_bytes
 from locas_agent.memory_cache import LoadedMemories
 from locas_agent.results import Consolidation
@@ -111,7 +111,7 @@ class Rounds:
         head = self._store.revision(order.key, state.head) if state.head else None
         turns = self._store.turns(order.key, after=state.consolidated_seq, upto=order.upto)
         if order.upto is None and not order.flush:
-            turns = pending.overflow(turns, self._config.window.window_tokens)
+            turns = window.overflow(turns, self._config.window.window_tokens)
         return _Matter(order, state, head, tuple(turns))
 
     def _written(self, matter: _Matter, outcome: Outcome | None) -> Consolidation | StorageError:

@@ -78,6 +78,11 @@ def first_of_window(turns: Sequence[Turn], window_tokens: int) -> int:
     return 0
 
 
+def overflow(turns: Sequence[Turn], window_tokens: int) -> list[Turn]:
+    """Return the turns that left the window, of all that are not learnt."""
+    return list(turns[: first_of_window(turns, window_tokens)]) if turns else []
+
+
 def lay_out(turns: Sequence[Turn], *, consolidated_seq: int, window_tokens: int, room_tokens: int) -> Layout:
     """Sort a user's newest turns into window, overflow that fits, and the rest.
 

@@ -26,9 +26,9 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from langchain_locas import ChatLocas, LocasChainMemory, LocasChatMessageHistory, LocasMemoryMiddleware
 from langchain_locas.messages import role_of, text_of, to_chat, turn_key
-from langchain_locas.tool_calls import read
 from locas_agent import AgentMemory
 from locas_agent.errors import ConfigurationError, InvalidTurn
+from locas_agent.serving.tool_calls import read
 from locas_storage.records.turns import ROLES
 
 
