@@ -31,6 +31,7 @@ from locas_storage.errors import (
     UserErased,
 )
 from locas_storage.in_memory.store import InMemoryStore
+from locas_storage.in_memory.user_data import UserData
 from locas_storage.records.bounds import new_item_id
 from locas_storage.records.jobs import Job, Lease
 from locas_storage.records.metrics import ConsolidationMetrics, CoverageMetrics, MemoryMetrics, NormMetrics
@@ -87,6 +88,7 @@ __all__ = [
     "TurnDraft",
     "TurnNotFound",
     "UnknownUser",
+    "UserData",
     "UserErased",
     "UserKey",
     "UserState",

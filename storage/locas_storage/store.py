@@ -120,7 +120,7 @@ class MemoryStore(Protocol):
         Args:
             key: whose.
             drafts: the turns.
-            enqueue: in the same transaction, ask for the turns up to this number to be learnt; see `JobQueue.ask`.
+            enqueue: in the same transaction, ask for the turns up to this number to be learnt; see `JobQueue.enqueue`.
 
         Raises:
             UserErased: the user was erased; `reinstate` comes first.

@@ -1,15 +1,12 @@
-"""Owns `InMemoryQueue`: the queue of consolidations of an `InMemoryStore`.
-
-Knows nothing of SQL; its clock is this process's.
-"""
+"""`InMemoryQueue`: the queue of consolidations of an `InMemoryStore`. Its clock is this process's."""
 
 import datetime as dt
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from locas_storage.in_memory.user_data import OpenJob, UserData, utc_now
+from locas_storage.in_memory.users import Users
 from locas_storage.records.bounds import plain_json
 from locas_storage.records.jobs import Job, Lease
 from locas_storage.records.turns import UserKey
@@ -32,33 +29,27 @@ class InMemoryQueue:
 
     Args:
         users: what belongs to each user.
-        shelf_of: returns one user's, or says why there is none.
-        lock: held during each call.
     """
 
-    def __init__(
-        self, users: Mapping[UserKey, UserData], shelf_of: Callable[[UserKey], UserData], lock: threading.RLock
-    ) -> None:
+    def __init__(self, users: Users) -> None:
         self._users = users
-        self._data_of = shelf_of
-        self._lock = lock
 
     def enqueue(self, key: UserKey, to_seq: int) -> None:
-        """See `JobQueue.ask`."""
-        with self._lock:
-            self._data_of(key).enqueue(to_seq)
+        """See `JobQueue.enqueue`."""
+        with self._users.changing(key):
+            self._users.living(key).enqueue(to_seq)
 
     def claim(
         self, owner: str, *, limit: int = 1, lease_seconds: float = 300.0, key: UserKey | None = None
     ) -> list[Lease]:
         """See `JobQueue.claim`."""
         queue.check_owner(owner)
-        with self._lock:
+        with self._users.lock:
             while True:
                 now = utc_now()
                 waiting = [
                     (data, data.job)
-                    for whose, data in self._users.items()
+                    for whose, data in self._users.of.items()
                     if data.job and data.job.is_due(now) and key in (None, whose)
                 ]
                 due = [_Due(data, job, job.stops, data.pending_tokens(job.to_seq)) for data, job in waiting]
@@ -71,8 +62,8 @@ class InMemoryQueue:
 
     def heartbeat(self, lease: Lease, *, lease_seconds: float = 300.0) -> None:
         """See `JobQueue.heartbeat`."""
-        with self._lock:
-            data = self._users.get(lease.key)
+        with self._users.changing(lease.key):
+            data = self._users.of.get(lease.key)
             if data is None or data.job is None or not data.holds(lease):  # of an erased user it is lost as well
                 raise queue.lost(lease)
             data.job.lease_until = utc_now() + dt.timedelta(seconds=lease_seconds)
@@ -80,26 +71,26 @@ class InMemoryQueue:
     def complete(self, lease: Lease, to_seq: int, *, refusal: Mapping[str, Any] | None = None) -> None:
         """See `JobQueue.complete`."""
         facts = None if refusal is None else plain_json("facts", refusal)
-        with self._lock:
+        with self._users.changing(lease.key):
             self._held(lease)
             if facts is not None:
-                self._data_of(lease.key).record("refuse", facts)
-            self._data_of(lease.key).complete(lease, to_seq)
+                self._users.living(lease.key).record("refuse", facts)
+            self._users.living(lease.key).complete(lease, to_seq)
 
     def fail(self, lease: Lease, reason: str, *, retry_seconds: float = 60.0) -> None:
         """See `JobQueue.fail`."""
         queue.check_reason(reason)
-        with self._lock:
+        with self._users.changing(lease.key):
             job = self._held(lease)
             if job.attempts >= MAX_ATTEMPTS:
-                self._data_of(lease.key).mark_dead(reason)
+                self._users.living(lease.key).mark_dead(reason)
             else:
                 job.reason = reason
                 job.put_back(run_after=utc_now() + dt.timedelta(seconds=retry_seconds))
 
     def release(self, lease: Lease) -> None:
         """See `JobQueue.release`."""
-        with self._lock:
+        with self._users.changing(lease.key):
             job = self._held(lease)
             job.attempts -= 1
             job.put_back()
@@ -108,8 +99,8 @@ class InMemoryQueue:
         """See `JobQueue.jobs`."""
         commit.check_tenant(tenant)
         found: list[tuple[dt.datetime, Job]] = []
-        with self._lock:
-            for key, data in self._users.items():
+        with self._users.lock:
+            for key, data in self._users.of.items():
                 job = data.job
                 if job is not None and tenant in (None, key.tenant):
                     state = "leased" if job.lease else "ready"
@@ -127,6 +118,7 @@ class InMemoryQueue:
         data, job = one.data, one.job
         if job.attempts >= MAX_ATTEMPTS:
             data.mark_dead(LEASE_EXPIRED)
+            self._users.changed(data.state.key)
             return None
         data.raise_fence()
         job.attempts += 1
@@ -141,10 +133,11 @@ class InMemoryQueue:
             job.attempts,
         )
         job.lease_until = now + dt.timedelta(seconds=lease_seconds)
+        self._users.changed(data.state.key)
         return job.lease
 
     def _held(self, lease: Lease) -> OpenJob:
-        data = self._data_of(lease.key)
+        data = self._users.living(lease.key)
         if data.job is None or not data.holds(lease):
             raise queue.lost(lease)
         return data.job

@@ -129,7 +129,7 @@ class UserData:
         return self.audit[-1]
 
     def enqueue(self, to_seq: int, stops: Sequence[int] = ()) -> None:
-        """Ask for turns to be learnt; see `JobQueue.ask`."""
+        """Ask for turns to be learnt; see `JobQueue.enqueue`."""
         to_seq = min(to_seq, self.state.next_seq - 1)
         if to_seq <= self.state.consolidated_seq:
             return

@@ -4,10 +4,11 @@ Every record takes keys that it does not know: a revision of a newer or an older
 kept in `model_extra` and written back as they were.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from locas_storage.errors import InvalidRevision
 from locas_storage.records.bounds import plain_json
@@ -17,6 +18,16 @@ class _Figures(BaseModel):
     """Figures under their names; one that was not measured is None and has no key in the JSON."""
 
     model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
+
+    @model_serializer(mode="wrap")
+    def _given(self, serialized: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what was not given, and write a number that is not finite as its name: JSON has none."""
+        given = self.model_fields_set | set(self.model_extra or ())
+        return {
+            name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in serialized(self).items()
+            if name in given
+        }
 
 
 class MemoryMetrics(_Figures):
@@ -133,4 +144,4 @@ class ConsolidationMetrics(_Figures):
         Raises:
             InvalidRevision: an unknown key holds something that is not plain JSON.
         """
-        return plain_json("metrics", self.model_dump(exclude_unset=True))
+        return plain_json("metrics", self.model_dump())

@@ -33,7 +33,7 @@ class SqlJobQueue:
         self._fault_point = fault_point
 
     def enqueue(self, key: UserKey, to_seq: int) -> None:
-        """See `JobQueue.ask`."""
+        """See `JobQueue.enqueue`."""
         with self._write() as connection:
             jobs.enqueue(connection, users.locked(connection, key), to_seq)
 
