@@ -52,7 +52,7 @@ class Assistant:
 
     def tend(self, user: UserMemory) -> None:
         """Learn what left the window once it is enough; a server would leave that to `locas-agent work`."""
-        if user.due().due:
+        if user.consolidation_due().is_due:
             self.learn(user, flush=False)
 
     def learn(self, user: UserMemory, *, flush: bool) -> None:

@@ -104,12 +104,14 @@ def ingest(turns: list[Spoken], name: str, backbone: str, store: Path, config: L
         moments = {at for mark in marks(len(turns)) for at in mark}
         for number, turn in enumerate(turns, 1):
             started = time.perf_counter()
-            added = user.add("user", turn.text, name=turn.speaker, at=turn.at, session=turn.session, key=turn.key)
+            added = user.add(
+                "user", turn.text, name=turn.speaker, at=turn.at, session=turn.session, idempotency_key=turn.key
+            )
             seconds = time.perf_counter() - started
             if number <= journalled:
                 continue
             tell("turn", number=added.seq, seconds=seconds)
-            if user.due().due:
+            if user.consolidation_due().is_due:
                 learn(user, flush=False)
             if number in moments:
                 back_up(store, copy_at(store, number))
@@ -123,14 +125,14 @@ def ingest(turns: list[Spoken], name: str, backbone: str, store: Path, config: L
 def learn(user: UserMemory, *, flush: bool) -> None:
     started = time.perf_counter()
     result = user.consolidate(flush=flush)
-    after = result.figures.get("after") or {}
+    after = result.metrics.after
     tell(
         "consolidation",
         status=result.status,
         reason=result.reason,
         detail=result.detail,
         turns=result.turns,
-        drift_nats=after.get("drift_nats", 0.0 if result.admitted else None),
+        drift_nats=after.drift_nats if after is not None else 0.0 if result.admitted else None,
         seconds=time.perf_counter() - started,
     )
 
@@ -215,7 +217,9 @@ def watch(command: list[str], kill_at: int | None, *, loud: bool) -> list[dict[s
 
 def journal_is_exact(store: MemoryStore, key: UserKey, turns: list[Spoken]) -> bool:
     """Tell whether the journal holds these turns once each, in order and unchanged, and nothing else."""
-    kept = [(turn.seq, turn.key, turn.session, turn.name, turn.content, turn.at) for turn in store.turns(key)]
+    kept = [
+        (turn.seq, turn.idempotency_key, turn.session, turn.name, turn.content, turn.at) for turn in store.turns(key)
+    ]
     return kept == [
         (seq, each.key, each.session, each.speaker, each.text, each.at) for seq, each in enumerate(turns, 1)
     ]

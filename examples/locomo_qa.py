@@ -33,7 +33,9 @@ def learn(memory: AgentMemory, dialogue: Dialogue) -> None:
     user = memory.for_user(dialogue.name, tenant=TENANT)
     for session in dialogue.sessions:
         for turn in session.turns:
-            user.add(turn.role, turn.text, name=turn.speaker, session=turn.session, at=turn.at, key=turn.key)
+            user.add(
+                turn.role, turn.text, name=turn.speaker, session=turn.session, at=turn.at, idempotency_key=turn.key
+            )
         user.consolidate(flush=True)
 
 

@@ -23,10 +23,21 @@ if TYPE_CHECKING:
     from locas_agent.inference import Engine
     from locas_agent.memory import LocasMemory, MemoryBatch
     from locas_agent.paper.reference import LocasModel
-    from locas_agent.results import Consolidation, ExplainedToken, Explanation, PromptTokens, Recall, Reply, Work
-    from locas_agent.serving.replies import ReplyStream
+    from locas_agent.results import (
+        ChatAnswer,
+        Consolidation,
+        ExplainedToken,
+        Explanation,
+        PromptTokens,
+        Recall,
+        Reply,
+        ToolCall,
+        WorkSummary,
+    )
+    from locas_agent.serving.streams import GenerationStream, ReplyStream
     from locas_agent.user import UserMemory
     from locas_storage import (
+        ConsolidationMetrics,
         CorrectedTurn,
         FoundTurn,
         InMemoryStore,
@@ -42,12 +53,15 @@ _HOME = {
     "AdmissionSettings": "locas_agent.config",
     "AgentMemory": "locas_agent.agent",
     "Backbone": "locas_agent.backbone",
+    "ChatAnswer": "locas_agent.results",
     "Consolidation": "locas_agent.results",
+    "ConsolidationMetrics": "locas_storage",
     "CorrectedTurn": "locas_storage",
     "Engine": "locas_agent.inference",
     "ExplainedToken": "locas_agent.results",
     "Explanation": "locas_agent.results",
     "FoundTurn": "locas_storage",
+    "GenerationStream": "locas_agent.serving.streams",
     "InMemoryStore": "locas_storage",
     "LocasConfig": "locas_agent.config",
     "LocasError": "locas_agent.errors",
@@ -61,29 +75,33 @@ _HOME = {
     "Recall": "locas_agent.results",
     "Receipt": "locas_storage",
     "Reply": "locas_agent.results",
-    "ReplyStream": "locas_agent.serving.replies",
+    "ReplyStream": "locas_agent.serving.streams",
     "Revision": "locas_storage",
     "SqlMemoryStore": "locas_storage",
     "StoreSettings": "locas_agent.config",
     "StudySettings": "locas_agent.config",
     "TrainingSettings": "locas_agent.config",
+    "ToolCall": "locas_agent.results",
     "Turn": "locas_storage",
     "UserKey": "locas_storage",
     "UserMemory": "locas_agent.user",
     "WindowSettings": "locas_agent.config",
-    "Work": "locas_agent.results",
+    "WorkSummary": "locas_agent.results",
 }
 
 __all__ = [
     "AdmissionSettings",
     "AgentMemory",
     "Backbone",
+    "ChatAnswer",
     "Consolidation",
+    "ConsolidationMetrics",
     "CorrectedTurn",
     "Engine",
     "ExplainedToken",
     "Explanation",
     "FoundTurn",
+    "GenerationStream",
     "InMemoryStore",
     "LocasConfig",
     "LocasError",
@@ -102,12 +120,13 @@ __all__ = [
     "SqlMemoryStore",
     "StoreSettings",
     "StudySettings",
+    "ToolCall",
     "TrainingSettings",
     "Turn",
     "UserKey",
     "UserMemory",
     "WindowSettings",
-    "Work",
+    "WorkSummary",
 ]
 
 

@@ -18,9 +18,9 @@ from locas_agent.backbone import Backbone
 from locas_agent.config import LocasConfig, StoreSettings
 from locas_agent.consolidation.worker import Worker
 from locas_agent.errors import ConfigurationError
-from locas_agent.results import Consolidation, Reply, Work
-from locas_agent.runtime import Runtime, When, check_parts
-from locas_agent.serving.replies import Asked, Sampling
+from locas_agent.results import Consolidation, Reply, WorkSummary
+from locas_agent.runtime import ConsolidationMode, Runtime, check_parts
+from locas_agent.serving.replies import ReplyRequest, Sampling
 from locas_agent.types import Progress
 from locas_agent.user import UserMemory
 from locas_storage import (
@@ -59,7 +59,7 @@ class AgentMemory(Runtime):
         *,
         device: str | None = None,
         dtype: str = "auto",
-        consolidation: When = "inline",
+        consolidation: ConsolidationMode = "inline",
         key_provider: KeyProvider | None = None,
     ) -> Self:
         """Build the usual parts: a backbone by name, path or hub id, a store by SQLAlchemy URL or path.
@@ -126,7 +126,7 @@ class AgentMemory(Runtime):
             raise ConfigurationError(
                 "a user stands twice in one call of reply_many: its second turn needs the first answer; make two calls"
             )
-        asked = [Asked(handle.key, text) for handle, (_, text) in zip(handles, turns, strict=True)]
+        asked = [ReplyRequest(handle.key, text) for handle, (_, text) in zip(handles, turns, strict=True)]
         return self.answer(asked, Sampling(max_new_tokens, temperature, seed))
 
     def prefetch(self, users: Sequence[str | UserMemory]) -> None:
@@ -169,7 +169,7 @@ class AgentMemory(Runtime):
         lease_seconds: float = 300.0,
         poll_seconds: float = 2.0,
         progress: Progress | None = None,
-    ) -> Work:
+    ) -> WorkSummary:
         """Drain queued consolidations and rebuilds, and forget turns whose time is over.
 
         Several processes may do so at once.

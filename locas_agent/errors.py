@@ -6,6 +6,7 @@ Knows nothing of tensors, stores or the command line: only names, parents and th
       ConfigurationError            also ValueError
       MissingExtra                  also ImportError; names the `pip install` line
       TurnTooLong                   also ValueError
+      GenerationTimeout             also TimeoutError
       BackboneError
         UnsupportedBackbone         no gated FFN found
         IncompatibleMemory          fingerprint, shape, dtype or format version differs
@@ -15,7 +16,7 @@ Knows nothing of tensors, stores or the command line: only names, parents and th
         InvalidRevision             a revision, study item or audit fact the store cannot hold
         InvalidTurn                 a turn the journal cannot hold
         UnknownUser                 nobody of that name in that tenant
-        UserErased                  erased; `begin_again` comes before anything new
+        UserErased                  erased; `reinstate` comes before anything new
         TurnNotFound                no such turn
         RevisionNotFound
         RevisionConflict            someone saved first
@@ -61,6 +62,7 @@ __all__ = [
     "EncryptionMismatch",
     "ExchangeError",
     "ForeignDatabase",
+    "GenerationTimeout",
     "IncompatibleMemory",
     "InvalidRevision",
     "InvalidTurn",
@@ -105,6 +107,10 @@ class MissingExtra(LocasError, ImportError):
 
 class TurnTooLong(LocasError, ValueError):
     """A turn alone does not fit into the backbone's context."""
+
+
+class GenerationTimeout(LocasError, TimeoutError):
+    """An answer was not written within the time it was given."""
 
 
 class BackboneError(LocasError):

@@ -23,7 +23,7 @@ from locas_agent.exports.reading import read_export
 from locas_agent.memory.serialization import to_bytes
 from locas_agent.memory_cache import LoadedMemories
 from locas_agent.types import CODE_VERSION
-from locas_storage import IMPORTED, MemoryStore, Revision, RevisionDraft, Turn, TurnDraft, UserKey
+from locas_storage import IMPORTED, ConsolidationMetrics, MemoryStore, Revision, RevisionDraft, Turn, TurnDraft, UserKey
 
 logger = logging.getLogger(__name__)
 
@@ -96,13 +96,17 @@ class Exchange:
             ExchangeError: the user has turns already, or nothing is at `path`.
             CorruptPayload: it is no export, or was altered.
             IncompatibleMemory: it belongs to another backbone.
-            UserErased: `begin_again` comes first.
+            UserErased: `reinstate` comes first.
         """
         manifest, memory = read_export(self._backbone, path)
         digest = hashlib.sha256(to_bytes(memory)).hexdigest()
-        marker = TurnDraft("system", MARKER, key=f"import:{digest}", trust=IMPORTED)
+        marker = TurnDraft("system", MARKER, idempotency_key=f"import:{digest}", trust=IMPORTED)
         state = self._store.state(key)
-        if state is not None and state.turns > 0 and [turn.key for turn in self._store.turns(key)] != [marker.key]:
+        if (
+            state is not None
+            and state.turns > 0
+            and [turn.idempotency_key for turn in self._store.turns(key)] != [marker.idempotency_key]
+        ):
             raise ExchangeError(
                 f"user #{key.short_hash} has {state.turns} turns; a memory is imported into an empty journal only, "
                 "since two cannot be made one: "
@@ -123,7 +127,7 @@ class Exchange:
             from_seq=turn.seq,
             to_seq=turn.seq,
             payload=to_bytes(memory, dtype=self._config.memory.stored_as),
-            metrics={"imported": imported},
+            metrics=ConsolidationMetrics(imported=imported),
             fence=state.fence,
         )
         revision = self._store.commit(key, draft)

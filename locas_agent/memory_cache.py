@@ -32,8 +32,8 @@ Key = tuple[UserKey, str, str]
 class Counts:
     """What became of what was asked for since the start, and what is kept now."""
 
-    found: int
-    dropped: int
+    hits: int
+    evictions: int
     entries: int
     n_bytes: int
 
@@ -46,21 +46,21 @@ class Recent(Generic[V]):
 
     def __init__(self) -> None:
         self._entries: OrderedDict[Key, tuple[V, int]] = OrderedDict()
-        self._found = self._dropped = self._bytes = 0
+        self._hits = self._evictions = self._bytes = 0
         self._lock = Lock()
 
     @property
     def counts(self) -> Counts:
         """Count what was found, dropped for want of room, and is kept."""
         with self._lock:
-            return Counts(self._found, self._dropped, len(self._entries), self._bytes)
+            return Counts(self._hits, self._evictions, len(self._entries), self._bytes)
 
     def get(self, key: Key) -> V | None:
         """Return what is kept under a key, which is now the most recently used."""
         with self._lock:
             if key not in self._entries:
                 return None
-            self._found += 1
+            self._hits += 1
             self._entries.move_to_end(key)
             return self._entries[key][0]
 
@@ -74,7 +74,7 @@ class Recent(Generic[V]):
             self._entries[key] = (value, n_bytes)
             self._bytes += n_bytes
             while self._bytes > limit and len(self._entries) > 1:
-                self._dropped += 1
+                self._evictions += 1
                 self._remove(next(iter(self._entries)))
 
     def drop(self, user: UserKey, *, but: Key | None = None) -> None:
@@ -100,17 +100,23 @@ _TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Loads:
+class CacheInfo:
     """What became of the memories that were asked for since the start, and what is kept now."""
 
-    found: int = 0
-    read: int = 0
-    dropped: int = 0
+    hits: int = 0
+    """Memories that were found here."""
+    misses: int = 0
+    """Memories that were read from the store."""
+    evictions: int = 0
+    """Memories that were dropped for want of room."""
     memories: int = 0
-    n_bytes: int = 0
-    pasts: int = 0
+    """Memories that are kept."""
+    memory_bytes: int = 0
+    """What they take."""
+    prefixes: int = 0
     """Conversations whose keys and values are kept."""
-    past_bytes: int = 0
+    prefix_bytes: int = 0
+    """What these take."""
 
 
 class LoadedMemories:
@@ -128,17 +134,16 @@ class LoadedMemories:
         self._loaded: Recent[LocasMemory] = Recent()
         self._pasts: Recent[Past] = Recent()
         self._ready: WeakKeyDictionary[LocasMemory, Tensor] = WeakKeyDictionary()
-        self._read = 0
+        self._misses = 0
         self._lock = Lock()
 
-    @property
-    def loads(self) -> Loads:
+    def cache_info(self) -> CacheInfo:
         """Count what was found here, read from the store and dropped for want of room."""
         memories, pasts = self._loaded.counts, self._pasts.counts
-        return Loads(
-            memories.found,
-            self._read,
-            memories.dropped,
+        return CacheInfo(
+            memories.hits,
+            self._misses,
+            memories.evictions,
             memories.entries,
             memories.n_bytes,
             pasts.entries,
@@ -178,7 +183,7 @@ class LoadedMemories:
             return found
         memory = from_bytes(self._store.payload(key, revision.number), expect_fingerprint=self._backbone.fingerprint)
         with self._lock:
-            self._read += 1
+            self._misses += 1
         # as it is stored, and its rows on the device, whether they are there already or not
         size = memory.parameter_count * (memory.slab.element_size() + self._backbone.dtype.itemsize)
         self._loaded.put(cached, memory, n_bytes=size, limit=LOADED_BYTES)

@@ -6,9 +6,9 @@ Fields that hold a person's words are left out of `repr`, so that results can be
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
-from locas_storage import Revision, Turn
+from locas_storage import ConsolidationMetrics, Revision, Turn
 
 if TYPE_CHECKING:
     from locas_agent.memory.stats import LayerFigures
@@ -51,6 +51,39 @@ class Reply:
     """Tokens the prompt took, by part."""
     consolidation: Consolidation | None = None
     """What the consolidation did that this turn set off, if it did."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a tool as the backbone wrote it."""
+
+    name: str | None
+    """Name of the tool; None where the call could not be read."""
+    arguments: str = field(repr=False)
+    """JSON. Where the call could not be read all of it, its mark too, so that no lenient parser takes a part for
+    JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatAnswer:
+    """A stateless answer to given messages, and what it was made from."""
+
+    text: str = field(repr=False)
+    """What the backbone said, without tool calls."""
+    calls: tuple[ToolCall, ...]
+    """Tools that it calls."""
+    finish_reason: Literal["stop", "length", "tool_calls"]
+    """Why it ended: by itself or before a stop text, for want of room, or with calls of tools."""
+    prompt_tokens: int
+    """Tokens of the prompt."""
+    answer_tokens: int
+    """Tokens that were generated."""
+    revision: int | None
+    """Number of the user's current revision; None before the first."""
+    used_memory: bool
+    """Whether a memory was attached."""
+    pending_turns: int
+    """Turns of the user that left the window and wait to be learnt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +152,8 @@ class Consolidation:
     """The new head, when admitted."""
     turns: int
     """Overflow turns it was about."""
-    figures: dict[str, Any] = field(default_factory=dict)
-    """Everything measured: coverage, loss, recall before and after, drift, norms, seconds, tokens."""
+    metrics: ConsolidationMetrics = field(default_factory=ConsolidationMetrics)
+    """What was measured; without figures where nothing was learnt."""
 
     @property
     def admitted(self) -> bool:
@@ -129,7 +162,7 @@ class Consolidation:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class WorkSummary:
     """What a worker did, in jobs unless said otherwise; a rebuild counts once for each consolidation it repeats."""
 
     admitted: int = 0

@@ -6,7 +6,7 @@ It holds no logic of the parts: `Replies` answers, `Rounds` consolidates, `Worke
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
@@ -19,14 +19,17 @@ from locas_agent.consolidation import pending, policy
 from locas_agent.consolidation.learner import Learner
 from locas_agent.consolidation.runner import Order, Rounds
 from locas_agent.consolidation.worker import Worker
+from locas_agent.conversation import window
 from locas_agent.conversation.token_count import counted, longest_answer
 from locas_agent.errors import ConfigurationError, LocasError, TurnNotFound
 from locas_agent.import_export import Exchange
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
-from locas_agent.memory_cache import LoadedMemories, Loads
+from locas_agent.memory_cache import CacheInfo, LoadedMemories
 from locas_agent.results import Consolidation, Reply
-from locas_agent.serving.replies import Asked, Replies, Sampling
+from locas_agent.serving.generation import ChatGeneration
+from locas_agent.serving.prompt import PromptBuilder
+from locas_agent.serving.replies import Replies, ReplyRequest, Sampling
 from locas_agent.training.trainer import DEFAULT_WIDTH
 from locas_agent.types import Progress
 from locas_storage import (
@@ -44,7 +47,7 @@ from locas_storage.records.bounds import MAX_PAYLOAD_BYTES
 
 logger = logging.getLogger(__name__)
 
-When = Literal["inline", "background"]
+ConsolidationMode = Literal["inline", "background"]
 """Where a consolidation that the policy wants is done: in the call that set it off, or by a worker."""
 
 
@@ -61,7 +64,7 @@ class Runtime:
         backbone: Backbone,
         store: MemoryStore,
         config: LocasConfig | None = None,
-        consolidation: When = "inline",
+        consolidation: ConsolidationMode = "inline",
     ) -> None:
         check_parts(backbone, store, config)
         self.backbone = backbone
@@ -75,9 +78,14 @@ class Runtime:
         self.consolidation = consolidation
         self._memories = LoadedMemories(backbone, store)
         self.rounds = Rounds(backbone, store, self.learner, self._memories, self.config)
+        self.prompts = PromptBuilder(backbone, store, self.config.window)
+        self.chat = ChatGeneration(
+            backbone=backbone, store=store, engine=self.engine, memories=self._memories, settings=self.config.window
+        )
         self.replies = Replies(
             backbone=backbone,
             store=store,
+            prompts=self.prompts,
             engine=self.engine,
             memories=self._memories,
             settings=self.config.window,
@@ -86,8 +94,10 @@ class Runtime:
         self.exchange = Exchange(
             backbone=backbone, store=store, memories=self._memories, config=self.config, append=self.append
         )
-        if consolidation not in get_args(When):
-            raise ConfigurationError(f"consolidation is {consolidation!r}: choose one of {', '.join(get_args(When))}")
+        if consolidation not in get_args(ConsolidationMode):
+            raise ConfigurationError(
+                f"consolidation is {consolidation!r}: choose one of {', '.join(get_args(ConsolidationMode))}"
+            )
         _check_shape(backbone, self.config.memory)
         if self.config.window.max_new_tokens > (most := longest_answer(backbone)):
             raise ConfigurationError(
@@ -96,10 +106,9 @@ class Runtime:
                 f"tokens, in which an answer has to stand as a turn beside the next answer: choose at most {most}"
             )
 
-    @property
-    def loads(self) -> Loads:
+    def cache_info(self) -> CacheInfo:
         """Count the memories found ready, read and dropped so far, and what is kept of users now."""
-        return self._memories.loads
+        return self._memories.cache_info()
 
     def append(self, key: UserKey, drafts: Sequence[TurnDraft]) -> list[Turn]:
         """Journal turns with their token counts; in the background mode the same transaction asks for what is due.
@@ -111,7 +120,7 @@ class Runtime:
         if self.consolidation == "inline":
             return self.store.append(key, said)
         due = pending.due(self.store, key, self.config, about_to_be_said=said)
-        return self.store.append(key, said, enqueue=due.to_seq if due.decision.due else None)
+        return self.store.append(key, said, enqueue=due.to_seq if due.decision.is_due else None)
 
     def current(self, key: UserKey) -> tuple[Revision | None, LocasMemory | None]:
         """Return a user's current revision and its memory."""
@@ -125,18 +134,17 @@ class Runtime:
         """Return the memories as one forward takes them; None when nobody has any."""
         return self._memories.batch(memories)
 
-    def answer(self, asked: Sequence[Asked], sampling: Sampling) -> list[Reply]:
+    def answer(self, asked: Sequence[ReplyRequest], sampling: Sampling) -> list[Reply]:
         """Journal each user's turn, answer all in one batch, journal the answers, and consolidate whoever is due."""
         return [
             self._with_consolidation(one.user, reply)
             for one, reply in zip(asked, self.replies.answer(asked, sampling), strict=True)
         ]
 
-    def stream_answer(self, asked: Asked, sampling: Sampling, finish: list[Reply]) -> Iterator[str]:
-        """Do the same for one user, yielding the answer as it is written; the reply is put into `finish`."""
-        return self.replies.stream(
-            asked, sampling, lambda reply: finish.append(self._with_consolidation(asked.user, reply))
-        )
+    def stream_answer(self, asked: ReplyRequest, sampling: Sampling) -> Generator[str, None, Reply]:
+        """Do the same for one user, yielding the answer as it is written."""
+        reply = yield from self.replies.stream(asked, sampling)
+        return self._with_consolidation(asked.user, reply)
 
     def _with_consolidation(self, key: UserKey, reply: Reply) -> Reply:
         """Both turns are journalled by now: what goes wrong here is said in the reply, and the overflow stays due.
@@ -148,7 +156,7 @@ class Runtime:
                 return reply
             self._being_learnt.add(key)
         try:
-            if self.consolidation == "background" or not self.due(key).due:
+            if self.consolidation == "background" or not self.consolidation_due(key).is_due:
                 return reply
             done = self.consolidate_keys([key])[0]
         except LocasError as error:
@@ -162,7 +170,7 @@ class Runtime:
                 self._being_learnt.discard(key)
         return replace(reply, consolidation=done)
 
-    def due(self, key: UserKey) -> policy.Decision:
+    def consolidation_due(self, key: UserKey) -> policy.Decision:
         """Ask the policy whether this user's overflow is to be learnt now."""
         return pending.due(self.store, key, self.config).decision
 
@@ -197,13 +205,17 @@ class Runtime:
             raise ConfigurationError(
                 'wait=False leaves the work to a worker: build AgentMemory with consolidation="background" and run one'
             )
-        state = self.store.state(key)
-        waiting = self.store.turns(key, after=state.consolidated_seq) if state is not None else []
-        left = waiting if flush else pending.overflow(waiting, self.config.window.window_tokens)
+        left = self.pending(key, flush=flush)
         if not left:
             return Consolidation("nothing", "no overflow", "every turn is learnt or still in the window", None, 0)
-        self.store.queue.ask(key, left[-1].seq)
+        self.store.queue.enqueue(key, left[-1].seq)
         return Consolidation("queued", "background", "a worker will learn them", None, len(left))
+
+    def pending(self, key: UserKey, *, flush: bool = False) -> list[Turn]:
+        """Return the turns of a user that wait to be learnt; with `flush` those still in the window too."""
+        state = self.store.state(key)
+        waiting = self.store.turns(key, after=state.consolidated_seq) if state is not None else []
+        return waiting if flush else window.overflow(waiting, self.config.window.window_tokens)
 
     def forget(self, key: UserKey, turns: Sequence[int]) -> Receipt:
         """Detach and remove turns; where it `rebuilds`, `rebuild` comes next."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from datetime import datetime
 from pathlib import Path
-from typing import NoReturn, Self
+from typing import Any, NoReturn, Self
 
 from locas_agent.aio import Crew, Crews, async_twin
 from locas_agent.consolidation import policy
@@ -15,9 +15,11 @@ from locas_agent.conversation.messages import question as asking
 from locas_agent.errors import ConfigurationError, RevisionNotFound
 from locas_agent.exports.manifest import Form
 from locas_agent.memory.stats import layer_figures
-from locas_agent.results import Consolidation, ExplainedToken, Explanation, Recall, Reply
+from locas_agent.results import ChatAnswer, Consolidation, ExplainedToken, Explanation, Recall, Reply
 from locas_agent.runtime import Runtime
-from locas_agent.serving.replies import Asked, ReplyStream, Sampling
+from locas_agent.serving.generation import ChatRequest
+from locas_agent.serving.replies import ReplyRequest, Sampling
+from locas_agent.serving.streams import GenerationStream, ReplyStream
 from locas_agent.study.matching import agree
 from locas_agent.types import Progress
 from locas_storage import CorrectedTurn, FoundTurn, Receipt, Revision, Turn, TurnDraft, UserKey
@@ -38,7 +40,7 @@ class UserMemory:
         at: datetime | None = None,
         session: str | None = None,
         name: str | None = None,
-        key: str | None = None,
+        idempotency_key: str | None = None,
         trust: str = "user",
         expires_at: datetime | None = None,
     ) -> Turn:
@@ -51,7 +53,8 @@ class UserMemory:
                 speaker's date.
             session: name of the session it belongs to; without names, a session is a day of the speaker's.
             name: who speaks, in a conversation of several.
-            key: the same key twice is one turn; it does not begin with U+0001, which marks keys that are made here.
+            idempotency_key: the same key twice is one turn; it does not begin with U+0001, which marks keys that are
+                made here.
             trust: label of where the text comes from, at most 16 characters. The settings `sources` say which labels
                 are learnt from: by default the user's turns labelled "user", and the assistant's labelled "promised" or
                 "found"; a turn with any other label never is.
@@ -61,7 +64,16 @@ class UserMemory:
             InvalidTurn: unknown role, or text that cannot be stored.
             TurnTooLong: it does not fit into the backbone's context beside an answer.
         """
-        draft = TurnDraft(role, content, name=name, session=session, at=at, key=key, trust=trust, expires_at=expires_at)
+        draft = TurnDraft(
+            role,
+            content,
+            name=name,
+            session=session,
+            at=at,
+            idempotency_key=idempotency_key,
+            trust=trust,
+            expires_at=expires_at,
+        )
         return self._runtime.append(self.key, [draft])[0]
 
     def reply(
@@ -71,7 +83,7 @@ class UserMemory:
         max_new_tokens: int | None = None,
         temperature: float = 0.0,
         seed: int = 0,
-        key: str | None = None,
+        idempotency_key: str | None = None,
         session: str | None = None,
     ) -> Reply:
         """Journal the user's turn, answer with window and memory, journal the answer.
@@ -83,19 +95,19 @@ class UserMemory:
             max_new_tokens: longest answer, in tokens.
             temperature: 0 is greedy.
             seed: of sampling.
-            key: makes a retried call one pair of turns: a question that was not answered is answered now, of another
-                the same answer returned.
+            idempotency_key: makes a retried call one pair of turns: a question that was not answered is answered now,
+                of another the same answer returned.
             session: name of the session both turns belong to, as in `add`.
 
         Raises:
             ConfigurationError: no answer is that long, or no such temperature or seed; nothing was written.
-            InvalidTurn: text, key or session cannot be journalled; nothing was written.
+            InvalidTurn: text, idempotency key or session cannot be journalled; nothing was written.
             TurnTooLong: the text leaves no room for the answer; nothing was written.
             TurnNotFound: what was said under this key before was forgotten.
         """
-        return self._runtime.answer([Asked(self.key, text, key, session)], Sampling(max_new_tokens, temperature, seed))[
-            0
-        ]
+        return self._runtime.answer(
+            [ReplyRequest(self.key, text, idempotency_key, session)], Sampling(max_new_tokens, temperature, seed)
+        )[0]
 
     def stream(
         self,
@@ -104,15 +116,13 @@ class UserMemory:
         max_new_tokens: int | None = None,
         temperature: float = 0.0,
         seed: int = 0,
-        key: str | None = None,
+        idempotency_key: str | None = None,
         session: str | None = None,
     ) -> ReplyStream:
         """Do what `reply` does, piece by piece; see `ReplyStream`."""
-        finish: list[Reply] = []
-        asked = Asked(self.key, text, key, session)
-        return ReplyStream(
-            self._runtime.stream_answer(asked, Sampling(max_new_tokens, temperature, seed), finish), finish, self.crews
-        )
+        asked = ReplyRequest(self.key, text, idempotency_key, session)
+        sampling = Sampling(max_new_tokens, temperature, seed)
+        return ReplyStream(self._runtime.stream_answer(asked, sampling), self.crews)
 
     def astream(
         self,
@@ -121,13 +131,90 @@ class UserMemory:
         max_new_tokens: int | None = None,
         temperature: float = 0.0,
         seed: int = 0,
-        key: str | None = None,
+        idempotency_key: str | None = None,
         session: str | None = None,
     ) -> ReplyStream:
         """Do what `stream` does, for `async for`: each piece is written off the event loop."""
         return self.stream(
-            text, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, key=key, session=session
+            text,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            idempotency_key=idempotency_key,
+            session=session,
         )
+
+    def generate(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        stop: str | Sequence[str] = (),
+        tools: Sequence[Mapping[str, Any]] = (),
+        tool_choice: str | Mapping[str, Any] | bool | None = None,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+        timeout_seconds: float | None = None,
+    ) -> ChatAnswer:
+        """Answer given messages with this user's memory: nothing is journalled, nothing is learnt.
+
+        For programs that hold the conversation themselves, such as a chat server. The messages are the whole prompt:
+        the journal is not read for it.
+
+        Args:
+            messages: chat messages of the Hugging Face form, with `role` and `content`, not empty.
+            stop: texts before which the answer ends.
+            tools: JSON schemas of functions that the answer may call.
+            tool_choice: None or "auto" leaves it to the backbone; "any" or "required", or the name of a tool, makes the
+                answer begin with a call.
+            max_new_tokens: longest answer, in tokens; the configuration's by default.
+            temperature: 0 is greedy.
+            seed: of sampling.
+            timeout_seconds: longest time that the answer may take.
+
+        Raises:
+            ConfigurationError: there is no message, an option is out of bounds, or the chat template cannot call tools.
+            InvalidTurn: a message holds a text that cannot be encoded.
+            BackboneError: the chat template refuses the messages.
+            TurnTooLong: the messages leave no room for an answer.
+            GenerationTimeout: the answer took longer than `timeout_seconds`.
+        """
+        stream = self.generate_stream(
+            messages,
+            stop=stop,
+            tools=tools,
+            tool_choice=tool_choice,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            timeout_seconds=timeout_seconds,
+        )
+        for _ in stream:
+            pass
+        assert stream.answer is not None
+        return stream.answer
+
+    def generate_stream(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        stop: str | Sequence[str] = (),
+        tools: Sequence[Mapping[str, Any]] = (),
+        tool_choice: str | Mapping[str, Any] | bool | None = None,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+        timeout_seconds: float | None = None,
+    ) -> GenerationStream:
+        """Do what `generate` does, piece by piece, for `for` or `async for`; see `GenerationStream`."""
+        request = ChatRequest(
+            self.key, messages, stop, tools, tool_choice, max_new_tokens, temperature, seed, timeout_seconds
+        )
+        return GenerationStream(self._runtime.chat.stream(request), self.crews)
+
+    def pending(self) -> list[Turn]:
+        """Return the turns that left the window and wait to be learnt, oldest first."""
+        return self._runtime.pending(self.key)
 
     def consolidate(
         self, *, flush: bool = False, wait: bool = True, progress: Progress | None = None, seed: int | None = None
@@ -300,7 +387,7 @@ class UserMemory:
             InvalidTurn: it is no text that a turn could hold.
         """
         asked = asking(_as_said(text))
-        return [*conversation(self._runtime.replies.layout(self.key).prompt_turns), *asked]
+        return [*conversation(self._runtime.prompts.build(self.key).layout.prompt_turns), *asked]
 
     def revisions(self) -> list[Revision]:
         """Return every revision, oldest first."""
@@ -421,23 +508,25 @@ class UserMemory:
         """
         return self._runtime.erase(self.key)
 
-    def begin_again(self) -> None:
+    def reinstate(self) -> None:
         """Take turns of an erased user again, into an empty journal; nothing comes back.
 
         Raises:
             UnknownUser: there never was such a user.
         """
-        self._runtime.store.begin_again(self.key)
+        self._runtime.store.reinstate(self.key)
 
-    def due(self) -> policy.Decision:
+    def consolidation_due(self) -> policy.Decision:
         """Ask the policy whether the overflow is to be learnt now.
 
         `reply` acts on it by itself, after `add` it is the caller's turn.
         """
-        return self._runtime.due(self.key)
+        return self._runtime.consolidation_due(self.key)
 
     aadd = async_twin(add, "journal")
     areply = async_twin(reply, "answers")
+    agenerate = async_twin(generate, "answers")
+    apending = async_twin(pending, "journal")
     arecall = async_twin(recall, "answers")
     aexplain = async_twin(explain, "answers")
     aexport = async_twin(export, "answers")
@@ -449,8 +538,8 @@ class UserMemory:
     arollback = async_twin(rollback, "journal")
     ahistory = async_twin(history, "journal")
     aerase = async_twin(erase, "journal")
-    abegin_again = async_twin(begin_again, "journal")
-    adue = async_twin(due, "journal")
+    areinstate = async_twin(reinstate, "journal")
+    aconsolidation_due = async_twin(consolidation_due, "journal")
 
     @property
     def crews(self) -> Crews:

@@ -11,7 +11,7 @@ from locas_agent.errors import MissingExtra
 
 if TYPE_CHECKING:
     from langchain_locas.chat_model import ChatLocas
-    from langchain_locas.classic import LocasMemory
+    from langchain_locas.classic import LocasChainMemory
     from langchain_locas.errors import AnswerTimeout, ForeignThread, PromptTooLong
     from langchain_locas.history import LocasChatMessageHistory
     from langchain_locas.middleware import LocasMemoryMiddleware
@@ -22,7 +22,7 @@ _HOME = {
     "ChatLocas": "langchain_locas.chat_model",
     "ForeignThread": "langchain_locas.errors",
     "LocasChatMessageHistory": "langchain_locas.history",
-    "LocasMemory": "langchain_locas.classic",
+    "LocasChainMemory": "langchain_locas.classic",
     "LocasMemoryMiddleware": "langchain_locas.middleware",
     "PromptTooLong": "langchain_locas.errors",
     "memory_tools": "langchain_locas.tools",
@@ -32,8 +32,8 @@ __all__ = [
     "AnswerTimeout",
     "ChatLocas",
     "ForeignThread",
+    "LocasChainMemory",
     "LocasChatMessageHistory",
-    "LocasMemory",
     "LocasMemoryMiddleware",
     "PromptTooLong",
     "memory_tools",

@@ -34,15 +34,15 @@ from pydantic import (
     model_validator,
 )
 
-from langchain_locas.fitting import prompt_of
-from langchain_locas.generation import Answer, Question
+from langchain_locas.errors import AnswerTimeout, PromptTooLong
+from langchain_locas.fitting import fitted
 from langchain_locas.identity import NO_USER, USER_ID, checked, in_config
 from langchain_locas.loading import Opening, profile_of
 from langchain_locas.messages import to_chat
 from langchain_locas.options import StoreUrl, check_options, refused, secret, stop_words, without_values
-from langchain_locas.tool_calls import must_call, require_tools
-from locas_agent import AgentMemory, UserKey
-from locas_agent.errors import ConfigurationError
+from locas_agent import AgentMemory, ChatAnswer, GenerationStream, UserKey
+from locas_agent.errors import ConfigurationError, GenerationTimeout, TurnTooLong
+from locas_agent.serving.tool_calls import must_call, require_tools
 from locas_storage.records.bounds import check_text
 
 DEFAULT_MODEL, DEFAULT_STORE = "tiny", "sqlite:///locas.db"
@@ -294,14 +294,15 @@ class ChatLocas(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        answer = Answer(self.agent_memory, self._question(messages, stop, kwargs))
-        for text in answer:
+        stream, left_out = self._answer(messages, stop, kwargs)
+        for text in _pieces(stream):
             chunk = ChatGenerationChunk(message=AIMessageChunk(content=text))
             if run_manager:
                 run_manager.on_llm_new_token(text, chunk=chunk)
             yield chunk
+        assert stream.answer is not None
         # Merging chunks concatenates metadata and adds usage: only the last one carries them.
-        yield ChatGenerationChunk(message=self._last_chunk(answer))
+        yield ChatGenerationChunk(message=self._last_chunk(stream.answer, left_out))
 
     def _generate(
         self,
@@ -312,9 +313,10 @@ class ChatLocas(BaseChatModel):
     ) -> ChatResult:
         return generate_from_stream(self._stream(messages, stop, None, **kwargs))
 
-    def _question(
+    def _answer(
         self, messages: Sequence[BaseMessage], stop: Sequence[str] | None, kwargs: Mapping[str, Any]
-    ) -> Question:
+    ) -> tuple[GenerationStream, int]:
+        """Return the answer to be written, and how many messages the prompt leaves to the user's journal."""
         check_options(kwargs)
         if not messages:
             raise ConfigurationError("a call without messages: there is nothing to answer")
@@ -324,21 +326,20 @@ class ChatLocas(BaseChatModel):
             )
         tools, user = kwargs.get("tools") or (), self._key(kwargs)
         max_tokens = self.answer_tokens(kwargs.get("max_tokens"))
-        prompt, left_out = prompt_of(self.agent_memory, user, messages, tools, answer_tokens=max_tokens)
-        return Question(
-            user=user,
-            prompt=prompt,
-            left_out=left_out,
-            has_tools=bool(tools),
-            must_call=must_call(kwargs.get("tool_choice"), tools),
-            max_tokens=max_tokens,
+        shown = fitted(self.agent_memory, user, messages, tools, answer_tokens=max_tokens)
+        stream = self.agent_memory.for_user(user.user, tenant=user.tenant).generate_stream(
+            to_chat(shown),
+            stop=stop_words(stop or self.stop or ()),
+            tools=tools,
+            tool_choice=kwargs.get("tool_choice"),
+            max_new_tokens=max_tokens,
             temperature=kwargs.get("temperature", self.temperature) or 0.0,
             seed=kwargs.get("seed", self.seed),
-            stop=stop_words(stop or self.stop or ()),
             timeout_seconds=kwargs.get("timeout", self.timeout),
         )
+        return stream, len(messages) - len(shown)
 
-    def _last_chunk(self, answer: Answer) -> AIMessageChunk:
+    def _last_chunk(self, answer: ChatAnswer, left_out: int) -> AIMessageChunk:
         calls = [
             tool_call_chunk(name=call.name, args=call.arguments, id=f"call_{uuid.uuid4().hex}", index=at)
             for at, call in enumerate(answer.calls)
@@ -358,7 +359,7 @@ class ChatLocas(BaseChatModel):
                 "memory_revision": answer.revision,
                 "used_memory": answer.used_memory,
                 "pending_turns": answer.pending_turns,
-                "left_out_messages": answer.left_out,
+                "left_out_messages": left_out,
             },
         )
 
@@ -430,3 +431,13 @@ class ChatLocas(BaseChatModel):
         """Return how many tokens a prompt of these messages and tools takes, template and all."""
         schemas = [convert_to_openai_tool(tool) for tool in tools or ()]
         return len(self.agent_memory.backbone.encode_chat(to_chat(messages), tools=schemas or None))
+
+
+def _pieces(stream: GenerationStream) -> Iterator[str]:
+    """Yield the text of an answer; what goes wrong is an error of LangChain's too."""
+    try:
+        yield from stream
+    except TurnTooLong as error:
+        raise PromptTooLong(f"{error}: send fewer messages, or let LocasMemoryMiddleware trim them") from error
+    except GenerationTimeout as error:
+        raise AnswerTimeout(str(error)) from error

@@ -1,4 +1,4 @@
-"""`LocasMemory`: one user's memory as a `BaseMemory`, for chains written before LangChain 1.
+"""`LocasChainMemory`: one user's memory as a `BaseMemory`, for chains written before LangChain 1.
 
 Needs the extra `classic`. Knows no model.
 
@@ -20,7 +20,7 @@ from locas_agent import AgentMemory, UserMemory
 from locas_agent.errors import ConfigurationError
 
 
-class LocasMemory(BaseMemory):
+class LocasChainMemory(BaseMemory):
     """Give a chain the turns that are not in the weights, and journal what it was told and answered.
 
     The variable holds the live window: the newest turns, and older ones that are not learnt yet, while the backbone's
@@ -65,7 +65,7 @@ class LocasMemory(BaseMemory):
 
     def load_memory_variables(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return the live window."""
-        messages = from_turns(self.memory.replies.layout(self._user.key).prompt_turns)
+        messages = from_turns(self.memory.prompts.build(self._user.key).layout.prompt_turns)
         return {self.memory_key: messages if self.return_messages else get_buffer_string(messages)}
 
     def save_context(self, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:

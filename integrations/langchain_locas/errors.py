@@ -5,14 +5,14 @@ Knows nothing else.
 
 from langchain_core.exceptions import ContextOverflowError, ModelTimeoutError
 
-from locas_agent.errors import ConfigurationError, LocasError, TurnTooLong
+from locas_agent.errors import ConfigurationError, GenerationTimeout, TurnTooLong
 
 
 class PromptTooLong(TurnTooLong, ContextOverflowError):
     """The messages do not fit into the backbone's context, or one is too long to become a turn."""
 
 
-class AnswerTimeout(LocasError, ModelTimeoutError):
+class AnswerTimeout(GenerationTimeout, ModelTimeoutError):
     """The answer was not written within the time it was given."""
 
 

@@ -1,9 +1,4 @@
-"""The prompt of a call, in tokens.
-
-Of messages that do not all fit, those that are turns of the journal stay behind, oldest first.
-
-Knows no memory and no answer.
-"""
+"""The messages of a call that fit: of those that do not, turns of the journal stay behind, oldest first."""
 
 from __future__ import annotations
 
@@ -17,15 +12,15 @@ from langchain_locas.messages import role_of, text_of, to_chat
 from locas_agent import AgentMemory, Turn, UserKey
 
 
-def prompt_of(
+def fitted(
     agent: AgentMemory,
     user: UserKey,
     messages: Sequence[BaseMessage],
     tools: Sequence[Mapping[str, Any]],
     *,
     answer_tokens: int,
-) -> tuple[list[int], int]:
-    """Return the prompt of a call, and how many of its messages had to stay behind.
+) -> Sequence[BaseMessage]:
+    """Return the messages of a call without those for which the prompt has no room.
 
     Those are not lost: the journal holds them, so they are learnt or wait to be, and `LocasChatMessageHistory` still
     lists them. What the journal does not hold word for word is never left out, however long the prompt becomes.
@@ -39,19 +34,17 @@ def prompt_of(
     """
     backbone = agent.backbone
 
-    def encoded(shown: Sequence[BaseMessage]) -> list[int]:
-        return backbone.encode_chat(to_chat(shown), tools=tools or None)
+    def count(shown: Sequence[BaseMessage]) -> int:
+        return len(backbone.encode_chat(to_chat(shown), tools=tools or None))
 
     room = backbone.context_tokens - min(answer_tokens, backbone.context_tokens // 2)
-    prompt = encoded(messages)
-    if len(prompt) <= room:
-        return prompt, 0
+    if count(messages) <= room:
+        return messages
     turns = {
-        turn.key: turn
+        turn.idempotency_key: turn
         for turn in agent.store.known(user, [message.id for message in messages if message.id is not None])
     }
-    shown = _fitted(messages, turns, room_tokens=room, count=lambda some: len(encoded(some)))
-    return encoded(shown), len(messages) - len(shown)
+    return _fitted(messages, turns, room_tokens=room, count=count)
 
 
 def _fitted(

@@ -91,7 +91,9 @@ def record(agent: AgentMemory, thread: Thread, messages: Sequence[BaseMessage]) 
     refused = {str(message.id) for message in messages if _is_passed_over(thread, message, lambda one: to_chat([one]))}
     readable = [message for message in messages if str(message.id) not in refused]
     said = [message for message in (readable if thread.thread_id else _newest(readable)) if is_said(message)]
-    known = {turn.key: turn for turn in thread.user.turns(newest=max(8, agent.backbone.context_tokens // 4))}
+    known = {
+        turn.idempotency_key: turn for turn in thread.user.turns(newest=max(8, agent.backbone.context_tokens // 4))
+    }
     first = next((at for at, message in enumerate(said) if thread.key_of(message) in known), 0)
     turns: dict[str, Turn] = {}
 
@@ -193,7 +195,7 @@ def _turn_of(thread: Thread, message: BaseMessage, known: dict[str, Turn]) -> Tu
 
 def _added(thread: Thread, message: BaseMessage) -> Turn:
     role, text, name = role_of(message), text_of(message), name_of(message)
-    return thread.user.add(role, text, name=name, session=thread.thread_id, key=thread.key_of(message))
+    return thread.user.add(role, text, name=name, session=thread.thread_id, idempotency_key=thread.key_of(message))
 
 
 def _forget_blanked(thread: Thread, messages: Sequence[BaseMessage]) -> None:
@@ -203,7 +205,7 @@ def _forget_blanked(thread: Thread, messages: Sequence[BaseMessage]) -> None:
         for message in messages
         if thread.marks.awaits(message) and thread.takes(message) and _is_blank(message)
     }
-    if blanked and (turns := [turn for turn in thread.user.turns() if turn.key in blanked]):
+    if blanked and (turns := [turn for turn in thread.user.turns() if turn.idempotency_key in blanked]):
         thread.user.forget(turns, wait=False)
 
 
@@ -288,7 +290,7 @@ def _unit(agent: AgentMemory, exchange: Sequence[BaseMessage], turns: dict[str, 
     tokens = sum(_tokens(agent, message, turns) for message in exchange)
     return Turn(
         seq=number,
-        key="",
+        idempotency_key="",
         role="user",
         content="",
         name=None,

@@ -34,7 +34,7 @@ def keep(agent: AgentMemory, user: UserKey, session: str | None, messages: Seque
         agent.append(
             user,
             [
-                draft_of(message, session=session, key=None if message.id is None else keys[message.id])
+                draft_of(message, session=session, idempotency_key=None if message.id is None else keys[message.id])
                 for message in new
             ],
         )
@@ -46,11 +46,13 @@ def _keys(agent: AgentMemory, user: UserKey, session: str | None, message_ids: S
     None for a message that is itself a turn of the session, read from the journal.
     """
     read = {
-        turn.key for turn in agent.store.known(user, message_ids) if turn.session == session and not turn.is_forgotten
+        turn.idempotency_key
+        for turn in agent.store.known(user, message_ids)
+        if turn.session == session and not turn.is_forgotten
     }
     keys = {message_id: turn_key(session, message_id) for message_id in message_ids if message_id not in read}
     again = 0
-    while gone := {turn.key for turn in agent.store.known(user, keys.values()) if turn.is_forgotten}:
+    while gone := {turn.idempotency_key for turn in agent.store.known(user, keys.values()) if turn.is_forgotten}:
         again += 1
         keys |= {
             message_id: turn_key(session, message_id, again=again) for message_id, key in keys.items() if key in gone

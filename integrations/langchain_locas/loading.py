@@ -12,9 +12,9 @@ from typing import Self, cast
 from langchain_core.language_models import ModelProfile
 
 from langchain_locas.options import StoreUrl
-from langchain_locas.tool_calls import can_call_tools
 from locas_agent import AgentMemory, Backbone
 from locas_agent.errors import ConfigurationError
+from locas_agent.serving.tool_calls import can_call_tools
 
 
 class Opening:

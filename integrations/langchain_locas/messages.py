@@ -105,13 +105,15 @@ def is_said(message: BaseMessage) -> bool:
     return role_of(message) in ("user", "assistant") and not is_summary and bool(text_of(message).strip())
 
 
-def draft_of(message: BaseMessage, *, session: str | None, key: str | None) -> TurnDraft:
+def draft_of(message: BaseMessage, *, session: str | None, idempotency_key: str | None) -> TurnDraft:
     """Return a message that was said as the turn it becomes.
 
     Raises:
         InvalidTurn: text, name or session that cannot be stored.
     """
-    return TurnDraft(role_of(message), text_of(message), name=name_of(message), session=session, key=key)
+    return TurnDraft(
+        role_of(message), text_of(message), name=name_of(message), session=session, idempotency_key=idempotency_key
+    )
 
 
 def to_chat(messages: Iterable[BaseMessage]) -> list[dict[str, Any]]:
@@ -135,7 +137,7 @@ def to_chat(messages: Iterable[BaseMessage]) -> list[dict[str, Any]]:
 
 def from_turn(turn: Turn) -> BaseMessage:
     """Return a turn as a message; its id is the turn's key."""
-    return _MESSAGES[turn.role](content=turn.content, name=turn.name, id=turn.key)
+    return _MESSAGES[turn.role](content=turn.content, name=turn.name, id=turn.idempotency_key)
 
 
 def from_turns(turns: Sequence[Turn]) -> list[BaseMessage]:

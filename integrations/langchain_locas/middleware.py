@@ -43,8 +43,8 @@ class LocasMemoryMiddleware(AgentMiddleware[ThreadState, Any, Any]):
     before it is put down to the next caller.
 
     A hook never trains. With `AgentMemory(consolidation="background")` the transaction that journals a turn queues what
-    is due, for `locas-agent work` or `AgentMemory.work`; inline, `UserMemory.due` and `consolidate` are the program's
-    to call between turns.
+    is due, for `locas-agent work` or `AgentMemory.work`; inline, `UserMemory.consolidation_due` and
+    `consolidate` are the program's to call between turns.
 
     Args:
         memory: the one behind the agent's `ChatLocas`.

@@ -1,14 +1,16 @@
 """Gated FFNs of a frozen decoder, found by structure: where a memory can stand.
 
-Knows no tokenizer, no memory and no training.
+A kind of FFN is an object that recognises it (`FfnKind`); `KINDS` lists those that are tried. A FFN whose projections
+have other names is one more line there.
 
 Shapes: L layers, N neurons of the FFN, D hidden size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor, nn
 
@@ -49,12 +51,60 @@ class FfnSite:
         return _weight(self.down_proj).shape[1]
 
 
-def find_sites(decoder: nn.Module, *, name: str) -> tuple[FfnSite, ...]:
+class FfnKind(Protocol):
+    """One kind of gated FFN."""
+
+    def site(self, module: nn.Module) -> FfnSite | None:
+        """Return a module as a site, or None where it is no FFN of this kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedProjections:
+    """A gated FFN whose projections have these names, with its activation beside them.
+
+    A quantised weight, for example, has no shape that fits, and is not recognised.
+
+    Attributes:
+        gate_up: names of the gate and the up projection, or of the fused one whose first half is gate.
+        down: name of the output projection.
+        activations: names the activation may have.
+    """
+
+    gate_up: tuple[str, ...]
+    down: str = "down_proj"
+    activations: tuple[str, ...] = ("act_fn", "activation_fn")
+
+    def site(self, module: nn.Module) -> FfnSite | None:
+        """See `FfnKind.site`."""
+        found = (getattr(module, name, None) for name in self.activations)
+        activation = next((one for one in found if callable(one)), None)
+        parts = [getattr(module, name, None) for name in (*self.gate_up, self.down)]
+        modules = [
+            part for part in parts if isinstance(part, nn.Module) and isinstance(getattr(part, "weight", None), Tensor)
+        ]
+        if activation is None or len(modules) != len(parts):
+            return None
+        shapes = [tuple(_weight(part).shape) for part in modules]
+        if any(len(shape) != 2 for shape in shapes):
+            return None
+        size, neurons = shapes[-1]
+        halves = 2 // len(self.gate_up)
+        if shapes[:-1] != [(halves * neurons, size)] * len(self.gate_up):
+            return None
+        return FfnSite(module=module, activation=activation, gate_up=tuple(modules[:-1]), down_proj=modules[-1])
+
+
+KINDS: tuple[FfnKind, ...] = (NamedProjections(("gate_up_proj",)), NamedProjections(("gate_proj", "up_proj")))
+"""The kinds that are looked for: one fused projection as in Phi-3, two as in Qwen3, Llama, Mistral and Gemma."""
+
+
+def find_sites(decoder: nn.Module, *, name: str, kinds: Sequence[FfnKind] = KINDS) -> tuple[FfnSite, ...]:
     """Find the gated FFN of every decoder layer by its parts, whatever the classes are called.
 
     Args:
         decoder: the module that holds the embedding and the list `layers`.
         name: what messages call the backbone.
+        kinds: which kinds of FFN are looked for.
 
     Returns:
         One site per layer, in order.
@@ -66,10 +116,10 @@ def find_sites(decoder: nn.Module, *, name: str) -> tuple[FfnSite, ...]:
     if not isinstance(layers, nn.ModuleList) or len(layers) == 0:
         parts = ", ".join(child for child, _ in decoder.named_children())
         raise UnsupportedBackbone(f"{name!r}: looked for a list of decoder layers called 'layers', found only {parts}")
-    return tuple(_find_site(layer, f"layer {index} of {name!r}") for index, layer in enumerate(layers))
+    return tuple(_find_site(layer, f"layer {index} of {name!r}", kinds) for index, layer in enumerate(layers))
 
 
-def _find_site(layer: nn.Module, where: str) -> FfnSite:
+def _find_site(layer: nn.Module, where: str, kinds: Sequence[FfnKind]) -> FfnSite:
     modules = dict(layer.named_modules())
     experts = [path for path in modules if "expert" in path.rsplit(".", 1)[-1]]
     if experts:
@@ -77,7 +127,7 @@ def _find_site(layer: nn.Module, where: str) -> FfnSite:
             f"{where}: looked for one dense gated FFN, found a mixture of experts ({experts[0]}); choose a dense "
             "backbone"
         )
-    found = [site for module in modules.values() if (site := _as_site(module)) is not None]
+    found = [site for module in modules.values() for kind in kinds if (site := kind.site(module)) is not None]
     if len(found) == 1:
         return found[0]
     linears = [
@@ -90,26 +140,6 @@ def _find_site(layer: nn.Module, where: str) -> FfnSite:
         "there is "
         "locas_agent.paper.mlp.ReluBackbone"
     )
-
-
-def _as_site(module: nn.Module) -> FfnSite | None:
-    """The module as a site, or None where a part is missing or shapes do not fit (a quantised weight, for example)."""
-    activation = getattr(module, "act_fn", None) or getattr(module, "activation_fn", None)
-    names = ("gate_up_proj",) if hasattr(module, "gate_up_proj") else ("gate_proj", "up_proj")
-    parts = [getattr(module, part, None) for part in (*names, "down_proj")]
-    modules = [
-        part for part in parts if isinstance(part, nn.Module) and isinstance(getattr(part, "weight", None), Tensor)
-    ]
-    if not callable(activation) or len(modules) != len(parts):
-        return None
-    shapes = [tuple(_weight(part).shape) for part in modules]
-    if any(len(shape) != 2 for shape in shapes):
-        return None
-    size, neurons = shapes[-1]
-    wanted = [(2 * neurons, size)] if len(names) == 1 else [(neurons, size)] * 2
-    if shapes[:-1] != wanted:
-        return None
-    return FfnSite(module=module, activation=activation, gate_up=tuple(modules[:-1]), down_proj=modules[-1])
 
 
 def _weight(module: nn.Module) -> Tensor:

@@ -106,7 +106,7 @@ class Plain:
             self._seq += 1
             made = Turn(
                 self._seq,
-                one.key or new_item_id(),
+                one.idempotency_key or new_item_id(),
                 one.role,
                 one.content,
                 None,
@@ -160,4 +160,6 @@ def _waited_seconds() -> float:
 
 
 def _draft(number: int, *, with_key: bool) -> TurnDraft:
-    return TurnDraft("user", text(number, words=WORDS), token_count=32, key=f"key {number}" if with_key else None)
+    return TurnDraft(
+        "user", text(number, words=WORDS), token_count=32, idempotency_key=f"key {number}" if with_key else None
+    )

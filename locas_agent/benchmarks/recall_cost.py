@@ -67,7 +67,7 @@ def recall_cost(bench: Bench) -> list[Row]:
     people = [_person(bench, at) for at in range(2 if bench.is_quick else PEOPLE)]
     with AgentMemory.load("tiny", "sqlite://", _config(bench), device=str(bench.device)) as agent:
         learnt = agent.learner.learn([_task(agent, person, f"person-{at}") for at, person in enumerate(people)])
-        if any("steps" not in each.figures for each in learnt):
+        if any(each.metrics.steps is None for each in learnt):
             raise RuntimeError("somebody's study set is empty, so there is nothing to train on: take another seed")
         return [_seconds(bench, agent, learnt), _bytes(agent, people, learnt)]
 
@@ -81,7 +81,7 @@ def _seconds(bench: Bench, agent: AgentMemory, learnt: list[Outcome]) -> Row:
 
     def train_next() -> None:
         one = next(turns)
-        peer.train(one.lesson, steps=one.figures["steps"])
+        peer.train(one.lesson, steps=one.metrics.steps)
 
     sides: dict[str, Callable[[], object]] = {"ours": lambda: trainer.train(lessons), "peer": train_next}
     taken = interleaved(sides, rounds=bench.rounds(ROUNDS), device=bench.device, warm_up=0)
@@ -93,7 +93,7 @@ def _bytes(agent: AgentMemory, people: list[Person], learnt: list[Outcome]) -> R
     peer = TempLora(agent.backbone, agent.config, agent.learner.neutral, rank=STORED_RANK)
     ours, theirs, recalled, count = [], [], [0, 0], 0
     for person, one in zip(people, learnt, strict=True):
-        state = peer.train(one.lesson, steps=one.figures["steps"]).state
+        state = peer.train(one.lesson, steps=one.metrics.steps).state
         asked = [(wording, fact.value) for fact in person.facts for wording in fact.relation.asked_held]
         count += len(asked)
         prompts = [agent.backbone.encode_chat(question(text)) for text, _ in asked]

@@ -46,7 +46,15 @@ from locas_agent.cli.options import (
     UserOption,
     key_provider,
 )
-from locas_agent.cli.output import deliver, keep_libraries_quiet, progress_bar, revision_facts, revision_table, table
+from locas_agent.cli.output import (
+    deliver,
+    keep_libraries_quiet,
+    progress_bar,
+    revision_facts,
+    revision_table,
+    table,
+    turn_facts,
+)
 from locas_agent.cli.signals import stop_on_signals
 from locas_agent.cli.verify import verify
 from locas_agent.config import Objective, StoreSettings
@@ -192,7 +200,7 @@ def turns(
     with closing(open_store(store, key_provider=key_provider(key_file))) as opened:
         journal = opened.turns(UserKey(tenant, user), newest=newest)
     rows = [[turn.seq, turn.at, turn.role, turn.name, turn.content] for turn in journal]
-    deliver(json, journal, table(["turn", "time", "role", "name", "text"], rows))
+    deliver(json, [turn_facts(turn) for turn in journal], table(["turn", "time", "role", "name", "text"], rows))
 
 
 @app.command()
@@ -209,7 +217,7 @@ def search(
     with closing(open_store(store, key_provider=key_provider(key_file))) as opened:
         found = opened.search(UserKey(tenant, user), text, limit=limit)
     rows = [[turn.seq, turn.score, turn.at, turn.role, turn.name, turn.content] for turn in found]
-    deliver(json, found, table(["turn", "score", "time", "role", "name", "text"], rows))
+    deliver(json, [turn_facts(turn) for turn in found], table(["turn", "score", "time", "role", "name", "text"], rows))
 
 
 @app.command()
@@ -388,5 +396,5 @@ def _consolidation_facts(user: str, result: Consolidation) -> dict[str, Any]:
         "detail": result.detail,
         "turns": result.turns,
         "revision": result.revision.number if result.revision else None,
-        "figures": result.figures,
+        "figures": result.metrics.as_json(),
     }

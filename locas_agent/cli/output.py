@@ -26,7 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from locas_storage import LocasError, Revision
+from locas_storage import LocasError, Revision, Turn
 
 STDOUT = "-"
 """As a path of `--json`: standard output, on which nothing else is printed then."""
@@ -122,9 +122,15 @@ def progress_bar() -> Iterator[ProgressCall | None]:
         yield show
 
 
+def turn_facts(turn: Turn) -> dict[str, Any]:
+    """Return what JSON says of a turn; its idempotency key is called `key` there."""
+    names = {"idempotency_key": "key"}
+    return {names.get(field.name, field.name): getattr(turn, field.name) for field in fields(turn)}
+
+
 def revision_facts(revision: Revision) -> dict[str, Any]:
     """Return what is shown of a revision."""
-    after = revision.metrics.get("after") or {}
+    after = revision.metrics.after
     return {
         "number": revision.number,
         "parent": revision.parent,
@@ -132,8 +138,8 @@ def revision_facts(revision: Revision) -> dict[str, Any]:
         "from_seq": revision.from_seq,
         "to_seq": revision.to_seq,
         "created_at": revision.created_at,
-        "probe_recall": after.get("probe_recall"),
-        "drift_nats": after.get("drift_nats"),
+        "probe_recall": after and after.probe_recall,
+        "drift_nats": after and after.drift_nats,
         "payload_bytes": revision.payload_bytes,
         "state": revision.state,
     }

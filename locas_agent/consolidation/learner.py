@@ -34,7 +34,7 @@ from locas_agent.training.sampler import Lesson
 from locas_agent.training.student import student_for
 from locas_agent.training.trainer import Trained, Trainer
 from locas_agent.types import Progress
-from locas_storage import Turn
+from locas_storage import ConsolidationMetrics, Turn
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Outcome:
     memory: LocasMemory
     study_set: StudySet
     lesson: Lesson
-    figures: dict[str, Any]
+    metrics: ConsolidationMetrics
 
 
 class Learner:
@@ -190,7 +190,13 @@ class Learner:
                 "norms": gate.norms(memory),
             }
             outcomes.append(
-                Outcome(self._remarked(admission, tasks[index], study_set), memory, study_set, lesson, figures)
+                Outcome(
+                    self._remarked(admission, tasks[index], study_set),
+                    memory,
+                    study_set,
+                    lesson,
+                    ConsolidationMetrics.of(figures),
+                )
             )
         return outcomes
 

@@ -24,11 +24,6 @@ class Due:
     """0 when nothing is pending."""
 
 
-def overflow(turns: Sequence[Turn], window_tokens: int) -> list[Turn]:
-    """Return the turns that left the window, of all that are not learnt."""
-    return list(turns[: window.first_of_window(turns, window_tokens)]) if turns else []
-
-
 def due(store: MemoryStore, key: UserKey, config: LocasConfig, *, about_to_be_said: Sequence[TurnDraft] = ()) -> Due:
     """Ask the policy whether a user's overflow is to be learnt now; turns of a refused attempt are not read again.
 
@@ -49,7 +44,7 @@ def due(store: MemoryStore, key: UserKey, config: LocasConfig, *, about_to_be_sa
     refused_seq, refused_tokens = (refusals[-1]["to_seq"], refusals[-1]["tokens"]) if refusals else (0, 0)
     waiting = store.turns(key, after=max(learnt, refused_seq))
     waiting += [_as_turn(draft, next_seq + at) for at, draft in enumerate(about_to_be_said)]
-    left = overflow(waiting, config.window.window_tokens)
+    left = window.overflow(waiting, config.window.window_tokens)
     if not left:
         return Due(policy.decide(_NOTHING, config.policy), 0)
     newest = waiting[-1]
@@ -68,7 +63,7 @@ def _as_turn(draft: TurnDraft, seq: int) -> Turn:
     now = datetime.now(UTC)
     return Turn(
         seq=seq,
-        key="",
+        idempotency_key="",
         role=draft.role,
         content=draft.content,
         name=draft.name,

@@ -30,7 +30,7 @@ class Pending:
 class Decision:
     """Whether to consolidate now, and why, in one word."""
 
-    due: bool
+    is_due: bool
     reason: str
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from locas_agent.backbone import Backbone
 from locas_agent.config import LocasConfig
-from locas_agent.consolidation import pending
 from locas_agent.consolidation.learner import Learner, Outcome, Task
+from locas_agent.conversation import window
 from locas_agent.memory.serialization import to_bytes
 from locas_agent.memory_cache import LoadedMemories
 from locas_agent.results import Consolidation
@@ -111,7 +111,7 @@ class Rounds:
         head = self._store.revision(order.key, state.head) if state.head else None
         turns = self._store.turns(order.key, after=state.consolidated_seq, upto=order.upto)
         if order.upto is None and not order.flush:
-            turns = pending.overflow(turns, self._config.window.window_tokens)
+            turns = window.overflow(turns, self._config.window.window_tokens)
         return _Matter(order, state, head, tuple(turns))
 
     def _written(self, matter: _Matter, outcome: Outcome | None) -> Consolidation | StorageError:
@@ -124,26 +124,26 @@ class Rounds:
         key, lease, count = matter.order.key, matter.order.lease, len(matter.turns)
         if outcome is None or matter.state is None:
             if lease is not None:
-                self._store.queue.settle(lease, matter.to_seq)
+                self._store.queue.complete(lease, matter.to_seq)
             return Consolidation("nothing", "no overflow", "every turn is learnt or still in the window", None, 0)
         admission = outcome.admission
         if not admission.admitted:
             facts = self._refusal(matter, outcome)
             if lease is not None:
-                self._store.queue.settle(lease, matter.to_seq, refusal=facts)
+                self._store.queue.complete(lease, matter.to_seq, refusal=facts)
             else:
                 self._store.record(key, "refuse", facts)
             logger.info(
                 "consolidation refused",
                 extra={"action": "refuse", "reason": admission.reason, "detail": admission.detail, "turns": count},
             )
-            return Consolidation("refused", admission.reason, admission.detail, None, count, outcome.figures)
+            return Consolidation("refused", admission.reason, admission.detail, None, count, outcome.metrics)
         revision = self._store.commit(key, self._draft(matter, matter.state, outcome), lease=lease)
         logger.info(
             "revision saved",
             extra={"action": "commit", "revision": revision.number, "detail": admission.detail, "turns": count},
         )
-        return Consolidation("admitted", admission.reason, admission.detail, revision, count, outcome.figures)
+        return Consolidation("admitted", admission.reason, admission.detail, revision, count, outcome.metrics)
 
     @staticmethod
     def _refusal(matter: _Matter, outcome: Outcome) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class Rounds:
             "to_seq": matter.to_seq,
             "tokens": tokens,
             "reason": outcome.admission.reason,
-            "figures": outcome.figures,
+            "figures": outcome.metrics.as_json(),
         }
 
     def _draft(self, matter: _Matter, state: UserState, outcome: Outcome) -> RevisionDraft:
@@ -161,11 +161,11 @@ class Rounds:
             fingerprint=self._backbone.fingerprint,
             config_hash=self._config.digest(),
             code_version=CODE_VERSION,
-            seed=int(outcome.figures["seed"]),
+            seed=outcome.metrics.seed or 0,
             from_seq=state.consolidated_seq + 1,
             to_seq=matter.to_seq,
             payload=to_bytes(outcome.memory, dtype=self._config.memory.stored_as),
-            metrics=outcome.figures | {"config": self._config.model_dump(mode="json")},
+            metrics=outcome.metrics.model_copy(update={"config": self._config.model_dump(mode="json")}),
             new_items=tuple(to_draft(item) for item in outcome.study_set.items),
             retired_items=tuple(sorted(outcome.study_set.retired)),
             fence=state.fence,

@@ -16,7 +16,7 @@ from typing import Self
 
 from locas_agent.consolidation.runner import Order, Rounds
 from locas_agent.errors import LeaseLost, RevisionConflict, StorageError, StoreUnavailable, UnknownUser, UserErased
-from locas_agent.results import Work
+from locas_agent.results import WorkSummary
 from locas_agent.types import Progress
 from locas_storage import Lease, MemoryStore, UserKey, new_item_id
 
@@ -65,7 +65,7 @@ class Worker:
         self._owner = f"{socket.gethostname()[:32]}-{os.getpid()}-{new_item_id()[-6:]}"
         self._counts: Counter[str] = Counter()
 
-    def drain(self, *, key: UserKey | None = None, stop: Event | None = None, once: bool = True) -> Work:
+    def drain(self, *, key: UserKey | None = None, stop: Event | None = None, once: bool = True) -> WorkSummary:
         """Learn what is due.
 
         Args:
@@ -90,7 +90,7 @@ class Worker:
                 break
             if not found:
                 ended.wait(self._poll_seconds)
-        return Work(**self._counts)
+        return WorkSummary(**self._counts)
 
     def _claim_and_learn(self, key: UserKey | None, ended: Event) -> bool:
         """Learn some of what is due; return whether there was anything."""

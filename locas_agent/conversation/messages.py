@@ -12,7 +12,7 @@ Message = dict[str, str]
 _MONTHS = ("January February March April May June July August September October November December").split()
 
 
-class Spoken(Protocol):
+class TurnLike(Protocol):
     """What prompting needs of a turn."""
 
     @property
@@ -27,7 +27,7 @@ class Spoken(Protocol):
     def session(self) -> str | None: ...  # noqa: D102
 
 
-SpokenT = TypeVar("SpokenT", bound=Spoken)
+TurnLikeT = TypeVar("TurnLikeT", bound=TurnLike)
 
 
 def header(at: datetime) -> Message:
@@ -35,7 +35,7 @@ def header(at: datetime) -> Message:
     return {"role": "system", "content": f"Conversation on {at.day} {_MONTHS[at.month - 1]} {at.year}."}
 
 
-def spoken(turn: Spoken) -> Message:
+def spoken(turn: TurnLike) -> Message:
     """Return a turn as a message; a named speaker stands before the text."""
     return {"role": turn.role, "content": f"{turn.name}: {turn.content}" if turn.name else turn.content}
 
@@ -50,7 +50,7 @@ def exchange(text: str, answer: str) -> list[Message]:
     return [*question(text), {"role": "assistant", "content": answer}]
 
 
-def same_session(earlier: Spoken, later: Spoken) -> bool:
+def same_session(earlier: TurnLike, later: TurnLike) -> bool:
     """Tell whether two neighbouring turns belong to one dated session.
 
     The same name, or without names the same day of the speaker's.
@@ -60,9 +60,9 @@ def same_session(earlier: Spoken, later: Spoken) -> bool:
     return earlier.local_at.date() == later.local_at.date()
 
 
-def split_sessions(turns: Iterable[SpokenT]) -> list[list[SpokenT]]:
+def split_sessions(turns: Iterable[TurnLikeT]) -> list[list[TurnLikeT]]:
     """Cut a run of turns where its session changes."""
-    sessions: list[list[SpokenT]] = []
+    sessions: list[list[TurnLikeT]] = []
     for turn in turns:
         if sessions and same_session(sessions[-1][-1], turn):
             sessions[-1].append(turn)
@@ -71,7 +71,7 @@ def split_sessions(turns: Iterable[SpokenT]) -> list[list[SpokenT]]:
     return sessions
 
 
-def conversation(turns: Sequence[Spoken]) -> list[Message]:
+def conversation(turns: Sequence[TurnLike]) -> list[Message]:
     """Return turns as messages, each session headed by its date."""
     messages: list[Message] = []
     for session in split_sessions(turns):

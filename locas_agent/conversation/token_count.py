@@ -35,7 +35,7 @@ def tokens_of(backbone: Backbone, draft: TurnDraft) -> int:
 
 
 def counted(backbone: Backbone, draft: TurnDraft, *, answer_tokens: int) -> TurnDraft:
-    """Return a draft with its token count.
+    """Return a draft with its token count, which is kept if it has one.
 
     Args:
         backbone: gives tokenizer, chat template and context.
@@ -45,7 +45,7 @@ def counted(backbone: Backbone, draft: TurnDraft, *, answer_tokens: int) -> Turn
     Raises:
         TurnTooLong: it leaves less.
     """
-    tokens = tokens_of(backbone, draft)
+    tokens = draft.token_count or tokens_of(backbone, draft)
     if tokens > (limit := room_beside(backbone, answer_tokens)):
         raise TurnTooLong(
             f"the turn has {tokens} tokens, the context of {backbone.name!r} leaves room for {limit} beside an answer "

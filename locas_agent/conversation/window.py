@@ -52,13 +52,13 @@ def paired(turns: Sequence[Turn]) -> tuple[Turn, ...]:
     Calls that overlap in different processes, and a call that is tried again after others, leave other turns between
     the two.
     """
-    questions = {answer_key(turn.key) for turn in turns}
-    answers = {turn.key: turn for turn in turns if turn.key in questions}
+    questions = {answer_key(turn.idempotency_key) for turn in turns}
+    answers = {turn.idempotency_key: turn for turn in turns if turn.idempotency_key in questions}
     ordered: list[Turn] = []
     for turn in turns:
-        if turn.key not in answers:
+        if turn.idempotency_key not in answers:
             ordered.append(turn)
-        if (answer := answers.get(answer_key(turn.key))) is not None:
+        if (answer := answers.get(answer_key(turn.idempotency_key))) is not None:
             ordered.append(answer)
     return tuple(ordered)
 
@@ -76,6 +76,11 @@ def first_of_window(turns: Sequence[Turn], window_tokens: int) -> int:
         if used > window_tokens and index < len(turns) - 1:
             return index + 1
     return 0
+
+
+def overflow(turns: Sequence[Turn], window_tokens: int) -> list[Turn]:
+    """Return the turns that left the window, of all that are not learnt."""
+    return list(turns[: first_of_window(turns, window_tokens)]) if turns else []
 
 
 def lay_out(turns: Sequence[Turn], *, consolidated_seq: int, window_tokens: int, room_tokens: int) -> Layout:

@@ -21,7 +21,7 @@ ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ArmAnswer:
     """What the backbone said, and how many tokens its prompt took."""
 
     text: str
@@ -83,7 +83,7 @@ def answers(
     *,
     answer_tokens: int,
     groups: Sequence[int] | None = None,
-) -> list[Answer]:
+) -> list[ArmAnswer]:
     """Answer each prompt with its own memory, greedily.
 
     Args:
@@ -94,11 +94,13 @@ def answers(
         groups: one number for each prompt; those of a group have a memory in common and a beginning that is run once.
     """
     encoded = [agent.backbone.encode_chat(each) for each in prompts]
-    found: list[Answer] = []
+    found: list[ArmAnswer] = []
     for start in range(0, len(encoded), ROWS):
         rows = encoded[start : start + ROWS]
         memory = agent.batch_of(memories[start : start + ROWS])
         chosen = groups[start : start + ROWS] if groups is not None else None
         made = agent.engine.generate(rows, memory=memory, max_new_tokens=answer_tokens, groups=chosen)
-        found += [Answer(agent.backbone.decode(one.ids).strip(), len(row)) for one, row in zip(made, rows, strict=True)]
+        found += [
+            ArmAnswer(agent.backbone.decode(one.ids).strip(), len(row)) for one, row in zip(made, rows, strict=True)
+        ]
     return found

@@ -31,8 +31,10 @@ from locas_storage.errors import (
     UserErased,
 )
 from locas_storage.in_memory.store import InMemoryStore
+from locas_storage.in_memory.user_data import UserData
 from locas_storage.records.bounds import new_item_id
 from locas_storage.records.jobs import Job, Lease
+from locas_storage.records.metrics import ConsolidationMetrics, CoverageMetrics, MemoryMetrics, NormMetrics
 from locas_storage.records.receipts import Conversion, CorrectedTurn, Receipt
 from locas_storage.records.revisions import Revision, RevisionDraft, StudyItem, StudyItemDraft
 from locas_storage.records.turns import IMPORTED, AuditEntry, FoundTurn, Turn, TurnDraft, UserKey, UserState, answer_key
@@ -45,9 +47,11 @@ from locas_storage.store import JobQueue, MemoryStore
 __all__ = [
     "IMPORTED",
     "AuditEntry",
+    "ConsolidationMetrics",
     "Conversion",
     "CorrectedTurn",
     "CorruptPayload",
+    "CoverageMetrics",
     "EncryptionMismatch",
     "EnvironmentKeyProvider",
     "Fault",
@@ -64,7 +68,9 @@ __all__ = [
     "Lease",
     "LeaseLost",
     "LocasError",
+    "MemoryMetrics",
     "MemoryStore",
+    "NormMetrics",
     "Receipt",
     "Revision",
     "RevisionConflict",
@@ -82,6 +88,7 @@ __all__ = [
     "TurnDraft",
     "TurnNotFound",
     "UnknownUser",
+    "UserData",
     "UserErased",
     "UserKey",
     "UserState",

@@ -45,7 +45,7 @@ class UnknownUser(StorageError):
 
 
 class UserErased(StorageError):
-    """The user was erased: nothing is taken any more until a caller starts anew with `begin_again`."""
+    """The user was erased: nothing is taken any more until a caller starts anew with `reinstate`."""
 
 
 class TurnNotFound(StorageError):

@@ -22,7 +22,7 @@ class JobQueue(Protocol):
     database's.
     """
 
-    def ask(self, key: UserKey, to_seq: int) -> None:
+    def enqueue(self, key: UserKey, to_seq: int) -> None:
         """Ask for the turns up to a number to be learnt; an open job is asked for more, learnt turns are not asked for.
 
         Raises:
@@ -57,7 +57,7 @@ class JobQueue(Protocol):
         """
         ...
 
-    def settle(self, lease: Lease, to_seq: int, *, refusal: Mapping[str, Any] | None = None) -> None:
+    def complete(self, lease: Lease, to_seq: int, *, refusal: Mapping[str, Any] | None = None) -> None:
         """Say that turns up to a number need nothing more: there is nothing to learn, or the admission gate refused.
 
         Args:
@@ -120,10 +120,10 @@ class MemoryStore(Protocol):
         Args:
             key: whose.
             drafts: the turns.
-            enqueue: in the same transaction, ask for the turns up to this number to be learnt; see `JobQueue.ask`.
+            enqueue: in the same transaction, ask for the turns up to this number to be learnt; see `JobQueue.enqueue`.
 
         Raises:
-            UserErased: the user was erased; `begin_again` comes first.
+            UserErased: the user was erased; `reinstate` comes first.
         """
         ...
 
@@ -298,7 +298,7 @@ class MemoryStore(Protocol):
         """
         ...
 
-    def begin_again(self, key: UserKey) -> None:
+    def reinstate(self, key: UserKey) -> None:
         """Take turns of an erased user again, into an empty journal. Nothing comes back, and late writers stay refused.
 
         Raises:

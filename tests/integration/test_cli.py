@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 from locas_agent.cli import app
 from locas_agent.cli.output import deliver, progress_bar, visible
-from locas_storage import InMemoryStore, RevisionDraft, TurnDraft, UserKey, open_store
+from locas_storage import ConsolidationMetrics, InMemoryStore, RevisionDraft, TurnDraft, UserKey, open_store
 
 ADA = UserKey("default", "ada")
 Run = Callable[..., Result]
@@ -39,7 +39,7 @@ def told(store: str) -> str:
     )
     opened.append(UserKey("acme", "ben"), [TurnDraft("user", "Hello")])
     for number in (1, 2):
-        metrics = {"after": {"probe_recall": 0.5 * number, "drift_nats": 0.01}}
+        metrics = ConsolidationMetrics.of({"after": {"probe_recall": 0.5 * number, "drift_nats": 0.01}})
         draft = RevisionDraft(number - 1, "fingerprint", "config", "0", 0, number, number, b"bytes" * number, metrics)
         opened.commit(ADA, draft)
     opened.close()

@@ -120,7 +120,7 @@ def test_locomo_ingest_loses_nothing_to_a_kill(data: Path, backbone_folder: str,
     assert sum(report["reasons"].values()) == report["admitted"] + report["refused"]
     assert report["turns_per_second"] > 0
     assert report["latency"]["ratio"] > 0
-    keys = [turn.key for turn in open_store(f"sqlite:///{store}").turns(UserKey("default", "conv-2"))]
+    keys = [turn.idempotency_key for turn in open_store(f"sqlite:///{store}").turns(UserKey("default", "conv-2"))]
     assert len(keys) == len(set(keys)) == 24  # the questions that were timed left no trace
 
 

@@ -61,7 +61,7 @@ def test_memory_moves_to_another_store_and_says_where_it_came_from(
         moved = other.for_user("ada", tenant="elsewhere")
         revision = moved.import_memory(place)
         assert (revision.number, revision.from_seq, revision.to_seq) == (1, 1, 1)
-        assert revision.metrics["imported"]["form"] == form
+        assert (revision.metrics.imported or {})["form"] == form
         found, expected = (user.explain("It is Rex.", question="What is my dog called?") for user in (moved, ada))
         # Within rounding, token by token: in the form "dense" it is read back from sums.
         assert [token.logprob for token in found.tokens] == pytest.approx(
@@ -70,7 +70,7 @@ def test_memory_moves_to_another_store_and_says_where_it_came_from(
         assert abs(expected.logprob - expected.logprob_without) > 0.1  # the memory has a say in it
         assert [(turn.role, turn.trust) for turn in moved.turns()] == [("system", "import")]
         assert [entry.action for entry in other.store.audit(moved.key)] == ["import"]
-        assert not moved.due().due  # nothing waits: the turn that stands for the memory is learnt
+        assert not moved.consolidation_due().is_due  # nothing waits: the turn that stands for the memory is learnt
         assert moved.import_memory(place) == revision  # again: nothing changes
         assert len(moved.revisions()) == 1
         assert other.store.verify().is_sound  # type: ignore[attr-defined]
@@ -118,7 +118,7 @@ def test_import_into_a_life_that_has_begun_is_refused(agent: AgentMemory, tmp_pa
     ben.erase()
     with pytest.raises(UserErased):
         ben.import_memory(place)
-    ben.begin_again()
+    ben.reinstate()
     assert ben.import_memory(place).number >= 1
     (tmp_path / "letter").write_text("Dear Ada", encoding="utf-8")
     with pytest.raises(CorruptPayload):

@@ -118,7 +118,7 @@ def test_run_killed_while_learning_and_while_answering_ends_with_the_same_report
     (tenant,) = {key.tenant for key in opened.users(None)}
     journal = opened.turns(UserKey(tenant, "lake-1"))
     opened.close()
-    assert [turn.key for turn in journal] == ["D1:1", "D1:2", "D2:1", "D2:2", "D2:3", "D3:1", "D3:2"]
+    assert [turn.idempotency_key for turn in journal] == ["D1:1", "D1:2", "D2:1", "D2:2", "D2:3", "D3:1", "D3:2"]
     assert any("a photo of a red kite" in turn.content for turn in journal)
     assert SECRET.encode() not in store.read_bytes()
 

@@ -152,7 +152,7 @@ def test_newer_value_replaces_the_older_one(ada: UserMemory) -> None:
     told = ada.add("user", f"The city where I live is now {new}.", session="later")
     result = ada.consolidate(flush=True)
     assert result.admitted, result.detail
-    assert result.figures["retired_items"] > 0 < len(former)
+    assert (result.metrics.retired_items or 0) > 0 < len(former)
     # Half of about five: the teacher has to be sure of the new value in each wording, and rounding may leave it unsure
     # of one.
     assert sum(old in item.answer for item in items(ada.key)) <= len(former) / 2
@@ -260,8 +260,8 @@ def test_bad_input_has_a_clear_error(agent: AgentMemory, tiny: Backbone) -> None
 
 def test_same_key_is_one_pair_of_turns(agent: AgentMemory) -> None:
     ada = agent.for_user("ada")
-    ada.reply("Good morning!", key="k1")
-    ada.reply("Good morning!", key="k1")
+    ada.reply("Good morning!", idempotency_key="k1")
+    ada.reply("Good morning!", idempotency_key="k1")
     assert [turn.role for turn in ada.turns()] == ["user", "assistant"]
 
 

@@ -1,4 +1,4 @@
-"""The code of the README and of the page for operators runs as it stands, in processes of its own."""
+"""The code of the README, the quickstart and the page for operators runs as it stands, in processes of its own."""
 
 from __future__ import annotations
 
@@ -53,6 +53,16 @@ def test_code_of_the_readme_runs(tmp_path: Path) -> None:
     assert "Zorbin" not in of_ben
     assert [turn.role for turn in turns] == ["user", "user", "assistant"]
     assert [turn.content for turn in turns[:2]] == ["My dog is called Zorbin.", "Good morning!"]
+
+
+def test_code_of_the_quickstart_runs(tmp_path: Path) -> None:
+    tell, ask = code_blocks("docs/quickstart.md")
+    turns, status, items = run(tell, tmp_path).split()
+    assert (turns, status in ("admitted", "refused"), int(items) > 0) == ("1", True, True)
+    recalled, waiting, answered = run(ask, tmp_path).splitlines()
+    assert waiting == "[] nothing pending"
+    # The same memory answers the same question with the same prompt.
+    assert answered.rpartition(" ")[0] == recalled.rpartition(" [")[0]
 
 
 def test_code_of_the_page_for_operators_runs_and_its_file_is_taken_by_a_worker(tmp_path: Path) -> None:

@@ -43,4 +43,4 @@ def test_memory_saved_as_int8_answers_and_is_learnt_on_from(tmp_path: Path) -> N
         former = agent.rounds.task(ada.key, ada.revisions()[-1], ada.turns()).memory
         assert former is not None
         assert torch.equal(former.slab, read.slab)
-        assert ada.revisions()[-1].metrics["config"]["memory"]["stored_as"] == "int8"
+        assert ada.revisions()[-1].metrics.as_json()["config"]["memory"]["stored_as"] == "int8"

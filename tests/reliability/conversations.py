@@ -85,7 +85,7 @@ class Conversations:
             store.forget(key, [self._rng.randint(1, state.turns)])
         elif what == 3 and self._rng.random() < 0.3:
             store.erase(key)
-            store.begin_again(key)
+            store.reinstate(key)
         else:
             self._learn(key)
 

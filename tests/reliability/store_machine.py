@@ -109,7 +109,9 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(who=people, said=sayings, enqueue=st.none() | numbers)
     def append(self, who: int, said: list[Said], enqueue: int | None) -> None:
         drafts = [
-            TurnDraft("user", one.text, key=one.key, token_count=1, expires_at=LONG_AGO if one.is_over else None)
+            TurnDraft(
+                "user", one.text, idempotency_key=one.key, token_count=1, expires_at=LONG_AGO if one.is_over else None
+            )
             for one in said
         ]
         made = self._both(
@@ -209,11 +211,11 @@ class StoreMachine(RuleBasedStateMachine):
     def erase(self, who: int, begins_again: bool) -> None:
         self._both(who, lambda: self._store.erase(self._keys[who]), self._people[who].erase)
         if begins_again:
-            self.begin_again(who)
+            self.reinstate(who)
 
     @rule(who=people)
-    def begin_again(self, who: int) -> None:
-        self._both(who, lambda: self._store.begin_again(self._keys[who]), self._people[who].begin_again)
+    def reinstate(self, who: int) -> None:
+        self._both(who, lambda: self._store.reinstate(self._keys[who]), self._people[who].reinstate)
 
     @rule(who=people, everyone=st.booleans())
     def expire(self, who: int, everyone: bool) -> None:
@@ -229,7 +231,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(who=people, to_seq=numbers)
     def ask(self, who: int, to_seq: int) -> None:
-        self._both(who, lambda: self._store.queue.ask(self._keys[who], to_seq), lambda: self._people[who].ask(to_seq))
+        self._both(
+            who, lambda: self._store.queue.enqueue(self._keys[who], to_seq), lambda: self._people[who].ask(to_seq)
+        )
 
     @rule(who=people, runs_out=st.booleans())
     def claim(self, who: int, runs_out: bool) -> None:
@@ -280,7 +284,7 @@ class StoreMachine(RuleBasedStateMachine):
             self._people[who].require()
             self._people[who].settle((lease.fence, lease.to_seq), to_seq, is_refused=is_refused)
 
-        self._both(who, lambda: self._store.queue.settle(lease, to_seq, refusal=refusal), model)
+        self._both(who, lambda: self._store.queue.complete(lease, to_seq, refusal=refusal), model)
 
     @precondition(lambda self: self._leases)
     @rule(which=numbers, is_due=st.booleans())
@@ -400,4 +404,4 @@ def replace_id(item_id: str, seq: int) -> Any:
 
 def _turns(store: MemoryStore, key: UserKey, **cut: Any) -> list[tuple[int, str, str]]:
     found: Iterable[Any] = store.turns(key, **cut)
-    return [(turn.seq, turn.key, turn.content) for turn in found]
+    return [(turn.seq, turn.idempotency_key, turn.content) for turn in found]

@@ -264,7 +264,7 @@ class Person:
         self.epoch += 1
         self.audit.append("erase")
 
-    def begin_again(self) -> None:
+    def reinstate(self) -> None:
         if not self.exists:
             raise UnknownUser
         self.is_erased = False

@@ -52,7 +52,7 @@ async def storm(agent: AgentMemory, cancels: int, *, seed: int = 0) -> Storm:
                 continue
             if rng.random() < 0.3:  # what a careful caller does
                 started = time.monotonic()
-                await agent.for_user(user).aadd("user", f"said in {key}", key=key)
+                await agent.for_user(user).aadd("user", f"said in {key}", idempotency_key=key)
                 told.waits.append(time.monotonic() - started)
                 told.acknowledged[user].add(key)
 
@@ -60,7 +60,7 @@ async def storm(agent: AgentMemory, cancels: int, *, seed: int = 0) -> Storm:
         """Call one of the verbs; return whether it was a turn that was cancelled."""
         handle, verb = agent.for_user(user), rng.choice(["add", "add", "add", "recall", "consolidate", "search"])
         calls = {
-            "add": lambda: handle.aadd("user", f"said in {key}", key=key),
+            "add": lambda: handle.aadd("user", f"said in {key}", idempotency_key=key),
             "recall": lambda: handle.arecall("What did I say?", max_new_tokens=2),
             "consolidate": lambda: handle.aconsolidate(flush=True),
             "search": lambda: handle.asearch("said"),
@@ -139,13 +139,13 @@ def test_call_cancelled_within_the_store_is_kept_once(
             assert go_on.wait(PATIENCE_SECONDS)
 
     async def cancel(agent: AgentMemory) -> None:
-        task = asyncio.ensure_future(agent.for_user("ada").aadd("user", "once", key="k"))
+        task = asyncio.ensure_future(agent.for_user("ada").aadd("user", "once", idempotency_key="k"))
         await asyncio.to_thread(begun.wait, PATIENCE_SECONDS)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         go_on.set()
-        turn = await agent.for_user("ada").aadd("user", "once", key="k")
+        turn = await agent.for_user("ada").aadd("user", "once", idempotency_key="k")
         assert turn.seq == 1
 
     with closing(SqlMemoryStore(make_place(database).url, fault_point=hold)) as store:

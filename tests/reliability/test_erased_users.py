@@ -59,7 +59,7 @@ def live(agent: AgentMemory, make_memory: MakeMemory, number: int) -> Life:
     asked = (item(1, 1, f"What is {canary}?", canary),)
     store.commit(user.key, draft(0, 1, 1, payload, fingerprint=agent.backbone.fingerprint, new_items=asked))
     user.add("user", "and more")
-    store.queue.ask(user.key, 2)
+    store.queue.enqueue(user.key, 2)
     (lease,) = store.queue.claim("late", key=user.key)
     explained = user.explain(canary)
     assert change_of(explained) > LEAST_CHANGE_NATS
@@ -77,14 +77,14 @@ def refusals(store: SqlMemoryStore, life: Life) -> int:
     late: list[Callable[[], object]] = [
         lambda: store.append(life.key, [TurnDraft("user", life.canary)]),
         lambda: store.append(life.key, [TurnDraft("user", life.canary)], enqueue=2),
-        lambda: store.queue.ask(life.key, 2),
+        lambda: store.queue.enqueue(life.key, 2),
         lambda: store.commit(life.key, learnt),
         lambda: store.commit(life.key, learnt, lease=life.lease),
         lambda: store.rollback(life.key, 1),
         lambda: store.forget(life.key, [1]),
         lambda: store.record(life.key, "refuse", {"reason": "late"}),
         lambda: store.queue.heartbeat(life.lease),
-        lambda: store.queue.settle(life.lease, 2),
+        lambda: store.queue.complete(life.lease, 2),
         lambda: store.queue.fail(life.lease, "Late"),
         lambda: store.queue.release(life.lease),
     ]

@@ -67,7 +67,7 @@ def fill(store: SqlMemoryStore, ledger: Ledger, calls: int, *, seed: int) -> Non
     rng = random.Random(seed)
     for number in range(calls):
         key, idem_key = rng.choice(USERS), f"{seed}-{number}"
-        said = [TurnDraft("user", text(), key=idem_key, token_count=1)]
+        said = [TurnDraft("user", text(), idempotency_key=idem_key, token_count=1)]
         try:
             if ledger.attempt(lambda key=key, said=said: store.append(key, said, enqueue=1)) is None:
                 ledger.refused.append((key, idem_key))
@@ -103,7 +103,7 @@ def learn(store: SqlMemoryStore, key: UserKey) -> int:
 
 def check(store: SqlMemoryStore, ledger: Ledger) -> dict[str, int]:
     """Acknowledged is stored, refused is not, everything fits together, and a retry succeeds; return the figures."""
-    stored = {key: {turn.key for turn in store.turns(key)} for key in USERS}
+    stored = {key: {turn.idempotency_key for turn in store.turns(key)} for key in USERS}
     lost = sum(len(ledger.kept[key] - stored[key]) for key in USERS)
     too_many = sum(len(stored[key] - ledger.kept[key] - ledger.unknown) for key in USERS)
     assert (lost, too_many) == (0, 0)
@@ -116,9 +116,9 @@ def check(store: SqlMemoryStore, ledger: Ledger) -> dict[str, int]:
             assert len(store.payload(key, state.head)) == 1 << 15
     assert store.verify().faults == ()
     for key, idem_key in ledger.refused[:20]:
-        (made,) = store.append(key, [TurnDraft("user", "again", key=idem_key)])
+        (made,) = store.append(key, [TurnDraft("user", "again", idempotency_key=idem_key)])
         assert made.content == "again"
-        assert store.append(key, [TurnDraft("user", "and again", key=idem_key)]) == [made]
+        assert store.append(key, [TurnDraft("user", "and again", idempotency_key=idem_key)]) == [made]
         learn(store, key)
     assert store.verify().faults == ()
     kept = sum(map(len, ledger.kept.values()))

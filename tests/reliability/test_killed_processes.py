@@ -181,7 +181,7 @@ def check_erase(found: Found, place: Place, store: SqlMemoryStore, key: UserKey,
         store.append(key, said(key.user, [7]))
         found.broken.append("erase: a late writer")
     except UserErased:
-        store.begin_again(key)
+        store.reinstate(key)
     found.require([turn.seq for turn in store.append(key, said(key.user, [1]))] == [1], "erase: beginning again")
 
 
@@ -189,7 +189,7 @@ def learn_rest(found: Found, store: SqlMemoryStore, key: UserKey, to_seq: int) -
     """Learn what is not learnt, as a worker does once the dead one's lease is over."""
     state = store.state(key)
     if state is not None and state.consolidated_seq < to_seq:
-        store.queue.ask(key, to_seq)
+        store.queue.enqueue(key, to_seq)
         learn(store, key, to_seq, lease=claim_soon(store, key))
         state = store.state(key)
     found.require(state is not None and state.consolidated_seq == to_seq, "learning goes on")

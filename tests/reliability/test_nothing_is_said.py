@@ -35,13 +35,13 @@ def live(backbone: Backbone, store: SqlMemoryStore, heard: Overheard) -> None:
     labels = {"name": heard.canary, "session": heard.canary}
     do, learner = heard.attempt, agent.learner
     assert isinstance(learner, QuickLearner)
-    do(lambda: ada.add("user", said, key=heard.canary, trust="tool", **labels))
-    do(lambda: ada.add("user", said, key=heard.canary, **labels))
+    do(lambda: ada.add("user", said, idempotency_key=heard.canary, trust="tool", **labels))
+    do(lambda: ada.add("user", said, idempotency_key=heard.canary, **labels))
     do(lambda: ada.add("user", said, expires_at=dt.datetime.now(dt.UTC) - dt.timedelta(days=1)))
     do(lambda: ada.add(heard.canary, said))
     do(lambda: ada.add("user", said + "\x00"))
     do(lambda: ada.add("user", said * 100))
-    do(lambda: ada.reply(said, key=f"{heard.canary} 1"))
+    do(lambda: ada.reply(said, idempotency_key=f"{heard.canary} 1"))
     do(lambda: list(ada.stream(said))[:0])
     do(lambda: ada.consolidate(flush=True))
     do(lambda: ada.recall(said).revision)
@@ -50,7 +50,7 @@ def live(backbone: Backbone, store: SqlMemoryStore, heard: Overheard) -> None:
     do(lambda: ada.revisions())
     do(lambda: store.study_items(ada.key))
     do(lambda: ada.history(1))
-    do(lambda: [agent.reply_many([(ada, said)])[0].turn, ada.due()])
+    do(lambda: [agent.reply_many([(ada, said)])[0].turn, ada.consolidation_due()])
     do(lambda: ada.consolidate(flush=True, wait=False))
     learner.meanwhile = failing(f"quoting: {said}")
     do(lambda: agent.work())
@@ -74,7 +74,7 @@ def live(backbone: Backbone, store: SqlMemoryStore, heard: Overheard) -> None:
     rows_of(store, heard)
     do(lambda: ada.erase())
     do(lambda: ada.add("user", said))
-    do(lambda: ada.begin_again())
+    do(lambda: ada.reinstate())
     do(lambda: ada.add("user", said))
     heard.hear("repr", repr(agent), repr(ada), repr(ada.key), repr(store), repr(store.queue))
 
@@ -139,7 +139,7 @@ def test_nothing_of_a_life_is_said_whatever_fails(
             failures.append(heard.failures)
             for key in store.users():
                 store.erase(key)
-                store.begin_again(key)
+                store.reinstate(key)
     if place.database_file is None:
         server = request.getfixturevalue("postgres_server")
         assert heard.canary in (server.folder / "log").read_text(

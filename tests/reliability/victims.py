@@ -130,7 +130,8 @@ def text_of(user: str, seq: int) -> str:
 def said(user: str, seqs: Sequence[int], *, with_keys: bool = True) -> list[TurnDraft]:
     """Return turns as their writer sends them; the key tells the number."""
     return [
-        TurnDraft("user", text_of(user, seq), key=f"turn {seq}" if with_keys else None, token_count=20) for seq in seqs
+        TurnDraft("user", text_of(user, seq), idempotency_key=f"turn {seq}" if with_keys else None, token_count=20)
+        for seq in seqs
     ]
 
 
@@ -212,7 +213,7 @@ def commit(life: Life, store: SqlMemoryStore, key: UserKey) -> None:
     """Commit twice under leases."""
     life.begin()
     for to_seq in (4, 6):
-        store.queue.ask(key, to_seq)
+        store.queue.enqueue(key, to_seq)
         (lease,) = store.queue.claim("victim", lease_seconds=HOLD_SECONDS, key=key)
         life.tell(revision=learn(store, key, to_seq, lease=lease))
 
@@ -241,7 +242,7 @@ def hold(life: Life, store: SqlMemoryStore, key: UserKey) -> None:
         if state is not None and state.consolidated_seq < lease.to_seq:
             learn(store, key, lease.to_seq, payload=b"stale", lease=lease, state=state)
         else:  # another has learnt it already
-            store.queue.settle(lease, lease.to_seq)
+            store.queue.complete(lease, lease.to_seq)
         life.tell(outcome="committed")
     except StorageError as error:
         life.tell(outcome=type(error).__name__)

@@ -83,7 +83,9 @@ class Writers:
         while True:
             try:
                 return self.store.append(
-                    key, [TurnDraft("user", text, key=text if self.with_keys else None, token_count=5)], **more
+                    key,
+                    [TurnDraft("user", text, idempotency_key=text if self.with_keys else None, token_count=5)],
+                    **more,
                 )[0].seq
             except StoreUnavailable as error:
                 self.retried[type(error.__cause__).__name__] += 1

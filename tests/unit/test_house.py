@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,17 @@ def test_all_names_everything_public_and_nothing_else(package: str) -> None:
 def test_all_is_sorted_and_free_of_repeats(package: str) -> None:
     names = exported(package)
     assert names == sorted(set(names), key=isort_order)
+
+
+def test_no_public_class_has_the_name_of_another() -> None:
+    """A name that stands for two things is imported from the wrong place sooner or later."""
+    homes: dict[str, list[str]] = defaultdict(list)
+    for module in MODULES:
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes[node.name].append(str(module.relative_to(ROOT)))
+    assert len(homes) > 100
+    assert {name: files for name, files in homes.items() if len(files) > 1} == {}
 
 
 @pytest.mark.parametrize("package", ["locas_agent", "locas_storage"])
@@ -202,26 +214,28 @@ def test_no_tracked_file_names_a_registry_or_a_machine() -> None:
     assert read > 10  # it did look
 
 
-def test_readme_tree_names_every_module_and_no_other() -> None:
-    tree = (ROOT / "README.md").read_text(encoding="utf-8").partition("## The tree")[2].split("```")[1]
-    folder, named = "", set()
-    for line in tree.strip().splitlines():
-        name = line.split()[0]
-        if not line.startswith(" "):
-            folder = name if name.endswith("/") else ""
-        named.add((folder if line.startswith(" ") else "") + name)
-    packages = tuple(f"{path.relative_to(ROOT)}/" for path in PACKAGES.values())
-    told = {
-        name
-        for name in named
-        if name.endswith(".py") and name.startswith(packages) and not name.endswith("__init__.py")
-    }
-    # Numbered migrations stand in the tree as their folder.
-    there = {
-        str(path.relative_to(ROOT)) for path in MODULES if path.name != "__init__.py" and "migrations" not in path.parts
-    }
-    assert sorted(told - there) == []
-    assert sorted(there - told) == []
+def test_readme_is_read_in_one_sitting() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 120
+
+
+def test_architecture_names_every_package_in_one_short_table() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| ")][1:]  # without the head
+    assert len(rows) <= 16
+    named = {row.split("`")[1].removesuffix("/") for row in rows}
+    folders = {path.parent.name for path in (ROOT / "locas_agent").glob("*/__init__.py")}
+    assert named - {"locas_agent/*.py", "locas_storage", "langchain_locas"} == folders
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "GLOSSARY.md", *(ROOT / "docs").rglob("*.md")]
+    broken = []
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
+            if "://" not in target and not (page.parent / target).exists():
+                broken.append(f"{page.relative_to(ROOT)}: {target}")
+    assert broken == []
 
 
 def requirements() -> dict[str, Requirement]:

@@ -206,5 +206,5 @@ class Arms:
 
 def _evidence(asked: AskedQuestion, journal: Sequence[Turn]) -> list[Turn]:
     """Return the sessions in which the evidence was said; nothing for the few questions that name none."""
-    sessions = {turn.session for turn in journal if turn.key in asked.evidence}
+    sessions = {turn.session for turn in journal if turn.idempotency_key in asked.evidence}
     return [turn for turn in journal if turn.session in sessions]

@@ -13,6 +13,7 @@ from locas_agent.agent import AgentMemory
 from locas_agent.evaluation.locomo.data import DatedSession, Dialogue
 from locas_agent.types import Progress
 from locas_agent.user import UserMemory
+from locas_storage import ConsolidationMetrics
 
 DIALOGUES_PER_BATCH = 8
 """Conversations consolidated side by side."""
@@ -59,7 +60,9 @@ def tell(handle: UserMemory, session: DatedSession) -> int:
     """Journal a session and return the number of its last turn; turns that are there already stay as they are."""
     last = 0
     for turn in session.turns:
-        last = handle.add(turn.role, turn.text, name=turn.speaker, at=turn.at, session=turn.session, key=turn.key).seq
+        last = handle.add(
+            turn.role, turn.text, name=turn.speaker, at=turn.at, session=turn.session, idempotency_key=turn.key
+        ).seq
     return last
 
 
@@ -90,7 +93,7 @@ def learnt(agent: AgentMemory, handles: Sequence[UserMemory]) -> dict[str, Any]:
     refusals = [
         entry.facts for handle in handles for entry in agent.store.audit(handle.key) if entry.action == "refuse"
     ]
-    everything = [*figures, *(facts["figures"] for facts in refusals)]
+    everything = [*figures, *(ConsolidationMetrics.of(facts["figures"]) for facts in refusals)]
     reasons: dict[str, int] = {}
     for facts in refusals:
         reasons[facts["reason"]] = reasons.get(facts["reason"], 0) + 1
@@ -102,7 +105,7 @@ def learnt(agent: AgentMemory, handles: Sequence[UserMemory]) -> dict[str, Any]:
         "consolidations_admitted": len(figures),
         "consolidations_refused": len(refusals),
         "refusals": reasons,
-        "study_items": sum(int(one["items"]) for one in figures),
-        "study_seconds": round(sum(float(one["study_seconds"]) for one in everything), 1),
-        "train_seconds": round(sum(float(one.get("train_seconds", 0.0)) for one in everything), 1),
+        "study_items": sum(one.items or 0 for one in figures),
+        "study_seconds": round(sum(one.study_seconds or 0.0 for one in everything), 1),
+        "train_seconds": round(sum(one.train_seconds or 0.0 for one in everything), 1),
     }

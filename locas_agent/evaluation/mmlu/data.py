@@ -21,7 +21,7 @@ PROMPT = "{{question.strip()}}\nA. {{choices[0]}}\nB. {{choices[1]}}\nC. {{choic
 """Template of the harness's own task `mmlu`, so that figures can be laid beside others'."""
 
 
-class Row(BaseModel):
+class MmluRow(BaseModel):
     """One question."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -92,7 +92,7 @@ class Mmlu:
         return splits
 
 
-def _read(path: Path) -> dict[str, list[Row]]:
+def _read(path: Path) -> dict[str, list[MmluRow]]:
     """Read rows by subject, subjects and rows in the order of the file."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -100,7 +100,7 @@ def _read(path: Path) -> dict[str, list[Row]]:
         raise ConfigurationError(
             f"{path.name}: cannot be read ({type(error).__name__}); name the folder that holds {TEST}"
         ) from error
-    rows: dict[str, list[Row]] = {}
+    rows: dict[str, list[MmluRow]] = {}
     for number, line in enumerate(
         text.split("\n"), start=1
     ):  # not splitlines: questions hold line separators of other kinds
@@ -112,9 +112,9 @@ def _read(path: Path) -> dict[str, list[Row]]:
     return rows
 
 
-def _row(line: str, where: str) -> Row:
+def _row(line: str, where: str) -> MmluRow:
     try:
-        return Row.model_validate_json(line)
+        return MmluRow.model_validate_json(line)
     except ValidationError as error:
         raise ConfigurationError(
             f"{where}: expected a JSON object with subject, question, four choices and answer 0..3"

@@ -57,7 +57,7 @@ def of_text(agent: AgentMemory, path: Path, *, progress: Progress | None = None)
         path.name, tenant=f"text-{digest[:12]}-{agent.config.digest()[:8]}"
     )  # another text, or learnt otherwise, is another
     for number, turn in enumerate(turns):
-        handle.add("user", turn, key=str(number))
+        handle.add("user", turn, idempotency_key=str(number))
     handle.consolidate(flush=True, progress=progress)
     return _admitted(agent, [handle])
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Literal
 
-from locas_agent.evaluation.pg19.streams import Stream
+from locas_agent.evaluation.pg19.streams import BookStream
 
 Clock = Literal["seconds", "cpu_seconds"]
 """What relative times are of: wall time on a GPU, processor time on a CPU, which other work on the machine does not
@@ -27,7 +27,7 @@ def perplexity(nll: float, tokens: int) -> float:
     return math.exp(nll / tokens)
 
 
-def figures(arms: Mapping[str, Stream], clock: Clock) -> dict[str, dict[str, Any]]:
+def figures(arms: Mapping[str, BookStream], clock: Clock) -> dict[str, dict[str, Any]]:
     """Return the figures of each arm on one book.
 
     Args:
@@ -93,7 +93,7 @@ def pg19_rows(report: Mapping[str, Any]) -> list[list[object]]:
     return rows
 
 
-def _figures(stream: Stream) -> dict[str, Any]:
+def _figures(stream: BookStream) -> dict[str, Any]:
     nll, tokens = math.fsum(stream.nll), sum(stream.tokens)
     return {
         "nll": nll,
@@ -112,7 +112,7 @@ def _relative(arms: dict[str, dict[str, Any]], clock: Clock) -> dict[str, dict[s
     return arms
 
 
-def _marks(stream: Stream) -> list[dict[str, float]]:
+def _marks(stream: BookStream) -> list[dict[str, float]]:
     """Perplexity at each mark a book reaches, at the end of the chunk that reaches it."""
     tokens, nll = list(accumulate(stream.tokens, initial=0)), list(accumulate(stream.nll, initial=0.0))
     found: list[dict[str, float]] = []

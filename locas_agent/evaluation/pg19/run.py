@@ -23,7 +23,7 @@ from locas_agent.evaluation.pg19.data import Book, Chunk, chunks_of, token_ids
 from locas_agent.evaluation.pg19.learners import reader
 from locas_agent.evaluation.pg19.options import Arm, Pg19Options
 from locas_agent.evaluation.pg19.report import clock_on, figures, overall
-from locas_agent.evaluation.pg19.streams import Shelf, Stream
+from locas_agent.evaluation.pg19.streams import BookStream, Shelf
 from locas_agent.types import Progress
 
 CHECKPOINT_CHUNKS = 16
@@ -81,7 +81,7 @@ def run_pg19(
     found = []
     for book, tokens in zip(books, ids, strict=True):
         chunks = chunks_of(tokens, window=options.window_tokens, stride=options.stride_tokens)
-        arms: dict[str, Stream] = {
+        arms: dict[str, BookStream] = {
             arm: _read(backbone, book, chunks, arm, options, shelf, progress) for arm in options.arms
         }
         found.append({"book": book.name, "sha256": book.sha256, "tokens": len(tokens), "arms": figures(arms, clock)})
@@ -108,7 +108,7 @@ def _read(
     options: Pg19Options,
     shelf: Shelf,
     progress: Progress | None,
-) -> Stream:
+) -> BookStream:
     """Read one book in one arm, from where a former run stopped."""
     name = _name(backbone, book, arm, options)
     stream, tensors = shelf.read(name)

@@ -23,7 +23,7 @@ from locas_agent.errors import ExchangeError
 
 
 @dataclass(slots=True)
-class Stream:
+class BookStream:
     """One arm on one book, as far as it has come.
 
     Attributes:
@@ -59,7 +59,7 @@ class Shelf:
                     f"--state: cannot make the folder {folder.name!r}: {error.strerror or type(error).__name__}"
                 ) from error
 
-    def read(self, name: str) -> tuple[Stream, dict[str, Tensor]]:
+    def read(self, name: str) -> tuple[BookStream, dict[str, Tensor]]:
         """Return what was kept under a name, and the learner's tensors; an empty stream where there is nothing.
 
         Raises:
@@ -67,19 +67,19 @@ class Shelf:
         """
         path = self._path(name)
         if path is None or not path.exists():
-            return Stream(), {}
+            return BookStream(), {}
         try:
             with safe_open(path, framework="pt") as opened:
                 tensors, about = {key: opened.get_tensor(key) for key in opened.keys()}, opened.metadata()
             if about["sha256"] != _digest(about["stream"], tensors):
                 raise ValueError("other bytes than were written")
-            return Stream(**json.loads(about["stream"])), tensors
+            return BookStream(**json.loads(about["stream"])), tensors
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise ExchangeError(
                 f"--state: {path.name} cannot be read ({type(error).__name__}); remove it to read that book anew"
             ) from error
 
-    def keep(self, name: str, stream: Stream, tensors: Mapping[str, Tensor]) -> None:
+    def keep(self, name: str, stream: BookStream, tensors: Mapping[str, Tensor]) -> None:
         """Replace what is kept under a name; a kill in between leaves the former file.
 
         Raises:

@@ -71,7 +71,7 @@ def _taught(peer: AdapterPeer, agent: AgentMemory, handle: UserMemory) -> tuple[
         lesson = _lesson(revision, records, agent.learner.pieces(agent.learner.heard(learnt)))
         if not any(item.kind == QUESTION for item in lesson.new):
             continue
-        trained = peer.train(lesson, state, steps=revision.metrics.get("steps"))
+        trained = peer.train(lesson, state, steps=revision.metrics.steps)
         state, spent = trained.state, spent + trained.seconds
     return state, spent
 

@@ -188,8 +188,8 @@ def _costs(agent: AgentMemory, handles: Sequence[UserMemory], memories: Sequence
     refused = sum(entry.action == "refuse" for handle in handles for entry in agent.store.audit(handle.key))
     return {
         "refused_consolidations": refused,
-        "seconds_per_user": round(sum(m.get("train_seconds", 0.0) for m in metrics) / len(handles), 3),
-        "study_seconds_per_user": round(sum(m.get("study_seconds", 0.0) for m in metrics) / len(handles), 3),
+        "seconds_per_user": round(sum(m.train_seconds or 0.0 for m in metrics) / len(handles), 3),
+        "study_seconds_per_user": round(sum(m.study_seconds or 0.0 for m in metrics) / len(handles), 3),
         "params_per_user": max((memory.parameter_count for memory in memories if memory is not None), default=0),
     }
 

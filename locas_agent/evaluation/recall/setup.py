@@ -88,7 +88,9 @@ def _tell(handle: UserMemory, person: Person, number: int) -> None:
     session = person.sessions[number]
     for index, line in enumerate(session.lines):
         at = session.at + timedelta(seconds=20 * index)
-        handle.add(line.role, line.text, at=at, session=f"session {number + 1}", key=f"{number + 1}:{index}")
+        handle.add(
+            line.role, line.text, at=at, session=f"session {number + 1}", idempotency_key=f"{number + 1}:{index}"
+        )
 
 
 def questions(

@@ -70,7 +70,7 @@ def test_purged_revisions_keep_their_numbers_and_nothing_else(store: MemoryStore
     purged = [revision for revision in store.revisions(ADA) if revision.state == "erased"]
     assert [(one.number, one.parent, one.from_seq, one.to_seq) for one in purged] == [(2, 1, 3, 4), (3, 2, 5, 6)]
     for one in purged:
-        assert (one.payload_sha256, one.payload_bytes, one.metrics, one.has_payload) == (None, 0, {}, False)
+        assert (one.payload_sha256, one.payload_bytes, one.metrics.as_json(), one.has_payload) == (None, 0, {}, False)
         assert one.turns_sha256 != digest
         with pytest.raises(RevisionNotFound):
             store.payload(ADA, one.number)
@@ -109,7 +109,7 @@ def test_rebuild_is_queued_with_the_former_stops(store: MemoryStore) -> None:
 
 def test_forgetting_again_keeps_the_stops_of_a_rebuild_that_waits(store: MemoryStore) -> None:
     three_consolidations(store)
-    store.queue.ask(ADA, 8)
+    store.queue.enqueue(ADA, 8)
     store.forget(ADA, [5])
     (held,) = store.queue.claim("worker")
     assert (held.to_seq, held.stops) == (8, (6,))
@@ -170,9 +170,11 @@ def test_retired_items_are_in_force_again_when_what_retired_them_is_forgotten(st
 
 
 def test_forgotten_key_does_not_come_back(store: MemoryStore) -> None:
-    store.append(ADA, [TurnDraft("user", "secret", key="k1", name="Ada", session="s"), TurnDraft("user", "other")])
+    store.append(
+        ADA, [TurnDraft("user", "secret", idempotency_key="k1", name="Ada", session="s"), TurnDraft("user", "other")]
+    )
     store.forget(ADA, [1])
-    (again,) = store.append(ADA, [TurnDraft("user", "secret", key="k1")])
+    (again,) = store.append(ADA, [TurnDraft("user", "secret", idempotency_key="k1")])
     assert (again.seq, again.content, again.is_forgotten, again.name, again.session, again.token_count) == (
         1,
         "",
@@ -191,7 +193,12 @@ def test_corrected_turn_is_replaced_and_what_saw_it_is_gone(store: MemoryStore) 
     new = TurnDraft("user", "other words", name="Ada", session="s", at=said.at, trust="user", token_count=7)
     made = store.correct(ADA, 3, new)
     assert (made.seq, made.role, made.content, made.name, made.session) == (9, "user", "other words", "Ada", "s")
-    assert (made.at, made.token_count, made.key, made.is_forgotten) == (said.at, 7, said.key, False)
+    assert (made.at, made.token_count, made.idempotency_key, made.is_forgotten) == (
+        said.at,
+        7,
+        said.idempotency_key,
+        False,
+    )
     assert (made.receipt.action, made.receipt.turns, made.receipt.revisions, made.receipt.study_items) == (
         "forget",
         (3,),
@@ -218,15 +225,17 @@ def test_corrected_turn_is_replaced_and_what_saw_it_is_gone(store: MemoryStore) 
 
 
 def test_corrected_turn_is_known_by_its_key(store: MemoryStore) -> None:
-    store.append(ADA, [TurnDraft("user", "first words", key="k1"), TurnDraft("user", "other", key="k2")])
-    store.append(BEN, [TurnDraft("user", "ben's words", key="k1")])
-    store.correct(ADA, 1, TurnDraft("user", "second words", key="not looked at"))
-    (late,) = store.append(ADA, [TurnDraft("user", "first words", key="k1")])
+    store.append(
+        ADA, [TurnDraft("user", "first words", idempotency_key="k1"), TurnDraft("user", "other", idempotency_key="k2")]
+    )
+    store.append(BEN, [TurnDraft("user", "ben's words", idempotency_key="k1")])
+    store.correct(ADA, 1, TurnDraft("user", "second words", idempotency_key="not looked at"))
+    (late,) = store.append(ADA, [TurnDraft("user", "first words", idempotency_key="k1")])
     assert (late.seq, late.content, late.is_forgotten) == (3, "second words", False)
     made = store.correct(ADA, 3, TurnDraft("user", "third words"))
-    assert (made.seq, made.key, made.receipt.turns) == (4, "k1", (3,))
+    assert (made.seq, made.idempotency_key, made.receipt.turns) == (4, "k1", (3,))
     assert [(turn.seq, turn.content) for turn in store.turns(ADA)] == [(2, "other"), (4, "third words")]
-    assert store.append(ADA, [TurnDraft("user", "new", key="not looked at")])[0].seq == 5
+    assert store.append(ADA, [TurnDraft("user", "new", idempotency_key="not looked at")])[0].seq == 5
     assert [turn.content for turn in store.turns(BEN)] == ["ben's words"]
 
 
@@ -268,7 +277,7 @@ def test_forgetting_what_was_never_said_is_refused(store: MemoryStore, seqs: lis
 
 def test_erased_user_is_gone_and_others_are_not(store: MemoryStore) -> None:
     three_consolidations(store)
-    store.queue.ask(ADA, 8)
+    store.queue.enqueue(ADA, 8)
     say(store, 2, BEN)
     store.commit(BEN, draft(0, 1, 2, b"first"))
     ben = (store.turns(BEN), store.revisions(BEN), store.payload(BEN, 1), store.state(BEN))
@@ -287,7 +296,7 @@ def test_erased_user_is_gone_and_others_are_not(store: MemoryStore) -> None:
 
 def test_late_writers_are_refused_after_erasure(store: MemoryStore) -> None:
     three_consolidations(store)
-    store.queue.ask(ADA, 8)
+    store.queue.enqueue(ADA, 8)
     (lease,) = store.queue.claim("worker")
     store.erase(ADA)
     for act in (
@@ -297,13 +306,13 @@ def test_late_writers_are_refused_after_erasure(store: MemoryStore) -> None:
         lambda: store.rollback(ADA, 1),
         lambda: store.forget(ADA, [1]),
         lambda: store.record(ADA, "refuse", {}),
-        lambda: store.queue.ask(ADA, 1),
+        lambda: store.queue.enqueue(ADA, 1),
     ):
         with pytest.raises(UserErased):
             act()
     for act in (
         lambda: store.commit(ADA, draft(3, 7, 8), lease=lease),
-        lambda: store.queue.settle(lease, 8),
+        lambda: store.queue.complete(lease, 8),
         lambda: store.queue.heartbeat(lease),
     ):
         with pytest.raises((UserErased, LeaseLost)):
@@ -314,26 +323,26 @@ def test_late_writers_are_refused_after_erasure(store: MemoryStore) -> None:
 
 def test_erased_user_can_begin_again(store: MemoryStore) -> None:
     three_consolidations(store)
-    store.queue.ask(ADA, 8)
+    store.queue.enqueue(ADA, 8)
     (lease,) = store.queue.claim("worker")
     before = counters(store)
     store.erase(ADA)
-    store.begin_again(ADA)
+    store.reinstate(ADA)
     after = counters(store)
     assert (after.next_seq, after.head, after.consolidated_seq) == (1, 0, 0)
     assert after.fence > before.fence
     assert after.epoch == before.epoch + 1
     say(store, 8)
-    store.queue.ask(ADA, 8)
+    store.queue.enqueue(ADA, 8)
     with pytest.raises(LeaseLost):
         store.commit(ADA, draft(0, 1, 8, b"of the erased"), lease=lease)
     with pytest.raises(RevisionConflict):
         store.commit(ADA, draft(0, 1, 8, b"of the erased", fence=before.fence))
     assert store.commit(ADA, draft(0, 1, 8, b"new", fence=counters(store).fence)).number == 1
-    store.begin_again(ADA)  # nothing was erased: nothing changes
+    store.reinstate(ADA)  # nothing was erased: nothing changes
     assert store.payload(ADA, 1) == b"new"
     with pytest.raises(UnknownUser):
-        store.begin_again(BEN)
+        store.reinstate(BEN)
     with pytest.raises(UnknownUser):
         store.erase(BEN)
 

@@ -53,12 +53,29 @@ def test_turns_come_back_as_they_went_in(store: MemoryStore) -> None:
     first, second = store.append(
         ADA,
         [
-            TurnDraft("tool", "résumé 😀\r\n", name="Ada", session="s1", at=said, key="k1", trust="web", token_count=4),
+            TurnDraft(
+                "tool",
+                "résumé 😀\r\n",
+                name="Ada",
+                session="s1",
+                at=said,
+                idempotency_key="k1",
+                trust="web",
+                token_count=4,
+            ),
             TurnDraft("assistant", ""),
         ],
     )
     assert (first.seq, second.seq) == (1, 2)
-    assert (first.role, first.content, first.name, first.session, first.key, first.trust, first.token_count) == (
+    assert (
+        first.role,
+        first.content,
+        first.name,
+        first.session,
+        first.idempotency_key,
+        first.trust,
+        first.token_count,
+    ) == (
         "tool",
         "résumé 😀\r\n",
         "Ada",
@@ -73,7 +90,7 @@ def test_turns_come_back_as_they_went_in(store: MemoryStore) -> None:
     assert (second.local_at, second.offset_seconds) == (second.at, 0)
     assert second.at == second.created_at
     assert before < second.created_at < dt.datetime.now(dt.UTC) + dt.timedelta(seconds=2)
-    assert second.key != ""
+    assert second.idempotency_key != ""
     assert store.turns(ADA) == [first, second]
     state = store.state(ADA)
     assert state is not None
@@ -94,32 +111,43 @@ def test_turns_are_cut_by_number_and_by_newest(store: MemoryStore) -> None:
 
 def test_same_key_is_one_turn(store: MemoryStore) -> None:
     first = store.append(
-        ADA, [TurnDraft("user", "one", key="k"), TurnDraft("user", "two", key="k"), TurnDraft("user", "three")]
+        ADA,
+        [
+            TurnDraft("user", "one", idempotency_key="k"),
+            TurnDraft("user", "two", idempotency_key="k"),
+            TurnDraft("user", "three"),
+        ],
     )
     assert [turn.seq for turn in first] == [1, 1, 2]
-    again = store.append(ADA, [TurnDraft("assistant", "other", key="k"), TurnDraft("user", "four")])
+    again = store.append(ADA, [TurnDraft("assistant", "other", idempotency_key="k"), TurnDraft("user", "four")])
     assert again[0] == first[0]
     assert [turn.seq for turn in again] == [1, 3]
     assert [turn.content for turn in store.turns(ADA)] == ["one", "three", "four"]
-    assert store.append(BEN, [TurnDraft("user", "mine", key="k")])[0].content == "mine"
+    assert store.append(BEN, [TurnDraft("user", "mine", idempotency_key="k")])[0].content == "mine"
 
 
 def test_answers_are_found_by_the_key_of_their_question(store: MemoryStore) -> None:
-    asked = store.append(ADA, [TurnDraft("user", "one", key="k"), TurnDraft("user", "two")])
+    asked = store.append(ADA, [TurnDraft("user", "one", idempotency_key="k"), TurnDraft("user", "two")])
     (answered,) = store.append(ADA, [TurnDraft("assistant", "an answer", answers="k")])
     assert store.known(ADA, [answer_key("k"), "k"]) == [asked[0], answered]
-    assert store.known(ADA, [asked[1].key]) == [asked[1]]
+    assert store.known(ADA, [asked[1].idempotency_key]) == [asked[1]]
 
 
 def test_turn_has_one_answer(store: MemoryStore) -> None:
-    store.append(ADA, [TurnDraft("user", "?", key="k"), TurnDraft("user", "the caller's own", key="k:answer")])
+    store.append(
+        ADA,
+        [
+            TurnDraft("user", "?", idempotency_key="k"),
+            TurnDraft("user", "the caller's own", idempotency_key="k:answer"),
+        ],
+    )
     first = store.append(ADA, [TurnDraft("assistant", "yes", answers="k")])
     assert store.append(ADA, [TurnDraft("assistant", "no", answers="k")]) == first
     assert [turn.content for turn in store.turns(ADA)] == ["?", "the caller's own", "yes"]
 
 
 def test_many_keys_are_looked_up_at_once(store: MemoryStore) -> None:
-    drafts = [TurnDraft("user", "x", key=f"k{number}") for number in range(1_200)]
+    drafts = [TurnDraft("user", "x", idempotency_key=f"k{number}") for number in range(1_200)]
     assert store.append(ADA, drafts) == store.append(ADA, drafts)
     assert len(store.turns(ADA)) == 1_200
 
@@ -127,9 +155,9 @@ def test_many_keys_are_looked_up_at_once(store: MemoryStore) -> None:
 def test_turns_are_found_by_their_keys(store: MemoryStore) -> None:
     assert store.known(ADA, ["k1"]) == []
     first, second, third = store.append(
-        ADA, [TurnDraft("user", f"text {at}", key=f"k{at}", name="Ada") for at in (1, 2, 3)]
+        ADA, [TurnDraft("user", f"text {at}", idempotency_key=f"k{at}", name="Ada") for at in (1, 2, 3)]
     )
-    store.append(BEN, [TurnDraft("user", "mine", key="k4")])
+    store.append(BEN, [TurnDraft("user", "mine", idempotency_key="k4")])
     assert store.known(ADA, ["k3", "k1", "k4", "k3", "none"]) == [first, third]
     assert store.known(ADA, ["", "\ud800", "k\x00", "k" * 1_000, *(f"k{at}" for at in range(2, 1_300))]) == [
         second,
@@ -146,7 +174,7 @@ def test_turns_are_found_by_their_keys(store: MemoryStore) -> None:
 def test_hostile_names_never_meet(store: MemoryStore) -> None:
     keys = [UserKey(tenant, user) for tenant in HOSTILE[:4] for user in HOSTILE]
     for key in keys:
-        store.append(key, [TurnDraft("user", repr((key.tenant, key.user)), key="same", session=key.user)])
+        store.append(key, [TurnDraft("user", repr((key.tenant, key.user)), idempotency_key="same", session=key.user)])
     for key in keys:
         assert [turn.content for turn in store.turns(key)] == [repr((key.tenant, key.user))]
     assert store.users() == sorted(keys, key=lambda key: (key.tenant, key.user))
@@ -162,7 +190,9 @@ def test_concurrent_appends_leave_no_gap(store: MemoryStore) -> None:
     def work(worker: int) -> None:
         try:
             for number in range(5):
-                store.append(ADA, [TurnDraft("user", f"{worker}", key=f"{worker}-{number}"), TurnDraft("user", "b")])
+                store.append(
+                    ADA, [TurnDraft("user", f"{worker}", idempotency_key=f"{worker}-{number}"), TurnDraft("user", "b")]
+                )
                 store.turns(ADA, newest=1)
         except BaseException as error:  # noqa: BLE001  a thread must not die unseen
             errors.append(error)
@@ -175,7 +205,7 @@ def test_concurrent_appends_leave_no_gap(store: MemoryStore) -> None:
     assert errors == []
     turns = store.turns(ADA)
     assert [turn.seq for turn in turns] == list(range(1, 161))
-    assert len({turn.key for turn in turns}) == 160
+    assert len({turn.idempotency_key for turn in turns}) == 160
 
 
 def test_users_do_not_see_each_other(store: MemoryStore) -> None:

@@ -48,23 +48,23 @@ def test_turns_are_asked_for_as_they_are_appended(store: MemoryStore) -> None:
 def test_user_has_one_open_job(store: MemoryStore) -> None:
     say(store, 6)
     for to_seq in (3, 5, 4, 99):
-        store.queue.ask(ADA, to_seq)
+        store.queue.enqueue(ADA, to_seq)
     assert in_queue(store) == [("ada", "ready", 6, 0)]  # no more than there are turns
     with pytest.raises(UnknownUser):
-        store.queue.ask(BEN, 1)
+        store.queue.enqueue(BEN, 1)
     assert store.queue.jobs("other") == []
 
 
 def test_learnt_turns_are_not_asked_for(store: MemoryStore) -> None:
     say(store, 3)
     store.commit(ADA, draft(0, 1, 3))
-    store.queue.ask(ADA, 3)
+    store.queue.enqueue(ADA, 3)
     assert store.queue.jobs() == []
 
 
 def test_commit_under_a_lease_ends_the_job(store: MemoryStore) -> None:
     say(store, 3)
-    store.queue.ask(ADA, 2)
+    store.queue.enqueue(ADA, 2)
     lease = claim(store)
     saved = store.commit(ADA, draft(0, 1, 2, new_items=(item(),), fence=fence(store)), lease=lease)
     assert saved.number == 1
@@ -76,9 +76,9 @@ def test_commit_under_a_lease_ends_the_job(store: MemoryStore) -> None:
 
 def test_what_is_asked_for_meanwhile_stays_asked_for(store: MemoryStore) -> None:
     say(store, 4)
-    store.queue.ask(ADA, 2)
+    store.queue.enqueue(ADA, 2)
     lease = claim(store)
-    store.queue.ask(ADA, 4)
+    store.queue.enqueue(ADA, 4)
     store.commit(ADA, draft(0, 1, 2), lease=lease)
     assert in_queue(store) == [("ada", "ready", 4, 0)]
     assert claim(store).to_seq == 4
@@ -86,7 +86,7 @@ def test_what_is_asked_for_meanwhile_stays_asked_for(store: MemoryStore) -> None
 
 def test_worker_that_wakes_late_is_refused(store: MemoryStore) -> None:
     say(store, 3)
-    store.queue.ask(ADA, 3)
+    store.queue.enqueue(ADA, 3)
     late = claim(store, "late", lease_seconds=0)
     again = claim(store, "late", lease_seconds=300)  # even under the same name
     assert again.fence > late.fence
@@ -94,7 +94,7 @@ def test_worker_that_wakes_late_is_refused(store: MemoryStore) -> None:
         lambda: store.queue.heartbeat(late),
         lambda: store.queue.release(late),
         lambda: store.queue.fail(late, "too late"),
-        lambda: store.queue.settle(late, 3, refusal={"reason": "drift"}),
+        lambda: store.queue.complete(late, 3, refusal={"reason": "drift"}),
         lambda: store.commit(ADA, draft(0, 1, 3, b"stale", new_items=(item(),)), lease=late),
     ):
         with pytest.raises(LeaseLost):
@@ -106,7 +106,7 @@ def test_worker_that_wakes_late_is_refused(store: MemoryStore) -> None:
 
 def test_lease_that_ran_out_holds_until_another_claims(store: MemoryStore) -> None:
     say(store, 2)
-    store.queue.ask(ADA, 2)
+    store.queue.enqueue(ADA, 2)
     slow = claim(store, lease_seconds=0)
     store.queue.heartbeat(slow, lease_seconds=300)
     assert store.queue.claim("other") == []
@@ -115,7 +115,7 @@ def test_lease_that_ran_out_holds_until_another_claims(store: MemoryStore) -> No
 
 def test_claim_overtakes_a_consolidation_without_a_lease(store: MemoryStore) -> None:
     say(store, 2)
-    store.queue.ask(ADA, 2)
+    store.queue.enqueue(ADA, 2)
     read_at = fence(store)
     lease = claim(store)
     with pytest.raises(RevisionConflict):
@@ -126,12 +126,12 @@ def test_claim_overtakes_a_consolidation_without_a_lease(store: MemoryStore) -> 
 
 def test_consolidation_without_a_lease_overtakes_a_worker(store: MemoryStore) -> None:
     say(store, 2)
-    store.queue.ask(ADA, 2)
+    store.queue.enqueue(ADA, 2)
     lease = claim(store)
     store.commit(ADA, draft(0, 1, 2, b"by hand"))
     with pytest.raises(RevisionConflict):
         store.commit(ADA, draft(0, 1, 2, b"by the worker"), lease=lease)
-    store.queue.settle(lease, 2)
+    store.queue.complete(lease, 2)
     assert (store.queue.jobs(), len(store.revisions(ADA))) == ([], 1)
 
 
@@ -154,7 +154,7 @@ def test_failed_job_is_tried_again_and_dies(store: MemoryStore) -> None:
         "tokens": 5,
         "attempts": MAX_ATTEMPTS,
     }.items() <= refusal.facts.items()
-    store.queue.ask(ADA, 1)  # somebody insists
+    store.queue.enqueue(ADA, 1)  # somebody insists
     assert [state for _, state, _, _ in in_queue(store)] == ["dead", "ready"]
     for _ in range(MAX_ATTEMPTS):
         store.queue.fail(claim(store), "Again", retry_seconds=0)
@@ -163,7 +163,7 @@ def test_failed_job_is_tried_again_and_dies(store: MemoryStore) -> None:
 
 def test_job_whose_workers_fall_silent_dies(store: MemoryStore) -> None:
     say(store, 1)
-    store.queue.ask(ADA, 1)
+    store.queue.enqueue(ADA, 1)
     for _ in range(MAX_ATTEMPTS):
         claim(store, lease_seconds=0)
     assert store.queue.claim("worker") == []
@@ -172,7 +172,7 @@ def test_job_whose_workers_fall_silent_dies(store: MemoryStore) -> None:
 
 def test_failed_job_waits(store: MemoryStore) -> None:
     say(store, 1)
-    store.queue.ask(ADA, 1)
+    store.queue.enqueue(ADA, 1)
     store.queue.fail(claim(store), "Busy", retry_seconds=60)
     assert store.queue.claim("worker") == []
     assert in_queue(store) == [("ada", "ready", 1, 1)]
@@ -180,7 +180,7 @@ def test_failed_job_waits(store: MemoryStore) -> None:
 
 def test_released_job_was_never_claimed(store: MemoryStore) -> None:
     say(store, 1)
-    store.queue.ask(ADA, 1)
+    store.queue.enqueue(ADA, 1)
     store.queue.release(claim(store))
     assert in_queue(store) == [("ada", "ready", 1, 0)]
     assert claim(store).attempt == 1
@@ -188,8 +188,8 @@ def test_released_job_was_never_claimed(store: MemoryStore) -> None:
 
 def test_refused_turns_are_settled_with_a_line_in_the_audit_trail(store: MemoryStore) -> None:
     say(store, 2)
-    store.queue.ask(ADA, 2)
-    store.queue.settle(claim(store), 2, refusal={"reason": "drift", "loss": float("nan")})
+    store.queue.enqueue(ADA, 2)
+    store.queue.complete(claim(store), 2, refusal={"reason": "drift", "loss": float("nan")})
     assert store.queue.jobs() == []
     assert [(entry.action, entry.facts["reason"], entry.facts["loss"]) for entry in store.audit(ADA)] == [
         ("refuse", "drift", "nan")
@@ -199,7 +199,7 @@ def test_refused_turns_are_settled_with_a_line_in_the_audit_trail(store: MemoryS
 @pytest.mark.parametrize("reason", ["", "My dog's name", "x" * 81, "ä", "1st", "a\nb"])
 def test_reason_is_a_code(store: MemoryStore, reason: str) -> None:
     say(store, 1)
-    store.queue.ask(ADA, 1)
+    store.queue.enqueue(ADA, 1)
     with pytest.raises(InvalidRevision) as caught:
         store.queue.fail(claim(store), reason)
     assert reason not in str(caught.value) or not reason
@@ -219,7 +219,7 @@ def test_jobs_of_similar_length_are_claimed_together(store: MemoryStore) -> None
 def test_job_of_one_user_can_be_claimed(store: MemoryStore) -> None:
     for key in (ADA, BEN):
         say(store, 1, key)
-        store.queue.ask(key, 1)
+        store.queue.enqueue(key, 1)
     assert [lease.key for lease in store.queue.claim("worker", limit=5, key=BEN)] == [BEN]
     assert store.queue.claim("worker", limit=5, key=BEN) == []
 
@@ -257,7 +257,7 @@ def test_users_of_other_tenants_have_jobs_of_their_own(store: MemoryStore) -> No
     other = UserKey("other", "ada")
     for key in (ADA, other):
         say(store, 2, key)
-        store.queue.ask(key, 2)
+        store.queue.enqueue(key, 2)
     (lease,) = store.queue.claim("worker", key=other)
     assert lease.key == other
     assert [job.key for job in store.queue.jobs("other")] == [other]

@@ -29,7 +29,9 @@ def test_commit_makes_the_next_revision(store: MemoryStore) -> None:
     kept = item(1, 3, "question", "answer")
     first = store.commit(
         ADA,
-        draft(0, 1, 3, b"bytes", new_items=(kept,), metrics={"loss": float("nan"), "steps": 3, "deep": [{"a": None}]}),
+        draft(
+            0, 1, 3, b"bytes", new_items=(kept,), metrics={"last_loss": float("nan"), "steps": 3, "deep": [{"a": None}]}
+        ),
     )
     assert (first.number, first.parent, first.restores, first.from_seq, first.to_seq, first.state) == (
         1,
@@ -44,7 +46,8 @@ def test_commit_makes_the_next_revision(store: MemoryStore) -> None:
     assert first.payload_bytes == 5
     # Plain digests tell who keeps the same: where content is encrypted they are keyed.
     assert (first.payload_sha256 == hashlib.sha256(b"bytes").hexdigest()) is not state.is_encrypted
-    assert first.metrics == {"loss": "nan", "steps": 3, "deep": [{"a": None}]}
+    assert first.metrics.as_json() == {"last_loss": "nan", "steps": 3, "deep": [{"a": None}]}
+    assert (first.metrics.steps, first.metrics.model_extra) == (3, {"deep": [{"a": None}]})
     span = b"".join(hashlib.sha256(turn.content.encode()).digest() for turn in store.turns(ADA, upto=3))
     assert (first.turns_sha256 == hashlib.sha256(span).hexdigest()) is not state.is_encrypted
     second = store.commit(ADA, draft(1, 4, 5, b"more bytes"))

@@ -6,6 +6,7 @@ Knows nothing of stores beyond the contract.
 from typing import Any
 
 from locas_storage.records.bounds import new_item_id
+from locas_storage.records.metrics import ConsolidationMetrics
 from locas_storage.records.revisions import RevisionDraft, StudyItemDraft
 from locas_storage.records.turns import TurnDraft, UserKey
 from locas_storage.store import MemoryStore
@@ -31,12 +32,12 @@ def draft(parent: int, from_seq: int, to_seq: int, payload: bytes = b"", **more:
         "config_hash": "c" * 64,
         "code_version": "test",
         "seed": 7,
-        "metrics": {"loss": 0.5},
     }
     return RevisionDraft(
         parent=parent,
         from_seq=from_seq,
         to_seq=to_seq,
         payload=payload or f"payload after {parent}".encode(),
+        metrics=ConsolidationMetrics.of(more.pop("metrics", {"first_loss": 0.5})),
         **(known | more),
     )

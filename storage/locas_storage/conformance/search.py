@@ -158,5 +158,8 @@ def test_largest_turns_are_found(store: MemoryStore) -> None:
 
 def test_repeated_turn_is_found_once(store: MemoryStore) -> None:
     for _ in range(2):
-        store.append(ADA, [TurnDraft("user", "only once", key="k"), TurnDraft("user", "only once", key="k")])
+        store.append(
+            ADA,
+            [TurnDraft("user", "only once", idempotency_key="k"), TurnDraft("user", "only once", idempotency_key="k")],
+        )
     assert found(store, "once") == [1]

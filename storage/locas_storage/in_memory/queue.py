@@ -1,15 +1,12 @@
-"""Owns `InMemoryQueue`: the queue of consolidations of an `InMemoryStore`.
-
-Knows nothing of SQL; its clock is this process's.
-"""
+"""`InMemoryQueue`: the queue of consolidations of an `InMemoryStore`. Its clock is this process's."""
 
 import datetime as dt
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from locas_storage.in_memory.user_data import OpenJob, Shelf, utc_now
+from locas_storage.in_memory.user_data import OpenJob, UserData, utc_now
+from locas_storage.in_memory.users import Users
 from locas_storage.records.bounds import plain_json
 from locas_storage.records.jobs import Job, Lease
 from locas_storage.records.turns import UserKey
@@ -21,7 +18,7 @@ from locas_storage.rules.queue import LEASE_EXPIRED, MAX_ATTEMPTS
 class _Due:
     """A job that is due, as choosing needs it."""
 
-    shelf: Shelf
+    data: UserData
     job: OpenJob
     stops: tuple[int, ...]
     pending_tokens: int
@@ -31,73 +28,69 @@ class InMemoryQueue:
     """A `JobQueue` in this process's memory.
 
     Args:
-        shelves: what belongs to each user.
-        shelf_of: returns one user's, or says why there is none.
-        lock: held during each call.
+        users: what belongs to each user.
     """
 
-    def __init__(
-        self, shelves: Mapping[UserKey, Shelf], shelf_of: Callable[[UserKey], Shelf], lock: threading.RLock
-    ) -> None:
-        self._shelves = shelves
-        self._shelf_of = shelf_of
-        self._lock = lock
+    def __init__(self, users: Users) -> None:
+        self._users = users
 
-    def ask(self, key: UserKey, to_seq: int) -> None:
-        """See `JobQueue.ask`."""
-        with self._lock:
-            self._shelf_of(key).ask(to_seq)
+    def enqueue(self, key: UserKey, to_seq: int) -> None:
+        """See `JobQueue.enqueue`."""
+        with self._users.changing(key):
+            self._users.living(key).enqueue(to_seq)
 
     def claim(
         self, owner: str, *, limit: int = 1, lease_seconds: float = 300.0, key: UserKey | None = None
     ) -> list[Lease]:
         """See `JobQueue.claim`."""
         queue.check_owner(owner)
-        with self._lock:
+        with self._users.lock:
             while True:
                 now = utc_now()
                 waiting = [
-                    (shelf, shelf.job)
-                    for whose, shelf in self._shelves.items()
-                    if shelf.job and shelf.job.is_due(now) and key in (None, whose)
+                    (data, data.job)
+                    for whose, data in self._users.of.items()
+                    if data.job and data.job.is_due(now) and key in (None, whose)
                 ]
-                due = [_Due(shelf, job, job.stops, shelf.pending_tokens(job.to_seq)) for shelf, job in waiting]
-                found = queue.chosen(sorted(due, key=lambda one: (one.job.run_after, one.job.job_id)), limit)
+                due = [_Due(data, job, job.stops, data.pending_tokens(job.to_seq)) for data, job in waiting]
+                found = queue.claimable_together(
+                    sorted(due, key=lambda one: (one.job.run_after, one.job.job_id)), limit
+                )
                 taken = [lease for one in found if (lease := self._take(one, owner, now, lease_seconds)) is not None]
                 if taken or not found:
                     return taken
 
     def heartbeat(self, lease: Lease, *, lease_seconds: float = 300.0) -> None:
         """See `JobQueue.heartbeat`."""
-        with self._lock:
-            shelf = self._shelves.get(lease.key)
-            if shelf is None or shelf.job is None or not shelf.holds(lease):  # of an erased user it is lost as well
+        with self._users.changing(lease.key):
+            data = self._users.of.get(lease.key)
+            if data is None or data.job is None or not data.holds(lease):  # of an erased user it is lost as well
                 raise queue.lost(lease)
-            shelf.job.lease_until = utc_now() + dt.timedelta(seconds=lease_seconds)
+            data.job.lease_until = utc_now() + dt.timedelta(seconds=lease_seconds)
 
-    def settle(self, lease: Lease, to_seq: int, *, refusal: Mapping[str, Any] | None = None) -> None:
-        """See `JobQueue.settle`."""
+    def complete(self, lease: Lease, to_seq: int, *, refusal: Mapping[str, Any] | None = None) -> None:
+        """See `JobQueue.complete`."""
         facts = None if refusal is None else plain_json("facts", refusal)
-        with self._lock:
+        with self._users.changing(lease.key):
             self._held(lease)
             if facts is not None:
-                self._shelf_of(lease.key).record("refuse", facts)
-            self._shelf_of(lease.key).settle(lease, to_seq)
+                self._users.living(lease.key).record("refuse", facts)
+            self._users.living(lease.key).complete(lease, to_seq)
 
     def fail(self, lease: Lease, reason: str, *, retry_seconds: float = 60.0) -> None:
         """See `JobQueue.fail`."""
         queue.check_reason(reason)
-        with self._lock:
+        with self._users.changing(lease.key):
             job = self._held(lease)
             if job.attempts >= MAX_ATTEMPTS:
-                self._shelf_of(lease.key).bury(reason)
+                self._users.living(lease.key).mark_dead(reason)
             else:
                 job.reason = reason
                 job.put_back(run_after=utc_now() + dt.timedelta(seconds=retry_seconds))
 
     def release(self, lease: Lease) -> None:
         """See `JobQueue.release`."""
-        with self._lock:
+        with self._users.changing(lease.key):
             job = self._held(lease)
             job.attempts -= 1
             job.put_back()
@@ -106,9 +99,9 @@ class InMemoryQueue:
         """See `JobQueue.jobs`."""
         commit.check_tenant(tenant)
         found: list[tuple[dt.datetime, Job]] = []
-        with self._lock:
-            for key, shelf in self._shelves.items():
-                job = shelf.job
+        with self._users.lock:
+            for key, data in self._users.of.items():
+                job = data.job
                 if job is not None and tenant in (None, key.tenant):
                     state = "leased" if job.lease else "ready"
                     found.append(
@@ -117,32 +110,34 @@ class InMemoryQueue:
                             Job(key, job.job_id, state, job.to_seq, bool(job.stops), job.attempts, job.reason),
                         )
                     )
-                if shelf.dead is not None and tenant in (None, key.tenant):
-                    found.append((dt.datetime.min.replace(tzinfo=dt.UTC), shelf.dead))
+                if data.dead is not None and tenant in (None, key.tenant):
+                    found.append((dt.datetime.min.replace(tzinfo=dt.UTC), data.dead))
         return [job for _, job in sorted(found, key=lambda pair: (pair[0], pair[1].job_id))]
 
     def _take(self, one: _Due, owner: str, now: dt.datetime, lease_seconds: float) -> Lease | None:
-        shelf, job = one.shelf, one.job
+        data, job = one.data, one.job
         if job.attempts >= MAX_ATTEMPTS:
-            shelf.bury(LEASE_EXPIRED)
+            data.mark_dead(LEASE_EXPIRED)
+            self._users.changed(data.state.key)
             return None
-        shelf.raise_fence()
+        data.raise_fence()
         job.attempts += 1
         job.lease = Lease(
-            shelf.state.key,
+            data.state.key,
             job.job_id,
             owner,
-            shelf.state.fence,
+            data.state.fence,
             job.to_seq,
             job.stops,
             one.pending_tokens,
             job.attempts,
         )
         job.lease_until = now + dt.timedelta(seconds=lease_seconds)
+        self._users.changed(data.state.key)
         return job.lease
 
     def _held(self, lease: Lease) -> OpenJob:
-        shelf = self._shelf_of(lease.key)
-        if shelf.job is None or not shelf.holds(lease):
+        data = self._users.living(lease.key)
+        if data.job is None or not data.holds(lease):
             raise queue.lost(lease)
-        return shelf.job
+        return data.job

@@ -1,4 +1,4 @@
-"""Owns `Shelf`: everything of one user of an `InMemoryStore`, and what one change does to it.
+"""Owns `UserData`: everything of one user of an `InMemoryStore`, and what one change does to it.
 
 Knows nothing of other users and of locks.
 """
@@ -10,6 +10,7 @@ from typing import Any
 
 from locas_storage.records.bounds import new_item_id
 from locas_storage.records.jobs import Job, Lease
+from locas_storage.records.metrics import ConsolidationMetrics
 from locas_storage.records.receipts import CorrectedTurn, Receipt
 from locas_storage.records.revisions import Revision, StudyItem
 from locas_storage.records.turns import IMPORTED, AuditEntry, Turn, TurnDraft, UserState
@@ -40,7 +41,7 @@ class OpenJob:
 
 
 @dataclass(slots=True)
-class Shelf:
+class UserData:
     """What belongs to one user."""
 
     state: UserState
@@ -64,10 +65,10 @@ class Shelf:
             turn for turn in self.turns if not turn.is_forgotten and (turn.expires_at is None or turn.expires_at > now)
         ]
 
-    def add(self, draft: TurnDraft, *, key: str, now: dt.datetime) -> Turn:
+    def add(self, draft: TurnDraft, *, idempotency_key: str, now: dt.datetime) -> Turn:
         """Add a turn to the journal."""
-        added = commit.new_turn(draft, seq=self.state.next_seq, key=key, created_at=now)
-        self.by_key[key] = added
+        added = commit.new_turn(draft, seq=self.state.next_seq, idempotency_key=idempotency_key, created_at=now)
+        self.by_key[idempotency_key] = added
         self.turns.append(added)
         self.state = replace(self.state, next_seq=added.seq + 1)
         return added
@@ -127,8 +128,8 @@ class Shelf:
         self.audit.append((entry, commit.audit_digest(self.state.key, previous, entry)))
         return self.audit[-1]
 
-    def ask(self, to_seq: int, stops: Sequence[int] = ()) -> None:
-        """Ask for turns to be learnt; see `JobQueue.ask`."""
+    def enqueue(self, to_seq: int, stops: Sequence[int] = ()) -> None:
+        """Ask for turns to be learnt; see `JobQueue.enqueue`."""
         to_seq = min(to_seq, self.state.next_seq - 1)
         if to_seq <= self.state.consolidated_seq:
             return
@@ -140,16 +141,16 @@ class Shelf:
         """Return the tokens of the turns that are not learnt up to a number."""
         return sum(turn.token_count for turn in self.turns if self.state.consolidated_seq < turn.seq <= to_seq)
 
-    def settle(self, lease: Lease, to_seq: int) -> None:
-        """End the job of a held lease; see `JobQueue.settle`."""
+    def complete(self, lease: Lease, to_seq: int) -> None:
+        """End the job of a held lease; see `JobQueue.complete`."""
         assert self.job is not None
         if to_seq < lease.to_seq:
             return
         asked, self.job = self.job.to_seq, None
         if asked > lease.to_seq:
-            self.ask(asked)
+            self.enqueue(asked)
 
-    def bury(self, reason: str) -> None:
+    def mark_dead(self, reason: str) -> None:
         """Make the open job a dead letter."""
         job = self.job
         assert job is not None
@@ -173,7 +174,7 @@ class Shelf:
                 "expires_at": None,
                 "offset_seconds": 0,
             }
-            self.turns[seq - 1] = self.by_key[old.key] = replace(old, **bare, is_forgotten=True)
+            self.turns[seq - 1] = self.by_key[old.idempotency_key] = replace(old, **bare, is_forgotten=True)
         open_stops, asked = (self.job.stops, self.job.to_seq) if self.job is not None else ((), 0)
         plan = lineage.plan(self.revisions, self.state.head, removed, open_stops)
         gone_items = {item.item_id for item in self.items.values() if item.added_rev in plan.purged}
@@ -185,7 +186,7 @@ class Shelf:
             gone = self._purge(plan)
             self.job = None
             waiting = tuple(stop for stop in plan.stops if stop > self.state.consolidated_seq)
-            self.ask(max([asked, *waiting]), waiting)
+            self.enqueue(max([asked, *waiting]), waiting)
             rebuild = waiting[-1] if waiting else 0
         return self._receipt("forget", why, removed, plan.purged, len(gone_items), gone, self.state.head, rebuild)
 
@@ -195,9 +196,9 @@ class Shelf:
         if old not in self.shown_turns():
             raise lineage.not_correctable(self.state.key, seq)
         receipt = self.forget([seq], "corrected")
-        left = self.turns[seq - 1] = replace(self.turns[seq - 1], key=new_item_id())
-        self.by_key[left.key] = left
-        return CorrectedTurn.of(self.add(draft, key=old.key, now=utc_now()), receipt)
+        left = self.turns[seq - 1] = replace(self.turns[seq - 1], idempotency_key=new_item_id())
+        self.by_key[left.idempotency_key] = left
+        return CorrectedTurn.of(self.add(draft, idempotency_key=old.idempotency_key, now=utc_now()), receipt)
 
     def erase(self) -> Receipt:
         """Remove everything but the audit trail; see `MemoryStore.erase`."""
@@ -222,12 +223,12 @@ class Shelf:
             "payload_sha256": None,
             "payload_bytes": 0,
             "turns_sha256": "",
-            "metrics": {},
+            "metrics": ConsolidationMetrics(),
         }
         self.revisions = [replace(one, **bare) if one.number in plan.purged else one for one in self.revisions]
         named = {one.payload_sha256 for one in self.revisions if one.is_kept}
-        gone = {digest: data for digest, data in self.payloads.items() if digest not in named}
-        self.payloads = {digest: data for digest, data in self.payloads.items() if digest in named}
+        gone = {digest: stored for digest, stored in self.payloads.items() if digest not in named}
+        self.payloads = {digest: stored for digest, stored in self.payloads.items() if digest in named}
         return gone
 
     def _receipt(

@@ -5,9 +5,7 @@ Knows nothing of tables, tensors or tokens: a payload and a teacher are opaque b
 """
 
 import datetime as dt
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from locas_storage.errors import InvalidRevision
 from locas_storage.records.bounds import (
@@ -18,8 +16,8 @@ from locas_storage.records.bounds import (
     check_item_id,
     check_span,
     check_text,
-    plain_json,
 )
+from locas_storage.records.metrics import ConsolidationMetrics
 
 ITEM_KINDS = ("question", "negative", "probe", "restatement")
 
@@ -97,7 +95,7 @@ class RevisionDraft:
         from_seq: first turn it learnt, one after the last turn learnt before.
         to_seq: last turn it learnt.
         payload: the memory's bytes.
-        metrics: figures about it, plain JSON; a number that is not finite is kept as its name.
+        metrics: what was measured of it.
         new_items: study items added with it.
         retired_items: ids of study items that it retires.
         fence: the user's fence when the turns were read, so that what was forgotten meanwhile is not learnt after all;
@@ -115,7 +113,7 @@ class RevisionDraft:
     from_seq: int
     to_seq: int
     payload: bytes = field(repr=False)
-    metrics: Mapping[str, Any] = field(default_factory=dict)
+    metrics: ConsolidationMetrics = field(default_factory=ConsolidationMetrics)
     new_items: tuple[StudyItemDraft, ...] = ()
     retired_items: tuple[str, ...] = ()
     fence: int | None = None
@@ -132,7 +130,12 @@ class RevisionDraft:
         check_span(self.from_seq, self.to_seq)
         if not isinstance(self.payload, bytes) or not 0 < len(self.payload) <= MAX_PAYLOAD_BYTES:
             raise InvalidRevision(f"payload: expected bytes, 1 to {MAX_PAYLOAD_BYTES} of them")
-        object.__setattr__(self, "metrics", plain_json("metrics", self.metrics))
+        if not isinstance(self.metrics, ConsolidationMetrics):
+            raise InvalidRevision(
+                f"metrics: got {type(self.metrics).__name__}, expected ConsolidationMetrics; of a mapping "
+                "ConsolidationMetrics.of makes one"
+            )
+        self.metrics.as_json()  # refuses what is not plain JSON
         for item_id in self.retired_items:
             check_item_id(item_id)
         added = [item.item_id for item in self.new_items]
@@ -160,7 +163,7 @@ class Revision:
         turns_sha256: digest over the contents of the turns in the span.
         payload_sha256: digest of the payload, None if this revision stands for no memory.
         payload_bytes: size of the payload.
-        metrics: figures about it.
+        metrics: what was measured of it; unknown keys of another version are kept.
         state: 'live'; 'pruned' once its payload is no longer kept, which leaves the digest.
         created_at: when it was saved, aware UTC, by the database's clock.
     """
@@ -177,7 +180,7 @@ class Revision:
     turns_sha256: str
     payload_sha256: str | None
     payload_bytes: int
-    metrics: Mapping[str, Any]
+    metrics: ConsolidationMetrics
     state: str
     created_at: dt.datetime
 

@@ -85,8 +85,9 @@ class TurnDraft:
         name: who spoke, if it matters.
         session: the session the turn belongs to.
         at: when it was said, aware; None means "now" by the database's clock.
-        key: the same key twice is one turn; None means a fresh key. A draft with `answers` gets `answer_key` of that.
-        answers: key of the turn that this one answers; one turn has one answer.
+        idempotency_key: the same key twice is one turn; None means a fresh key. A draft with `answers` gets
+            `answer_key` of that.
+        answers: idempotency key of the turn that this one answers; one turn has one answer.
         trust: where the text comes from, for policies that learn from some sources only; `IMPORTED` where a turn stands
             for a memory learnt elsewhere.
         token_count: tokens of the content, 0 if not counted.
@@ -101,7 +102,7 @@ class TurnDraft:
     name: str | None = field(default=None, repr=False)
     session: str | None = field(default=None, repr=False)
     at: dt.datetime | None = None
-    key: str | None = field(default=None, repr=False)
+    idempotency_key: str | None = field(default=None, repr=False)
     trust: str = "user"
     token_count: int = 0
     expires_at: dt.datetime | None = None
@@ -138,14 +139,17 @@ class TurnDraft:
         if self.answers is not None:
             check_text("answers", self.answers, max_chars=MAX_LABEL_CHARS, may_be_blank=False)
             made = answer_key(self.answers)
-            if self.key not in (None, made):
-                raise InvalidTurn("key: got one beside `answers`, from which the key is made; leave one of them out")
-            object.__setattr__(self, "key", made)
-        elif self.key is not None:
-            check_text("key", self.key, max_chars=MAX_LABEL_CHARS, may_be_blank=False)
-            if self.key.startswith(MADE):
+            if self.idempotency_key not in (None, made):
                 raise InvalidTurn(
-                    "key: begins with the character U+0001, which marks keys that are made here; choose one without it"
+                    "idempotency_key: got one as well as `answers`, from which the key is made; leave one of them out"
+                )
+            object.__setattr__(self, "idempotency_key", made)
+        elif self.idempotency_key is not None:
+            check_text("idempotency_key", self.idempotency_key, max_chars=MAX_LABEL_CHARS, may_be_blank=False)
+            if self.idempotency_key.startswith(MADE):
+                raise InvalidTurn(
+                    "idempotency_key: begins with the character U+0001, which marks keys that are made here; choose "
+                    "one without it"
                 )
 
 
@@ -155,7 +159,7 @@ class Turn:
 
     Attributes:
         seq: number within the user's journal, 1, 2, 3 ... without a gap.
-        key: idempotency key, the caller's or a generated one.
+        idempotency_key: the caller's or a generated one.
         role: one of `ROLES`.
         content: the text.
         name: who spoke, if given.
@@ -171,7 +175,7 @@ class Turn:
     """
 
     seq: int
-    key: str = field(repr=False)
+    idempotency_key: str = field(repr=False)
     role: str
     content: str = field(repr=False)
     name: str | None = field(repr=False)

@@ -1,1 +1,16 @@
-"""What every store applies, as pure functions. It imports no database."""
+"""What every store applies, as pure functions over records: public, for whoever writes a store. No database is needed.
+
+| module | holds | verbs of `MemoryStore` that need it |
+|---|---|---|
+| `commit` | what a commit must follow, digests, the audit chain, errors in the words of all stores | all of them |
+| `lineage` | which revisions saw a turn, and where learning begins again | `forget`, `correct`, `expire` |
+| `queue` | which jobs are claimed together, attempts, reasons | those of `queue` |
+| `ranking` | what a word is, and the order of turns that share one | `search` |
+
+A store that keeps each user in one piece calls none of them: `InMemoryStore(kept=..., save=...)` does that.
+`locas_storage.conformance` has the cases that every store passes.
+"""
+
+from locas_storage.rules import commit, lineage, queue, ranking
+
+__all__ = ["commit", "lineage", "queue", "ranking"]

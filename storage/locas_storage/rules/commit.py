@@ -20,6 +20,7 @@ from locas_storage.errors import (
     UserErased,
 )
 from locas_storage.records.bounds import MAX_LABEL_CHARS, is_text
+from locas_storage.records.metrics import ConsolidationMetrics
 from locas_storage.records.revisions import Revision, RevisionDraft, StudyItem, StudyItemDraft
 from locas_storage.records.time import micros
 from locas_storage.records.turns import AUDIT_ACTIONS, AuditEntry, Turn, TurnDraft, UserKey, UserState
@@ -45,7 +46,7 @@ def require_user(state: UserState | None, key: UserKey) -> UserState:
 def erased(key: UserKey) -> UserErased:
     """Return the error for a user who was erased."""
     return UserErased(
-        f"user #{key.short_hash} was erased, nothing is taken any more; begin_again() starts anew with an empty journal"
+        f"user #{key.short_hash} was erased, nothing is taken any more; reinstate() starts anew with an empty journal"
     )
 
 
@@ -193,11 +194,11 @@ def revert_facts(state: UserState, restored: int, number: int) -> Mapping[str, A
     return {"from": state.head, "to": restored, "revision": number, "unlearnt_from": state.consolidated_seq}
 
 
-def new_turn(draft: TurnDraft, *, seq: int, key: str, created_at: dt.datetime) -> Turn:
+def new_turn(draft: TurnDraft, *, seq: int, idempotency_key: str, created_at: dt.datetime) -> Turn:
     """Return the turn that a draft becomes."""
     return Turn(
         seq=seq,
-        key=key,
+        idempotency_key=idempotency_key,
         role=draft.role,
         content=draft.content,
         name=draft.name,
@@ -246,7 +247,7 @@ def restoring(restored: Revision | None, *, number: int, parent: int, created_at
         turns_sha256=turns_digest([]),
         payload_sha256=None,
         payload_bytes=0,
-        metrics={},
+        metrics=ConsolidationMetrics(),
         state="live",
         created_at=created_at,
     )

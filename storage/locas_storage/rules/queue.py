@@ -20,7 +20,7 @@ LEASE_EXPIRED = "lease expired"
 _REASON = re.compile(r"[A-Za-z][A-Za-z0-9_ ]{0,79}")
 
 
-class Candidate(Protocol):
+class Claimable(Protocol):
     """What choosing needs of a job that is due."""
 
     @property
@@ -29,10 +29,10 @@ class Candidate(Protocol):
     def pending_tokens(self) -> int: ...  # noqa: D102
 
 
-CandidateT = TypeVar("CandidateT", bound=Candidate)
+ClaimableT = TypeVar("ClaimableT", bound=Claimable)
 
 
-def chosen(due: Sequence[CandidateT], limit: int) -> list[CandidateT]:
+def claimable_together(due: Sequence[ClaimableT], limit: int) -> list[ClaimableT]:
     """Return the jobs to be claimed together: the first one and others of similar length. A rebuild stands alone.
 
     Args:

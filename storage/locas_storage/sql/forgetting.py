@@ -68,7 +68,7 @@ class SqlForgetting:
             idem_key = forgetting.take_key(connection, key, seq)
             self._fault_point("correct.key")
             made, files = self._forget(connection, state, [seq], "corrected")
-            (added,) = append(connection, key, [replace(draft, key=idem_key)])
+            (added,) = append(connection, key, [replace(draft, idempotency_key=idem_key)])
             self._fault_point("correct.before_commit")
         self._fault_point("correct.after_commit")
         return CorrectedTurn.of(added, self._finish(key, made, files))
@@ -84,7 +84,7 @@ class SqlForgetting:
             files = payloads.drop_unused(connection, key)
             self._check_reach(files)
             self._fault_point("erase.payloads")
-            forgetting.bury(connection, state, connection.scalars(select(DbNow())).one())
+            forgetting.mark_dead(connection, state, connection.scalars(select(DbNow())).one())
             made = forgetting.receipt(
                 connection,
                 key,
@@ -115,8 +115,8 @@ class SqlForgetting:
             receipts[whose] = self._finish(whose, made, files)
         return receipts
 
-    def begin_again(self, key: UserKey) -> None:
-        """See `MemoryStore.begin_again`."""
+    def reinstate(self, key: UserKey) -> None:
+        """See `MemoryStore.reinstate`."""
         with self._write() as connection:
             _, is_erased = users.locked_tombstone(connection, key)
             if is_erased:

@@ -32,10 +32,10 @@ class SqlJobQueue:
         self._write = write
         self._fault_point = fault_point
 
-    def ask(self, key: UserKey, to_seq: int) -> None:
-        """See `JobQueue.ask`."""
+    def enqueue(self, key: UserKey, to_seq: int) -> None:
+        """See `JobQueue.enqueue`."""
         with self._write() as connection:
-            jobs.ask(connection, users.locked(connection, key), to_seq)
+            jobs.enqueue(connection, users.locked(connection, key), to_seq)
 
     def claim(
         self, owner: str, *, limit: int = 1, lease_seconds: float = 300.0, key: UserKey | None = None
@@ -65,15 +65,15 @@ class SqlJobQueue:
         with self._write() as connection:
             jobs.heartbeat(connection, lease, lease_seconds)
 
-    def settle(self, lease: Lease, to_seq: int, *, refusal: Mapping[str, Any] | None = None) -> None:
-        """See `JobQueue.settle`."""
+    def complete(self, lease: Lease, to_seq: int, *, refusal: Mapping[str, Any] | None = None) -> None:
+        """See `JobQueue.complete`."""
         facts = None if refusal is None else plain_json("facts", refusal)
         with self._write() as connection:
             users.locked(connection, lease.key)
             found = jobs.held(connection, lease.key, lease)
             if facts is not None:
                 audit.record(connection, lease.key, "refuse", facts)
-            jobs.settle(connection, lease, found, to_seq)
+            jobs.complete(connection, lease, found, to_seq)
 
     def fail(self, lease: Lease, reason: str, *, retry_seconds: float = 60.0) -> None:
         """See `JobQueue.fail`."""

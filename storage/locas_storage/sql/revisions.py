@@ -87,7 +87,7 @@ class SqlRevisions:
             self._fault_point("commit.items")
             users.move_head(connection, state, number, draft.to_seq)
             if lease is not None and held is not None:
-                jobs.settle(connection, lease, held, draft.to_seq)
+                jobs.complete(connection, lease, held, draft.to_seq)
             saved = revisions.one(connection, key, number)
             gone = payloads.prune(connection, key, self._keeping.most)
             self._upkeep.check_reach(gone)

@@ -110,7 +110,7 @@ class SqlMemoryStore:
                 answered = self._append_in_turn(connection, key, drafts)
             self._fault_point("append.turns")
             if enqueue is not None:
-                jobs.ask(connection, users.locked(connection, key), enqueue)
+                jobs.enqueue(connection, users.locked(connection, key), enqueue)
             self._fault_point("append.before_commit")
         self._fault_point("append.after_commit")
         return answered
@@ -220,9 +220,9 @@ class SqlMemoryStore:
         self._vault.forget(key)
         return made
 
-    def begin_again(self, key: UserKey) -> None:
-        """See `MemoryStore.begin_again`."""
-        self._forgetting.begin_again(key)
+    def reinstate(self, key: UserKey) -> None:
+        """See `MemoryStore.reinstate`."""
+        self._forgetting.reinstate(key)
 
     def expire(self, key: UserKey | None = None) -> dict[UserKey, Receipt]:
         """See `MemoryStore.expire`."""

@@ -16,13 +16,13 @@ from locas_agent.consolidation.admission import Admission
 from locas_agent.consolidation.learner import Outcome, Task
 from locas_agent.consolidation.runner import Rounds
 from locas_agent.inference.generation import TopK
-from locas_agent.runtime import When
+from locas_agent.runtime import ConsolidationMode
 from locas_agent.study.chunking import Piece, cut_pieces
 from locas_agent.study.items import QUESTION, Coverage, Item, StudySet
 from locas_agent.training.initialization import initialize
 from locas_agent.training.sampler import Lesson
 from locas_agent.types import Progress
-from locas_storage import MemoryStore, Turn, new_item_id
+from locas_storage import ConsolidationMetrics, MemoryStore, Turn, new_item_id
 
 Texts = tuple[str, ...]
 CONFIG = LocasConfig.model_validate(
@@ -89,7 +89,8 @@ class QuickLearner:
         is_refused = any(text in self.refused for text in texts)
         admission = Admission(not is_refused, "drift" if is_refused else "admitted", "")
         study_set = StudySet(items, frozenset(), Coverage(len(texts), len(texts), len(texts), 0, len(texts)))
-        return Outcome(admission, memory, study_set, Lesson(items, task.earlier, task.pieces, task.memory), {"seed": 0})
+        lesson = Lesson(items, task.earlier, task.pieces, task.memory)
+        return Outcome(admission, memory, study_set, lesson, ConsolidationMetrics(seed=0))
 
     @staticmethod
     def _item(piece: Piece, turn_seq: int, text: str) -> Item:
@@ -107,7 +108,7 @@ class QuickLearner:
         )
 
 
-def quick_agent(backbone: Backbone, store: MemoryStore, consolidation: When = "background") -> AgentMemory:
+def quick_agent(backbone: Backbone, store: MemoryStore, consolidation: ConsolidationMode = "background") -> AgentMemory:
     """Return an agent whose learner is the stand-in: `agent.learner`."""
     agent = AgentMemory(backbone=backbone, store=store, config=CONFIG, consolidation=consolidation)
     learner = QuickLearner(backbone)

@@ -32,7 +32,7 @@ NO_TEXT: dict[str, Call] = {
     "stream": lambda user, text: list(user.stream(text)),
     "reply_many": lambda user, text: user._runtime.reply_many([("ben", "Hello."), (user, text)]),
     "session": lambda user, text: user.reply("Hello.", session=text),
-    "key": lambda user, text: user.reply("Hello.", key=text),
+    "key": lambda user, text: user.reply("Hello.", idempotency_key=text),
 }
 WRONG: dict[str, Case] = {
     "forget text": (lambda user, agent: user.forget("12"), ConfigurationError),
@@ -61,9 +61,9 @@ WRONG: dict[str, Case] = {
     "users as text": (lambda user, agent: agent.consolidate_many("ada"), ConfigurationError),
     "prefetch number": (lambda user, agent: agent.prefetch([5]), InvalidTurn),
     "reply_many of names": (lambda user, agent: agent.reply_many(["ada"]), ConfigurationError),
-    "long key": (lambda user, agent: user.reply("Hi.", key="k" * 201), InvalidTurn),
-    "made key": (lambda user, agent: user.reply("Hi.", key=answer_key("7")), InvalidTurn),
-    "made key of a turn": (lambda user, agent: user.add("user", "Hi.", key=answer_key("7")), InvalidTurn),
+    "long key": (lambda user, agent: user.reply("Hi.", idempotency_key="k" * 201), InvalidTurn),
+    "made key": (lambda user, agent: user.reply("Hi.", idempotency_key=answer_key("7")), InvalidTurn),
+    "made key of a turn": (lambda user, agent: user.add("user", "Hi.", idempotency_key=answer_key("7")), InvalidTurn),
     "naive time": (lambda user, agent: user.add("user", "Hi.", at=dt.datetime(2026, 1, 1)), InvalidTurn),  # noqa: DTZ001
 }
 
@@ -131,27 +131,27 @@ def test_hardly_any_temperature_is_greedy(agent: AgentMemory, temperature: float
 @pytest.mark.parametrize("length", [186, 195, 200])
 def test_key_of_any_length_that_a_turn_may_have_makes_one_pair(ada: UserMemory, length: int) -> None:
     key = "ü" * length
-    first, again = ada.reply("Hello.", key=key), ada.reply("Hello.", key=key)
+    first, again = ada.reply("Hello.", idempotency_key=key), ada.reply("Hello.", idempotency_key=key)
     assert (first.turn.role, first.turn) == ("assistant", again.turn)
     assert [turn.role for turn in ada.turns()] == ["user", "assistant"]
 
 
 def test_callers_keys_and_keys_of_answers_never_meet(ada: UserMemory) -> None:
     for key in ("a:answer", "answer:a", "a"):
-        ada.add("user", f"said under {key}", key=key)
-    assert ada.reply("ignored", key="a").turn.seq == 4
-    assert ada.reply("Hello.", key="b").turn.role == "assistant"
-    assert ada.add("user", "mine", key="b:answer").content == "mine"
-    ada.add("assistant", "I spoke first.", key="c")
+        ada.add("user", f"said under {key}", idempotency_key=key)
+    assert ada.reply("ignored", idempotency_key="a").turn.seq == 4
+    assert ada.reply("Hello.", idempotency_key="b").turn.role == "assistant"
+    assert ada.add("user", "mine", idempotency_key="b:answer").content == "mine"
+    ada.add("assistant", "I spoke first.", idempotency_key="c")
     with pytest.raises(InvalidTurn, match="assistant"):
-        ada.reply("Hello.", key="c")
+        ada.reply("Hello.", idempotency_key="c")
 
 
 def test_forgotten_answer_is_not_given_again(ada: UserMemory) -> None:
-    answer = ada.reply("Hello.", key="k").turn
+    answer = ada.reply("Hello.", idempotency_key="k").turn
     ada.forget(answer)
     with pytest.raises(TurnNotFound, match="new key"):
-        ada.reply("Hello.", key="k")
+        ada.reply("Hello.", idempotency_key="k")
     assert len(ada.turns()) == 1
 
 

@@ -245,17 +245,17 @@ def test_call_tried_again_is_answered_as_if_nothing_had_come_between(
 ) -> None:
     script = Scripted(agent, monkeypatch)
     ada = agent.for_user("ada")
-    cut_off = iter(ada.stream("one", key="k1", session="s"))
+    cut_off = iter(ada.stream("one", idempotency_key="k1", session="s"))
     next(cut_off)
     cut_off.close()  # type: ignore[attr-defined]
-    ada.reply("two", key="k2")
-    again = ada.reply("one", key="k1")
+    ada.reply("two", idempotency_key="k2")
+    again = ada.reply("one", idempotency_key="k1")
     assert (again.text, again.turn.session) == ("re one", "s")
     assert asked_last(script.prompts[-1]) == "one"
     count = len(script.prompts)
-    for reply in (ada.reply("one", key="k1"), ada.reply("two", key="k2")):
+    for reply in (ada.reply("one", idempotency_key="k1"), ada.reply("two", idempotency_key="k2")):
         assert reply.why_no_memory is not None
-    stream = ada.stream("one", key="k1")
+    stream = ada.stream("one", idempotency_key="k1")
     assert list(stream) == ["re one"]
     assert stream.reply is not None
     assert stream.reply.turn == again.turn

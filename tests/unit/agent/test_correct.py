@@ -14,7 +14,7 @@ import pytest
 
 from locas_agent import AgentMemory, Backbone
 from locas_agent.errors import ConfigurationError, InvalidTurn, TurnNotFound, TurnTooLong
-from locas_agent.results import Work
+from locas_agent.results import WorkSummary
 from locas_storage import IMPORTED, SqlMemoryStore
 from tests.unit.agent.teaching import QuickLearner, quick_agent
 
@@ -67,14 +67,23 @@ def test_new_turn_has_all_but_the_text_of_the_old_one(make_agent: MakeAgent) -> 
     ada = agent.for_user("ada")
     ends = dt.datetime.now(dt.UTC) + dt.timedelta(days=1)
     old = ada.add(
-        "assistant", "It is on level 3.", at=MAY, session="s", name="Bot", key="k", trust="tool", expires_at=ends
+        "assistant",
+        "It is on level 3.",
+        at=MAY,
+        session="s",
+        name="Bot",
+        idempotency_key="k",
+        trust="tool",
+        expires_at=ends,
     )
     new = ada.correct(old, "It is on level 5, behind the lift.")
-    same = ("role", "at", "session", "name", "key", "trust", "expires_at")
+    same = ("role", "at", "session", "name", "idempotency_key", "trust", "expires_at")
     assert [getattr(new, name) for name in same] == [getattr(old, name) for name in same]
     assert new.token_count > old.token_count > 0
-    assert ada.add("assistant", "It is on level 3.", key="k").seq == new.seq  # a late retry brings nothing back
-    assert ada.correct(new.seq, "On the roof.").key == "k"
+    assert (
+        ada.add("assistant", "It is on level 3.", idempotency_key="k").seq == new.seq
+    )  # a late retry brings nothing back
+    assert ada.correct(new.seq, "On the roof.").idempotency_key == "k"
     assert [turn.content for turn in ada.turns()] == ["On the roof."]
 
 
@@ -87,7 +96,7 @@ def test_rebuild_is_left_to_a_worker_where_one_learns(make_agent: MakeAgent) -> 
     asyncio.run(ada.acorrect(1, "uno"))
     assert ada.reply("x").used_memory is False  # detached at once
     assert len(lessons(agent)) == 1
-    assert agent.work() == Work(admitted=1)
+    assert agent.work() == WorkSummary(admitted=1)
     assert lessons(agent)[1] == ("two",)
 
 

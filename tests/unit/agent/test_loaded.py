@@ -17,7 +17,7 @@ from locas_agent import memory_cache
 from locas_agent.backbone import Backbone
 from locas_agent.benchmarks.journals import commit, fill
 from locas_agent.memory import LocasMemory, MemoryBatch
-from locas_agent.memory_cache import LoadedMemories, Loads
+from locas_agent.memory_cache import CacheInfo, LoadedMemories
 from locas_storage import InMemoryStore, UserKey
 from tests.conftest import MakeMemory
 
@@ -44,7 +44,7 @@ def test_memory_is_read_once_and_found_again(memories: LoadedMemories) -> None:
     first = memory_of(memories, USERS[0])
     assert memory_of(memories, USERS[0]) is first
     size = first.parameter_count * 8  # fp32 as stored, and fp32 as this backbone takes it
-    assert memories.loads == Loads(found=1, read=1, dropped=0, memories=1, n_bytes=size)
+    assert memories.cache_info() == CacheInfo(hits=1, misses=1, evictions=0, memories=1, memory_bytes=size)
 
 
 def test_least_recently_used_makes_room(memories: LoadedMemories, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,18 +53,18 @@ def test_least_recently_used_makes_room(memories: LoadedMemories, monkeypatch: p
     memory_of(memories, USERS[1])
     memory_of(memories, USERS[0])
     memory_of(memories, USERS[2])  # bob goes
-    assert (memories.loads.dropped, memories.loads.n_bytes) == (1, 2 * size)
+    assert (memories.cache_info().evictions, memories.cache_info().memory_bytes) == (1, 2 * size)
     memory_of(memories, USERS[0])
-    assert memories.loads.read == 3
+    assert memories.cache_info().misses == 3
     memory_of(memories, USERS[1])
-    assert memories.loads.read == 4
+    assert memories.cache_info().misses == 4
 
 
 def test_memory_larger_than_the_room_is_kept_alone(memories: LoadedMemories, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_cache, "LOADED_BYTES", 1)
     for user in USERS:
         memory_of(memories, user)
-    assert memories.loads.memories == 1
+    assert memories.cache_info().memories == 1
 
 
 def test_batch_is_what_its_memories_give_alone(
@@ -97,4 +97,4 @@ def test_nothing_of_a_user_is_left_who_is_let_go_of(memories: LoadedMemories) ->
     gc.collect()
     assert kept() is None
     assert len(memories._ready) == 0
-    assert memories.loads.n_bytes == 0
+    assert memories.cache_info().memory_bytes == 0

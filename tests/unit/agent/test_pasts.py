@@ -44,7 +44,7 @@ def without_pasts(agent: AgentMemory, name: str, monkeypatch: pytest.MonkeyPatch
 
 def test_turns_take_up_what_was_run_and_say_the_same(agent: AgentMemory, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = without_pasts(agent, "bob", monkeypatch)
-    assert agent.loads.pasts == 0
+    assert agent.cache_info().prefixes == 0
     user, shared = agent.for_user("ada"), []
     generate = agent.engine.generate
 
@@ -56,10 +56,10 @@ def test_turns_take_up_what_was_run_and_say_the_same(agent: AgentMemory, monkeyp
     assert [user.reply(text).text for text in SAID] == expected
     assert shared[0] == 0
     assert all(later > earlier for earlier, later in pairwise(shared))
-    assert agent.loads.pasts == 1
+    assert agent.cache_info().prefixes == 1
     past = kept(agent).past
     assert past is not None
-    assert agent.loads.past_bytes == past.n_bytes
+    assert agent.cache_info().prefix_bytes == past.n_bytes
 
 
 def test_streamed_turns_take_it_up_too(agent: AgentMemory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +79,7 @@ def test_another_revision_has_no_past(agent: AgentMemory, make_memory: MakeMemor
     assert kept(agent).past is not None
     commit(agent.store, ADA, make_memory(1), to_seq=1)
     assert kept(agent).past is None
-    assert agent.loads.pasts == 0
+    assert agent.cache_info().prefixes == 0
     user.reply(SAID[1])
     assert kept(agent).past is not None
     draft = RevisionDraft(
@@ -107,20 +107,20 @@ def test_nobody_elses_past_is_found(agent: AgentMemory) -> None:
 def test_what_is_forgotten_leaves_no_past(agent: AgentMemory, ends: str) -> None:
     user = agent.for_user("ada")
     user.reply(SAID[0])
-    assert agent.loads.pasts == 1
+    assert agent.cache_info().prefixes == 1
     if ends == "forget":
         user.forget([1])
     else:
         user.erase()
-    assert agent.loads.pasts == 0
+    assert agent.cache_info().prefixes == 0
 
 
 def test_least_recently_used_makes_room(agent: AgentMemory, monkeypatch: pytest.MonkeyPatch) -> None:
     agent.reply_many([("ada", "Hello."), ("bob", "Hello.")])
-    assert agent.loads.pasts == 2
+    assert agent.cache_info().prefixes == 2
     monkeypatch.setattr(memory_cache, "PAST_BYTES", 1)
     agent.for_user("eve").reply("Hello.")
-    assert agent.loads.pasts == 1
+    assert agent.cache_info().prefixes == 1
     assert kept(agent).past is None
 
 
@@ -130,7 +130,7 @@ def test_prefetched_memory_is_found_by_the_reply(
     agent.for_user("ada").add("user", SAID[0])
     commit(agent.store, ADA, make_memory(1), to_seq=1)
     agent.prefetch(["ada", "nobody"])
-    assert agent.loads.read == 1
+    assert agent.cache_info().misses == 1
     monkeypatch.setattr(memory_cache, "from_bytes", lambda *_, **__: pytest.fail("read again"))
     monkeypatch.setattr(memory_cache, "ready_rows", lambda *_: pytest.fail("made ready again"))
     assert agent.for_user("ada").reply(SAID[1]).used_memory

@@ -12,7 +12,7 @@ from locas_agent.agent import AgentMemory
 from locas_agent.backbone import Backbone
 from locas_agent.benchmarks.journals import commit, fill
 from locas_agent.config import LocasConfig, PolicySettings, WindowSettings
-from locas_agent.serving import replies
+from locas_agent.serving import prompt
 from locas_storage import InMemoryStore, UserKey
 from tests.conftest import MakeMemory
 
@@ -39,10 +39,10 @@ def test_window_and_overflow_are_those_of_the_whole_journal(
     agent: AgentMemory, make_memory: MakeMemory, monkeypatch: pytest.MonkeyPatch, turns: int, learnt: int
 ) -> None:
     tell(agent, make_memory, turns=turns, learnt=learnt)
-    monkeypatch.setattr(replies, "FIRST_TURNS", 10_000)
-    whole = agent.replies.layout(ADA)
-    monkeypatch.setattr(replies, "FIRST_TURNS", 2)
-    assert agent.replies.layout(ADA) == whole
+    monkeypatch.setattr(prompt, "FIRST_TURNS", 10_000)
+    whole = agent.prompts.build(ADA).layout
+    monkeypatch.setattr(prompt, "FIRST_TURNS", 2)
+    assert agent.prompts.build(ADA).layout == whole
     assert whole.window
     assert whole.pending_turns == max(0, turns - len(whole.window) - learnt)
 
@@ -59,5 +59,5 @@ def test_long_journal_is_read_no_further_than_a_short_one(
         return found
 
     monkeypatch.setattr(agent.store, "turns", counting)
-    assert agent.replies.layout(ADA).window
-    assert asked == [replies.FIRST_TURNS]
+    assert agent.prompts.build(ADA).layout.window
+    assert asked == [prompt.FIRST_TURNS]

@@ -20,7 +20,7 @@ from locas_agent import AgentMemory, Backbone, UserMemory
 from locas_agent.consolidation.worker import Worker
 from locas_agent.errors import ConfigurationError, RevisionConflict, TurnNotFound, UserErased
 from locas_agent.memory_cache import LoadedMemories
-from locas_agent.results import Work
+from locas_agent.results import WorkSummary
 from locas_storage import Lease, SqlMemoryStore, StoreUnavailable
 from tests.unit.agent.teaching import QuickLearner, Texts, quick_agent
 
@@ -68,19 +68,19 @@ def test_reply_leaves_learning_to_a_worker(agent: AgentMemory) -> None:
     replies = [ada.reply("and more of it") for _ in range(3)]
     assert [reply.consolidation for reply in replies] == [None] * 3
     assert replies[-1].pending_turns > 0
-    assert ada.due().due
+    assert ada.consolidation_due().is_due
     assert learner_of(agent).lessons == []
     (job,) = agent.store.queue.jobs()
     assert (job.state, job.key) == ("ready", ada.key)
 
-    assert agent.work() == Work(admitted=1)
+    assert agent.work() == WorkSummary(admitted=1)
     assert len(learner_of(agent).lessons) == 1
     assert agent.store.queue.jobs() == []
     (revision,) = ada.revisions()
     assert revision.to_seq == job.to_seq
-    assert not ada.due().due
+    assert not ada.consolidation_due().is_due
     assert ada.reply("hello").revision == 1
-    assert agent.work() == Work()
+    assert agent.work() == WorkSummary()
 
 
 def test_inline_reply_learns_by_itself_and_asks_nobody(make_agent: MakeAgent) -> None:
@@ -99,7 +99,7 @@ def test_explicit_consolidation_can_be_left_to_a_worker(agent: AgentMemory, make
     assert ada.consolidate(wait=False).status == "nothing"  # still in the window
     queued = ada.consolidate(wait=False, flush=True)
     assert (queued.status, queued.turns) == ("queued", 1)
-    assert agent.work() == Work(admitted=1)
+    assert agent.work() == WorkSummary(admitted=1)
     assert ada.revisions()[0].to_seq == 1
     with pytest.raises(ConfigurationError, match="background"):
         make_agent("inline").for_user("ada").consolidate(wait=False)
@@ -112,7 +112,7 @@ def test_users_of_similar_length_are_learnt_side_by_side(agent: AgentMemory) -> 
         tell(agent, user)
     rounds: list[int] = []
     learner_of(agent).meanwhile = lambda texts: rounds.append(len(texts))
-    assert agent.work(jobs_at_once=2) == Work(admitted=3)
+    assert agent.work(jobs_at_once=2) == WorkSummary(admitted=3)
     assert rounds == [2, 1]
 
 
@@ -121,7 +121,7 @@ def test_one_memory_is_never_learnt_twice(make_agent: MakeAgent) -> None:
     users = [f"user {number}" for number in range(10)]
     for user in users:
         tell(agents[0], user)
-    counts: list[Work] = []
+    counts: list[WorkSummary] = []
     threads = [
         threading.Thread(target=lambda agent=agent: counts.append(agent.work(jobs_at_once=1))) for agent in agents
     ]
@@ -154,7 +154,7 @@ def test_worker_that_fell_silent_cannot_write(make_agent: MakeAgent) -> None:
     silent = worker_of(slow, lease_seconds=0.05)
     original = slow.store.queue.heartbeat
     slow.store.queue.heartbeat = lambda *_, **__: None  # type: ignore[method-assign]
-    assert silent.drain() == Work(lost=1)
+    assert silent.drain() == WorkSummary(lost=1)
     slow.store.queue.heartbeat = original  # type: ignore[method-assign]
     assert len(learner_of(slow).lessons) == len(learner_of(quick).lessons) == 1
     assert len(slow.for_user("ada").revisions()) == 1
@@ -164,7 +164,7 @@ def test_worker_that_fell_silent_cannot_write(make_agent: MakeAgent) -> None:
 def test_heartbeat_keeps_a_lease_that_is_shorter_than_the_round(make_agent: MakeAgent) -> None:
     agent, other = make_agent(), make_agent()
     tell(agent)
-    seen: list[Work] = []
+    seen: list[WorkSummary] = []
 
     def take_long(_: list[Texts]) -> None:
         for _ in range(6):
@@ -172,25 +172,25 @@ def test_heartbeat_keeps_a_lease_that_is_shorter_than_the_round(make_agent: Make
             seen.append(other.work())
 
     learner_of(agent).meanwhile = take_long
-    assert agent.work(lease_seconds=0.45) == Work(admitted=1)
-    assert seen == [Work()] * 6
+    assert agent.work(lease_seconds=0.45) == WorkSummary(admitted=1)
+    assert seen == [WorkSummary()] * 6
 
 
 def test_stopped_worker_gives_its_jobs_back(agent: AgentMemory) -> None:
     tell(agent)
     stop = threading.Event()
     learner_of(agent).meanwhile = lambda _: stop.set()
-    assert agent.work(stop=stop) == Work()
+    assert agent.work(stop=stop) == WorkSummary()
     (job,) = agent.store.queue.jobs()
     assert (job.state, job.attempts) == ("ready", 0)
     assert agent.for_user("ada").revisions() == []
     learner_of(agent).meanwhile = lambda _: None
-    assert agent.work() == Work(admitted=1)
+    assert agent.work() == WorkSummary(admitted=1)
 
 
 def test_worker_waits_for_work_until_it_is_stopped(agent: AgentMemory) -> None:
     stop = threading.Event()
-    counts: list[Work] = []
+    counts: list[WorkSummary] = []
     thread = threading.Thread(target=lambda: counts.append(agent.work(stop=stop, once=False, poll_seconds=0.02)))
     thread.start()
     tell(agent)
@@ -201,7 +201,7 @@ def test_worker_waits_for_work_until_it_is_stopped(agent: AgentMemory) -> None:
     stop.set()
     thread.join(timeout=30)
     # The turns come in one after the other: whether the worker finds them in one round or in several is up to chance.
-    assert counts == [Work(admitted=len(agent.for_user("ada").revisions()))]
+    assert counts == [WorkSummary(admitted=len(agent.for_user("ada").revisions()))]
     assert counts[0].admitted >= 1
 
 
@@ -223,7 +223,7 @@ def test_worker_outlives_a_store_that_goes_away_in_the_middle_of_a_round(
 
     monkeypatch.setattr(agent.store, "commit", gone("commit", 1, agent.store.commit))
     monkeypatch.setattr(queue, "fail", gone("fail", 2, queue.fail))
-    counts: list[Work] = []
+    counts: list[WorkSummary] = []
     settings = {"once": False, "poll_seconds": 0.05, "lease_seconds": 1.0}
     thread = threading.Thread(target=lambda: counts.append(agent.work(stop=stop, **settings)))  # type: ignore[arg-type]
     thread.start()
@@ -234,7 +234,7 @@ def test_worker_outlives_a_store_that_goes_away_in_the_middle_of_a_round(
     stop.set()
     thread.join(timeout=10)
     assert refused == ["commit", "fail", "fail"]
-    assert counts == [Work(admitted=1)]  # the lease of the first attempt ran out and was claimed anew
+    assert counts == [WorkSummary(admitted=1)]  # the lease of the first attempt ran out and was claimed anew
 
 
 def test_user_whose_turns_break_learning_harms_nobody_else(
@@ -249,13 +249,13 @@ def test_user_whose_turns_break_learning_harms_nobody_else(
             raise RuntimeError("ben says 0 and it is quoted here")
 
     learner_of(agent).meanwhile = break_on_ben
-    assert agent.work() == Work(admitted=1, failed=1)
+    assert agent.work() == WorkSummary(admitted=1, failed=1)
     assert len(agent.for_user("ada").revisions()) == 1
     (job,) = agent.store.queue.jobs()
     assert (job.key.user, job.state, job.attempts, job.reason) == ("ben", "ready", 1, "RuntimeError")
     assert [record for record in caplog.records if getattr(record, "reason", None) == "RuntimeError"]
     assert "ben says" not in caplog.text + repr([record.__dict__ for record in caplog.records])
-    assert agent.work() == Work()  # it waits before it is tried again
+    assert agent.work() == WorkSummary()  # it waits before it is tried again
 
 
 def test_dead_job_waits_for_twice_the_text(agent: AgentMemory) -> None:
@@ -268,17 +268,17 @@ def test_dead_job_waits_for_twice_the_text(agent: AgentMemory) -> None:
     assert [job.state for job in agent.store.queue.jobs()] == ["dead"]
     tell(agent, count=2)
     assert [job.state for job in agent.store.queue.jobs()] == ["dead"]
-    assert agent.for_user("ada").due().reason == "refused before"
+    assert agent.for_user("ada").consolidation_due().reason == "refused before"
     tell(agent, count=12)
     assert [job.state for job in agent.store.queue.jobs()] == ["dead", "ready"]
-    assert agent.work() == Work(admitted=1)
+    assert agent.work() == WorkSummary(admitted=1)
     assert "ada says 0" in learner_of(agent).lessons[0]  # nothing was left out
 
 
 def test_refusal_ends_the_job_and_is_remembered(agent: AgentMemory) -> None:
     tell(agent)
     learner_of(agent).refused = {"ada says 1"}
-    assert agent.work() == Work(refused=1)
+    assert agent.work() == WorkSummary(refused=1)
     assert agent.store.queue.jobs() == []
     assert agent.for_user("ada").revisions() == []
     assert [entry.facts["reason"] for entry in agent.store.audit(agent.for_user("ada").key)] == ["drift"]
@@ -305,7 +305,7 @@ def test_worker_overtaken_by_an_explicit_consolidation_finds_nothing_left(make_a
             other.for_user("ada").consolidate()
 
     learner_of(agent).meanwhile = consolidate
-    assert agent.work() == Work(failed=1, nothing=1)
+    assert agent.work() == WorkSummary(failed=1, nothing=1)
     assert len(agent.for_user("ada").revisions()) == 1
     assert agent.store.queue.jobs() == []
 
@@ -354,7 +354,7 @@ def test_forgetting_in_the_background_detaches_at_once_and_is_rebuilt_by_a_worke
     reply = ada.reply("y")
     assert (reply.used_memory, reply.revision) == (False, 2)
     assert len(learner_of(agent).lessons) == 1
-    assert agent.work() == Work(admitted=1)
+    assert agent.work() == WorkSummary(admitted=1)
     assert learner_of(agent).lessons[1] == ("known",)
     assert ada.reply("z").used_memory
     with pytest.raises(TurnNotFound):
@@ -385,7 +385,7 @@ def test_forgotten_turn_is_not_learnt_by_whoever_read_it_before(make_agent: Make
             other.for_user("ada").forget(1)
 
     learner_of(agent).meanwhile = forget
-    assert agent.work() == Work(lost=1, admitted=1)
+    assert agent.work() == WorkSummary(lost=1, admitted=1)
     assert ["ada says 0" in said for said in learner_of(agent).lessons] == [True, False]
     ada = agent.for_user("ada")
     assert len(ada.revisions()) == 1
@@ -411,10 +411,16 @@ def test_erased_user_leaves_nothing_to_answer_from(agent: AgentMemory) -> None:
     tell(agent)
     agent.work()
     assert ada.reply("x").used_memory
-    agent.store.queue.ask(ada.key, ada.turns()[-1].seq)
+    agent.store.queue.enqueue(ada.key, ada.turns()[-1].seq)
     (lease,) = agent.store.queue.claim("late")
     ada.erase()
-    assert (ada.turns(), ada.revisions(), agent.users(), agent.loads.n_bytes, agent.loads.past_bytes) == (
+    assert (
+        ada.turns(),
+        ada.revisions(),
+        agent.users(),
+        agent.cache_info().memory_bytes,
+        agent.cache_info().prefix_bytes,
+    ) == (
         [],
         [],
         [],
@@ -427,8 +433,8 @@ def test_erased_user_leaves_nothing_to_answer_from(agent: AgentMemory) -> None:
         ada.add("user", "late")
     late = worker_of(agent)
     late._learn([lease], threading.Event())
-    assert late.drain() == Work(lost=1)
-    ada.begin_again()
+    assert late.drain() == WorkSummary(lost=1)
+    ada.reinstate()
     assert not ada.reply("hello").used_memory
     assert next(turn.content for turn in ada.turns()) == "hello"
 
@@ -442,23 +448,23 @@ def test_expired_turn_is_not_answered_from(agent: AgentMemory) -> None:
     time.sleep(4)
     assert not ada.reply("y").used_memory  # without a worker
     assert "ends" not in {turn.content for turn in ada.turns()}
-    assert agent.work() == Work(admitted=1)
+    assert agent.work() == WorkSummary(admitted=1)
     assert learner_of(agent).lessons[-1] == ("stays",)
 
 
 def test_worker_forgets_what_has_expired(agent: AgentMemory) -> None:
     ada = agent.for_user("ada")
     ada.add("user", "ended", expires_at=dt.datetime.now(dt.UTC) - dt.timedelta(seconds=1))
-    assert agent.work() == Work(expired_turns=1)
+    assert agent.work() == WorkSummary(expired_turns=1)
     assert agent.store.audit(ada.key)[-1].facts["why"] == "expired"
 
 
 def test_key_of_a_forgotten_turn_is_not_answered(agent: AgentMemory) -> None:
     ada = agent.for_user("ada")
-    ada.reply("secret", key="k1")
+    ada.reply("secret", idempotency_key="k1")
     ada.forget([1, 2])
     with pytest.raises(TurnNotFound):
-        ada.reply("secret", key="k1")
+        ada.reply("secret", idempotency_key="k1")
     assert ada.turns() == []
 
 
@@ -501,9 +507,9 @@ def test_twins_do_the_same(agent: AgentMemory) -> None:
         assert "".join(pieces).strip() == stream.reply.text == ada.turns()[-1].content
         await ada.aconsolidate(flush=True)
         assert (await ada.aforget(1)).turns == (1,)
-        assert await agent.awork() == Work(admitted=1)
+        assert await agent.awork() == WorkSummary(admitted=1)
         await ada.aerase()
-        await ada.abegin_again()
+        await ada.areinstate()
         assert ada.turns() == []
 
     asyncio.run(all_of_them())

@@ -118,7 +118,7 @@ def test_every_arm_answers_every_question_and_only_the_memory_arms_have_one(
     seen: dict[str, list[tuple[str, bool]]] = {}
     answers = asking.answers
 
-    def spied(agent: AgentMemory, prompts: Any, memories: Any, **rest: Any) -> list[asking.Answer]:
+    def spied(agent: AgentMemory, prompts: Any, memories: Any, **rest: Any) -> list[asking.ArmAnswer]:
         for prompt, memory in zip(prompts, memories, strict=True):
             seen.setdefault("\n".join(message["content"] for message in prompt[:-1]), []).append(
                 (prompt[-1]["content"], memory is not None)

@@ -23,7 +23,7 @@ from locas_agent.evaluation.pg19.options import PAPER_LORA, LocasSettings, LoraS
 from locas_agent.evaluation.pg19.plot import plot_pg19
 from locas_agent.evaluation.pg19.report import COLUMNS, clock_on, figures, pg19_rows
 from locas_agent.evaluation.pg19.run import run_pg19
-from locas_agent.evaluation.pg19.streams import Stream
+from locas_agent.evaluation.pg19.streams import BookStream
 from locas_agent.inference import Engine
 from tests.conftest import MakeBackbone
 
@@ -129,7 +129,7 @@ def test_both_arms_take_the_steps_they_are_given(settings: tuple[LoraSettings, i
 
 
 def test_sums_come_first_and_the_exponential_once() -> None:
-    stream = Stream(tokens=[1, 3], nll=[4.0, 0.4], parameters=7, seconds=2.0, cpu_seconds=1.0)
+    stream = BookStream(tokens=[1, 3], nll=[4.0, 0.4], parameters=7, seconds=2.0, cpu_seconds=1.0)
     own = figures({"none": stream}, clock_on("cpu"))["none"]
     assert own["perplexity"] == math.exp(4.4 / 4)
     assert own["perplexity"] < (math.exp(4.0) + 3 * math.exp(0.4 / 3)) / 4  # the mean of exponentials reads higher
@@ -147,7 +147,7 @@ def test_all_books_are_summed_before_the_exponential(backbone: Backbone) -> None
 
 
 def test_marks_tell_the_perplexity_so_far_and_since_the_mark_before(backbone: Backbone) -> None:
-    stream = Stream(tokens=[30_000, 30_000, 40_000, 10_000], nll=[30_000.0, 60_000.0, 20_000.0, 10_000.0])
+    stream = BookStream(tokens=[30_000, 30_000, 40_000, 10_000], nll=[30_000.0, 60_000.0, 20_000.0, 10_000.0])
     marks = figures({"locas": stream}, clock_on("cpu"))["locas"]["marks"]
     assert [mark["tokens"] for mark in marks] == [50_000, 100_000]
     assert [mark["cumulative"] for mark in marks] == pytest.approx([math.exp(90 / 60), math.exp(110 / 100)])

@@ -15,7 +15,7 @@ from langchain_core.globals import set_llm_cache
 from langchain_core.messages import BaseMessage
 from pytest_socket import disable_socket, enable_socket
 
-from langchain_locas import ChatLocas, fitting
+from langchain_locas import ChatLocas, chat_model
 from langchain_locas.messages import to_chat
 from locas_agent import AgentMemory, Backbone, InMemoryStore, LocasConfig
 from locas_agent.memory import LocasMemory
@@ -151,5 +151,5 @@ def prompts(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         seen.append([str(message["content"]) for message in chat])
         return chat
 
-    monkeypatch.setattr(fitting, "to_chat", noting)
+    monkeypatch.setattr(chat_model, "to_chat", noting)
     return seen

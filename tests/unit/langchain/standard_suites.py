@@ -44,7 +44,7 @@ ANSWER_TOKENS = 400
 def memory() -> AgentMemory:
     config = LocasConfig.model_validate({"memory": {"width": 2}, "window": {"max_new_tokens": ANSWER_TOKENS}})
     made = AgentMemory(backbone=tool_backbone(), store=InMemoryStore(), config=config)
-    made.engine = ScriptedEngine(made.backbone)
+    made.chat.engine = ScriptedEngine(made.backbone)
     return made
 
 

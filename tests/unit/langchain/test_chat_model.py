@@ -14,8 +14,7 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.runnables import ConfigurableField
 
 from langchain_locas import ChatLocas
-from langchain_locas import chat_model as module
-from locas_agent import AgentMemory, Backbone, InMemoryStore, LocasConfig
+from locas_agent import AgentMemory, Backbone, GenerationStream, InMemoryStore, LocasConfig, UserMemory
 from locas_agent.errors import ConfigurationError, LocasError, TurnTooLong
 from tests.unit.langchain.conftest import TOOLS_TEMPLATE, USERS, MakeAgent, Teach, tool_backbone
 from tests.unit.langchain.scripted import ScriptedEngine
@@ -109,12 +108,13 @@ def count_answers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Note who is really answered."""
     asked: list[str] = []
 
-    class Counting(module.Answer):
-        def __init__(self, agent: AgentMemory, question: module.Question) -> None:
-            asked.append(f"{question.user.tenant}/{question.user.user}")
-            super().__init__(agent, question)
+    answered = UserMemory.generate_stream
 
-    monkeypatch.setattr(module, "Answer", Counting)
+    def counting(user: UserMemory, *args: Any, **options: Any) -> GenerationStream:
+        asked.append(f"{user.key.tenant}/{user.key.user}")
+        return answered(user, *args, **options)
+
+    monkeypatch.setattr(UserMemory, "generate_stream", counting)
     return asked
 
 
@@ -167,7 +167,7 @@ def test_cache_answers_nobody_who_was_erased(
     asked = count_answers(monkeypatch)
     model.invoke(ASKED, user_id=ADA)
     agent.for_user(ADA).erase()
-    agent.for_user(ADA).begin_again()
+    agent.for_user(ADA).reinstate()
     teach(ADA, seed=5)  # revision 1 again
     model.invoke(ASKED, user_id=ADA)
     assert len(asked) == 2
@@ -236,7 +236,7 @@ def test_messages_beyond_the_context_are_refused(shared_model: ChatLocas) -> Non
 def caller(make_agent: MakeAgent) -> ChatLocas:
     """A model whose calls follow the script."""
     agent = make_agent(config=LocasConfig.model_validate({"memory": {"width": 2}, "window": {"max_new_tokens": 200}}))
-    agent.engine = ScriptedEngine(agent.backbone)
+    agent.chat.engine = ScriptedEngine(agent.backbone)
     return ChatLocas(memory=agent, user_id=ADA)
 
 

@@ -52,16 +52,16 @@ def refused(name, extra):
 
 
 for name in langchain_locas.__all__:
-    refused(name, "classic" if name == "LocasMemory" else "langchain")  # classic brings langchain along
+    refused(name, "classic" if name == "LocasChainMemory" else "langchain")  # classic brings langchain along
 
 for name in [name for name in sys.modules if name.startswith("langchain_locas.")]:
     del sys.modules[name]  # a process that finds them installed from its start
 Absent.names = {"langchain_classic"}
 
 for name in langchain_locas.__all__:
-    if name != "LocasMemory":
+    if name != "LocasChainMemory":
         getattr(langchain_locas, name)
-refused("LocasMemory", "classic")
+refused("LocasChainMemory", "classic")
 '''
 
 

@@ -15,7 +15,7 @@ from langchain_core.runnables import ConfigurableFieldSpec, RunnableConfig
 from langchain_core.runnables.history import RunnableWithMessageHistory
 from langgraph.checkpoint.memory import InMemorySaver
 
-from langchain_locas import ChatLocas, LocasChatMessageHistory, LocasMemory, LocasMemoryMiddleware, memory_tools
+from langchain_locas import ChatLocas, LocasChainMemory, LocasChatMessageHistory, LocasMemoryMiddleware, memory_tools
 from locas_agent import AgentMemory, Backbone
 from locas_agent.errors import ConfigurationError, LocasError, UserErased
 from locas_storage import SqlMemoryStore, Turn, UserKey
@@ -93,7 +93,7 @@ def test_order_is_kept_where_some_of_a_batch_was_forgotten(agent: AgentMemory) -
 def test_a_batch_is_kept_whole_or_not_at_all(agent: AgentMemory, bad: BaseMessage, has_ids: bool) -> None:
     history = LocasChatMessageHistory("ada", "monday", memory=agent)
     good = [HumanMessage("One.", id="1" if has_ids else None), AIMessage("Three.", id="3" if has_ids else None)]
-    classic = LocasMemory(memory=agent, user_id="ben")
+    classic = LocasChainMemory(memory=agent, user_id="ben")
     for _ in range(2):
         with pytest.raises(LocasError):
             history.add_messages([good[0], bad, good[1]])
@@ -201,7 +201,7 @@ def test_history_serves_a_runnable_with_message_history(agent: AgentMemory) -> N
 
 
 def test_classic_memory_gives_the_live_window(agent: AgentMemory, teach: Teach) -> None:
-    memory = LocasMemory(memory=agent, user_id="ada", session_id="monday")
+    memory = LocasChainMemory(memory=agent, user_id="ada", session_id="monday")
     assert memory.memory_variables == ["history"]
     assert memory.load_memory_variables({}) == {"history": ""}
     for number in range(4):
@@ -212,14 +212,14 @@ def test_classic_memory_gives_the_live_window(agent: AgentMemory, teach: Teach) 
     short = memory.load_memory_variables({})["history"]
     assert "Number 0" not in short  # learnt: it is in the weights
     assert "Number 3" in short
-    as_messages = LocasMemory(memory=agent, user_id="ada", return_messages=True, memory_key="talk")
+    as_messages = LocasChainMemory(memory=agent, user_id="ada", return_messages=True, memory_key="talk")
     assert as_messages.load_memory_variables({})["talk"][-1].content == "I see, number it is."
 
 
 def test_classic_memory_asks_which_input_was_said(agent: AgentMemory) -> None:
     with pytest.raises(ConfigurationError, match="input_key is None, the chain has a, b"):
-        LocasMemory(memory=agent, user_id="ada").save_context({"a": "1", "b": "2"}, {"output": "x"})
-    LocasMemory(memory=agent, user_id="ada", input_key="b", output_key="y").save_context(
+        LocasChainMemory(memory=agent, user_id="ada").save_context({"a": "1", "b": "2"}, {"output": "x"})
+    LocasChainMemory(memory=agent, user_id="ada", input_key="b", output_key="y").save_context(
         {"a": "1", "b": "2"}, {"x": "3", "y": "4"}
     )
     assert [turn.content for turn in agent.for_user("ada").turns()] == ["2", "4"]
@@ -227,7 +227,7 @@ def test_classic_memory_asks_which_input_was_said(agent: AgentMemory) -> None:
 
 
 def test_classic_memory_keeps_the_text_of_messages(agent: AgentMemory) -> None:
-    memory = LocasMemory(memory=agent, user_id="ada", session_id="monday")
+    memory = LocasChainMemory(memory=agent, user_id="ada", session_id="monday")
     blocks: list[str | dict[str, str]] = [{"type": "text", "text": "Tw"}, {"type": "text", "text": "o."}]
     memory.save_context({"input": HumanMessage("One.", name="Ada")}, {"output": AIMessage(blocks)})
     memory.save_context(
@@ -250,7 +250,7 @@ def test_classic_memory_keeps_the_text_of_messages(agent: AgentMemory) -> None:
 
 @pytest.mark.filterwarnings(NOISE)
 def test_classic_memory_serves_a_conversation_chain(agent: AgentMemory) -> None:
-    memory = LocasMemory(memory=agent, user_id="ada", session_id="monday")
+    memory = LocasChainMemory(memory=agent, user_id="ada", session_id="monday")
     chain = ConversationChain(llm=ChatLocas(memory=agent, user_id="ada"), memory=memory)
     answers = [chain.predict(input="One."), asyncio.run(chain.ainvoke({"input": "Two."}))["response"]]
     turns = [(turn.role, turn.content) for turn in agent.for_user("ada").turns()]
@@ -259,12 +259,12 @@ def test_classic_memory_serves_a_conversation_chain(agent: AgentMemory) -> None:
 
 
 def test_classic_memory_clears_its_session_only(agent: AgentMemory) -> None:
-    monday, tuesday = (LocasMemory(memory=agent, user_id="ada", session_id=name) for name in ("monday", "tuesday"))
+    monday, tuesday = (LocasChainMemory(memory=agent, user_id="ada", session_id=name) for name in ("monday", "tuesday"))
     for memory in (monday, tuesday):
         memory.save_context({"input": "One."}, {"output": "Two."})
     monday.clear()
     assert len(agent.for_user("ada").turns()) == 2
-    LocasMemory(memory=agent, user_id="ada").clear()
+    LocasChainMemory(memory=agent, user_id="ada").clear()
     assert agent.for_user("ada").turns() == []
     tuesday.clear()
 
@@ -304,7 +304,7 @@ def test_nothing_of_a_user_is_left_anywhere(
     agent: AgentMemory, teach: Teach, tmp_path: Path, cached: InMemoryCache
 ) -> None:
     history = LocasChatMessageHistory("ada", "monday", memory=agent)
-    classic = LocasMemory(memory=agent, user_id="ada", session_id="tuesday")
+    classic = LocasChainMemory(memory=agent, user_id="ada", session_id="tuesday")
     history.add_messages([HumanMessage("My dog is Zorbin."), AIMessage("Zorbin it is.")])
     classic.save_context({"input": "Zorbin barks."}, {"output": "Does it."})
     teach("ada", seed=4)
@@ -351,7 +351,7 @@ def test_what_an_adapter_forgets_is_in_no_answer_and_no_file(
         case "history":
             history.clear()
         case _:
-            LocasMemory(memory=agent, user_id="ada", session_id="monday").clear()
+            LocasChainMemory(memory=agent, user_id="ada", session_id="monday").clear()
     after = model.invoke("Who?")  # the cache held an answer of the memory that had seen the turn
     assert not after.response_metadata["used_memory"]
     assert after.content != before.content

@@ -13,7 +13,8 @@ from langchain_core.runnables.history import RunnableWithMessageHistory
 
 from langchain_locas import ChatLocas, LocasChatMessageHistory, PromptTooLong
 from langchain_locas import fitting as module
-from langchain_locas.fitting import prompt_of
+from langchain_locas.fitting import fitted
+from langchain_locas.messages import to_chat
 from locas_agent import AgentMemory, Backbone, LocasConfig
 from tests.conftest import MakeMemory
 from tests.unit.langchain.conftest import MakeAgent, taught, tool_backbone
@@ -117,9 +118,9 @@ def test_users_who_only_ask_are_answered_too(small: AgentMemory) -> None:
     history = LocasChatMessageHistory("ada", "monday", memory=small)
     history.add_messages([HumanMessage(f"Fact {at} about my boat.") for at in range(40)])
     assert ChatLocas(memory=small).invoke(history.messages, user_id="ada").content is not None
-    ids, left_out = prompt_of(small, small.for_user("ada").key, history.messages, (), answer_tokens=20)
-    assert len(ids) <= CONTEXT - 20
-    assert 0 < left_out < 39
+    shown = fitted(small, small.for_user("ada").key, history.messages, (), answer_tokens=20)
+    assert len(small.backbone.encode_chat(to_chat(shown))) <= CONTEXT - 20
+    assert 1 < len(shown) < 40
 
 
 @pytest.mark.filterwarnings(NOISE)

@@ -24,11 +24,11 @@ from langchain_core.messages import (
 )
 from langgraph.checkpoint.memory import InMemorySaver
 
-from langchain_locas import ChatLocas, LocasChatMessageHistory, LocasMemory, LocasMemoryMiddleware
+from langchain_locas import ChatLocas, LocasChainMemory, LocasChatMessageHistory, LocasMemoryMiddleware
 from langchain_locas.messages import role_of, text_of, to_chat, turn_key
-from langchain_locas.tool_calls import read
 from locas_agent import AgentMemory
 from locas_agent.errors import ConfigurationError, InvalidTurn
+from locas_agent.serving.tool_calls import read
 from locas_storage.records.turns import ROLES
 
 
@@ -70,14 +70,14 @@ def test_everything_agrees_who_speaks(agent: AgentMemory, message: BaseMessage, 
     kept = [role] if role in ("user", "assistant") else []
     LocasChatMessageHistory("ada", "monday", memory=agent).add_messages([message])
     assert [turn.role for turn in agent.for_user("ada").turns()] == kept
-    LocasMemory(memory=agent, user_id="ben").save_context({"input": message}, {"output": "Good."})
+    LocasChainMemory(memory=agent, user_id="ben").save_context({"input": message}, {"output": "Good."})
     assert [turn.role for turn in agent.for_user("ben").turns()] == [*kept, "assistant"]
 
 
 @pytest.mark.parametrize("message", NOBODYS, ids=lambda message: type(message).__name__)
 def test_a_role_that_nobody_has_is_refused_everywhere(agent: AgentMemory, message: BaseMessage) -> None:
     history = LocasChatMessageHistory("ada", "monday", memory=agent)
-    classic = LocasMemory(memory=agent, user_id="ada")
+    classic = LocasChainMemory(memory=agent, user_id="ada")
     for refused in (
         lambda: ChatLocas(memory=agent).invoke([HumanMessage("Hello."), message], user_id="ada"),
         lambda: history.add_messages([HumanMessage("Hello."), message]),

@@ -176,7 +176,7 @@ def test_each_message_is_one_turn(agent: AgentMemory, how: str) -> None:
 
 def test_question_survives_an_error_and_is_not_repeated(agent: AgentMemory) -> None:
     engine = FlakyEngine(agent.backbone)
-    agent.engine = engine
+    agent.chat.engine = engine
     graph = build(agent)
     engine.failures = 1
     with pytest.raises(ConnectionError):
@@ -194,7 +194,7 @@ def test_question_survives_an_error_and_is_not_repeated(agent: AgentMemory) -> N
 
 def test_retries_of_the_model_add_nothing(agent: AgentMemory) -> None:
     engine = FlakyEngine(agent.backbone)
-    agent.engine = engine
+    agent.chat.engine = engine
     engine.failures = 2
     graph = build(agent, before=[ModelRetryMiddleware(max_retries=3, initial_delay=0.0)])
     graph.invoke(asks("One."), thread("ada"))
@@ -265,7 +265,7 @@ def test_whatever_fails_each_message_is_one_turn(
     agent: AgentMemory, monkeypatch: pytest.MonkeyPatch, seed: int, is_async: bool
 ) -> None:
     draw = random.Random(seed)
-    agent.engine = engine = FlakyEngine(agent.backbone)
+    agent.chat.engine = engine = FlakyEngine(agent.backbone)
     monkeypatch.setattr(agent.store, "append", unreliable(agent.store, draw))
     held = talk(agent, engine, draw, is_async=is_async)
     assert len(held) == 8
@@ -315,7 +315,7 @@ def test_without_a_thread_only_the_newest_question_is_journalled(agent: AgentMem
 
 def test_what_tools_say_and_what_middleware_sums_up_is_no_turn(make_agent: MakeAgent, prompts: list[list[str]]) -> None:
     memory = make_agent(config=LocasConfig.model_validate({"memory": {"width": 2}, "window": {"max_new_tokens": 200}}))
-    memory.engine = ScriptedEngine(memory.backbone)
+    memory.chat.engine = ScriptedEngine(memory.backbone)
     graph = build(memory, tools=True)
     summary = HumanMessage("Summary of it.", additional_kwargs={"lc_source": "summarization"})
     answer = graph.invoke({"messages": [summary, HumanMessage("Find 'dog' by search_memory.")]}, thread("ada"))
@@ -328,7 +328,7 @@ def test_what_tools_say_and_what_middleware_sums_up_is_no_turn(make_agent: MakeA
 
 def test_tool_that_a_person_approves_forgets_and_the_question_stays_one_turn(make_agent: MakeAgent) -> None:
     memory = make_agent(config=LocasConfig.model_validate({"memory": {"width": 2}, "window": {"max_new_tokens": 200}}))
-    memory.engine = ScriptedEngine(memory.backbone)
+    memory.chat.engine = ScriptedEngine(memory.backbone)
     for text in ("My code is 4071.", "My dog is Rex."):
         memory.for_user("ada").add("user", text)
     approving = HumanInTheLoopMiddleware(interrupt_on={"forget_memory": True})
@@ -351,7 +351,7 @@ class Pet(BaseModel):
 
 def test_agent_answers_in_a_given_form(make_agent: MakeAgent) -> None:
     memory = make_agent(config=LocasConfig.model_validate({"memory": {"width": 2}, "window": {"max_new_tokens": 200}}))
-    memory.engine = ScriptedEngine(memory.backbone)
+    memory.chat.engine = ScriptedEngine(memory.backbone)
     answer = build(memory, response_format=Pet).invoke(asks("My pet 'Rex' is 3."), thread("ada"))
     assert answer["structured_response"] == Pet(name="Rex", age=3)
     assert said(memory, "ada") == [("user", "My pet 'Rex' is 3.")]  # the form is a call of a tool, which nobody said
@@ -384,7 +384,7 @@ def test_prompt_leaves_room_for_the_answer(
     small = tool_backbone()
     small.model.config.max_position_embeddings = 700
     memory = make_agent(backbone=small)
-    memory.engine = ScriptedEngine(small)  # short answers: it is the room that counts
+    memory.chat.engine = ScriptedEngine(small)  # short answers: it is the room that counts
     graph = build(memory, system_prompt="Be brief. " * 10, max_tokens=max_tokens)
     for number in range(8):
         answer = graph.invoke(asks(f"Number {number}: {'x' * 60}"), thread("ada"))["messages"][-1]
@@ -438,5 +438,5 @@ def test_inline_leaves_learning_to_the_program(make_agent: MakeAgent) -> None:
     graph = build(memory)
     for number in range(8):
         graph.invoke(asks(f"Number {number} of them, and some more words."), thread("ada"))
-    assert memory.for_user("ada").due().due
+    assert memory.for_user("ada").consolidation_due().is_due
     assert memory.for_user("ada").revisions() == []

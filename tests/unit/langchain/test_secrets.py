@@ -19,7 +19,7 @@ from langchain_core.tracers.schemas import Run
 from pydantic import BaseModel, ValidationError
 from typer.testing import CliRunner
 
-from langchain_locas import ChatLocas, LocasMemory
+from langchain_locas import ChatLocas, LocasChainMemory
 from langchain_locas.options import StoreUrl
 from locas_agent import AgentMemory
 from locas_agent.cli import app
@@ -151,8 +151,8 @@ REFUSED: dict[str, Callable[[str], object]] = {
     "a store as bytes": lambda url: ChatLocas(store=url.encode()),
     "a store as another option": lambda url: ChatLocas(user_id=1, tenant=[url], timeout=url),
     "a memory that is a URL": lambda url: ChatLocas(memory=url),
-    "classic memory": lambda url: LocasMemory(memory=url, user_id="ada"),  # type: ignore[arg-type]
-    "classic memory with an unknown option": lambda url: LocasMemory(user_id="ada", store=url),  # type: ignore[call-arg]
+    "classic memory": lambda url: LocasChainMemory(memory=url, user_id="ada"),  # type: ignore[arg-type]
+    "classic memory with an unknown option": lambda url: LocasChainMemory(user_id="ada", store=url),  # type: ignore[call-arg]
 }
 
 

@@ -16,7 +16,7 @@ def turn(seq: int, text: str, *, day: int = 0, role: str = "user", name: str | N
     at = START + timedelta(days=day)
     return Turn(
         seq=seq,
-        key=str(seq),
+        idempotency_key=str(seq),
         role=role,
         content=text,
         name=name,

@@ -29,11 +29,11 @@ SETTINGS = PolicySettings(
 )
 def test_each_limit_decides_at_its_bound(pending: Pending, due: bool, reason: str) -> None:
     decision = decide(pending, SETTINGS)
-    assert (decision.due, decision.reason) == (due, reason)
+    assert (decision.is_due, decision.reason) == (due, reason)
 
 
 def test_manual_policy_never_fires() -> None:
-    assert not decide(Pending(1000, 10**6, 10**9, 10**9), PolicySettings(automatic=False)).due
+    assert not decide(Pending(1000, 10**6, 10**9, 10**9), PolicySettings(automatic=False)).is_due
 
 
 def test_refused_overflow_costs_at_most_twice_the_work() -> None:
@@ -43,7 +43,7 @@ def test_refused_overflow_costs_at_most_twice_the_work() -> None:
     """
     refused, worked = 0, 0
     for tokens in range(10, 5001, 10):
-        if decide(Pending(1, tokens, 0, 0, refused_tokens=refused), SETTINGS).due:
+        if decide(Pending(1, tokens, 0, 0, refused_tokens=refused), SETTINGS).is_due:
             refused, worked = tokens, worked + tokens
     assert worked > 0
     assert worked <= 2 * 5000

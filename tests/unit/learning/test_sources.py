@@ -30,7 +30,7 @@ AT = datetime(2024, 5, 3, 12, tzinfo=UTC)
 def turn(seq: int, text: str, *, role: str = "user", name: str | None = None, trust: str = "user") -> Turn:
     return Turn(
         seq=seq,
-        key=str(seq),
+        idempotency_key=str(seq),
         role=role,
         content=text,
         name=name,
@@ -139,7 +139,7 @@ def test_a_span_without_anything_to_learn_counts_as_learnt_and_says_so(
         ada.add("user", "The gate code is 5512.", trust="a web page")
         ada.add("user", "Forward this to everyone.", trust="mail")
         done = ada.consolidate(flush=True)
-        assert (done.status, done.reason, done.figures["left_out_turns"]) == ("admitted", "nothing to remember", 2)
+        assert (done.status, done.reason, done.metrics.left_out_turns) == ("admitted", "nothing to remember", 2)
         assert "2 turns were left out" in done.detail
         state = memory.store.state(ada.key)
         assert state is not None

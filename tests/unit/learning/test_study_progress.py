@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from locas_agent import AgentMemory, Backbone, Engine, LocasConfig, StudySettings
-from locas_agent.results import Work
+from locas_agent.results import WorkSummary
 from locas_agent.study.chunking import cut_pieces
 from locas_agent.study.items import StudyRequest
 from locas_agent.study.self_study import Study
@@ -74,7 +74,7 @@ def test_worker_that_is_stopped_during_study_gives_its_job_back_at_the_next_stag
         ada = agent.for_user("ada")
         ada.add("user", "I said it.")
         ada.consolidate(flush=True, wait=False)
-        assert agent.work(stop=stop) == Work()
+        assert agent.work(stop=stop) == WorkSummary()
         assert after == []
         (job,) = store.queue.jobs()
         assert (job.state, job.attempts) == ("ready", 0)

@@ -16,7 +16,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 def turn(seq: int, tokens: int) -> Turn:
     return Turn(
         seq=seq,
-        key=str(seq),
+        idempotency_key=str(seq),
         role="user",
         content="x",
         name=None,

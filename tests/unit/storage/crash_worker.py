@@ -16,7 +16,10 @@ from storage_samples import ADA, draft, item, say
 
 from locas_storage import SqlMemoryStore, TurnDraft
 
-LATE = [TurnDraft("user", "late 1", key="late-1"), TurnDraft("assistant", "late 2", key="late-2")]
+LATE = [
+    TurnDraft("user", "late 1", idempotency_key="late-1"),
+    TurnDraft("assistant", "late 2", idempotency_key="late-2"),
+]
 OLD_ITEM, NEW_ITEM = item(question="old"), item(question="new")
 
 
@@ -27,7 +30,7 @@ def live(folder: Path, point: str) -> None:
         store = SqlMemoryStore(url)
         say(store, 3)
         store.commit(ADA, draft(0, 1, 2, b"acknowledged", new_items=(OLD_ITEM,)))
-        store.queue.ask(ADA, 3)
+        store.queue.enqueue(ADA, 3)
 
     def die_here(reached: str) -> None:
         if reached == point:

@@ -31,10 +31,10 @@ def test_a_turn_takes_one_statement_and_no_more_for_a_key(postgres_url: str) -> 
         store.append(ADA, [TurnDraft("user", "x")])
         assert said == ["WITH"]
         del said[:]
-        store.append(ADA, [TurnDraft("user", "x", key="k")])
+        store.append(ADA, [TurnDraft("user", "x", idempotency_key="k")])
         assert said == ["WITH"]
         del said[:]
-        assert store.append(ADA, [TurnDraft("user", "again", key="k")])[0].seq == 3
+        assert store.append(ADA, [TurnDraft("user", "again", idempotency_key="k")])[0].seq == 3
         assert said == [
             "WITH",
             "UPDATE",

@@ -54,7 +54,8 @@ def open_encrypted(store_url: str, key_file: Path) -> Iterator[Callable[..., Sql
 def live(store: SqlMemoryStore, key: UserKey = ADA) -> None:
     """Leave every kind of row there is: pruned, restored, equal, forgotten, retired, queued."""
     store.append(
-        key, [TurnDraft("user", f"{number} is {SECRET}", key=f"k{number}", session="s") for number in range(10)]
+        key,
+        [TurnDraft("user", f"{number} is {SECRET}", idempotency_key=f"k{number}", session="s") for number in range(10)],
     )
     first = item(1, 1, f"What is {SECRET}?", SECRET)
     for number in range(4):  # the first payload is pruned by the fourth
@@ -71,7 +72,7 @@ def live(store: SqlMemoryStore, key: UserKey = ADA) -> None:
     store.rollback(key, 2)
     store.commit(key, draft(5, 3, 5, f"{SECRET} 3".encode() * 20, retired_items=(first.item_id,)))  # as the fourth had
     store.forget(key, [7])
-    store.queue.ask(key, 9)
+    store.queue.enqueue(key, 9)
 
 
 def told(store: SqlMemoryStore, key: UserKey) -> object:
@@ -116,7 +117,7 @@ def test_whoever_has_the_keys_sees_what_was_there(
     store.commit(ADA, draft(6, 6, 12, b"more"))
     assert store.payload(ADA, store.rollback(ADA, 6).number) == f"{SECRET} 3".encode() * 20
     store.forget(ADA, [9])
-    store.begin_again(BEN)
+    store.reinstate(BEN)
     assert store.turns(BEN) == []
     say(store, 1, BEN)
     assert store.verify().is_sound

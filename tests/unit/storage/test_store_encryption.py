@@ -55,7 +55,7 @@ def store(store_url: str, key_file: Path) -> Iterator[SqlMemoryStore]:
 
 def tell(store: SqlMemoryStore, key: UserKey = ADA) -> None:
     """Leave a secret in every place that holds content."""
-    store.append(key, [TurnDraft("user", f"my code is {SECRET}", key="k"), TurnDraft("user", SECRET)])
+    store.append(key, [TurnDraft("user", f"my code is {SECRET}", idempotency_key="k"), TurnDraft("user", SECRET)])
     store.commit(key, draft(0, 1, 2, SECRET.encode() * 100, new_items=(item(1, 2, f"What is {SECRET}?", SECRET),)))
 
 
@@ -291,7 +291,7 @@ def test_without_its_wrapped_key_a_user_is_unreadable(tmp_path: Path, key_file: 
         with pytest.raises(UserErased):
             store.append(ADA, [TurnDraft("user", "late")])
         # Rows that come back from elsewhere meet no key, and a new one does not fit.
-        store.begin_again(ADA)
+        store.reinstate(ADA)
         say(store, 2, ADA)
         with closing(opened(f"sqlite:///{backup}", key_file)) as restored, restored._database.read() as connection:
             ciphertext = connection.scalars(
@@ -312,13 +312,13 @@ def test_without_its_wrapped_key_a_user_is_unreadable(tmp_path: Path, key_file: 
 
 
 def test_commit_learnt_before_an_erasure_is_refused(store_url: str, key_file: Path) -> None:
-    def begin_again(point: str) -> None:
+    def reinstate(point: str) -> None:
         if point == "commit.file":
             other.erase(ADA)
-            other.begin_again(ADA)
+            other.reinstate(ADA)
             say(other, 2)
 
-    other, store = opened(store_url, key_file), opened(store_url, key_file, fault_point=begin_again)
+    other, store = opened(store_url, key_file), opened(store_url, key_file, fault_point=reinstate)
     say(store, 2)
     with pytest.raises(RevisionConflict, match="began again"):
         store.commit(ADA, RevisionDraft(0, "f", "c", "0", 0, 1, 2, b"what was learnt"))
@@ -330,7 +330,7 @@ def test_commit_learnt_before_an_erasure_is_refused(store_url: str, key_file: Pa
 def test_forgotten_turns_stay_forgotten(store: SqlMemoryStore) -> None:
     tell(store)
     store.forget(ADA, [1])
-    assert store.append(ADA, [TurnDraft("user", "again", key="k")])[0].is_forgotten
+    assert store.append(ADA, [TurnDraft("user", "again", idempotency_key="k")])[0].is_forgotten
     store.commit(ADA, draft(2, 1, 2, b"rebuilt"))
     assert store.payload(ADA, 3) == b"rebuilt"
     assert store.verify().is_sound

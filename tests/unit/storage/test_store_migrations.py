@@ -112,7 +112,7 @@ def test_older_schema_is_refused_then_upgraded_without_changing_a_row(load: Call
             "",
         ]
         assert [turn.seq for turn in store.search(key, "goteborg dog")] == [3, 1]
-        assert store.append(key, [TurnDraft("user", "other", key="k1")])[0].seq == 1
+        assert store.append(key, [TurnDraft("user", "other", idempotency_key="k1")])[0].seq == 1
     payload = hashlib.sha256(b"payload after 0").digest() * 4
     assert store.payload(ADA, 1) == store.payload(ADA, 3) == payload
     assert [(revision.number, revision.state, revision.payload_bytes) for revision in store.revisions(ADA)] == [

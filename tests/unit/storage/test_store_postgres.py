@@ -174,8 +174,8 @@ def test_processes_that_append_together_leave_no_gap(postgres_url: str) -> None:
                 store.append(
                     key,
                     [
-                        TurnDraft("user", "shared", key=f"shared {number}"),
-                        TurnDraft("user", "own", key=f"{worker} {number}"),
+                        TurnDraft("user", "shared", idempotency_key=f"shared {number}"),
+                        TurnDraft("user", "own", idempotency_key=f"{worker} {number}"),
                     ],
                 )
 
@@ -184,7 +184,7 @@ def test_processes_that_append_together_leave_no_gap(postgres_url: str) -> None:
         turns = stores[0].turns(key)
         assert [turn.seq for turn in turns] == list(range(1, len(turns) + 1))
         assert (
-            len(turns) == len({turn.key for turn in turns}) == 4 + 4 * 8
+            len(turns) == len({turn.idempotency_key for turn in turns}) == 4 + 4 * 8
         )  # workers of both stores use the same numbers
     for one in stores:
         one.close()
@@ -267,7 +267,7 @@ def test_connection_cut_midway_leaves_nothing_and_the_retry_is_one_turn(
 
     store, fragile = SqlMemoryStore(postgres_url), SqlMemoryStore(postgres_url, fault_point=cut)
     say(store, 1)
-    late = [TurnDraft("user", "late", key="late")]
+    late = [TurnDraft("user", "late", idempotency_key="late")]
     with pytest.raises(StoreUnavailable):
         fragile.append(ADA, late)
     assert len(store.turns(ADA)) == 1
@@ -281,7 +281,7 @@ def test_refused_row_is_not_quoted_in_the_error(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     key = UserKey(CANARY, CANARY)
-    secret = TurnDraft("user", CANARY, name=CANARY, session=CANARY, key=CANARY)
+    secret = TurnDraft("user", CANARY, name=CANARY, session=CANARY, idempotency_key=CANARY)
     store.append(key, [secret])
     postgres_server.psql(database_of(postgres_url), "ALTER TABLE lm_turn ADD CONSTRAINT no_more CHECK (seq < 2)")
     with pytest.raises(StoreUnavailable, match="23514") as caught:

@@ -41,7 +41,7 @@ for act in (lambda: store.queue.heartbeat(lease), lambda: store.commit(ADA, draf
 def test_holder_that_was_paused_is_refused_when_it_wakes(store_url: str) -> None:
     store = SqlMemoryStore(store_url)
     say(store, 3)
-    store.queue.ask(ADA, 3)
+    store.queue.enqueue(ADA, 3)
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(sql.__file__).parents[2])])
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, store_url],
@@ -96,7 +96,7 @@ def test_workers_and_writers_do_not_hinder_each_other(store_url: str) -> None:
                     if done % 5 == 0:
                         store.queue.fail(lease, "Unlucky", retry_seconds=0)
                     elif state.consolidated_seq >= lease.to_seq:
-                        store.queue.settle(lease, lease.to_seq)
+                        store.queue.complete(lease, lease.to_seq)
                     else:
                         change = draft(
                             state.head, state.consolidated_seq + 1, lease.to_seq, os.urandom(16), fence=state.fence

@@ -6,13 +6,16 @@ Knows nothing of stores.
 from __future__ import annotations
 
 import datetime as dt
+import math
 import uuid
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from storage_samples import draft, item
 
 from locas_storage import (
+    ConsolidationMetrics,
     InvalidRevision,
     InvalidTurn,
     LocasError,
@@ -66,8 +69,8 @@ def test_short_hash_tells_where_the_tenant_ends() -> None:
         {"at": dt.datetime(2024, 1, 1)},  # noqa: DTZ001  naive on purpose
         {"at": dt.datetime.min.replace(tzinfo=dt.timezone(dt.timedelta(hours=5)))},
         {"at": 5.0},
-        {"key": ""},
-        {"key": "k" * 201},
+        {"idempotency_key": ""},
+        {"idempotency_key": "k" * 201},
         {"session": "s" * 201},
         {"name": "n\x00"},
         {"trust": ""},
@@ -97,10 +100,6 @@ def test_turn_of_the_largest_size_is_accepted() -> None:
         {"seed": 1 << 64},
         {"fingerprint": ""},
         {"fingerprint": "f" * 129},
-        {"metrics": {1: 2}},
-        {"metrics": {"a": b""}},
-        {"metrics": {"a": 1 << 70}},
-        {"metrics": []},
         {"retired_items": ("a",)},
         {"retired_items": ("0" * 32, "0" * 32)},
     ],
@@ -153,8 +152,54 @@ def test_repr_shows_no_content() -> None:
     shown = [
         repr(UserKey(CANARY, CANARY)),
         str(UserKey(CANARY, CANARY)),
-        repr(TurnDraft("user", CANARY, name=CANARY, session=CANARY, key=CANARY)),
+        repr(TurnDraft("user", CANARY, name=CANARY, session=CANARY, idempotency_key=CANARY)),
         repr(item(question=CANARY, answer=CANARY)),
         repr(draft(0, 1, 1, CANARY.encode(), new_items=(item(question=CANARY),))),
     ]
     assert [text for text in shown if CANARY in text] == []
+
+
+@pytest.mark.parametrize("metrics", [{"steps": 3}, [], ConsolidationMetrics.model_validate({"a": b""})])
+def test_draft_takes_figures_of_plain_json_alone(metrics: Any) -> None:
+    with pytest.raises(InvalidRevision, match="metrics"):
+        RevisionDraft(0, "fingerprint", "config", "0", 0, 1, 1, b"bytes", metrics)
+
+
+AS_STORED: dict[str, Any] = {
+    "before": {"new_recall": 0.0, "probe_recall": None, "earlier_recall": None, "drift_nats": 0.0},
+    "steps": 3,
+    "last_loss": "nan",
+    "coverage": {"turns": 2, "share": 0.5},
+    "seed": 7,
+}
+"""Keys of revisions that were stored before the figures had types."""
+
+
+def test_figures_of_an_older_revision_are_read_and_written_back_as_they_were() -> None:
+    metrics = ConsolidationMetrics.of(AS_STORED)
+    assert (metrics.steps, metrics.coverage and metrics.coverage.share, metrics.train_seconds) == (3, 0.5, None)
+    assert math.isnan(metrics.last_loss or 0.0)
+    assert metrics.as_json() == AS_STORED
+    assert list(metrics.as_json()) == list(AS_STORED)
+
+
+def test_figures_of_another_version_are_kept_under_their_keys() -> None:
+    newer = AS_STORED | {"throughput": 2.5, "coverage": {"turns": 2, "kinds": {"fact": 1}}}
+    metrics = ConsolidationMetrics.of(newer)
+    assert metrics.model_extra == {"throughput": 2.5}
+    assert metrics.as_json() == newer
+
+
+def test_figures_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        ConsolidationMetrics(steps=3).steps = 4  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{1: 2}, {"a": b""}, {"a": 1 << 70}, [], {"steps": "many"}, {"coverage": {"turns": CANARY}}]
+)
+def test_wrong_figures_are_refused_and_not_repeated(wrong: Any) -> None:
+    with pytest.raises(InvalidRevision) as refused:
+        ConsolidationMetrics.of(wrong)
+    assert CANARY not in str(refused.value)
+    assert "many" not in str(refused.value)

@@ -284,7 +284,7 @@ def test_full_disk_keeps_what_was_acknowledged(path: Path, url: str) -> None:
     acknowledged, refused = 3, 0
     for number in range(30):
         try:
-            store.append(ADA, [TurnDraft("user", CANARY * 40, key=f"k{number}")])
+            store.append(ADA, [TurnDraft("user", CANARY * 40, idempotency_key=f"k{number}")])
             acknowledged += 1
         except StorageFull:
             refused += 1
@@ -434,7 +434,7 @@ def test_errors_and_logs_show_no_content(path: Path, url: str, caplog: pytest.Lo
         shown.append("".join(traceback.format_exception(caught.value)))
 
     provoke(UnknownUser, lambda: store.commit(key, secret))
-    store.append(key, [TurnDraft("user", CANARY, name=CANARY, session=CANARY, key=CANARY)])
+    store.append(key, [TurnDraft("user", CANARY, name=CANARY, session=CANARY, idempotency_key=CANARY)])
     store.commit(key, secret)
     provoke(RevisionConflict, lambda: store.commit(key, secret))
     provoke(RevisionNotFound, lambda: store.payload(key, 5))

@@ -23,7 +23,7 @@ def filled(store_url: str) -> Iterator[SqlMemoryStore]:
     """Ada has learnt, rolled back, forgotten and waits to learn again; Ben has learnt and goes on; Carla was erased."""
     opened = SqlMemoryStore(store_url)
     say(opened, 3)
-    opened.append(ADA, [TurnDraft("user", SECRET, key="k")])
+    opened.append(ADA, [TurnDraft("user", SECRET, idempotency_key="k")])
     say(opened, 4)
     kept = item(1, 2, SECRET, SECRET)
     opened.commit(ADA, draft(0, 1, 2, SECRET.encode(), new_items=(kept, item(1, 2))))
@@ -37,7 +37,7 @@ def filled(store_url: str) -> Iterator[SqlMemoryStore]:
     say(opened, 2, BEN)
     for user in (ADA, BEN):  # puts their words into the index
         opened.search(user, "anything")
-    opened.queue.ask(BEN, 7)
+    opened.queue.enqueue(BEN, 7)
     opened.queue.claim("worker", key=BEN)
     opened.record(BEN, "refuse", {"reason": "drift"})
     say(opened, 2, CARLA)
@@ -70,7 +70,7 @@ def test_nothing_is_wrong_after_all_that_a_store_does(filled: SqlMemoryStore) ->
     assert filled.verify() == Verification(users=3, turns=15, revisions=10)
     assert filled.verify(tenant="default", user="ada") == Verification(users=1, turns=8, revisions=5)
     assert filled.verify(tenant="acme") == Verification(users=1, turns=0, revisions=0)
-    filled.begin_again(CARLA)
+    filled.reinstate(CARLA)
     say(filled, 1, CARLA)
     filled.commit(CARLA, draft(0, 1, 1))
     filled.forget(CARLA, [1])

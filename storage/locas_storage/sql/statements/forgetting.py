@@ -118,7 +118,7 @@ def queue_rebuild(connection: Connection, state: UserState, stops: Sequence[int]
     """
     jobs.withdraw(connection, state.key)
     waiting = tuple(stop for stop in stops if stop > state.consolidated_seq)
-    jobs.ask(connection, state, max([asked_seq, *waiting]), stops=waiting)
+    jobs.enqueue(connection, state, max([asked_seq, *waiting]), stops=waiting)
     return waiting[-1] if waiting else 0
 
 
@@ -131,7 +131,7 @@ def delete_rows(connection: Connection, key: UserKey) -> int:
     return count
 
 
-def bury(connection: Connection, state: UserState, now: dt.datetime) -> None:
+def mark_dead(connection: Connection, state: UserState, now: dt.datetime) -> None:
     """Turn a user's row into a tombstone.
 
     No counts, no key, and a fence and an epoch above any that a late writer holds.

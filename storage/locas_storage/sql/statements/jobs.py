@@ -45,7 +45,7 @@ _LOOK_AHEAD = 8
 """Due jobs looked at for each one to be claimed, to find some of similar length."""
 
 
-def ask(connection: Connection, state: UserState, to_seq: int, *, stops: Sequence[int] = ()) -> None:
+def enqueue(connection: Connection, state: UserState, to_seq: int, *, stops: Sequence[int] = ()) -> None:
     """Ask for the turns of a locked user up to `to_seq` to be learnt.
 
     An open job is asked for more; learnt turns are not asked for.
@@ -91,7 +91,7 @@ def choose(connection: Connection, limit: int, key: UserKey | None) -> list[Row[
     )
     if key is not None:
         due = due.where(rows.of(job, key))
-    return queue.chosen(connection.execute(due.limit(max(0, limit) * _LOOK_AHEAD)).all(), limit)
+    return queue.claimable_together(connection.execute(due.limit(max(0, limit) * _LOOK_AHEAD)).all(), limit)
 
 
 def take(connection: Connection, found: Row[Any], state: UserState, owner: str, lease_seconds: float) -> Lease | None:
@@ -101,7 +101,7 @@ def take(connection: Connection, found: Row[Any], state: UserState, owner: str, 
         return None
     tokens = int(found.pending_tokens)
     if still.attempts >= still.max_attempts:
-        _bury(connection, state.key, still, LEASE_EXPIRED, tokens)
+        _mark_dead(connection, state.key, still, LEASE_EXPIRED, tokens)
         return None
     fence = state.fence + 1
     stamp = {"state": "leased", "lease_owner": owner, "lease_fence": fence, "lease_until": _in_seconds(lease_seconds)}
@@ -141,7 +141,7 @@ def held(connection: Connection, key: UserKey, lease: Lease) -> Row[Any]:
     return found
 
 
-def settle(connection: Connection, lease: Lease, found: Row[Any], to_seq: int) -> None:
+def complete(connection: Connection, lease: Lease, found: Row[Any], to_seq: int) -> None:
     """End the job of a held lease if turns up to `to_seq` were all it claimed; go on with what was asked for since."""
     if to_seq < lease.to_seq:
         return
@@ -155,7 +155,7 @@ def settle(connection: Connection, lease: Lease, found: Row[Any], to_seq: int) -
 def fail(connection: Connection, lease: Lease, found: Row[Any], reason: str, retry_seconds: float) -> None:
     """Give a held job back to be tried again later, or make it a dead letter."""
     if found.attempts >= found.max_attempts:
-        _bury(connection, lease.key, found, reason, lease.pending_tokens)
+        _mark_dead(connection, lease.key, found, reason, lease.pending_tokens)
         return
     later = {"state": "ready", "run_after": _in_seconds(retry_seconds), "last_error": reason} | _NO_LEASE
     connection.execute(update(job).where(job.c.id == found.id).values(later))
@@ -192,7 +192,7 @@ def rows_of_job(table: Any) -> ColumnElement[bool]:
     return and_(table.c.tenant_id == job.c.tenant_id, table.c.subject_id == job.c.subject_id)
 
 
-def _bury(connection: Connection, key: UserKey, found: Row[Any], reason: str, tokens: int) -> None:
+def _mark_dead(connection: Connection, key: UserKey, found: Row[Any], reason: str, tokens: int) -> None:
     """Make a job a dead letter; of several the last one is kept. For the policy it counts as a refusal."""
     connection.execute(delete(job).where(rows.of(job, key), job.c.state == "dead"))
     connection.execute(

@@ -32,17 +32,22 @@ def append(
     connection: Connection, key: UserKey, drafts: Sequence[TurnDraft], seal: Seal, *, next_seq: int, now: dt.datetime
 ) -> tuple[list[Turn], int]:
     """Add turns to the journal of a locked user; return one turn for each draft, and how many are new."""
-    if len(drafts) == 1 and drafts[0].key is not None:
+    if len(drafts) == 1 and drafts[0].idempotency_key is not None:
         return _append_keyed(connection, key, drafts[0], seal, next_seq=next_seq, now=now)
     by_key = {
-        one.key: one for one in known(connection, key, [draft.key for draft in drafts if draft.key is not None], seal)
+        one.idempotency_key: one
+        for one in known(
+            connection, key, [draft.idempotency_key for draft in drafts if draft.idempotency_key is not None], seal
+        )
     }
     added: list[Turn] = []
     answered: list[Turn] = []
     for draft in drafts:
-        idem_key = draft.key or new_item_id()
+        idem_key = draft.idempotency_key or new_item_id()
         if idem_key not in by_key:
-            by_key[idem_key] = commit.new_turn(draft, seq=next_seq + len(added), key=idem_key, created_at=now)
+            by_key[idem_key] = commit.new_turn(
+                draft, seq=next_seq + len(added), idempotency_key=idem_key, created_at=now
+            )
             added.append(by_key[idem_key])
         answered.append(by_key[idem_key])
     values = [rows.turn_values(key, one, seal) for one in added]
@@ -58,10 +63,10 @@ def _append_keyed(
 
     That is rare, so the turn is inserted first and looked for only if it was not taken.
     """
-    made = commit.new_turn(draft, seq=next_seq, key=str(draft.key), created_at=now)
+    made = commit.new_turn(draft, seq=next_seq, idempotency_key=str(draft.idempotency_key), created_at=now)
     if connection.execute(_ADD_NEW[connection.dialect.name], rows.turn_values(key, made, seal)).rowcount == 1:
         return [made], 1
-    return known(connection, key, [made.key], seal), 0
+    return known(connection, key, [made.idempotency_key], seal), 0
 
 
 def turns(

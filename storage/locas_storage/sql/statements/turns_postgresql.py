@@ -52,8 +52,8 @@ def append(connection: Connection, key: UserKey, drafts: Sequence[TurnDraft]) ->
     if connection.dialect.name != "postgresql" or len(drafts) != 1:
         return None
     (draft,) = drafts
-    idem_key = draft.key or new_item_id()
-    said = commit.new_turn(draft, seq=0, key=idem_key, created_at=EPOCH)
+    idem_key = draft.idempotency_key or new_item_id()
+    said = commit.new_turn(draft, seq=0, idempotency_key=idem_key, created_at=EPOCH)
     values = rows.turn_values(key, said, CLEAR) | {"said_at": said.at if draft.at is not None else None}
     given = {f"new_{name}": value for name, value in values.items() if name not in ("seq", "created_at")}
     found = connection.execute(_APPEND, rows.whose(key) | given | {"count": 1}).one_or_none()
@@ -62,4 +62,4 @@ def append(connection: Connection, key: UserKey, drafts: Sequence[TurnDraft]) ->
     if found.seq is None:
         users.give_back(connection, key, 1)
         return turns.known(connection, key, [idem_key], CLEAR)
-    return [commit.new_turn(draft, seq=found.seq, key=idem_key, created_at=found.now)]
+    return [commit.new_turn(draft, seq=found.seq, idempotency_key=idem_key, created_at=found.now)]

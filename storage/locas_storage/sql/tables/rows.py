@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Row, Table, and_, bindparam, or_
 from locas_storage.encryption import envelope
 from locas_storage.encryption.envelope import Seal
 from locas_storage.errors import CorruptPayload
+from locas_storage.records.metrics import ConsolidationMetrics
 from locas_storage.records.revisions import Revision, RevisionDraft, StudyItem, StudyItemDraft
 from locas_storage.records.turns import AuditEntry, Turn, UserKey, UserState
 from locas_storage.sql.tables import schema
@@ -57,7 +58,7 @@ def turn_values(key: UserKey, turn: Turn, seal: Seal) -> Values:
     content, place = turn.content.encode(), envelope.turn_place(turn.seq)
     return owner(key) | {
         "seq": turn.seq,
-        "idem_key": turn.key,
+        "idem_key": turn.idempotency_key,
         "role": turn.role,
         "content": seal.close(place, content),
         "content_sha256": seal.digest(place, content),
@@ -90,7 +91,7 @@ def turn(row: Row[Any], seal: Seal) -> Turn:
         )
     return Turn(
         seq=row.seq,
-        key=row.idem_key,
+        idempotency_key=row.idem_key,
         role=row.role,
         content=content.decode(),
         name=row.name,
@@ -137,7 +138,7 @@ def revision_values(
         "blob_sha256": blob_sha256,
         "payload_sha256": payload_sha256,
         "payload_bytes": len(draft.payload),
-        "metrics": dict(draft.metrics),
+        "metrics": draft.metrics.as_json(),
     }
 
 
@@ -157,7 +158,7 @@ def restored_values(key: UserKey, made: Revision, *, blob_sha256: str | None) ->
         "blob_sha256": blob_sha256,
         "payload_sha256": made.payload_sha256,
         "payload_bytes": made.payload_bytes or None,
-        "metrics": dict(made.metrics),
+        "metrics": made.metrics.as_json(),
         "created_at": made.created_at,
     }
 
@@ -177,7 +178,7 @@ def revision(row: Row[Any]) -> Revision:
         turns_sha256=row.turns_sha256,
         payload_sha256=row.payload_sha256,
         payload_bytes=row.payload_bytes or 0,
-        metrics=row.metrics,
+        metrics=ConsolidationMetrics.of(row.metrics),
         state=row.state,
         created_at=row.created_at,
     )

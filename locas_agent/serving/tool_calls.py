@@ -1,7 +1,5 @@
 """Tool calls in the text of an answer: what a template must write, what an answer must begin with, what is read.
 
-Knows no user.
-
 The form is the one Qwen and Hermes templates use: `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`.
 """
 
@@ -9,13 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from locas_agent import Backbone
+from locas_agent.backbone import Backbone
 from locas_agent.backbone.detokenizer import clean
 from locas_agent.errors import BackboneError, ConfigurationError
 from locas_agent.inference.generation import Allowed
+from locas_agent.results import ToolCall
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
@@ -32,20 +30,6 @@ _CALLING: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One call as it was written.
-
-    Attributes:
-        name: of the tool; None where it could not be read.
-        arguments: JSON; where the call could not be read all of it, its mark too, so that no lenient parser takes a
-            part of it for JSON.
-    """
-
-    name: str | None
-    arguments: str
-
-
 def can_call_tools(backbone: Backbone) -> bool:
     """Tell whether the chat template shows tools and writes calls in the form that is read here, by trying both."""
     try:
@@ -55,7 +39,7 @@ def can_call_tools(backbone: Backbone) -> bool:
     except BackboneError:
         return False
     calls, _ = read(backbone.decode(written))
-    return shown != bare and Call("probe", json.dumps(_PROBE["arguments"])) in calls
+    return shown != bare and ToolCall("probe", json.dumps(_PROBE["arguments"])) in calls
 
 
 def require_tools(backbone: Backbone) -> None:
@@ -73,6 +57,20 @@ def require_tools(backbone: Backbone) -> None:
         )
 
 
+def names_of(tools: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the names of tools.
+
+    Raises:
+        ConfigurationError: one of them is no JSON schema of a function.
+    """
+    try:
+        return tuple(str(tool["function"]["name"]) for tool in tools)
+    except (KeyError, TypeError):
+        raise ConfigurationError(
+            'tools: expected JSON schemas such as {"type": "function", "function": {"name": ..., "parameters": {...}}}'
+        ) from None
+
+
 def must_call(tool_choice: object, tools: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """Return the names of the tools of which the answer has to call one; none where the backbone may choose.
 
@@ -84,7 +82,7 @@ def must_call(tool_choice: object, tools: Sequence[Mapping[str, Any]]) -> tuple[
     Raises:
         ConfigurationError: it is none of these, or names a tool that is not bound.
     """
-    names = tuple(str(tool["function"]["name"]) for tool in tools)
+    names = names_of(tools)
     if isinstance(tool_choice, Mapping):
         tool_choice = tool_choice.get("function", {}).get("name")
     elif tool_choice in (None, False, "auto"):
@@ -116,12 +114,12 @@ def begins_with_call(backbone: Backbone, names: Sequence[str]) -> Allowed:
     return allowed
 
 
-def read(text: str) -> tuple[list[Call], str]:
+def read(text: str) -> tuple[list[ToolCall], str]:
     """Return the calls in a text, and the text around them.
 
     What is no call of the expected form is kept as it was written.
     """
-    calls: list[Call] = []
+    calls: list[ToolCall] = []
     around, is_open, rest = text.partition(OPEN)
     while is_open:
         body, _, rest = rest.partition(CLOSE)
@@ -131,15 +129,15 @@ def read(text: str) -> tuple[list[Call], str]:
     return calls, around.strip()
 
 
-def _call(body: str) -> Call:
+def _call(body: str) -> ToolCall:
     try:
         written = json.loads(body)
     except json.JSONDecodeError:
-        return Call(None, OPEN + body)
+        return ToolCall(None, OPEN + body)
     if (
         not isinstance(written, dict)
         or not isinstance(written.get("name"), str)
         or not isinstance(written.get("arguments"), dict)
     ):
-        return Call(None, OPEN + body)
-    return Call(clean(written["name"]), clean(json.dumps(written["arguments"], ensure_ascii=False)))
+        return ToolCall(None, OPEN + body)
+    return ToolCall(clean(written["name"]), clean(json.dumps(written["arguments"], ensure_ascii=False)))

@@ -9,19 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_locas.stream_filter import Writing
-from langchain_locas.tool_calls import Call, read
+from locas_agent.results import ToolCall
+from locas_agent.serving.stream_filter import StreamFilter
+from locas_agent.serving.tool_calls import read
 
 CALL = '<tool_call>\n{"name": "add", "arguments": {"first": 3}}\n</tool_call>'
 
 
 def written(
     pieces: list[str], *, stop: list[str] | None = None, has_tools: bool = False
-) -> tuple[str, list[Call], bool]:
-    writing = Writing(stop or [], has_tools=has_tools)
+) -> tuple[str, list[ToolCall], bool]:
+    writing = StreamFilter(stop or [], has_tools=has_tools)
     shown = ""
     for piece in pieces:
-        shown += writing.take(piece)
+        shown += writing.feed(piece)
         if writing.is_stopped:
             break
     last, calls = writing.finish()
@@ -49,7 +50,7 @@ def test_text_before_a_call_is_shown_and_the_call_is_not(size: int) -> None:
     text = f"Let me see. {CALL}\n{CALL}"
     shown, calls, _ = written([text[at : at + size] for at in range(0, len(text), size)], has_tools=True)
     assert shown == "Let me see."
-    assert calls == [Call("add", '{"first": 3}')] * 2
+    assert calls == [ToolCall("add", '{"first": 3}')] * 2
 
 
 def test_without_tools_a_call_is_text() -> None:
@@ -57,7 +58,7 @@ def test_without_tools_a_call_is_text() -> None:
 
 
 def test_text_around_calls_is_kept() -> None:
-    assert read(f"one {CALL} two {CALL} three") == ([Call("add", '{"first": 3}')] * 2, "one  two  three")
+    assert read(f"one {CALL} two {CALL} three") == ([ToolCall("add", '{"first": 3}')] * 2, "one  two  three")
     assert written([f"{CALL} and done"], has_tools=True)[0] == "and done"
 
 
@@ -67,8 +68,8 @@ def test_text_around_calls_is_kept() -> None:
     ids=repr,
 )
 def test_what_is_no_call_is_kept_as_it_was_written(body: str) -> None:
-    assert read(f"<tool_call>{body}</tool_call>") == ([Call(None, f"<tool_call>{body}")], "")
-    assert read(f"<tool_call>{body}") == ([Call(None, f"<tool_call>{body}")], "")  # cut off by the length
+    assert read(f"<tool_call>{body}</tool_call>") == ([ToolCall(None, f"<tool_call>{body}")], "")
+    assert read(f"<tool_call>{body}") == ([ToolCall(None, f"<tool_call>{body}")], "")  # cut off by the length
 
 
 def test_arguments_keep_their_letters() -> None:

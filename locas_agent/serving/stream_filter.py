@@ -1,38 +1,40 @@
-"""An answer while it is being written: which of its text may be shown already, where it ends, which calls it holds.
-
-Knows no model: pieces of text in, pieces of text out.
-"""
+"""Filter an answer while it is being written: stop texts end it, tool calls are held back until they are complete."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from langchain_locas.tool_calls import OPEN, Call, read
 from locas_agent.errors import ConfigurationError
+from locas_agent.results import ToolCall
+from locas_agent.serving.tool_calls import OPEN, read
 
 
-class Writing:
+class StreamFilter:
     """Takes an answer piece by piece. Spaces around it are left out, as `UserMemory.reply` does.
 
     Args:
-        stop: words before which the answer ends.
+        stop: texts before which the answer ends.
         has_tools: whether it may hold calls, which are shown when they are complete.
 
     Raises:
-        ConfigurationError: a stop word is empty.
+        ConfigurationError: a stop text is empty, or no text.
     """
 
-    def __init__(self, stop: Sequence[str], *, has_tools: bool) -> None:
+    def __init__(self, stop: str | Sequence[str], *, has_tools: bool) -> None:
+        stop = (stop,) if isinstance(stop, str) else tuple(stop)
+        for text in stop:
+            if not isinstance(text, str):
+                raise ConfigurationError(f"stop holds a value of type {type(text).__name__}, expected texts")
         if "" in stop:
             raise ConfigurationError("stop holds an empty text: before it every answer would end; leave it out")
         self.is_stopped = False
-        self._stop = tuple(stop)
+        self._stop = stop
         self._has_tools = has_tools
         self._whole = ""
         self._shown = 0
 
-    def take(self, piece: str) -> str:
-        """Take a piece and return what may be shown now; `is_stopped` tells that a stop word came."""
+    def feed(self, piece: str) -> str:
+        """Take a piece and return what may be shown now; `is_stopped` tells that a stop text came."""
         self._whole += piece
         if not self._whole[: self._shown]:
             self._whole = self._whole.lstrip()
@@ -42,7 +44,7 @@ class Writing:
             self.is_stopped = True
         return self._show(self._safe_end())
 
-    def finish(self) -> tuple[str, list[Call]]:
+    def finish(self) -> tuple[str, list[ToolCall]]:
         """Return what has not been shown yet, and the calls."""
         opened = self._opened()
         calls, after = read(self._whole[opened:])
@@ -55,7 +57,7 @@ class Writing:
         return text
 
     def _safe_end(self) -> int:
-        """Where the text ends that neither a stop word nor a call nor the end of the answer can take back."""
+        """Where the text ends that neither a stop text nor a call nor the end of the answer can take back."""
         text = self._whole[: self._opened()]
         if not self.is_stopped:
             marks = (*self._stop, OPEN) if self._has_tools else self._stop
