@@ -21,6 +21,7 @@ from torch import Tensor
 from locas_agent.config import LocasConfig, TrainingSettings
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
+from locas_agent.memory.placement import placement
 from locas_agent.training.initialization import initialize_many
 from locas_agent.training.last_layer import Readout
 from locas_agent.training.neutral import NeutralText
@@ -87,15 +88,16 @@ class Trainer:
     def train(self, lessons: Sequence[Lesson], *, progress: Progress | None = None) -> list[Trained]:
         """Train one memory per lesson.
 
-        Memories of one shape share each step; what a lesson becomes does not depend on the others.
+        Memories of one width beside the same layers share each step; what a lesson becomes does not depend on the
+        others.
 
         Raises:
             ConfigurationError: a lesson holds nothing to learn from.
         """
         memories = self.starting_memories(lessons)
-        by_shape: dict[torch.Size, list[int]] = {}
+        by_shape: dict[tuple[tuple[int, ...], int], list[int]] = {}
         for index, memory in enumerate(memories):
-            by_shape.setdefault(memory.slab.shape, []).append(index)
+            by_shape.setdefault((memory.layers, memory.width), []).append(index)
         trained: dict[int, Trained] = {}
         for chosen in by_shape.values():
             found = self._train([lessons[index] for index in chosen], [memories[index] for index in chosen], progress)
@@ -138,7 +140,8 @@ class Trainer:
         loss = torch.zeros(len(pupils))
         for (first, weight), *others in zip(*(draw.weighted(self._settings) for draw in draws), strict=True):
             if first:
-                loss += student.learn(slab, scale, [first, *(rows for rows, _ in others)], weight)
+                rows = [first, *(rows for rows, _ in others)]
+                loss += student.learn(slab, scale, rows, weight, layers=pupils[0].memory.layers)
         clip_by_user(slab.grad, self._settings.gradient_clip)
         for at, (pupil, draw) in enumerate(zip(pupils, draws, strict=True)):
             pupil.slab.grad = slab.grad[:, at].contiguous()
@@ -161,7 +164,7 @@ class Trainer:
             self._engine.backbone,
             texts,
             width=min(DEFAULT_WIDTH, self._backbone.ffn_width) if settings.width is None else settings.width,
-            layers=settings.layers,
+            layers=placement(settings.layers, self._backbone.n_layers),
             method=settings.initialization,
             scale_rule=settings.scale_rule,
             seed=self._settings.seed,
