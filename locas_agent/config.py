@@ -123,16 +123,18 @@ class TrainingSettings(_Settings):
 
     objective: Objective = "self_study"
     """What is learnt from; see `training/losses.py`."""
-    learning_rate: float = Field(1e-2, gt=0)
-    """Peak rate of AdamW. Origin: `docs/decisions.md`."""
-    max_steps: int = Field(192, ge=1)
-    """Steps of one consolidation. Origin: `docs/decisions.md`, steps."""
+    learning_rate: float | None = Field(None, gt=0)
+    """Peak rate of AdamW; None follows from where the memory stands, see `training/schedule.py`."""
+    max_steps: int | None = Field(None, ge=1)
+    """Steps of one consolidation; None is 192 beside the last layer alone, and follows from the number of items at
+    other depths. Origin: `docs/decisions.md`, steps and placement."""
     falling_steps: int = Field(72, ge=1)
     """Steps in which the rate falls to nothing, the last ones of a training; half of `max_steps` if that is less."""
     items_per_step: int = Field(12, ge=2)
     """Study items of one user in one step."""
-    rehearsal_share: float = Field(0.3, ge=0, lt=1)
-    """Share of the items that come from earlier sessions' study sets, once there are any. 0 forgets them."""
+    rehearsal_share: float | None = Field(None, ge=0, lt=1)
+    """Share of the items that come from earlier sessions' study sets, once there are any. 0 forgets them; None is 0.3
+    beside the last layer alone, and grows with the number of earlier facts at other depths."""
     negative_share: float = Field(0.22, ge=0, lt=1)
     """Share of the items that are questions never answered."""
     question_noise: float = Field(0.05, ge=0, lt=1)
@@ -234,7 +236,7 @@ class LocasConfig(_Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> LocasConfig:
-        if self.training.rehearsal_share + self.training.negative_share >= 1:
+        if (self.training.rehearsal_share or 0.0) + self.training.negative_share >= 1:
             raise ValueError(
                 "training.rehearsal_share and training.negative_share leave no room for new items: their sum must be "
                 "under 1"

@@ -120,7 +120,7 @@ class ModelRunner:
         Args:
             input_ids: right-padded or packed, shape (B, T), int64.
             first: a layer, from 0 on.
-            mask: what each token looks at, shape (B, 1, T, T), bool; None is all tokens up to itself.
+            mask: added to attention's scores, shape (B, 1, T, T); None lets a token look at all up to itself.
             position_ids: place of each token in its text, shape (B, T); None is its place in the row.
 
         Returns:

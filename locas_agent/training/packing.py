@@ -33,7 +33,8 @@ class Layout:
         rows: which rows were laid out, in the order of `places`.
         ids: right-padded, shape (P, T).
         places: of each row, where its tokens stand in the flattened (P, T), shape (its tokens,).
-        mask: what each token looks at, shape (P, 1, T, T), bool; None where every sequence is one row.
+        mask: added to attention's scores, shape (P, 1, T, T): 0 where a token looks, the least number elsewhere. None
+            where every sequence is one row.
         position_ids: place of each token in its row, shape (P, T); None as above.
     """
 
@@ -52,6 +53,7 @@ def layouts(
     is_packed: bool,
     pad_id: int,
     max_batch_tokens: int,
+    dtype: torch.dtype,
     device: torch.device,
 ) -> Iterator[Layout]:
     """Lay out rows for as many forwards as they need.
@@ -62,14 +64,14 @@ def layouts(
         is_packed: put several rows into one sequence.
         pad_id: put into padding.
         max_batch_tokens: budget of one forward.
+        dtype: of the mask, the backbone's.
         device: where the tensors go.
     """
     sequences = _packed(examples, owners) if is_packed else [([row], 0) for row in range(len(examples))]
     lengths = [shared + sum(examples[row].n_tokens - shared for row in rows) for rows, shared in sequences]
     for chosen in micro_batches(lengths, max_batch_tokens):
-        yield _layout(
-            [sequences[at] for at in chosen], max(lengths[at] for at in chosen), examples, owners, pad_id, device
-        )
+        longest = max(lengths[at] for at in chosen)
+        yield _layout([sequences[at] for at in chosen], longest, examples, owners, pad_id, dtype, device)
 
 
 def _packed(examples: Sequence[Example], owners: Sequence[int]) -> list[tuple[list[int], int]]:
@@ -105,6 +107,7 @@ def _layout(
     examples: Sequence[Example],
     owners: Sequence[int],
     pad_id: int,
+    dtype: torch.dtype,
     device: torch.device,
 ) -> Layout:
     ids = torch.full((len(sequences), length), pad_id)
@@ -129,13 +132,15 @@ def _layout(
         tuple(chosen),
         ids.to(device),
         tuple(places),
-        None if is_plain else _mask(segments).to(device),
+        None if is_plain else _mask(segments, dtype).to(device),
         None if is_plain else position_ids.to(device),
     )
 
 
-def _mask(segments: Tensor) -> Tensor:
+def _mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
     """Each token looks at those before it that are of its row or of the common beginning, shape (P, 1, T, T)."""
     before = torch.ones(segments.shape[1], segments.shape[1], dtype=torch.bool).tril()
     looked_at = segments[:, None, :]
-    return (before & ((looked_at == 0) | (looked_at == segments[:, :, None])))[:, None]
+    looks = before & ((looked_at == 0) | (looked_at == segments[:, :, None]))  # (P, T, T)
+    nothing = torch.zeros(looks.shape, dtype=dtype)
+    return nothing.masked_fill(~looks, torch.finfo(dtype).min)[:, None]

@@ -75,8 +75,8 @@ class UpperLayers:
     def _is_same(self) -> bool:
         engine, backbone = self._engine, self._engine.backbone
         middle = backbone.n_layers // 2
-        words = min(backbone.vocab_size, 64)
-        texts = [[*range(1, 5), *((7 * at + row) % words for at in range(6 + row))] for row in range(2)]
+        words, most = min(backbone.vocab_size, 64), min(12, self._reach)  # no longer than rows that are packed
+        texts = [[*range(1, 4), *((7 * at + row) % words for at in range(most - 3 - row))] for row in range(2)]
         examples = [Example(tuple(text[:-1]), tuple(text[-1:]), None) for text in texts]
         generator = torch.Generator().manual_seed(0)
         shape = (backbone.n_layers - middle, 1, 3, 2, backbone.hidden_size)
@@ -102,6 +102,7 @@ class UpperLayers:
             is_packed=is_packed,
             pad_id=backbone.pad_id,
             max_batch_tokens=max_batch_tokens,
+            dtype=backbone.dtype,
             device=backbone.device,
         )
         return list(found)
