@@ -130,8 +130,8 @@ class TrainingSettings(_Settings):
     other depths. Origin: `docs/decisions.md`, steps and placement."""
     falling_steps: int = Field(72, ge=1)
     """Steps in which the rate falls to nothing, the last ones of a training; half of `max_steps` if that is less."""
-    items_per_step: int = Field(12, ge=2)
-    """Study items of one user in one step."""
+    items_per_step: int | None = Field(None, ge=2)
+    """Study items of one user in one step; None is 12 beside the last layer alone, fewer at other depths."""
     rehearsal_share: float | None = Field(None, ge=0, lt=1)
     """Share of the items that come from earlier sessions' study sets, once there are any. 0 forgets them; None is 0.3
     beside the last layer alone, and grows with the number of earlier facts at other depths."""

@@ -19,9 +19,8 @@ from torch import Tensor
 from locas_agent.inference.batching import micro_batches
 from locas_agent.training.examples import Example
 
-SEQUENCE_TOKENS = 384
-"""Rows are put into one sequence up to this length: attention costs its square, and no more than a tenth of a layer
-here."""
+SEQUENCE_TOKENS = 256
+"""Rows are put into one sequence up to this length: attention costs its square."""
 
 
 @dataclass(frozen=True, eq=False)

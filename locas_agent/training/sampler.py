@@ -39,9 +39,6 @@ UNANSWERED_BEHIND = 0.25
 REHEARSED = 128
 """Earlier items that one consolidation rehearses, drawn anew each time, and questions never answered. Beyond that they
 are drawn fact by fact: one of each at least, however many facts there are."""
-VARIANTS = 4
-"""Ways in which a new question is put, each with other tokens left out; one that is only kept in mind is put in one. A
-finite number, so that what does not depend on the memory is computed once for each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +128,7 @@ class Curriculum:
             )
         rng = Random(f"{settings.seed}:order")
         behind = self._behind(lesson, rng) if settings.objective == "self_study" else []
-        noisy = [self._noisy(example, rng) for example in fresh for _ in range(VARIANTS)]
+        noisy = [self._noisy(example, rng) for example in fresh for _ in range(schedule.variants)]
         once = [
             [self._noisy(example, rng) for example in examples]
             for examples in (self._questions(_by_fact(kept, rng)), _some(negative, rng))
@@ -252,11 +249,13 @@ class Stream:
 
     def draw(self) -> Draw:
         """Return the rows of the next step."""
-        bare = [self._item() for _ in range(self._settings.items_per_step)]
-        is_behind = self._behind.elements and self._settings.window_weight
-        behind = [self._behind.take()] if is_behind and self._drawn % self._schedule.window_every == 0 else []
+        bare = [self._item() for _ in range(self._schedule.items_per_step)]
+        every, settings = self._schedule.every, self._settings
+        is_behind = self._behind.elements and settings.window_weight and self._drawn % every == 0
+        is_neutral = self._anchors.elements and settings.anchor_weight and self._drawn % every == every // 2
+        behind = [self._behind.take()] if is_behind else []
+        anchors = [self._anchors.take()] if is_neutral else []
         self._drawn += 1
-        anchors = [self._anchors.take()] if self._anchors.elements and self._settings.anchor_weight else []
         return Draw(bare, behind, anchors)
 
     def _item(self) -> Example:

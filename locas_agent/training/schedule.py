@@ -13,10 +13,13 @@ from locas_agent.study.items import NEGATIVE, PROBE, Item
 from locas_agent.study.matching import words
 
 LAST_LAYER = (-1,)
-LAST_LAYER_RATE, LAST_LAYER_STEPS, LAST_LAYER_REHEARSAL = 1e-2, 192, 0.3
+LAST_LAYER_RATE, LAST_LAYER_STEPS, LAST_LAYER_ITEMS, LAST_LAYER_REHEARSAL = 1e-2, 192, 12, 0.3
 """Beside the last layer alone a step costs next to nothing. Origin: `docs/decisions.md`, steps."""
-DEEP_RATE = 3e-3
-"""Peak rate beside several layers or a lower one. Origin: `docs/decisions.md`, placement."""
+LAST_LAYER_VARIANTS = 4
+DEEP_RATE, DEEP_ITEMS = 3e-3, 6
+"""Peak rate and items of a step beside several layers or a lower one. Origin: `docs/decisions.md`, placement."""
+DEEP_VARIANTS = 2
+"""Fewer, since each is run once through the layers below."""
 PASSES = 8
 """How often each new item is drawn beside several layers, where a step costs what runs above the lowest."""
 MIN_STEPS, MAX_STEPS = 24, 192
@@ -25,8 +28,9 @@ STEP_OF = 8
 OLD_FACT = 0.5
 """Draws of an earlier fact for each of a new one, beside several layers: it is known already, and kept."""
 MAX_REHEARSAL = 0.6
-WINDOW_EVERY = 4
-"""Steps from one row behind a window to the next beside several layers: such a row costs as much as all others."""
+EVERY = 4
+"""Steps from one row behind a window to the next beside several layers, and from one of neutral text to the next: such
+a row costs as much as all items of a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +39,21 @@ class Schedule:
 
     Attributes:
         steps: how many.
+        items_per_step: items of one user in one step.
         falling_steps: in how many of them, the last ones, the rate falls to nothing.
         learning_rate: peak rate of AdamW.
         rehearsal_share: share of the items that come from earlier consolidations.
-        window_every: steps from one row of items behind a window to the next.
+        every: steps from one row of items behind a window to the next, and from one of neutral text to the next.
+        variants: ways in which a new question is put.
     """
 
     steps: int
+    items_per_step: int
     falling_steps: int
     learning_rate: float
     rehearsal_share: float
-    window_every: int
+    every: int
+    variants: int
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step: four steps of warm-up, the peak, then a straight fall to a fiftieth."""
@@ -68,15 +76,18 @@ def schedule_of(
     share = _rehearsal(len(facts(learnt)), len(facts(earlier)), LAST_LAYER_REHEARSAL, is_last=is_last)
     if settings.rehearsal_share is not None:
         share = settings.rehearsal_share
-    wanted = PASSES * len(learnt) / (settings.items_per_step * (1 - share - settings.negative_share))
+    items_per_step = settings.items_per_step or (LAST_LAYER_ITEMS if is_last else DEEP_ITEMS)
+    wanted = PASSES * len(learnt) / (items_per_step * (1 - share - settings.negative_share))
     deep = min(MAX_STEPS, max(MIN_STEPS, STEP_OF * round(wanted / STEP_OF)))
     steps = settings.max_steps or (LAST_LAYER_STEPS if is_last else deep)
     return Schedule(
         steps,
+        items_per_step,
         settings.fall_of(steps),
         settings.learning_rate or (LAST_LAYER_RATE if is_last else DEEP_RATE),
         share,
-        1 if is_last else WINDOW_EVERY,
+        1 if is_last else EVERY,
+        LAST_LAYER_VARIANTS if is_last else DEEP_VARIANTS,
     )
 
 

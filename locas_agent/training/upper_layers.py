@@ -219,7 +219,7 @@ class UpperStudent:
         return results
 
     def _losses(self, layout: Layout, examples: Sequence[Example], memory: MemoryBatch | None) -> tuple[Tensor, Tensor]:
-        """Return loss and rightness of the scored tokens of the rows laid out, row by row, shape (n,) each."""
+        """Return loss and, without gradient, rightness of scored tokens, row by row, shape (n,) each."""
         backbone = self._engine.backbone
         own = [examples[row] for row in layout.rows]
         table = ExampleBatch.of([own], pad_id=backbone.pad_id, device=backbone.device)
@@ -232,7 +232,8 @@ class UpperStudent:
 
         def losses(part: Tensor, span: slice) -> Tensor:
             logits = self._engine.head(part)
-            right[span] = logits.argmax(-1) == table.targets[span]
+            if not torch.is_grad_enabled():
+                right[span] = logits.argmax(-1) == table.targets[span]
             return table.losses(logits, span)
 
         return losses_in_parts(hidden, losses), right
