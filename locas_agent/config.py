@@ -140,10 +140,10 @@ class TrainingSettings(_Settings):
     question_noise: float = Field(0.05, ge=0, lt=1)
     """Share of a question's tokens left out at random each time it is trained on, so that the wording is not learnt by
     heart."""
-    window_tokens: int = Field(256, ge=0)
+    window_tokens: int | None = Field(None, ge=0)
     """Longest run of turns, other people's or the user's own, before the items of a step that are asked as in a running
-    conversation; 0 leaves them out. What is answered from weights alone is otherwise not answered behind a window
-    (`docs/decisions.md`, windows)."""
+    conversation; 0 leaves them out, None is 256 beside the last layer alone and 96 at other depths. What is answered
+    from weights alone is otherwise not answered behind a window (`docs/decisions.md`, windows)."""
     window_weight: float = Field(1.0, ge=0)
     """Weight of these items beside the mean of the others."""
     anchor_weight: float = Field(16.0, ge=0)

@@ -127,7 +127,7 @@ class Curriculum:
                 "a lesson needs something to learn from, got no study item and no text: study the overflow first"
             )
         rng = Random(f"{settings.seed}:order")
-        behind = self._behind(lesson, rng) if settings.objective == "self_study" else []
+        behind = self._behind(lesson, schedule.window_tokens, rng) if settings.objective == "self_study" else []
         noisy = [self._noisy(example, rng) for example in fresh for _ in range(schedule.variants)]
         once = [
             [self._noisy(example, rng) for example in examples]
@@ -149,7 +149,7 @@ class Curriculum:
         middle = [token for token in example.prompt[TEMPLATE_TOKENS:-TEMPLATE_TOKENS] if rng.random() >= noise]
         return replace(example, prompt=(*example.prompt[:TEMPLATE_TOKENS], *middle, *example.prompt[-TEMPLATE_TOKENS:]))
 
-    def _behind(self, lesson: Lesson, rng: Random) -> list[Example]:
+    def _behind(self, lesson: Lesson, window_tokens: int, rng: Random) -> list[Example]:
         """Put some questions, one after the other, behind each window.
 
         Mostly such that are answered, now and then one that never is.
@@ -160,7 +160,7 @@ class Curriculum:
             [item for item in items if item.kind == NEGATIVE],
         )
         examples = []
-        for window in self._windows(lesson.pieces, rng):
+        for window in self._windows(lesson.pieces, window_tokens, rng):
             asked = [
                 rng.choice(negative if negative and rng.random() < UNANSWERED_BEHIND else answered)
                 for _ in range(ASKED_BEHIND)
@@ -168,9 +168,8 @@ class Curriculum:
             examples.append(_conversation(self._backbone, window, asked))
         return examples
 
-    def _windows(self, pieces: Sequence[Piece], rng: Random) -> list[list[int]]:
+    def _windows(self, pieces: Sequence[Piece], limit: int, rng: Random) -> list[list[int]]:
         """Encode what may stand before a question: turns of other people, and runs of the user's own turns."""
-        limit = self._config.training.window_tokens
         if not limit:
             return []
         spoken = [piece.messages[1:] for piece in pieces if len(piece.messages) > 1]

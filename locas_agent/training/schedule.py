@@ -15,11 +15,12 @@ from locas_agent.study.matching import words
 LAST_LAYER = (-1,)
 LAST_LAYER_RATE, LAST_LAYER_STEPS, LAST_LAYER_ITEMS, LAST_LAYER_REHEARSAL = 1e-2, 192, 12, 0.3
 """Beside the last layer alone a step costs next to nothing. Origin: `docs/decisions.md`, steps."""
-LAST_LAYER_VARIANTS = 4
+LAST_LAYER_VARIANTS, LAST_LAYER_WINDOW = 4, 256
 DEEP_RATE, DEEP_ITEMS = 3e-3, 6
 """Peak rate and items of a step beside several layers or a lower one. Origin: `docs/decisions.md`, placement."""
-DEEP_VARIANTS = 2
-"""Fewer, since each is run once through the layers below."""
+DEEP_VARIANTS, DEEP_WINDOW = 2, 96
+"""Fewer and shorter, since each is run once through the layers below, and a window with its questions once a step
+through those above."""
 PASSES = 8
 """How often each new item is drawn beside several layers, where a step costs what runs above the lowest."""
 MIN_STEPS, MAX_STEPS = 24, 192
@@ -45,6 +46,7 @@ class Schedule:
         rehearsal_share: share of the items that come from earlier consolidations.
         every: steps from one row of items behind a window to the next, and from one of neutral text to the next.
         variants: ways in which a new question is put.
+        window_tokens: longest window.
     """
 
     steps: int
@@ -54,6 +56,7 @@ class Schedule:
     rehearsal_share: float
     every: int
     variants: int
+    window_tokens: int
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step: four steps of warm-up, the peak, then a straight fall to a fiftieth."""
@@ -88,6 +91,7 @@ def schedule_of(
         share,
         1 if is_last else EVERY,
         LAST_LAYER_VARIANTS if is_last else DEEP_VARIANTS,
+        (LAST_LAYER_WINDOW if is_last else DEEP_WINDOW) if settings.window_tokens is None else settings.window_tokens,
     )
 
 

@@ -55,7 +55,8 @@ def curriculum(engine: Engine) -> Curriculum:
 
 
 def draws_of(curriculum: Curriculum, lesson: Lesson, layers: tuple[int, ...] = (-1,)) -> Stream:
-    return curriculum.stream(lesson, schedule_of(TrainingSettings(), layers, lesson.new, lesson.earlier))
+    settings = curriculum._config.training
+    return curriculum.stream(lesson, schedule_of(settings, layers, lesson.new, lesson.earlier))
 
 
 def test_a_stream_follows_from_its_lesson_alone(curriculum: Curriculum, lesson: Lesson) -> None:
