@@ -8,14 +8,22 @@ Every model is frozen and refuses unknown names. The whole configuration is save
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Objective = Literal["self_study", "ntp", "sd", "mix"]
 Initialization = Literal["highest", "lowest", "random", "random_index"]
 ScaleRule = Literal["width", "sqrt", "none"]
 StoredAs = Literal["float32", "bfloat16", "int8"]
+_Depth = r"(0(\.[0-9]+)?|1(\.0+)?)"
+Layers = (
+    Annotated[int, Field(ge=1)]
+    | Annotated[str, Field(pattern=rf"^(auto|all|{_Depth}-{_Depth})$")]
+    | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    | None
+)
+"""Which layers carry a memory; see `MemorySettings.layers`."""
 
 
 MAX_SEED = (1 << 63) - 1
@@ -32,9 +40,11 @@ class MemorySettings(_Settings):
     width: int | None = Field(None, ge=1)
     """Slots per layer; None means 48, or as many as the backbone's FFN has neurons if that is less. Origin:
     `docs/decisions.md`."""
-    layers: int | None = Field(1, ge=1)
-    """How many of the topmost layers carry the memory; None means all, as in the paper. Beside the last layer alone it
-    answers as well and is trained many times faster, since nothing below it changes. Origin: `docs/decisions.md`."""
+    layers: Layers = "auto"
+    """Which layers carry the memory: how many of the topmost, a range of depth such as "0.5-0.8" (0 is below the first
+    layer, 1 above the last), a list of numbers from 0, or "all" (None too), as in the paper. "auto" is the last layer
+    alone of a backbone of few layers, and the topmost third of a deeper one; nothing below the lowest changes, so the
+    higher they are the faster they train. Origin: `docs/decisions.md`, placement."""
     initialization: Initialization = "random"
     """Rows a memory starts from: Gaussian, or cloned from the most or least activated neurons or any. Origin:
     `docs/decisions.md`, initial rows."""
@@ -45,6 +55,17 @@ class MemorySettings(_Settings):
     """What a revision's rows are saved as. "float32" is exact; "bfloat16" takes half and "int8" about a quarter of its
     bytes and round, see `memory.serialization.to_bytes`. Training goes on from what was saved, and the admission gate
     judges that. Origin: `docs/decisions.md`, int8."""
+
+    @field_validator("layers")
+    @classmethod
+    def _in_order(cls, layers: Layers) -> Layers:
+        if isinstance(layers, str) and "-" in layers:
+            start, end = (float(part) for part in layers.split("-"))
+            if start >= end:
+                raise ValueError("memory.layers: a range of depth goes from the lower to the higher, such as 0.5-0.8")
+        if isinstance(layers, tuple) and len(set(layers)) < len(layers):
+            raise ValueError("memory.layers: a layer is named twice")
+        return layers
 
 
 class StudySettings(_Settings):
@@ -102,25 +123,27 @@ class TrainingSettings(_Settings):
 
     objective: Objective = "self_study"
     """What is learnt from; see `training/losses.py`."""
-    learning_rate: float = Field(1e-2, gt=0)
-    """Peak rate of AdamW. Origin: `docs/decisions.md`."""
-    max_steps: int = Field(192, ge=1)
-    """Steps of one consolidation. Origin: `docs/decisions.md`, steps."""
+    learning_rate: float | None = Field(None, gt=0)
+    """Peak rate of AdamW; None follows from where the memory stands, see `training/schedule.py`."""
+    max_steps: int | None = Field(None, ge=1)
+    """Steps of one consolidation; None is 192 beside the last layer alone, and follows from the number of items at
+    other depths. Origin: `docs/decisions.md`, steps and placement."""
     falling_steps: int = Field(72, ge=1)
     """Steps in which the rate falls to nothing, the last ones of a training; half of `max_steps` if that is less."""
-    items_per_step: int = Field(12, ge=2)
-    """Study items of one user in one step."""
-    rehearsal_share: float = Field(0.3, ge=0, lt=1)
-    """Share of the items that come from earlier sessions' study sets, once there are any. 0 forgets them."""
+    items_per_step: int | None = Field(None, ge=2)
+    """Study items of one user in one step; None is 12 beside the last layer alone, fewer at other depths."""
+    rehearsal_share: float | None = Field(None, ge=0, lt=1)
+    """Share of the items that come from earlier sessions' study sets, once there are any. 0 forgets them; None is 0.3
+    beside the last layer alone, and grows with the number of earlier facts at other depths."""
     negative_share: float = Field(0.22, ge=0, lt=1)
     """Share of the items that are questions never answered."""
     question_noise: float = Field(0.05, ge=0, lt=1)
     """Share of a question's tokens left out at random each time it is trained on, so that the wording is not learnt by
     heart."""
-    window_tokens: int = Field(256, ge=0)
+    window_tokens: int | None = Field(None, ge=0)
     """Longest run of turns, other people's or the user's own, before the items of a step that are asked as in a running
-    conversation; 0 leaves them out. What is answered from weights alone is otherwise not answered behind a window
-    (`docs/decisions.md`, windows)."""
+    conversation; 0 leaves them out, None is 256 beside the last layer alone and 96 at other depths. What is answered
+    from weights alone is otherwise not answered behind a window (`docs/decisions.md`, windows)."""
     window_weight: float = Field(1.0, ge=0)
     """Weight of these items beside the mean of the others."""
     anchor_weight: float = Field(16.0, ge=0)
@@ -213,7 +236,7 @@ class LocasConfig(_Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> LocasConfig:
-        if self.training.rehearsal_share + self.training.negative_share >= 1:
+        if (self.training.rehearsal_share or 0.0) + self.training.negative_share >= 1:
             raise ValueError(
                 "training.rehearsal_share and training.negative_share leave no room for new items: their sum must be "
                 "under 1"

@@ -13,13 +13,11 @@ from threading import Lock
 from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
-from torch import Tensor
-
 from locas_agent.backbone import Backbone
 from locas_agent.errors import RevisionNotFound
 from locas_agent.inference.prefix_cache import Kept, Past
 from locas_agent.memory import LocasMemory, MemoryBatch
-from locas_agent.memory.batch import ready_rows
+from locas_agent.memory.batch import ReadyRows, ready_rows
 from locas_agent.memory.serialization import from_bytes
 from locas_storage import MemoryStore, Revision, UserKey
 
@@ -133,7 +131,7 @@ class LoadedMemories:
         self._store = store
         self._loaded: Recent[LocasMemory] = Recent()
         self._pasts: Recent[Past] = Recent()
-        self._ready: WeakKeyDictionary[LocasMemory, Tensor] = WeakKeyDictionary()
+        self._ready: WeakKeyDictionary[LocasMemory, ReadyRows] = WeakKeyDictionary()
         self._misses = 0
         self._lock = Lock()
 
@@ -226,8 +224,8 @@ class LoadedMemories:
         digest = str(revision.payload_sha256) if revision is not None and revision.has_payload else ""
         return key, digest, self._backbone.fingerprint
 
-    def _rows(self, memory: LocasMemory) -> Tensor:
-        """The memory's rows as a forward takes them, shape (L, 3, W, D)."""
+    def _rows(self, memory: LocasMemory) -> ReadyRows:
+        """The memory's rows as a forward takes them."""
         with self._lock:
             ready = self._ready.get(memory)
         if ready is None:

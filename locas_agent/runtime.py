@@ -25,6 +25,7 @@ from locas_agent.errors import ConfigurationError, LocasError, TurnNotFound
 from locas_agent.import_export import Exchange
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
+from locas_agent.memory.placement import placement
 from locas_agent.memory_cache import CacheInfo, LoadedMemories
 from locas_agent.results import Consolidation, Reply
 from locas_agent.serving.generation import ChatGeneration
@@ -294,11 +295,8 @@ def _check_shape(backbone: Backbone, shape: MemorySettings) -> None:
         raise ConfigurationError(
             f"memory.width is {shape.width}, wider than the backbone's FFN of {backbone.ffn_width} neurons: choose less"
         )
-    if (shape.layers or 1) > backbone.n_layers:
-        raise ConfigurationError(
-            f"memory.layers is {shape.layers}, more than the {backbone.n_layers} of {backbone.name!r}: choose less"
-        )
-    width, layers = shape.width or min(DEFAULT_WIDTH, backbone.ffn_width), shape.layers or backbone.n_layers
+    layers = len(placement(shape.layers, backbone.n_layers))
+    width = shape.width or min(DEFAULT_WIDTH, backbone.ffn_width)
     bytes_each = {"float32": 4, "bfloat16": 2, "int8": 1}[shape.stored_as]
     if (size := 3 * layers * width * backbone.hidden_size * bytes_each) > MAX_PAYLOAD_BYTES:
         raise ConfigurationError(

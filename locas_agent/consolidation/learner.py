@@ -246,6 +246,8 @@ class Learner:
                 "train_seconds": trained[i].seconds,
                 "first_loss": trained[i].first_loss,
                 "last_loss": trained[i].last_loss,
+                "learning_rate": trained[i].learning_rate,
+                "restarts": trained[i].restarts,
             }
             judged[i] = (admission, figures)
         return judged

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from locas_agent.config import MemorySettings
 from locas_agent.memory import LocasMemory
+from locas_agent.memory.placement import placement
+from locas_agent.memory.slab import topmost
 from locas_agent.study.items import Coverage
 
 
@@ -45,11 +47,18 @@ def of_shape(memory: LocasMemory | None, settings: MemorySettings, *, n_layers: 
     """
     if memory is None:
         return []
-    width, layers = settings.width or memory.width, settings.layers or n_layers
-    if (memory.width, memory.n_layers) == (width, layers):
+    width, layers = settings.width or memory.width, placement(settings.layers, n_layers)
+    if (memory.width, memory.layers) == (width, layers):
         return []
     return [
-        f"the memory keeps its {memory.width} slots beside {memory.n_layers} layers, {width} beside {layers} are asked "
-        "for: memory.width and "
-        "memory.layers shape new memories only; rollback(0) and another consolidation begin one"
+        f"the memory keeps its {memory.width} slots beside {_said(memory.layers, n_layers)}, {width} beside "
+        f"{_said(layers, n_layers)} are asked for: memory.width and memory.layers shape new memories only; rollback(0) "
+        "and another consolidation begin one"
     ]
+
+
+def _said(layers: tuple[int, ...], n_layers: int) -> str:
+    """Say which layers: how many where they are the topmost, else their numbers."""
+    if layers == topmost(len(layers)):
+        return f"{len(layers)} layers"
+    return "layers " + ", ".join(str(n_layers + layer) for layer in layers)

@@ -108,11 +108,10 @@ def read_dense(backbone: Backbone, folder: Path, manifest: Manifest) -> LocasMem
     Raises:
         CorruptPayload: tensors are missing or have other shapes.
     """
-    first = backbone.n_layers - manifest.n_layers
     names = {id(module): name for name, module in backbone.model.named_modules()}
     scale = torch.tensor(manifest.scale)
     layers = []
-    for site, tau in zip(backbone.sites[first:], scale, strict=True):
+    for site, tau in zip(manifest.sites(backbone), scale, strict=True):
         added = site.n_neurons, site.n_neurons + manifest.width
         wide = [_tensor(folder, f"{names[id(part)]}.weight") for part in site.gate_up]
         gate_up = wide if len(wide) == 2 else list(wide[0].chunk(2))

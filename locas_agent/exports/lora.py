@@ -142,7 +142,7 @@ def adapter_tensors(backbone: Backbone, rows: Tensor, memory: LocasMemory) -> di
     names = {id(module): name for name, module in backbone.model.named_modules()}
     width, slots = memory.width, rows.shape[2]
     tensors: dict[str, Tensor] = {}
-    for site, own in zip(backbone.sites[-memory.n_layers :], rows[-memory.n_layers :, :, :width], strict=True):
+    for site, own in ((backbone.sites[layer], rows[layer, :, :width]) for layer in memory.layers):
         total = site.n_neurons + slots
         chosen = torch.zeros(total, width)  # picks the memory's neurons among all
         chosen[site.n_neurons : site.n_neurons + width] = torch.eye(width)
@@ -191,7 +191,7 @@ def read_lora(backbone: Backbone, folder: Path, manifest: Manifest) -> LocasMemo
     try:
         tensors = load_file(folder / ADAPTER)
         layers = []
-        for site, tau in zip(backbone.sites[-manifest.n_layers :], manifest.scale, strict=True):
+        for site, tau in zip(manifest.sites(backbone), manifest.scale, strict=True):
             gate_up = torch.cat([tensors[f"{names[id(part)]}.lora_A.weight"] for part in site.gate_up])
             down = tensors[f"{names[id(site.down_proj)]}.lora_B.weight"][:, :width].t().float() / (
                 tau if tau > 0 else 1.0
@@ -214,12 +214,12 @@ def _filled(tensor: Tensor, shape: tuple[int, int]) -> Tensor:
 
 def _config(backbone: Backbone, memory: LocasMemory, padded: Path) -> dict[str, Any]:
     """PEFT's `adapter_config.json`."""
-    sites = backbone.sites[-memory.n_layers :]
-    rank = adapter_rank(sites[0], memory.width)
+    site = backbone.sites[memory.layers[0]]
+    rank = adapter_rank(site, memory.width)
     targets = {
         name.rsplit(".", 1)[-1]
         for name, module in backbone.model.named_modules()
-        if module in (*sites[0].gate_up, sites[0].down_proj)
+        if module in (*site.gate_up, site.down_proj)
     }
     config: dict[str, Any] = {
         "peft_type": "LORA",
@@ -235,7 +235,7 @@ def _config(backbone: Backbone, memory: LocasMemory, padded: Path) -> dict[str, 
     }
     if memory.n_layers < backbone.n_layers:
         config |= {
-            "layers_to_transform": list(range(backbone.n_layers - memory.n_layers, backbone.n_layers)),
+            "layers_to_transform": [backbone.n_layers + layer for layer in memory.layers],
             "layers_pattern": "layers",
         }
     return config

@@ -17,9 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from locas_agent.config import Initialization
 from locas_agent.errors import CorruptPayload, IncompatibleMemory
 from locas_agent.memory import LocasMemory
+from locas_agent.memory.slab import topmost
 
 if TYPE_CHECKING:
     from locas_agent.backbone import Backbone
+    from locas_agent.backbone.ffn import FfnSite
 
 Form = Literal["dense", "lora", "memory"]
 
@@ -44,7 +46,7 @@ class Manifest(BaseModel):
 
     format: Literal["locas-export"] = "locas-export"
     """Tells our manifests from other JSON."""
-    format_version: Literal[1] = 1
+    format_version: Literal[1, 2] = 1
     """Of this description, not of the tensors."""
     form: Form
     """`dense`, `lora` or `memory`."""
@@ -61,7 +63,9 @@ class Manifest(BaseModel):
     revision: int | None = None
     """Number of the user's revision it holds, if it came from a store."""
     n_layers: int = Field(ge=1)
-    """Layers that carry the memory, the topmost ones."""
+    """Layers that carry the memory."""
+    layers: tuple[Annotated[int, Field(lt=0)], ...] | None = Field(None, exclude_if=lambda layers: layers is None)
+    """Their numbers from the last, -1; not written where they are the topmost."""
     width: int = Field(ge=1)
     """Slots per layer."""
     hidden_size: int = Field(ge=1)
@@ -99,13 +103,16 @@ class Manifest(BaseModel):
             digests: of the files.
         """
         name = Path(backbone.name)
+        is_topmost = memory.layers == topmost(memory.n_layers)
         return cls(
+            format_version=1 if is_topmost else 2,
             form=form,
             backbone=name.name if name.is_absolute() else backbone.name,
             fingerprint=backbone.fingerprint,
             created_at=datetime.now(UTC).replace(microsecond=0),
             revision=revision,
             n_layers=memory.n_layers,
+            layers=None if is_topmost else memory.layers,
             width=memory.width,
             hidden_size=memory.hidden_size,
             slots=slots,
@@ -131,7 +138,7 @@ class Manifest(BaseModel):
             wrong = sorted({".".join(str(part) for part in each["loc"]) or "all of it" for each in error.errors()})
             if "format_version" in wrong:
                 raise IncompatibleMemory(
-                    "the export's format version is not 1; use the release that wrote it"
+                    "the export's format version is not 1 or 2; use the release that wrote it"
                 ) from None
             raise CorruptPayload(
                 f"the manifest of the export is damaged or none of ours: {', '.join(wrong[:8])}"
@@ -142,6 +149,8 @@ class Manifest(BaseModel):
                 f"the manifest names {manifest.n_layers} layers of {manifest.width} slots; its scale or neuron indices "
                 "differ"
             )
+        if manifest.placement != tuple(sorted(set(manifest.placement))) or len(manifest.placement) != manifest.n_layers:
+            raise CorruptPayload(f"the manifest names {manifest.n_layers} layers; their numbers differ")
         return manifest
 
     def memory(self, slab: torch.Tensor) -> LocasMemory:
@@ -160,7 +169,18 @@ class Manifest(BaseModel):
         if not (torch.isfinite(slab).all() and torch.isfinite(scale).all()):
             raise CorruptPayload("the export holds values that are not finite; export the memory again")
         indices = torch.tensor(self.neuron_indices, dtype=torch.int64)
-        return LocasMemory(slab.float().contiguous(), scale, indices, self.fingerprint, self.initialization)
+        return LocasMemory(
+            slab.float().contiguous(), scale, indices, self.fingerprint, self.initialization, self.placement
+        )
+
+    @property
+    def placement(self) -> tuple[int, ...]:
+        """The layers that carry the memory, numbered from the last (-1)."""
+        return topmost(self.n_layers) if self.layers is None else self.layers
+
+    def sites(self, backbone: Backbone) -> list[FfnSite]:
+        """The FFNs of a backbone beside which the memory stands, the lowest first."""
+        return [backbone.sites[layer] for layer in self.placement]
 
 
 def digest_of(path: Path) -> str:

@@ -44,7 +44,7 @@ def read_export(backbone: Backbone, path: str | Path) -> tuple[Manifest, LocasMe
             f"{backbone.name!r} has "
             f"{backbone.fingerprint[:12]}; load the backbone it was made from"
         )
-    if manifest.form == "memory" or not manifest.digests or manifest.n_layers > backbone.n_layers:
+    if manifest.form == "memory" or not manifest.digests or -manifest.placement[0] > backbone.n_layers:
         raise CorruptPayload(f"{place.name!r}: the manifest does not describe a folder of this backbone")
     reader = read_dense if manifest.form == "dense" else read_lora
     return manifest, reader(backbone, place, manifest)

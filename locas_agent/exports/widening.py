@@ -61,7 +61,7 @@ def folded_rows(backbone: Backbone, memory: LocasMemory, slots: int) -> Tensor:
     """
     check_fits(memory, backbone)
     rows = torch.zeros(backbone.n_layers, 3, slots, backbone.hidden_size)
-    rows[-memory.n_layers :, :, : memory.width] = effective_rows(memory.slab.detach(), memory.scale).cpu()
+    rows[list(memory.layers), :, : memory.width] = effective_rows(memory.slab.detach(), memory.scale).cpu()
     if not torch.isfinite(rows).all():
         raise ExchangeError(
             "the memory holds values that are not finite and cannot be exported; roll back to the former revision"

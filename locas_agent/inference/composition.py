@@ -33,7 +33,7 @@ def compose(first: LocasMemory, second: LocasMemory) -> LocasMemory:
 
     Args:
         first: any memory.
-        second: another one of the same backbone; widths and numbers of layers may differ.
+        second: another one of the same backbone; widths and layers may differ.
 
     Returns:
         A memory of both widths together. Each layer has one output scale, the larger; down rows of the memory with the
@@ -48,7 +48,7 @@ def compose(first: LocasMemory, second: LocasMemory) -> LocasMemory:
             f"the memories belong to the backbones {first.fingerprint[:12]} and {second.fingerprint[:12]}; only two of "
             "one backbone can be composed"
         )
-    layers = max(first.n_layers, second.n_layers)
+    layers = tuple(sorted({*first.layers, *second.layers}))
     both = [_padded(memory, layers) for memory in (first, second)]
     scale = torch.maximum(both[0].scale, both[1].scale.to(both[0].scale.device))
     device = scale.device
@@ -59,6 +59,7 @@ def compose(first: LocasMemory, second: LocasMemory) -> LocasMemory:
         neuron_indices=torch.cat([memory.neuron_indices.to(device) for memory in both], dim=1),
         fingerprint=first.fingerprint,
         initialization=first.initialization,
+        layers=layers,
     )
 
 
@@ -117,18 +118,16 @@ def interaction(engine: Engine, first: LocasMemory, second: LocasMemory, texts: 
     return Interaction(drift_first, drift_second, drift_both, moved_first, moved_second, beyond_sum, tokens)
 
 
-def _padded(memory: LocasMemory, layers: int) -> LocasMemory:
-    """The same function standing beside more layers: zero slots in those below."""
-    missing = layers - memory.n_layers
-    if not missing:
+def _padded(memory: LocasMemory, layers: tuple[int, ...]) -> LocasMemory:
+    """The same function standing beside more layers: zero slots in those it did not stand beside."""
+    if memory.layers == layers:
         return memory
-    return LocasMemory(
-        slab=torch.cat([memory.slab.new_zeros(missing, *memory.slab.shape[1:]), memory.slab]),
-        scale=torch.cat([memory.scale.new_zeros(missing), memory.scale]),
-        neuron_indices=torch.cat([memory.neuron_indices.new_full((missing, memory.width), -1), memory.neuron_indices]),
-        fingerprint=memory.fingerprint,
-        initialization=memory.initialization,
-    )
+    at = [layers.index(layer) for layer in memory.layers]
+    slab = memory.slab.new_zeros(len(layers), *memory.slab.shape[1:])
+    scale = memory.scale.new_zeros(len(layers))
+    neurons = memory.neuron_indices.new_full((len(layers), memory.width), -1)
+    slab[at], scale[at], neurons[at] = memory.slab, memory.scale, memory.neuron_indices
+    return LocasMemory(slab, scale, neurons, memory.fingerprint, memory.initialization, layers)
 
 
 def _rescaled(slab: Tensor, own: Tensor, common: Tensor) -> Tensor:

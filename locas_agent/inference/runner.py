@@ -14,6 +14,7 @@ from torch import Tensor
 
 from locas_agent.backbone import Backbone
 from locas_agent.backbone.hooks import Observer, Observing, Recorder, Recording, carrying
+from locas_agent.backbone.partial import lower_part, upper_part
 from locas_agent.errors import TurnTooLong
 from locas_agent.memory import MemoryBatch
 from locas_agent.memory.attach import attached
@@ -111,6 +112,59 @@ class ModelRunner:
         """
         with carrying(self.backbone.hook_key, Recording(recorder, last_layer=self.backbone.n_layers - 1)):
             self._run(input_ids, None)
+
+    @torch.no_grad()
+    def below(self, input_ids: Tensor, first: int, *, mask: Tensor | None, position_ids: Tensor | None) -> Tensor:
+        """Run the layers below one of the bare backbone.
+
+        Args:
+            input_ids: right-padded or packed, shape (B, T), int64.
+            first: a layer, from 0 on.
+            mask: added to attention's scores, shape (B, 1, T, T); None lets a token look at all up to itself.
+            position_ids: place of each token in its text, shape (B, T); None is its place in the row.
+
+        Returns:
+            What enters that layer, shape (B, T, D); it may take part in autograd later.
+        """
+        seen: dict[str, Tensor] = {}
+        with carrying(self.backbone.hook_key, Recording(seen.__setitem__, last_layer=-1)):
+            lower_part(self.backbone.decoder, first)(
+                input_ids=input_ids.to(self.backbone.device),
+                attention_mask=mask,
+                position_ids=position_ids,
+                use_cache=False,
+            )
+        return seen["residual"]
+
+    def above(
+        self,
+        states: Tensor,
+        first: int,
+        memory: MemoryBatch | None,
+        *,
+        mask: Tensor | None,
+        position_ids: Tensor | None,
+    ) -> Tensor:
+        """Run the layers from one on.
+
+        Last hidden states, normed, before the output projection; gradients as in `logits`.
+
+        Args:
+            states: from `below`, shape (B, T, D).
+            first: the layer they enter.
+            memory: serves exactly B rows, and stands beside no layer below; None is the bare backbone.
+            mask: as in `below`.
+            position_ids: as in `below`.
+
+        Returns:
+            Shape (B, T, D).
+        """
+        with attached(self.backbone, memory):
+            output = upper_part(self.backbone.decoder, first, states)(
+                inputs_embeds=states, attention_mask=mask, position_ids=position_ids, use_cache=False
+            )
+        hidden: Tensor = output.last_hidden_state
+        return hidden
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits of hidden states, shape (..., D) -> (..., V), with the scaling some architectures put after it."""

@@ -34,6 +34,7 @@ class SideFfns(Intercept):
     def __init__(self, batch: MemoryBatch, sites: Sequence[FfnSite]) -> None:
         self._batch = batch
         self._sites = sites
+        self._at = {len(sites) + layer: at for at, layer in enumerate(batch.layers)}
 
     def ffn(self, layer: int, hidden: Tensor, output: Tensor) -> Tensor | None:
         """Return the output of a layer's FFN with the memories' answer added; None where it carries no memory."""
@@ -43,9 +44,8 @@ class SideFfns(Intercept):
                 f"a batch of {batch.n_memories} memories with {batch.rows_per_memory} rows each serves {batch.n_rows} "
                 f"input rows, got {hidden.shape[0]}; build it for these rows or use MemoryBatch.select"
             )
-        # a batch has rows for the top layers only, as many as its memories have
-        at = layer - (len(self._sites) - batch.rows.shape[0])
-        return side_ffn(hidden, output, batch.rows[at], self._sites[layer].activation) if at >= 0 else None
+        at = self._at.get(layer)
+        return None if at is None else side_ffn(hidden, output, batch.rows[at], self._sites[layer].activation)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 Knows nothing of users, stores, training or how a memory is applied to a hidden state.
 
-Shapes: L layers that carry a memory, the topmost of the backbone; U memories of a batch,
+Shapes: L layers that carry a memory, numbered from the last (-1); U memories of a batch,
 B input rows, W width (slots per layer), D hidden size. Axis 3 of every slab
 is gate, up, down.
 """
@@ -12,16 +12,28 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from locas_agent.errors import ConfigurationError, IncompatibleMemory
-from locas_agent.memory.slab import LocasMemory, effective_rows
+from locas_agent.memory.slab import LocasMemory, check_layers, effective_rows, topmost
 
 if TYPE_CHECKING:
     from locas_agent.backbone import Backbone
+
+
+class ReadyRows(NamedTuple):
+    """The effective rows of one memory where and as a forward takes them.
+
+    Attributes:
+        rows: shape (L, 3, W, D), compute dtype, on the device.
+        layers: the layers they stand beside, numbered from the last (-1), ascending.
+    """
+
+    rows: Tensor
+    layers: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +43,12 @@ class MemoryBatch:
     Attributes:
         rows: effective rows, shape (L, U, 3, W, D), compute dtype, on the device; may require grad.
         rows_per_memory: R, how many consecutive input rows share a memory, so that B = U * R.
+        layers: the layers they stand beside, numbered from the last (-1), ascending; the L topmost unless given.
     """
 
     rows: Tensor
     rows_per_memory: int = 1
+    layers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse anything that is not a slab of slabs."""
@@ -42,6 +56,9 @@ class MemoryBatch:
             raise IncompatibleMemory(f"rows have shape (L, U, 3, W, D), got {tuple(self.rows.shape)}")
         if self.rows_per_memory < 1:
             raise ConfigurationError(f"rows_per_memory is at least 1, got {self.rows_per_memory}")
+        if not self.layers:
+            object.__setattr__(self, "layers", topmost(self.rows.shape[0]))
+        check_layers(self.layers, self.rows.shape[0])
 
     @property
     def n_memories(self) -> int:
@@ -57,9 +74,9 @@ class MemoryBatch:
     def of(cls, memories: Sequence[LocasMemory | None], backbone: Backbone, rows_per_memory: int = 1) -> MemoryBatch:
         """Stack memories for one forward on a backbone.
 
-        Narrower memories and those of fewer layers are padded with zero slots, which is exact; None is a memory of zero
-        slots only, so its rows get the bare backbone. Where every entry is None, pass None to the engine instead: that
-        skips the side FFN. Build a batch when its memories change, not per step: it copies every slab.
+        Narrower memories and those beside fewer or other layers get zero slots, which is exact; None is a memory of
+        zero slots only, so its rows get the bare backbone. Where every entry is None, pass None to the engine instead:
+        that skips the side FFN. Build a batch when its memories change, not per step: it copies every slab.
 
         Args:
             memories: one entry per group of `rows_per_memory` input rows, at least one.
@@ -77,11 +94,11 @@ class MemoryBatch:
         return cls.stacked(ready, backbone, rows_per_memory)
 
     @classmethod
-    def stacked(cls, ready: Sequence[Tensor | None], backbone: Backbone, rows_per_memory: int = 1) -> MemoryBatch:
+    def stacked(cls, ready: Sequence[ReadyRows | None], backbone: Backbone, rows_per_memory: int = 1) -> MemoryBatch:
         """Stack rows that are ready already, for whoever keeps those of memories that come again; see `of`.
 
         Args:
-            ready: from `ready_rows` on this backbone, shape (L, 3, W, D) each; None is a memory of zero slots only.
+            ready: from `ready_rows` on this backbone; None is a memory of zero slots only.
             backbone: gives dtype and device.
             rows_per_memory: consecutive input rows per memory.
         """
@@ -89,18 +106,28 @@ class MemoryBatch:
             raise ConfigurationError(
                 "a batch needs at least one memory, got none; pass memory=None for the bare backbone"
             )
-        layers = max((each.shape[0] for each in ready if each is not None), default=1)
-        width = max((each.shape[2] for each in ready if each is not None), default=1)
+        own = [each for each in ready if each is not None]
+        layers = tuple(sorted({layer for each in own for layer in each.layers} or {-1}))
+        width = max((each.rows.shape[2] for each in own), default=1)
         rows = torch.zeros(
-            layers, len(ready), 3, width, backbone.hidden_size, dtype=backbone.dtype, device=backbone.device
+            len(layers), len(ready), 3, width, backbone.hidden_size, dtype=backbone.dtype, device=backbone.device
         )
         for index, each in enumerate(ready):
             if each is not None:
-                rows[layers - each.shape[0] :, index, :, : each.shape[2]] = each  # (L, 3, W, D)
-        return cls(rows=rows, rows_per_memory=rows_per_memory)
+                at = [layers.index(layer) for layer in each.layers]
+                rows[at, index, :, : each.rows.shape[2]] = each.rows  # (L, 3, W, D)
+        return cls(rows=rows, rows_per_memory=rows_per_memory, layers=layers)
 
     @classmethod
-    def training(cls, slab: Tensor, scale: Tensor, backbone: Backbone, rows_per_memory: int = 1) -> MemoryBatch:
+    def training(
+        cls,
+        slab: Tensor,
+        scale: Tensor,
+        backbone: Backbone,
+        rows_per_memory: int = 1,
+        *,
+        layers: tuple[int, ...] = (),
+    ) -> MemoryBatch:
         """The batch of master rows under training; gradients flow back to `slab` through the clip.
 
         Args:
@@ -108,12 +135,13 @@ class MemoryBatch:
             scale: output scales, shape (L, U).
             backbone: gives dtype and device.
             rows_per_memory: consecutive input rows per memory.
+            layers: the layers they stand beside, numbered from the last (-1); the L topmost unless given.
 
         Returns:
             The batch, part of the autograd graph.
         """
         rows = effective_rows(slab, scale).to(device=backbone.device, dtype=backbone.dtype)
-        return cls(rows=rows, rows_per_memory=rows_per_memory)
+        return cls(rows=rows, rows_per_memory=rows_per_memory, layers=layers)
 
     def select(self, indices: Sequence[int]) -> MemoryBatch:
         """The batch for a choice of input rows, in the order given.
@@ -132,22 +160,20 @@ class MemoryBatch:
         shared = math.gcd(*lengths)
         memories = chosen[::shared]
         if memories == list(range(self.n_memories)):
-            return MemoryBatch(rows=self.rows, rows_per_memory=shared)
+            return MemoryBatch(rows=self.rows, rows_per_memory=shared, layers=self.layers)
         at = torch.tensor(memories, dtype=torch.int64, device=self.rows.device)
-        return MemoryBatch(rows=self.rows.index_select(1, at), rows_per_memory=shared)
+        return MemoryBatch(rows=self.rows.index_select(1, at), rows_per_memory=shared, layers=self.layers)
 
 
-def ready_rows(memory: LocasMemory, backbone: Backbone) -> Tensor:
-    """The effective rows of one memory where and as a forward takes them, cut off from autograd.
-
-    Returns:
-        Shape (L, 3, W, D), the backbone's dtype, on its device.
+def ready_rows(memory: LocasMemory, backbone: Backbone) -> ReadyRows:
+    """The effective rows of one memory in the backbone's dtype, on its device, cut off from autograd.
 
     Raises:
         IncompatibleMemory: fingerprint or shape differs from the backbone's.
     """
     check_fits(memory, backbone)
-    return effective_rows(memory.slab.detach(), memory.scale).to(device=backbone.device, dtype=backbone.dtype)
+    rows = effective_rows(memory.slab.detach(), memory.scale).to(device=backbone.device, dtype=backbone.dtype)
+    return ReadyRows(rows, memory.layers)
 
 
 def check_fits(memory: LocasMemory, backbone: Backbone) -> None:
@@ -156,9 +182,10 @@ def check_fits(memory: LocasMemory, backbone: Backbone) -> None:
     Raises:
         IncompatibleMemory: it has not.
     """
-    if memory.n_layers > backbone.n_layers or memory.hidden_size != backbone.hidden_size:
+    lowest = -memory.layers[0]
+    if lowest > backbone.n_layers or memory.hidden_size != backbone.hidden_size:
         raise IncompatibleMemory(
-            f"the memory has {memory.n_layers} layers of hidden size {memory.hidden_size}, "
+            f"the memory has {lowest} layers of hidden size {memory.hidden_size}, "
             f"backbone {backbone.name!r} has {backbone.n_layers} of {backbone.hidden_size}"
         )
     if memory.fingerprint != backbone.fingerprint:

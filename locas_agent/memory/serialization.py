@@ -7,7 +7,9 @@ and equal memories must give equal bytes. Any safetensors reader opens the resul
 size.
 
 Version 1 of the format holds rows as fp32 or bf16. Version 2 holds them as int8, each row with a scale of its own
-(`quantization.py`); a release that knows only version 1 refuses it by its version and not as damaged.
+(`quantization.py`). Versions 3 and 4 are versions 1 and 2 with one more word of metadata, `layers`: the layers of a
+memory that does not stand beside the topmost ones. A release that does not know a version refuses it by its version and
+not as damaged; a memory beside the topmost layers is written as it always was.
 """
 
 from __future__ import annotations
@@ -24,25 +26,32 @@ from torch import Tensor
 from locas_agent.config import StoredAs
 from locas_agent.errors import ConfigurationError, CorruptPayload, IncompatibleMemory
 from locas_agent.memory.quantization import Int8Rows
-from locas_agent.memory.slab import INITIALIZATIONS, LocasMemory
+from locas_agent.memory.slab import INITIALIZATIONS, LocasMemory, topmost
 
 FORMAT = "locas-memory"
 FLOAT_VERSION, INT8_VERSION = "1", "2"
+_PLACED = {FLOAT_VERSION: "3", INT8_VERSION: "4"}
+"""Version of a memory that stands beside other layers than the topmost, by that of one beside the topmost."""
 MAX_HEADER_BYTES = 64 * 1024
 """Largest header read; a real one takes about 700 to 1,000 bytes."""
 
 _ROWS = ("gate_rows", "up_rows", "down_rows")
 _ROW_SCALES = ("gate_scales", "up_scales", "down_scales")
 # The largest items first, so that every tensor starts at a multiple of its item size.
+_FLOAT_TENSORS = ("neuron_indices", *_ROWS, "scale")
+_INT8_TENSORS = ("neuron_indices", *_ROW_SCALES, "scale", *_ROWS)
 _TENSORS = {
-    FLOAT_VERSION: ("neuron_indices", *_ROWS, "scale"),
-    INT8_VERSION: ("neuron_indices", *_ROW_SCALES, "scale", *_ROWS),
+    FLOAT_VERSION: _FLOAT_TENSORS,
+    INT8_VERSION: _INT8_TENSORS,
+    _PLACED[FLOAT_VERSION]: _FLOAT_TENSORS,
+    _PLACED[INT8_VERSION]: _INT8_TENSORS,
 }
 _METADATA = ("fingerprint", "format", "format_version", "hidden_size", "initialization", "n_layers", "width")
 _TORCH_DTYPES = {"I64": torch.int64, "F32": torch.float32, "BF16": torch.bfloat16, "I8": torch.int8}
-_ROW_DTYPES = {FLOAT_VERSION: (torch.float32, torch.bfloat16), INT8_VERSION: (torch.int8,)}
+_ROW_DTYPES = {_FLOAT_TENSORS: (torch.float32, torch.bfloat16), _INT8_TENSORS: (torch.int8,)}
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+_LAYERS = re.compile(r"-[1-9][0-9]{0,4}(,-[1-9][0-9]{0,4}){0,4095}")
 
 
 def to_bytes(memory: LocasMemory, *, dtype: StoredAs = "float32") -> bytes:
@@ -72,7 +81,11 @@ def to_bytes(memory: LocasMemory, *, dtype: StoredAs = "float32") -> bytes:
         raise IncompatibleMemory("the memory holds values that are not finite; keep the former revision")
     tensors = {"neuron_indices": clipped.neuron_indices, "scale": clipped.scale} | _row_tensors(clipped.slab, dtype)
     format_version = INT8_VERSION if dtype == "int8" else FLOAT_VERSION
-    metadata = {
+    placed = {}
+    if memory.layers != topmost(memory.n_layers):
+        format_version = _PLACED[format_version]
+        placed = {"layers": ",".join(str(layer) for layer in memory.layers)}
+    metadata = placed | {
         "fingerprint": memory.fingerprint,
         "format": FORMAT,
         "format_version": format_version,
@@ -110,6 +123,7 @@ def from_bytes(data: bytes, *, expect_fingerprint: str | None = None) -> LocasMe
     header, body = _split(data)
     metadata = header.pop("__metadata__", None)
     layers, width, size = _check_metadata(metadata, expect_fingerprint)
+    placement = _placement(metadata, layers)
     names = _TENSORS[metadata["format_version"]]
     dtypes = {
         name: _TORCH_DTYPES.get(str(entry.get("dtype"))) if isinstance(entry, dict) else None
@@ -119,7 +133,7 @@ def from_bytes(data: bytes, *, expect_fingerprint: str | None = None) -> LocasMe
     if (
         set(header) != set(names)
         or known != _dtypes(names, known.get(_ROWS[0]))
-        or known[_ROWS[0]] not in _ROW_DTYPES[metadata["format_version"]]
+        or known[_ROWS[0]] not in _ROW_DTYPES[names]
     ):
         raise CorruptPayload(f"expected tensors {', '.join(names)} in the dtypes of the format, got {sorted(header)}")
     layout = _layout(known, layers, width, size)
@@ -143,6 +157,7 @@ def from_bytes(data: bytes, *, expect_fingerprint: str | None = None) -> LocasMe
         neuron_indices=parts["neuron_indices"],
         fingerprint=metadata["fingerprint"],
         initialization=metadata["initialization"],
+        layers=placement,
     )
 
 
@@ -211,8 +226,9 @@ def _check_metadata(metadata: Any, expect_fingerprint: str | None) -> tuple[int,
             f"format version {str(found)[:20]!r}, this release reads {' and '.join(_TENSORS)}; use the release that "
             "wrote it"
         )
-    if set(metadata) != {*_METADATA, "checksum"} or not all(isinstance(value, str) for value in metadata.values()):
-        raise CorruptPayload(f"expected the metadata {', '.join(_METADATA)} and checksum, got {sorted(metadata)[:12]}")
+    names = [*_METADATA, *(["layers"] if found in _PLACED.values() else [])]
+    if set(metadata) != {*names, "checksum"} or not all(isinstance(value, str) for value in metadata.values()):
+        raise CorruptPayload(f"expected the metadata {', '.join(names)} and checksum, got {sorted(metadata)[:12]}")
     numbers = [metadata[name] for name in ("n_layers", "width", "hidden_size")]
     is_valid = _FINGERPRINT.fullmatch(metadata["fingerprint"]) and metadata["initialization"] in INITIALIZATIONS
     if not is_valid or not all(_NUMBER.fullmatch(number) for number in numbers):
@@ -226,6 +242,17 @@ def _check_metadata(metadata: Any, expect_fingerprint: str | None) -> tuple[int,
     return layers, width, size
 
 
+def _placement(metadata: dict[str, str], n_layers: int) -> tuple[int, ...]:
+    """The layers that checked metadata name, numbered from the last; the topmost where they name none."""
+    if "layers" not in metadata:
+        return topmost(n_layers)
+    text = metadata["layers"]
+    layers = tuple(int(number) for number in text.split(",")) if _LAYERS.fullmatch(text) else ()
+    if len(layers) != n_layers or list(layers) != sorted(set(layers)) or layers == topmost(n_layers):
+        raise CorruptPayload("the layers in the metadata are not valid")
+    return layers
+
+
 def _layout(dtypes: dict[str, torch.dtype], layers: int, width: int, size: int) -> dict[str, dict[str, Any]]:
     """The header entries of all tensors, one after the other without a hole."""
     shapes = {name: [layers, width, size] for name in _ROWS} | {
@@ -234,7 +261,7 @@ def _layout(dtypes: dict[str, torch.dtype], layers: int, width: int, size: int) 
     shapes["scale"] = [layers]
     names = {dtype: name for name, dtype in _TORCH_DTYPES.items()}
     layout, start = {}, 0
-    for name in _TENSORS[INT8_VERSION if "gate_scales" in dtypes else FLOAT_VERSION]:
+    for name in _INT8_TENSORS if "gate_scales" in dtypes else _FLOAT_TENSORS:
         end = start + math.prod(shapes[name]) * dtypes[name].itemsize
         layout[name] = {"dtype": names[dtypes[name]], "shape": shapes[name], "data_offsets": [start, end]}
         start = end

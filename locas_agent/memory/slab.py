@@ -1,12 +1,14 @@
 """The memory of one user as tensors, and the clip and scale that belong to it.
 
-Shapes: L layers that carry a memory, the topmost of the backbone; W width (slots per layer), D hidden size. Axis 1 of a
-slab is gate, up, down.
+Shapes: L layers that carry a memory; W width (slots per layer), D hidden size. Axis 1 of a slab is gate, up, down.
+
+Layers are numbered from the last, which is -1: so a memory is the same whatever is counted below it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -21,6 +23,11 @@ INITIALIZATIONS = ("highest", "lowest", "random", "random_index")
 
 NORM_SLACK = 2.0**-18
 """A norm up to 1 + this counts as 1. It covers the fp32 rounding of a norm, and makes the clip exactly idempotent."""
+
+
+def topmost(layers: int) -> tuple[int, ...]:
+    """The numbers of so many topmost layers, ascending: -1 is the last."""
+    return tuple(range(-layers, 0))
 
 
 def clip_rows(slab: Tensor) -> Tensor:
@@ -56,6 +63,18 @@ def effective_rows(slab: Tensor, scale: Tensor) -> Tensor:
     return clip_rows(slab) * factors
 
 
+def check_layers(layers: tuple[int, ...], expected: int) -> None:
+    """Refuse numbers that are not so many layers, ascending, from the last.
+
+    Raises:
+        IncompatibleMemory: they are not.
+    """
+    if len(layers) != expected or layers[-1] >= 0 or any(a >= b for a, b in pairwise(layers)):
+        raise IncompatibleMemory(
+            f"{expected} layers need as many numbers, ascending and counted from the last, which is -1; got {layers}"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class LocasMemory:
     """All tensors of one user on one backbone.
@@ -66,6 +85,7 @@ class LocasMemory:
         neuron_indices: backbone neuron each slot was cloned from, shape (L, W), int64; -1 where none was.
         fingerprint: fingerprint of the backbone it belongs to.
         initialization: one of `INITIALIZATIONS`.
+        layers: the layers beside which it stands, L numbers from the last (-1), ascending; the L topmost unless given.
     """
 
     slab: Tensor
@@ -73,6 +93,7 @@ class LocasMemory:
     neuron_indices: Tensor
     fingerprint: str
     initialization: str
+    layers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse shapes and dtypes that do not fit each other."""
@@ -87,10 +108,13 @@ class LocasMemory:
         dtypes = (self.slab.dtype, self.scale.dtype, self.neuron_indices.dtype)
         if dtypes != (torch.float32, torch.float32, torch.int64):
             raise IncompatibleMemory(f"a memory is kept as fp32, fp32 and int64, got {dtypes}")
+        if not self.layers:
+            object.__setattr__(self, "layers", topmost(layers))
+        check_layers(self.layers, layers)
 
     @property
     def n_layers(self) -> int:
-        """L, the number of layers that carry it: the topmost of the backbone."""
+        """L, the number of layers that carry it."""
         return self.slab.shape[0]
 
     @property

@@ -41,7 +41,7 @@ def layer_figures(memory: LocasMemory) -> tuple[LayerFigures, ...]:
     pushes = norms[:, DOWN].clamp_max(1.0).amax(dim=-1) * memory.scale.double().cpu()  # (L,)
     return tuple(
         LayerFigures(
-            memory.n_layers - 1 - at,
+            -1 - memory.layers[at],
             float(memory.scale[at]),
             float(means[at, GATE]),
             float(means[at, UP]),

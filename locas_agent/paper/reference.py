@@ -141,8 +141,8 @@ class LocasModel:
 def to_reference(memories: Sequence[LocasMemory], backbone: Backbone) -> tuple[Tensor, Tensor]:
     """Memories in the reference's form.
 
-    Those that stand beside the topmost layers only get zero slots in the layers below, narrower ones zero slots up to
-    the widest: exact, since a slot whose value row is zero adds nothing.
+    Those that do not stand beside all layers get zero slots in the others, narrower ones zero slots up to the
+    widest: exact, since a slot whose value row is zero adds nothing.
 
     Args:
         memories: at least one, of this backbone.
@@ -167,8 +167,9 @@ def to_reference(memories: Sequence[LocasMemory], backbone: Backbone) -> tuple[T
     )  # where no slot stands, it multiplies zeros
     for at, memory in enumerate(memories):
         slab = memory.slab.detach().to(backbone.device)
-        tensor[-memory.n_layers :, at, : memory.width] = slab[:, _ROWS_OF].permute(0, 2, 3, 1)
-        scale[-memory.n_layers :, at] = memory.scale.to(backbone.device)
+        layers = list(memory.layers)
+        tensor[layers, at, : memory.width] = slab[:, _ROWS_OF].permute(0, 2, 3, 1)
+        scale[layers, at] = memory.scale.to(backbone.device)
     return tensor, scale
 
 

@@ -107,7 +107,8 @@ class MemoryPolicy:
         return SideFfns(self._batch(next(each for each in given if each is not None).shape[0]), self._own.sites)
 
     def _batch(self, rows: int) -> MemoryBatch:
-        return MemoryBatch.training(self._rows, self._scale.to(self._rows.device), self._own, rows_per_memory=rows)
+        scale = self._scale.to(self._rows.device)
+        return MemoryBatch.training(self._rows, scale, self._own, rows_per_memory=rows, layers=self._start.layers)
 
 
 class _Off(nn.Module):

@@ -2,7 +2,7 @@
 
 Knows nothing of users, stores or training: token ids in, memories out.
 
-Shapes: L layers (of the backbone, or its topmost that carry the memory),
+Shapes: L layers (of the backbone, or those that carry the memory),
 B input rows, T tokens, D hidden size, W width, N neurons of the backbone's FFN.
 """
 
@@ -21,7 +21,7 @@ from locas_agent.inference import Engine
 from locas_agent.inference.batching import micro_batches, pad
 from locas_agent.inference.engine import MAX_BATCH_TOKENS
 from locas_agent.memory import LocasMemory
-from locas_agent.memory.slab import DOWN, GATE, INITIALIZATIONS, UP
+from locas_agent.memory.slab import DOWN, GATE, INITIALIZATIONS, UP, topmost
 
 Method = Literal["highest", "lowest", "random", "random_index"]
 ScaleRule = Literal["width", "sqrt", "none"]
@@ -36,7 +36,7 @@ def initialize(
     input_ids: Sequence[Sequence[int]],
     *,
     width: int,
-    layers: int | None = None,
+    layers: int | tuple[int, ...] | None = None,
     method: Method = "highest",
     scale_rule: ScaleRule = "width",
     seed: int = 0,
@@ -48,7 +48,8 @@ def initialize(
         input_ids: token sequences of the user's text; only "highest" and "lowest" read them. They decide which
             neurons are cloned, so erasing the text means erasing gate rows, up rows and indices too.
         width: slots per layer, 1..N.
-        layers: how many of the topmost layers carry the memory; None means all.
+        layers: how many of the topmost layers carry the memory, or their numbers from the last (-1), ascending; None
+            means all.
         method: clone the neurons of highest or lowest mean |activation|, neurons drawn at random, or take Gaussian
             rows.
         scale_rule: tau is the mean norm of the backbone's output vectors divided by width ("width", the paper's), by
@@ -73,7 +74,7 @@ def initialize_many(
     inputs: Sequence[Sequence[Sequence[int]]],
     *,
     width: int,
-    layers: int | None = None,
+    layers: int | tuple[int, ...] | None = None,
     method: Method = "highest",
     scale_rule: ScaleRule = "width",
     seed: int = 0,
@@ -99,8 +100,8 @@ def initialize_many(
     """
     backbone = engine_or_backbone.backbone if isinstance(engine_or_backbone, Engine) else engine_or_backbone
     _check(backbone, width, method, scale_rule)
-    layers = backbone.n_layers if layers is None else layers
-    if not 1 <= layers <= backbone.n_layers:
+    numbers = layers if isinstance(layers, tuple) else topmost(backbone.n_layers if layers is None else layers)
+    if not numbers or -numbers[0] > backbone.n_layers or numbers[-1] >= 0:
         raise ConfigurationError(
             f"a memory stands beside 1..{backbone.n_layers} layers of {backbone.name!r}, got {layers}"
         )
@@ -111,7 +112,7 @@ def initialize_many(
     else:
         chosen = [_drawn(backbone, width, seed) if method == "random_index" else None for _ in inputs]
     scale = output_scale(backbone, width=width, rule=scale_rule)
-    return [_build(backbone, indices, scale, width, layers, method, seed) for indices in chosen]
+    return [_build(backbone, indices, scale, width, numbers, method, seed) for indices in chosen]
 
 
 def output_scale(backbone: Backbone, *, width: int, rule: ScaleRule = "width") -> Tensor:
@@ -189,25 +190,32 @@ def _drawn(backbone: Backbone, width: int, seed: int) -> list[Tensor]:
 
 
 def _build(
-    backbone: Backbone, indices: list[Tensor] | None, scale: Tensor, width: int, layers: int, method: Method, seed: int
+    backbone: Backbone,
+    indices: list[Tensor] | None,
+    scale: Tensor,
+    width: int,
+    layers: tuple[int, ...],
+    method: Method,
+    seed: int,
 ) -> LocasMemory:
     """Assemble one memory from neuron indices, or from Gaussian rows where there are none."""
-    slab = torch.zeros(layers, 3, width, backbone.hidden_size)  # down rows stay zero
+    slab = torch.zeros(len(layers), 3, width, backbone.hidden_size)  # down rows stay zero
     if indices is None:
         generator = torch.Generator().manual_seed(seed)
         slab[:, :DOWN] = torch.randn(slab[:, :DOWN].shape, generator=generator)
-        neurons = torch.full((layers, width), -1, dtype=torch.int64)
+        neurons = torch.full((len(layers), width), -1, dtype=torch.int64)
     else:
-        neurons = torch.stack(indices[-layers:])  # (L, W)
-        for layer, (site, chosen) in enumerate(zip(backbone.sites[-layers:], indices[-layers:], strict=True)):
-            at = chosen.to(backbone.device)
-            slab[layer, GATE] = site.gate_rows()[at].float().cpu()
-            slab[layer, UP] = site.up_rows()[at].float().cpu()
+        neurons = torch.stack([indices[layer] for layer in layers])  # (L, W)
+        for number, layer in enumerate(layers):
+            site, at = backbone.sites[layer], indices[layer].to(backbone.device)
+            slab[number, GATE] = site.gate_rows()[at].float().cpu()
+            slab[number, UP] = site.up_rows()[at].float().cpu()
     slab /= torch.linalg.vector_norm(slab, dim=-1, keepdim=True).clamp_min(_SMALLEST_NORM)
     return LocasMemory(
         slab=slab.to(backbone.device),
-        scale=scale[-layers:].clone(),
+        scale=scale[list(layers)].clone(),
         neuron_indices=neurons.to(backbone.device),
         fingerprint=backbone.fingerprint,
         initialization=method,
+        layers=layers,
     )

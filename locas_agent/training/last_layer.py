@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from weakref import WeakKeyDictionary
 
 import torch
@@ -25,10 +26,7 @@ from locas_agent.inference.engine import MAX_BATCH_TOKENS
 from locas_agent.memory import MemoryBatch
 from locas_agent.memory.attach import side_ffn
 from locas_agent.training.examples import Example, ExampleBatch
-
-TOLERANCE = 1e-3
-"""Largest difference of logits between this way and a whole forward, relative to the largest logit, with which a
-backbone is served this way."""
+from locas_agent.training.upper_layers import UpperLayers, tolerance_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +82,13 @@ class Readout:
             states, _ = readout.states([example])
             here = readout.logits(states[torch.arange(len(ids) - 1, device=backbone.device)[None]], batch.rows[0])[0]
             whole = engine.logits(torch.tensor([ids[:-1]]), memory=batch)[0].float()
-        return readout if float((here - whole).abs().max()) <= TOLERANCE * float(whole.abs().max()) else None
+        is_same = float((here - whole).abs().mean()) <= tolerance_of(backbone.dtype) * float(whole.abs().mean())
+        return readout if is_same else None
+
+    @cached_property
+    def upper(self) -> UpperLayers | None:
+        """The upper layers, for memories beside others than the last; None where a whole forward has to serve."""
+        return UpperLayers.of(self._engine)
 
     @torch.no_grad()
     def states(

@@ -14,9 +14,18 @@ To each is added the anchor: KL(bare backbone || student) on neutral text.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax
+
+HEAD_ROWS = 256
+"""Positions whose logits are held at once in training."""
+
+Score = tuple[Tensor, bool]
+"""Loss of every scored token, nats, shape (n,), and whether greedy decoding would give them all."""
 
 
 def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -81,3 +90,45 @@ def mean_by_user(losses: Tensor, rows: Tensor, row_weights: Tensor, n_users: int
     counts = torch.bincount(rows, minlength=n_rows).clamp_min(1)
     weighted = (sums / counts * row_weights).view(n_users, -1).sum(-1)
     return weighted / row_weights.view(n_users, -1).sum(-1).clamp_min(1e-9)
+
+
+def losses_in_parts(hidden: Tensor, losses: Callable[[Tensor, slice], Tensor]) -> Tensor:
+    """Losses of many tokens, of which only some have their logits in memory at once.
+
+    Each token's loss depends on its own hidden state alone, so a part's gradient can be taken at once and its logits
+    dropped: 2,048 positions of 152k words are 1.2 GB, and several times that until the backward.
+
+    Args:
+        hidden: normed hidden states, shape (n, D); gradients flow into them, but no second ones.
+        losses: of some of them, shape (P, D), given with their place among all; shape (P,).
+
+    Returns:
+        Shape (n,).
+    """
+    if not torch.is_grad_enabled():
+        spans = [slice(start, start + HEAD_ROWS) for start in range(0, len(hidden), HEAD_ROWS)]
+        return torch.cat([losses(hidden[span], span) for span in spans])
+    found: Tensor = _InParts.apply(hidden, losses)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _InParts(torch.autograd.Function):
+    """See `losses_in_parts`."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, losses: Callable[[Tensor, slice], Tensor]) -> Tensor:
+        found, gradients = list[Tensor](), list[Tensor]()
+        for start in range(0, len(hidden), HEAD_ROWS):
+            span = slice(start, start + HEAD_ROWS)
+            part = hidden[span].detach().requires_grad_(True)
+            with torch.enable_grad():
+                own = losses(part, span)
+                gradients += torch.autograd.grad(own.sum(), part)
+            found.append(own.detach())
+        ctx.save_for_backward(torch.cat(gradients))
+        return torch.cat(found)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = ctx.saved_tensors  # of each token's loss with respect to its own hidden state
+        return gradient * upstream[0][:, None].to(gradient.dtype), None

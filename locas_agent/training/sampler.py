@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from random import Random
 
 import torch
@@ -25,6 +26,7 @@ from locas_agent.study.chunking import Piece
 from locas_agent.study.items import NEGATIVE, PROBE, Item
 from locas_agent.training.examples import Example, with_teacher
 from locas_agent.training.neutral import NeutralText
+from locas_agent.training.schedule import Schedule, fact_of
 
 TEMPLATE_TOKENS = 5
 """Tokens at both ends of a prompt that question noise leaves alone: the chat template's."""
@@ -35,10 +37,8 @@ ASKED_BEHIND = 3
 UNANSWERED_BEHIND = 0.25
 """Share of the questions behind a window that are never answered."""
 REHEARSED = 128
-"""Earlier items that one consolidation rehearses at most, and questions never answered, drawn anew each time."""
-VARIANTS = 4
-"""Ways in which a new question is put, each with other tokens left out; one that is only kept in mind is put in one. A
-finite number, so that what does not depend on the memory is computed once for each."""
+"""Earlier items that one consolidation rehearses, drawn anew each time, and questions never answered. Beyond that they
+are drawn fact by fact: one of each at least, however many facts there are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +97,12 @@ class Curriculum:
         self._config = config
         self._neutral = neutral
 
-    def stream(self, lesson: Lesson) -> Stream:
+    def stream(self, lesson: Lesson, schedule: Schedule) -> Stream:
         """Return the draws of one lesson. They follow from the lesson and the seed alone, whoever is taught beside it.
+
+        Args:
+            lesson: what is to be learnt.
+            schedule: of its training.
 
         Raises:
             ConfigurationError: the lesson holds nothing to learn from.
@@ -117,19 +121,22 @@ class Curriculum:
                 fresh += self._text_examples(
                     lesson.pieces, "sd", settings.sd_weight if settings.objective == "mix" else 1.0
                 )
-        rehearsed = self._questions(item for item in lesson.earlier if item.kind not in (PROBE, NEGATIVE))
-        if not fresh and not rehearsed:
+        kept = [item for item in lesson.earlier if item.kind not in (PROBE, NEGATIVE)]
+        if not fresh and not kept:
             raise ConfigurationError(
                 "a lesson needs something to learn from, got no study item and no text: study the overflow first"
             )
         rng = Random(f"{settings.seed}:order")
-        behind = self._behind(lesson, rng) if settings.objective == "self_study" else []
-        noisy = [self._noisy(example, rng) for example in fresh for _ in range(VARIANTS)]
-        once = [[self._noisy(example, rng) for example in _some(examples, rng)] for examples in (rehearsed, negative)]
+        behind = self._behind(lesson, schedule.window_tokens, rng) if settings.objective == "self_study" else []
+        noisy = [self._noisy(example, rng) for example in fresh for _ in range(schedule.variants)]
+        once = [
+            [self._noisy(example, rng) for example in examples]
+            for examples in (self._questions(_by_fact(kept, rng)), _some(negative, rng))
+        ]
         fresh_cycle, rehearsed_cycle, negative_cycle, behind_cycle, anchors = (
             _Cycle(examples, rng) for examples in (noisy, *once, behind, self._neutral.anchors)
         )
-        return Stream(settings, fresh_cycle, rehearsed_cycle, negative_cycle, behind_cycle, anchors, rng)
+        return Stream(settings, schedule, fresh_cycle, rehearsed_cycle, negative_cycle, behind_cycle, anchors, rng)
 
     def _questions(self, items: Iterable[Item]) -> list[Example]:
         return [question_example(self._backbone, item) for item in items]
@@ -142,7 +149,7 @@ class Curriculum:
         middle = [token for token in example.prompt[TEMPLATE_TOKENS:-TEMPLATE_TOKENS] if rng.random() >= noise]
         return replace(example, prompt=(*example.prompt[:TEMPLATE_TOKENS], *middle, *example.prompt[-TEMPLATE_TOKENS:]))
 
-    def _behind(self, lesson: Lesson, rng: Random) -> list[Example]:
+    def _behind(self, lesson: Lesson, window_tokens: int, rng: Random) -> list[Example]:
         """Put some questions, one after the other, behind each window.
 
         Mostly such that are answered, now and then one that never is.
@@ -153,7 +160,7 @@ class Curriculum:
             [item for item in items if item.kind == NEGATIVE],
         )
         examples = []
-        for window in self._windows(lesson.pieces, rng):
+        for window in self._windows(lesson.pieces, window_tokens, rng):
             asked = [
                 rng.choice(negative if negative and rng.random() < UNANSWERED_BEHIND else answered)
                 for _ in range(ASKED_BEHIND)
@@ -161,9 +168,8 @@ class Curriculum:
             examples.append(_conversation(self._backbone, window, asked))
         return examples
 
-    def _windows(self, pieces: Sequence[Piece], rng: Random) -> list[list[int]]:
+    def _windows(self, pieces: Sequence[Piece], limit: int, rng: Random) -> list[list[int]]:
         """Encode what may stand before a question: turns of other people, and runs of the user's own turns."""
-        limit = self._config.training.window_tokens
         if not limit:
             return []
         spoken = [piece.messages[1:] for piece in pieces if len(piece.messages) > 1]
@@ -214,6 +220,7 @@ class Stream:
     def __init__(
         self,
         settings: TrainingSettings,
+        schedule: Schedule,
         fresh: _Cycle,
         rehearsed: _Cycle,
         negative: _Cycle,
@@ -222,6 +229,8 @@ class Stream:
         rng: Random,
     ) -> None:
         self._settings = settings
+        self._schedule = schedule
+        self._drawn = 0
         self._fresh, self._rehearsed, self._negative, self._behind, self._anchors = (
             fresh,
             rehearsed,
@@ -239,9 +248,13 @@ class Stream:
 
     def draw(self) -> Draw:
         """Return the rows of the next step."""
-        bare = [self._item() for _ in range(self._settings.items_per_step)]
-        behind = [self._behind.take()] if self._behind.elements and self._settings.window_weight else []
-        anchors = [self._anchors.take()] if self._anchors.elements and self._settings.anchor_weight else []
+        bare = [self._item() for _ in range(self._schedule.items_per_step)]
+        every, settings = self._schedule.every, self._settings
+        is_behind = self._behind.elements and settings.window_weight and self._drawn % every == 0
+        is_neutral = self._anchors.elements and settings.anchor_weight and self._drawn % every == every // 2
+        behind = [self._behind.take()] if is_behind else []
+        anchors = [self._anchors.take()] if is_neutral else []
+        self._drawn += 1
         return Draw(bare, behind, anchors)
 
     def _item(self) -> Example:
@@ -249,7 +262,7 @@ class Stream:
         if kind < settings.negative_share and self._negative.elements:
             return self._negative.take()
         if self._rehearsed.elements and (
-            not self._fresh.elements or kind < settings.negative_share + settings.rehearsal_share
+            not self._fresh.elements or kind < settings.negative_share + self._schedule.rehearsal_share
         ):
             return self._rehearsed.take()
         return self._fresh.take()
@@ -282,6 +295,24 @@ def _some(examples: list[Example], rng: Random) -> list[Example]:
     return examples if len(examples) <= REHEARSED else rng.sample(examples, REHEARSED)
 
 
+def _by_fact(items: list[Item], rng: Random) -> list[Item]:
+    """Take all of a short list; of a long one as many wordings of each fact as there is room for, at least one.
+
+    Drawn item by item, a fact with few wordings would be left out of a long past, and lost.
+    """
+    if len(items) <= REHEARSED:
+        return items
+    wordings: dict[object, list[Item]] = {}
+    for item in rng.sample(items, len(items)):
+        wordings.setdefault(fact_of(item), []).append(item)
+    taken = list[Item]()
+    for turn in zip_longest(*wordings.values()):  # one wording of each fact after the other
+        if taken and len(taken) + len(wordings) > REHEARSED:
+            break
+        taken += [item for item in turn if item is not None]
+    return taken
+
+
 def _conversation(backbone: Backbone, window: Sequence[int], items: Sequence[Item]) -> Example:
     """Return one row: a window, then each item asked and answered as in a running conversation.
 
@@ -308,11 +339,3 @@ def _without_start(backbone: Backbone, ids: list[int]) -> list[int]:
     """Leave out the beginning-of-text token, which stands only once in a conversation."""
     start = backbone.tokenizer.bos_token_id
     return ids[1:] if start is not None and ids[:1] == [start] else ids
-
-
-def rate_factor(step: int, falls_from: int, falling_steps: int) -> float:
-    """Return the learning rate of a step as a share of its peak.
-
-    Four steps of warm-up, the peak, then a straight fall to a fiftieth.
-    """
-    return min(1.0, (step + 1) / 4) * min(1.0, max(0.02, 1 - (step + 1 - falls_from) / falling_steps))

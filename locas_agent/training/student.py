@@ -2,8 +2,8 @@
 
 Knows no optimiser, no user and no store.
 
-Two ways to the same numbers: a whole forward for memories beside several layers, and the readout for those beside the
-last layer only.
+Three ways to the same numbers: the readout for memories beside the last layer only, the upper layers for memories at
+other depths, and a whole forward for backbones that cannot be cut.
 
 Shapes: L layers that carry a memory, U users, P scored positions per user (padded), W width, D hidden size, K kept
     candidates.
@@ -12,7 +12,7 @@ Shapes: L layers that carry a memory, U users, P scored positions per user (padd
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -23,21 +23,25 @@ from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.memory.slab import effective_rows
 from locas_agent.training.examples import Example, ExampleBatch
 from locas_agent.training.last_layer import Readout, States
-from locas_agent.training.losses import mean_by_user, teacher_divergence
+from locas_agent.training.losses import Score, losses_in_parts, mean_by_user, teacher_divergence
+from locas_agent.training.upper_layers import UpperStudent
 
 SCORED_ROWS = 64
 """Examples scored in one forward."""
-HEAD_ROWS = 256
-"""Positions whose logits are held at once in training."""
-
-Score = tuple[Tensor, bool]
-"""Loss of every scored token, nats, shape (n,), and whether greedy decoding would give them all."""
 
 
 class Student(Protocol):
     """Losses of memories on examples."""
 
-    def learn(self, slab: Tensor, scale: Tensor, examples: Sequence[Sequence[Example]], weight: float) -> Tensor:
+    def learn(
+        self,
+        slab: Tensor,
+        scale: Tensor,
+        examples: Sequence[Sequence[Example]],
+        weight: float,
+        *,
+        layers: tuple[int, ...] = (),
+    ) -> Tensor:
         """Add the gradient of the weighted losses to `slab.grad`; return each user's loss, shape (U,), on the CPU.
 
         A user's loss is the mean over rows of the mean over tokens; losses of users are summed, so each gets the
@@ -48,6 +52,7 @@ class Student(Protocol):
             scale: output scales, shape (L, U).
             examples: of each user, the same number of rows for all.
             weight: of these rows.
+            layers: the layers beside which the memories stand, numbered from the last (-1); the L topmost unless given.
         """
         ...
 
@@ -65,13 +70,22 @@ class WholeStudent:
         self._engine = engine
         self._max_batch_tokens = max_batch_tokens
 
-    def learn(self, slab: Tensor, scale: Tensor, examples: Sequence[Sequence[Example]], weight: float) -> Tensor:
+    def learn(
+        self,
+        slab: Tensor,
+        scale: Tensor,
+        examples: Sequence[Sequence[Example]],
+        weight: float,
+        *,
+        layers: tuple[int, ...] = (),
+    ) -> Tensor:
         """See `Student.learn`."""
         backbone = self._engine.backbone
 
         def losses(part: Tensor, chosen: slice) -> Tensor:
             batch = ExampleBatch.of(examples[chosen], pad_id=backbone.pad_id, device=backbone.device)
-            memory = MemoryBatch.training(part, scale[:, chosen], backbone, rows_per_memory=len(examples[0]))
+            rows = len(examples[0])
+            memory = MemoryBatch.training(part, scale[:, chosen], backbone, rows_per_memory=rows, layers=layers)
             hidden = self._engine.hidden(batch.input_ids, None, memory)[batch.positions]  # (n, D)
             by_token = losses_in_parts(hidden, lambda part, span: batch.losses(self._engine.head(part), span))
             return weight * mean_by_user(by_token, batch.rows, batch.row_weights, batch.n_users)
@@ -133,8 +147,17 @@ class ReadoutStudent:
             table.teacher_logprobs,
         )
 
-    def learn(self, slab: Tensor, scale: Tensor, examples: Sequence[Sequence[Example]], weight: float) -> Tensor:
+    def learn(
+        self,
+        slab: Tensor,
+        scale: Tensor,
+        examples: Sequence[Sequence[Example]],
+        weight: float,
+        *,
+        layers: tuple[int, ...] = (),
+    ) -> Tensor:
         """See `Student.learn`."""
+        assert layers in ((), (-1,))
 
         def losses(part: Tensor, chosen: slice) -> Tensor:
             index, weights = self._gathered(examples[chosen])
@@ -200,18 +223,22 @@ def student_for(
     *,
     max_batch_tokens: int,
 ) -> Student:
-    """Return the cheaper way to the losses: the readout where every memory stands beside the last layer only.
+    """Return the cheapest way to the losses of memories that stand where these do.
 
     Args:
         engine: runs the backbone.
-        readout: its end; None where it is built in a way not known.
+        readout: its end, and its upper layers; None where it is built in a way not known.
         memories: those that will be tried; None is the bare backbone.
         examples: all that the student will be given.
         max_batch_tokens: tokens of one forward, or positions of one product.
     """
-    if readout is None or any(memory is not None and memory.n_layers > 1 for memory in memories):
-        return WholeStudent(engine, max_batch_tokens=max_batch_tokens)
-    return ReadoutStudent(readout, engine.backbone, examples, max_batch_tokens=max_batch_tokens)
+    lowest = min((memory.layers[0] for memory in memories if memory is not None), default=-1)
+    if readout is not None and lowest == -1:
+        return ReadoutStudent(readout, engine.backbone, examples, max_batch_tokens=max_batch_tokens)
+    if readout is not None and readout.upper is not None:
+        first = engine.backbone.n_layers + lowest
+        return UpperStudent(engine, readout.upper, first=first, max_batch_tokens=max_batch_tokens)
+    return WholeStudent(engine, max_batch_tokens=max_batch_tokens)
 
 
 def _accumulate(slab: Tensor, users: int, losses: Callable[[Tensor, slice], Tensor]) -> Tensor:
@@ -230,42 +257,3 @@ def _accumulate(slab: Tensor, users: int, losses: Callable[[Tensor, slice], Tens
         slab.grad[:, chosen] += part.grad
         found.append(by_user.detach().cpu())
     return torch.cat(found)
-
-
-def losses_in_parts(hidden: Tensor, losses: Callable[[Tensor, slice], Tensor]) -> Tensor:
-    """Losses of many tokens, of which only some have their logits in memory at once.
-
-    Each token's loss depends on its own hidden state alone, so a part's gradient can be taken at once and its logits
-    dropped: 2,048 positions of 152k words are 1.2 GB, and several times that until the backward.
-
-    Args:
-        hidden: normed hidden states, shape (n, D); gradients flow into them, but no second ones.
-        losses: of some of them, shape (P, D), given with their place among all; shape (P,).
-
-    Returns:
-        Shape (n,).
-    """
-    found: Tensor = _InParts.apply(hidden, losses)  # type: ignore[no-untyped-call]
-    return found
-
-
-class _InParts(torch.autograd.Function):
-    """See `losses_in_parts`."""
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, losses: Callable[[Tensor, slice], Tensor]) -> Tensor:
-        found, gradients = list[Tensor](), list[Tensor]()
-        for start in range(0, len(hidden), HEAD_ROWS):
-            span = slice(start, start + HEAD_ROWS)
-            part = hidden[span].detach().requires_grad_(True)
-            with torch.enable_grad():
-                own = losses(part, span)
-                gradients += torch.autograd.grad(own.sum(), part)
-            found.append(own.detach())
-        ctx.save_for_backward(torch.cat(gradients))
-        return torch.cat(found)
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
-        (gradient,) = ctx.saved_tensors  # of each token's loss with respect to its own hidden state
-        return gradient * upstream[0][:, None].to(gradient.dtype), None

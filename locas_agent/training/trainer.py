@@ -21,10 +21,12 @@ from torch import Tensor
 from locas_agent.config import LocasConfig, TrainingSettings
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
+from locas_agent.memory.placement import placement
 from locas_agent.training.initialization import initialize_many
 from locas_agent.training.last_layer import Readout
 from locas_agent.training.neutral import NeutralText
-from locas_agent.training.sampler import Curriculum, Lesson, Stream, rate_factor
+from locas_agent.training.sampler import Curriculum, Lesson, Stream
+from locas_agent.training.schedule import Schedule, schedule_of
 from locas_agent.training.student import Student, student_for
 from locas_agent.types import Progress
 
@@ -33,10 +35,25 @@ logger = logging.getLogger(__name__)
 DEFAULT_WIDTH = 48
 """Slots per layer of a new memory where the settings name none and the FFN has as many neurons."""
 
+RUNAWAY, RUNAWAY_NATS = 1.5, 0.25
+"""A training has run away when its losses at the end are above so many times the first one and so much more. Anchors
+are part of a loss, so a memory that drifts shows there."""
+
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A trained memory with the figures of its training; whether it is any good is for the admission gate to say."""
+    """A trained memory with the figures of its training; whether it is any good is for the admission gate to say.
+
+    Attributes:
+        memory: the memory.
+        steps: steps taken, those of a training that ran away left out.
+        tokens: tokens of its rows.
+        seconds: wall time, the user's share of it; a training that ran away included.
+        first_loss, last_loss: loss of the first and the last step, nats.
+        is_finite: rows and loss are numbers.
+        learning_rate: peak rate.
+        restarts: how often it was begun again at half the rate, because loss or rows ran away.
+    """
 
     memory: LocasMemory
     steps: int
@@ -45,6 +62,8 @@ class Trained:
     first_loss: float
     last_loss: float
     is_finite: bool
+    learning_rate: float
+    restarts: int = 0
 
 
 class _Pupil:
@@ -57,11 +76,19 @@ class _Pupil:
         self.losses: list[float] = []
         self.tokens = 0
 
-    def trained(self, seconds: float) -> Trained:
+    def trained(self, seconds: float, learning_rate: float) -> Trained:
         """Return the memory as it is now, on the CPU, with its figures."""
         memory = replace(self.memory, slab=self.slab.detach().cpu().contiguous())
         is_finite = bool(torch.isfinite(memory.slab).all()) and math.isfinite(self.losses[-1])
-        return Trained(memory, len(self.losses), self.tokens, seconds, self.losses[0], self.losses[-1], is_finite)
+        first, last = self.losses[0], self.losses[-1]
+        return Trained(memory, len(self.losses), self.tokens, seconds, first, last, is_finite, learning_rate)
+
+    @property
+    def has_run_away(self) -> bool:
+        """Whether rows or losses are no numbers, or the last quarter of the losses is far above the first one."""
+        last = self.losses[-max(1, len(self.losses) // 4) :]
+        is_low = sum(last) / len(last) <= RUNAWAY * self.losses[0] + RUNAWAY_NATS  # False where one is not a number
+        return not is_low or not bool(torch.isfinite(self.slab.detach()).all())
 
 
 class Trainer:
@@ -87,47 +114,64 @@ class Trainer:
     def train(self, lessons: Sequence[Lesson], *, progress: Progress | None = None) -> list[Trained]:
         """Train one memory per lesson.
 
-        Memories of one shape share each step; what a lesson becomes does not depend on the others.
+        Memories of one width beside the same layers share each step; what a lesson becomes does not depend on the
+        others.
 
         Raises:
             ConfigurationError: a lesson holds nothing to learn from.
         """
         memories = self.starting_memories(lessons)
-        by_shape: dict[torch.Size, list[int]] = {}
-        for index, memory in enumerate(memories):
-            by_shape.setdefault(memory.slab.shape, []).append(index)
+        together: dict[tuple[tuple[int, ...], int, Schedule], list[int]] = {}
+        for index, (lesson, memory) in enumerate(zip(lessons, memories, strict=True)):
+            schedule = schedule_of(self._settings, memory.layers, lesson.new, lesson.earlier)
+            together.setdefault((memory.layers, memory.width, schedule), []).append(index)
         trained: dict[int, Trained] = {}
-        for chosen in by_shape.values():
-            found = self._train([lessons[index] for index in chosen], [memories[index] for index in chosen], progress)
+        for (_, _, schedule), chosen in together.items():
+            found = self._train([(lessons[index], memories[index]) for index in chosen], schedule, progress)
             trained.update(zip(chosen, found, strict=True))
         return [trained[index] for index in range(len(lessons))]
 
     def _train(
-        self, lessons: Sequence[Lesson], memories: Sequence[LocasMemory], progress: Progress | None
+        self, taught: Sequence[tuple[Lesson, LocasMemory]], schedule: Schedule, progress: Progress | None
     ) -> list[Trained]:
+        """Train memories of one shape; those that run away are begun again at half the rate, once."""
         started = time.perf_counter()
+        pupils = self._taught(taught, schedule, progress)
+        astray = [at for at, pupil in enumerate(pupils) if pupil.has_run_away]
+        rates = [schedule.learning_rate] * len(pupils)
+        if astray:
+            slower = replace(schedule, learning_rate=schedule.learning_rate / 2)
+            logger.warning(
+                "training ran away and is begun again at half the rate",
+                extra={"action": "train", "users": len(astray), "learning_rate": slower.learning_rate},
+            )
+            for at, pupil in zip(astray, self._taught([taught[at] for at in astray], slower, progress), strict=True):
+                pupils[at], rates[at] = pupil, slower.learning_rate
+        seconds = (time.perf_counter() - started) / len(taught)
+        trained = [pupil.trained(seconds, rate) for pupil, rate in zip(pupils, rates, strict=True)]
+        return [replace(one, restarts=int(at in astray)) for at, one in enumerate(trained)]
+
+    def _taught(
+        self, taught: Sequence[tuple[Lesson, LocasMemory]], schedule: Schedule, progress: Progress | None
+    ) -> list[_Pupil]:
         settings, device = self._settings, self._backbone.device
-        pupils = [
-            _Pupil(memory, self._curriculum.stream(lesson), device)
-            for lesson, memory in zip(lessons, memories, strict=True)
-        ]
+        memories = [memory for _, memory in taught]
+        pupils = [_Pupil(memory, self._curriculum.stream(lesson, schedule), device) for lesson, memory in taught]
         groups = [{"params": [pupil.slab]} for pupil in pupils]
         optimizer = torch.optim.AdamW(
-            groups, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True
+            groups, lr=schedule.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True
         )
         seen = [example for pupil in pupils for example in pupil.stream.examples]
         student = student_for(self._engine, self._readout, memories, seen, max_batch_tokens=settings.max_batch_tokens)
-        falling = settings.fall_of(settings.max_steps)
-        for step in range(settings.max_steps):
+        for step in range(schedule.steps):
             for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * rate_factor(step, settings.max_steps - falling, falling)
+                group["lr"] = schedule.rate(step)
             self._step(student, pupils)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             if progress is not None:
-                progress("train", step + 1, settings.max_steps)
-        seconds = (time.perf_counter() - started) / len(lessons)
-        return [pupil.trained(seconds) for pupil in pupils]
+                progress("train", step + 1, schedule.steps)
+        return pupils
 
     def _step(self, student: Student, pupils: Sequence[_Pupil]) -> None:
         """Give every pupil the gradient of its next draw, clipped by its own norm."""
@@ -138,7 +182,8 @@ class Trainer:
         loss = torch.zeros(len(pupils))
         for (first, weight), *others in zip(*(draw.weighted(self._settings) for draw in draws), strict=True):
             if first:
-                loss += student.learn(slab, scale, [first, *(rows for rows, _ in others)], weight)
+                rows = [first, *(rows for rows, _ in others)]
+                loss += student.learn(slab, scale, rows, weight, layers=pupils[0].memory.layers)
         clip_by_user(slab.grad, self._settings.gradient_clip)
         for at, (pupil, draw) in enumerate(zip(pupils, draws, strict=True)):
             pupil.slab.grad = slab.grad[:, at].contiguous()
@@ -161,7 +206,7 @@ class Trainer:
             self._engine.backbone,
             texts,
             width=min(DEFAULT_WIDTH, self._backbone.ffn_width) if settings.width is None else settings.width,
-            layers=settings.layers,
+            layers=placement(settings.layers, self._backbone.n_layers),
             method=settings.initialization,
             scale_rule=settings.scale_rule,
             seed=self._settings.seed,

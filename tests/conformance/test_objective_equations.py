@@ -21,6 +21,7 @@ from locas_agent.training.examples import Example, ExampleBatch
 from locas_agent.training.losses import mean_by_user
 from locas_agent.training.neutral import NeutralText
 from locas_agent.training.sampler import Curriculum, Lesson
+from locas_agent.training.schedule import schedule_of
 from tests.conformance import equations
 from tests.conformance.samples import trained
 
@@ -40,7 +41,8 @@ def config(objective: str) -> LocasConfig:
 
 def rows_of_a_step(engine: Engine, objective: str, items: tuple[Item, ...] = ()) -> list[Example]:
     lesson = Lesson(items, (), (PIECE,), None)
-    return Curriculum(engine, config(objective), NeutralText((), (), ())).stream(lesson).draw().bare
+    schedule = schedule_of(config(objective).training, (-1,), items, ())
+    return Curriculum(engine, config(objective), NeutralText((), (), ())).stream(lesson, schedule).draw().bare
 
 
 def loud(backbone: Backbone, seed: int) -> LocasMemory:

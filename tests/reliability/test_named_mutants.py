@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import torch
 from sqlalchemy.exc import SQLAlchemyError
-from torch import Tensor
 
 from locas_agent.errors import LocasError
 from locas_agent.inference import Engine
 from locas_agent.inference.prefix_cache import Kept, Past
 from locas_agent.memory import LocasMemory, MemoryBatch, serialization
+from locas_agent.memory.batch import ReadyRows
 from locas_agent.memory_cache import LoadedMemories
 from locas_storage import Revision, UserKey
 from locas_storage import conformance as cases
@@ -95,7 +95,7 @@ def clear_content_is_taken(patch: pytest.MonkeyPatch) -> None:
 def two_rows_of_a_batch_trade_places(patch: pytest.MonkeyPatch) -> None:
     stacked = MemoryBatch.stacked
 
-    def swapped(ready: Sequence[Tensor | None], *more: Any) -> MemoryBatch:
+    def swapped(ready: Sequence[ReadyRows | None], *more: Any) -> MemoryBatch:
         return stacked([ready[1], ready[0], *ready[2:]] if len(ready) > 1 else ready, *more)
 
     patch.setattr(MemoryBatch, "stacked", swapped)

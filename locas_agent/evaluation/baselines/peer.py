@@ -23,10 +23,12 @@ from locas_agent.config import LocasConfig
 from locas_agent.errors import ConfigurationError, IncompatibleMemory, MissingExtra
 from locas_agent.inference import Engine
 from locas_agent.inference.engine import MAX_BATCH_TOKENS
+from locas_agent.memory.placement import placement
 from locas_agent.training.examples import Example, ExampleBatch
 from locas_agent.training.losses import mean_by_user
 from locas_agent.training.neutral import NeutralText
-from locas_agent.training.sampler import Curriculum, Lesson, rate_factor
+from locas_agent.training.sampler import Curriculum, Lesson
+from locas_agent.training.schedule import rate_factor, schedule_of
 from locas_agent.types import Progress
 
 AdapterState = Mapping[str, Tensor]
@@ -78,6 +80,7 @@ class AdapterPeer(ABC):
             raise ConfigurationError(f"learning_rate is above 0, got {learning_rate}")
         self._settings = config.training
         self._rate = learning_rate
+        self._layers = placement(config.memory.layers, backbone.n_layers)
         self._curriculum = Curriculum(Engine(backbone), config, neutral)
         self._engine = Engine(
             Backbone(
@@ -126,7 +129,7 @@ class AdapterPeer(ABC):
         Args:
             lesson: what is learnt; its memory is not looked at.
             previous: the user's former adapter; None starts anew. It is not changed.
-            steps: steps to take, where a memory's training stopped early; None means `training.max_steps`.
+            steps: steps to take; None means as many as a new memory's training takes on this lesson.
             progress: called after each step.
 
         Raises:
@@ -134,11 +137,12 @@ class AdapterPeer(ABC):
             IncompatibleMemory: `previous` is of another backbone, rank or length.
         """
         started = time.perf_counter()
-        total = self._settings.max_steps if steps is None else steps
+        schedule = schedule_of(self._settings, self._layers, lesson.new, lesson.earlier)
+        total = schedule.steps if steps is None else steps
         fall = self._settings.fall_of(total)
         if total < 1:
             raise ConfigurationError(f"steps is at least 1, got {total}")
-        stream = self._curriculum.stream(lesson)
+        stream = self._curriculum.stream(lesson, schedule)
         self._load(self._empty if previous is None else previous)
         parameters = list(self._parameters.values())
         optimizer = torch.optim.AdamW(parameters, lr=self._rate, betas=(0.9, 0.98), weight_decay=0.0, fused=False)

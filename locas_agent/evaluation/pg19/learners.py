@@ -25,8 +25,7 @@ from locas_agent.evaluation.pg19.options import LocasSettings, LoraSettings, Pg1
 from locas_agent.inference import Engine
 from locas_agent.memory import MemoryBatch
 from locas_agent.training.initialization import initialize
-from locas_agent.training.losses import next_token_loss
-from locas_agent.training.student import losses_in_parts
+from locas_agent.training.losses import losses_in_parts, next_token_loss
 
 GRADIENT_CLIP = 1.0
 """Largest gradient norm of a step; that of Temp-LoRA."""

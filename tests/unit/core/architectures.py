@@ -42,12 +42,16 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def build(name: str) -> Any:
-    """A random model by the name of its architecture, every parameter random (norms and biases too)."""
+def build(name: str, **changes: Any) -> Any:
+    """A random model by the name of its architecture, every parameter random (norms and biases too).
+
+    `changes` are options of its config.
+    """
     family, options = (SUPPORTED | REFUSED)[name]
     config_class = getattr(transformers, f"{family}TextConfig" if name == "gemma3" else f"{family}Config")
     torch.manual_seed(0)
     sizes = {key: SIZES[key] for key in SIZES if name != "gpt2" or "token_id" in key} | options
+    sizes |= changes
     if name == "gpt2":
         sizes |= {"vocab_size": 259, "n_embd": 32, "n_layer": 2, "n_head": 4}
     model = getattr(transformers, f"{family}ForCausalLM" if name != "gpt2" else "GPT2LMHeadModel")(

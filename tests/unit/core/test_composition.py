@@ -59,7 +59,11 @@ def test_order_of_the_two_does_not_matter(backbone: Backbone, engine: Engine, ma
 def test_memories_beside_more_and_fewer_layers_can_be_composed(backbone: Backbone, make_memory: MakeMemory) -> None:
     whole, made = make_memory(1), make_memory(2)
     last = replace(
-        made, slab=made.slab[-1:].contiguous(), scale=made.scale[-1:], neuron_indices=made.neuron_indices[-1:]
+        made,
+        slab=made.slab[-1:].contiguous(),
+        scale=made.scale[-1:],
+        neuron_indices=made.neuron_indices[-1:],
+        layers=(-1,),
     )
     both = compose(last, whole)
     assert both.slab.shape == (2, 3, 8, 32)

@@ -46,9 +46,13 @@ def attached(backbone: Backbone, memory: LocasMemory) -> Tensor:
     return Engine(backbone).logits(IDS, memory=MemoryBatch.of([memory, memory], backbone))
 
 
-def on_last_layer(memory: LocasMemory) -> LocasMemory:
+def on_layer(memory: LocasMemory, layer: int) -> LocasMemory:
     return replace(
-        memory, slab=memory.slab[-1:].contiguous(), scale=memory.scale[-1:], neuron_indices=memory.neuron_indices[-1:]
+        memory,
+        slab=memory.slab[layer][None].contiguous(),
+        scale=memory.scale[layer][None],
+        neuron_indices=memory.neuron_indices[layer][None],
+        layers=(layer,),
     )
 
 
@@ -62,7 +66,7 @@ def with_peft(folder: Path, base: Path) -> Any:
     ("family", "where"),
     [
         *((family, "every layer") for family in sorted(SUPPORTED)),
-        *((family, "last layer") for family in ("gemma2", "phi3", "qwen3")),
+        *((family, where) for family in ("gemma2", "phi3", "qwen3") for where in ("last layer", "first layer")),
     ],
 )
 def test_dense_and_lora_compute_what_the_attached_memory_computes(
@@ -70,7 +74,7 @@ def test_dense_and_lora_compute_what_the_attached_memory_computes(
 ) -> None:
     backbone = Backbone(build(family), byte_tokenizer(), name=family)
     memory = make_memory(2, on=backbone)
-    memory = memory if where == "every layer" else on_last_layer(memory)
+    memory = memory if where == "every layer" else on_layer(memory, -1 if where == "last layer" else -2)
     bare, expected = Engine(backbone).logits(IDS), attached(backbone, memory)
     largest = max(1.0, float(expected.abs().max()))
     assert (bare - expected).abs().max() > 0.1
@@ -93,6 +97,7 @@ def test_dense_and_lora_compute_what_the_attached_memory_computes(
         assert torch.equal(back.scale, memory.scale)
         assert torch.equal(back.neuron_indices, memory.neuron_indices)
         assert (manifest.n_layers, manifest.width, back.initialization) == (memory.n_layers, 4, memory.initialization)
+        assert back.layers == memory.layers
         torch.testing.assert_close(attached(backbone, back), expected, atol=1e-5, rtol=1e-5)
 
 
@@ -409,7 +414,7 @@ def test_export_of_another_backbone_or_release_is_refused(
     for form in WRITERS:
         with pytest.raises(IncompatibleMemory, match="fingerprint"):
             read_export(make_backbone(seed=7), exports / form)
-    change_manifest(exports / "dense", format_version=2)
+    change_manifest(exports / "dense", format_version=9)
     with pytest.raises(IncompatibleMemory, match="use the release that wrote it"):
         read_export(backbone, exports / "dense")
 

@@ -108,8 +108,8 @@ def test_large_header_is_refused_before_it_is_read() -> None:
 
 def test_other_format_version_and_other_backbone_are_named(make_memory: MakeMemory) -> None:
     data = to_bytes(make_memory(3))
-    with pytest.raises(IncompatibleMemory, match="version '3'"):
-        from_bytes(with_header(data, '"format_version":"1"', '"format_version":"3"'))
+    with pytest.raises(IncompatibleMemory, match="version '9'"):
+        from_bytes(with_header(data, '"format_version":"1"', '"format_version":"9"'))
     with pytest.raises(IncompatibleMemory, match="belongs to"):
         from_bytes(data, expect_fingerprint="0" * 64)
 

@@ -25,7 +25,11 @@ IDS = torch.randint(0, 256, (3, 14), generator=torch.Generator().manual_seed(2))
 
 def top(memory: LocasMemory) -> LocasMemory:
     return replace(
-        memory, slab=memory.slab[-1:].contiguous(), scale=memory.scale[-1:], neuron_indices=memory.neuron_indices[-1:]
+        memory,
+        slab=memory.slab[-1:].contiguous(),
+        scale=memory.scale[-1:],
+        neuron_indices=memory.neuron_indices[-1:],
+        layers=(-1,),
     )
 
 

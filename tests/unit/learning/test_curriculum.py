@@ -11,7 +11,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from locas_agent.config import LocasConfig
+from locas_agent.config import LocasConfig, TrainingSettings
 from locas_agent.conversation.messages import question
 from locas_agent.errors import ConfigurationError
 from locas_agent.inference import Engine
@@ -19,7 +19,8 @@ from locas_agent.inference.generation import TopK
 from locas_agent.study.chunking import Piece
 from locas_agent.study.items import NEGATIVE, PROBE, QUESTION, Item
 from locas_agent.training.neutral import NeutralText, bare_examples
-from locas_agent.training.sampler import ASKED_BEHIND, REHEARSED, Curriculum, Lesson, rate_factor
+from locas_agent.training.sampler import ASKED_BEHIND, REHEARSED, Curriculum, Lesson, Stream
+from locas_agent.training.schedule import rate_factor, schedule_of
 
 TURNS = tuple(
     {"role": role, "content": text}
@@ -53,8 +54,13 @@ def curriculum(engine: Engine) -> Curriculum:
     return Curriculum(engine, LocasConfig.model_validate({"training": {"window_tokens": 80}}), neutral)
 
 
+def draws_of(curriculum: Curriculum, lesson: Lesson, layers: tuple[int, ...] = (-1,)) -> Stream:
+    settings = curriculum._config.training
+    return curriculum.stream(lesson, schedule_of(settings, layers, lesson.new, lesson.earlier))
+
+
 def test_a_stream_follows_from_its_lesson_alone(curriculum: Curriculum, lesson: Lesson) -> None:
-    first, second = (curriculum.stream(lesson) for _ in range(2))
+    first, second = (draws_of(curriculum, lesson) for _ in range(2))
     for _ in range(20):
         one, other = first.draw(), second.draw()
         assert [(e.prompt, e.target) for e in one.examples] == [(e.prompt, e.target) for e in other.examples]
@@ -63,7 +69,7 @@ def test_a_stream_follows_from_its_lesson_alone(curriculum: Curriculum, lesson: 
 def test_every_item_but_probes_is_trained_on_new_old_and_never_answered(
     curriculum: Curriculum, lesson: Lesson, engine: Engine
 ) -> None:
-    stream = curriculum.stream(lesson)
+    stream = draws_of(curriculum, lesson)
     answers = {each.target for _ in range(30) for each in stream.draw().bare}
     assert answers == {each.answer_ids for each in (*lesson.new, *lesson.earlier) if each.kind != PROBE}
     texts = [engine.backbone.decode(each.prompt + each.target) for _ in range(30) for each in stream.draw().examples]
@@ -73,7 +79,7 @@ def test_every_item_but_probes_is_trained_on_new_old_and_never_answered(
 def test_questions_are_put_behind_windows_and_only_their_answers_scored(
     curriculum: Curriculum, lesson: Lesson, engine: Engine
 ) -> None:
-    stream = curriculum.stream(lesson)
+    stream = draws_of(curriculum, lesson)
     known = {each.answer_ids: each.question for each in (*lesson.new, *lesson.earlier)}
     seen = set()
     for _ in range(40):
@@ -95,13 +101,13 @@ def test_questions_are_put_behind_windows_and_only_their_answers_scored(
 
 def test_without_windows_nothing_stands_before_a_question(engine: Engine, lesson: Lesson) -> None:
     config = LocasConfig.model_validate({"training": {"window_tokens": 0}})
-    stream = Curriculum(engine, config, NeutralText((), (), ())).stream(lesson)
+    stream = draws_of(Curriculum(engine, config, NeutralText((), (), ())), lesson)
     assert stream.draw().behind == stream.draw().anchors == []
 
 
 def test_nothing_to_learn_is_refused(curriculum: Curriculum) -> None:
     with pytest.raises(ConfigurationError, match="study the overflow"):
-        curriculum.stream(Lesson((), (), (PIECE,), None))
+        draws_of(curriculum, Lesson((), (), (PIECE,), None))
 
 
 def test_the_rate_warms_up_stays_and_falls() -> None:
@@ -113,6 +119,46 @@ def test_the_rate_warms_up_stays_and_falls() -> None:
 
 
 def test_a_long_past_is_rehearsed_in_part(curriculum: Curriculum, lesson: Lesson, engine: Engine) -> None:
-    past = tuple(item(engine, 100 + number, f"Which {number}?", str(number)) for number in range(3 * REHEARSED))
-    stream = curriculum.stream(replace(lesson, earlier=past))
+    past = tuple(item(engine, 100 + number, f"Which {number}?", str(number % 9)) for number in range(3 * REHEARSED))
+    stream = draws_of(curriculum, replace(lesson, earlier=past))
     assert len(stream.examples) < 2 * REHEARSED
+
+
+def test_of_a_long_past_every_fact_is_rehearsed(curriculum: Curriculum, lesson: Lesson, engine: Engine) -> None:
+    # one fact with many wordings, and more facts with one each than a draw by item would find
+    many = tuple(item(engine, 100 + number, f"Which {number}?", "Rex") for number in range(4 * REHEARSED))
+    few = tuple(
+        replace(item(engine, 9000 + number, f"What {number}?", str(number)), turn_seq=number) for number in range(100)
+    )
+    stream = draws_of(curriculum, replace(lesson, earlier=(*many, *few)))
+    rehearsed = {example.target for example in stream.examples}
+    assert {each.answer_ids for each in few} <= rehearsed
+    crowd = replace(lesson, earlier=tuple(replace(few[0], turn_seq=number) for number in range(2 * REHEARSED)))
+    assert len(draws_of(curriculum, crowd).examples) >= 2 * REHEARSED
+
+
+def test_at_depth_the_past_takes_more_of_a_step_the_more_facts_it_holds(lesson: Lesson, engine: Engine) -> None:
+    def share(facts: int, layers: tuple[int, ...]) -> float:
+        past = [replace(item(engine, number, "What?", "Rex"), turn_seq=number) for number in range(facts)]
+        return schedule_of(TrainingSettings(), layers, lesson.new, past).rehearsal_share
+
+    assert share(0, (-2, -1)) == share(0, (-1,)) == share(40, (-1,)) == 0.3
+    assert share(1, (-2, -1)) < share(2, (-2, -1)) < share(40, (-2, -1)) < 0.7
+    given = TrainingSettings(rehearsal_share=0.1, learning_rate=0.5, max_steps=7)
+    asked = schedule_of(given, (-2, -1), lesson.new, ())
+    assert (asked.rehearsal_share, asked.learning_rate, asked.steps) == (0.1, 0.5, 7)
+
+
+def test_steps_at_depth_follow_from_the_number_of_items(lesson: Lesson, engine: Engine) -> None:
+    few, many = (
+        schedule_of(TrainingSettings(), (-3, -2), [item(engine, at, "Q?", "A") for at in range(count)], ()).steps
+        for count in (10, 100)
+    )
+    assert few < many
+    assert schedule_of(TrainingSettings(), (-1,), lesson.new, ()).steps == 192
+
+
+def test_at_depth_windows_come_every_few_steps(curriculum: Curriculum, lesson: Lesson) -> None:
+    always, seldom = (draws_of(curriculum, lesson, layers) for layers in ((-1,), (-2, -1)))
+    assert all(always.draw().behind for _ in range(8))
+    assert 1 <= sum(bool(seldom.draw().behind) for _ in range(8)) <= 4

@@ -170,7 +170,7 @@ def test_a_memory_that_keeps_its_shape_says_what_was_asked_for(backbone: Backbon
         memory, MemorySettings(width=memory.width + 1, layers=memory.n_layers), n_layers=backbone.n_layers
     )
     assert f"keeps its {memory.width} slots" in said
-    assert f"{memory.width + 1} beside {memory.n_layers} are asked for" in said
+    assert f"{memory.width + 1} beside {memory.n_layers} layers are asked for" in said
 
 
 @pytest.mark.parametrize(

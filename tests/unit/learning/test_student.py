@@ -15,7 +15,7 @@ from locas_agent.backbone import Backbone
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.memory.slab import DOWN
-from locas_agent.training import student
+from locas_agent.training import losses
 from locas_agent.training.examples import Example, with_teacher
 from locas_agent.training.initialization import initialize
 from locas_agent.training.last_layer import Readout
@@ -147,7 +147,7 @@ def test_losses_do_not_depend_on_how_many_logits_are_held_at_once(
     monkeypatch.setattr(engine, "head", counting)
     whole, gradient = learnt(WholeStudent(engine, max_batch_tokens=4096), memories, examples)
     assert len(held) == 1
-    monkeypatch.setattr(student, "HEAD_ROWS", 4)
+    monkeypatch.setattr(losses, "HEAD_ROWS", 4)
     in_parts, gradient_in_parts = learnt(WholeStudent(engine, max_batch_tokens=4096), memories, examples)
     assert len(held) > 4
     assert max(held[1:]) == 4

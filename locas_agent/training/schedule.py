@@ -1,0 +1,122 @@
+"""How long, how fast and from what a memory is trained: what the settings leave open follows from where it stands.
+
+It looks at the settings, the layers of the memory and the number of items; it runs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from locas_agent.config import TrainingSettings
+from locas_agent.study.items import NEGATIVE, PROBE, Item
+from locas_agent.study.matching import words
+
+LAST_LAYER = (-1,)
+LAST_LAYER_RATE, LAST_LAYER_STEPS, LAST_LAYER_ITEMS, LAST_LAYER_REHEARSAL = 1e-2, 192, 12, 0.3
+"""Beside the last layer alone a step costs next to nothing. Origin: `docs/decisions.md`, steps."""
+LAST_LAYER_VARIANTS, LAST_LAYER_WINDOW = 4, 256
+DEEP_RATE, DEEP_ITEMS = 3e-3, 6
+"""Peak rate and items of a step beside several layers or a lower one. Origin: `docs/decisions.md`, placement."""
+DEEP_VARIANTS, DEEP_WINDOW = 2, 96
+"""Fewer and shorter, since each is run once through the layers below, and a window with its questions once a step
+through those above."""
+PASSES = 8
+"""How often each new item is drawn beside several layers, where a step costs what runs above the lowest."""
+MIN_STEPS, MAX_STEPS = 24, 192
+"""Fewest and most steps beside several layers; steps are multiples of `STEP_OF`, so that users share them."""
+STEP_OF = 8
+OLD_FACT = 0.5
+"""Draws of an earlier fact for each of a new one, beside several layers: it is known already, and kept."""
+MAX_REHEARSAL = 0.6
+EVERY = 4
+"""Steps from one row behind a window to the next beside several layers, and from one of neutral text to the next: such
+a row costs as much as all items of a step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """What is decided before a training begins.
+
+    Attributes:
+        steps: how many.
+        items_per_step: items of one user in one step.
+        falling_steps: in how many of them, the last ones, the rate falls to nothing.
+        learning_rate: peak rate of AdamW.
+        rehearsal_share: share of the items that come from earlier consolidations.
+        every: steps from one row of items behind a window to the next, and from one of neutral text to the next.
+        variants: ways in which a new question is put.
+        window_tokens: longest window.
+    """
+
+    steps: int
+    items_per_step: int
+    falling_steps: int
+    learning_rate: float
+    rehearsal_share: float
+    every: int
+    variants: int
+    window_tokens: int
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step: four steps of warm-up, the peak, then a straight fall to a fiftieth."""
+        return self.learning_rate * rate_factor(step, self.steps - self.falling_steps, self.falling_steps)
+
+
+def schedule_of(
+    settings: TrainingSettings, layers: tuple[int, ...], new: Iterable[Item], earlier: Iterable[Item]
+) -> Schedule:
+    """Fill in what the settings leave open.
+
+    Args:
+        settings: what is given in them holds.
+        layers: beside which the memory stands, numbered from the last (-1).
+        new: items of this consolidation.
+        earlier: items of former ones that still hold.
+    """
+    is_last = layers == LAST_LAYER
+    learnt = [item for item in new if item.kind not in (PROBE, NEGATIVE)]
+    share = _rehearsal(len(facts(learnt)), len(facts(earlier)), LAST_LAYER_REHEARSAL, is_last=is_last)
+    if settings.rehearsal_share is not None:
+        share = settings.rehearsal_share
+    items_per_step = settings.items_per_step or (LAST_LAYER_ITEMS if is_last else DEEP_ITEMS)
+    wanted = PASSES * len(learnt) / (items_per_step * (1 - share - settings.negative_share))
+    deep = min(MAX_STEPS, max(MIN_STEPS, STEP_OF * round(wanted / STEP_OF)))
+    steps = settings.max_steps or (LAST_LAYER_STEPS if is_last else deep)
+    return Schedule(
+        steps,
+        items_per_step,
+        settings.fall_of(steps),
+        settings.learning_rate or (LAST_LAYER_RATE if is_last else DEEP_RATE),
+        share,
+        1 if is_last else EVERY,
+        LAST_LAYER_VARIANTS if is_last else DEEP_VARIANTS,
+        (LAST_LAYER_WINDOW if is_last else DEEP_WINDOW) if settings.window_tokens is None else settings.window_tokens,
+    )
+
+
+def fact_of(item: Item) -> tuple[str, int, str]:
+    """Return which fact an item asks about: all questions about one turn with one answer. Of a negative, itself."""
+    if item.kind == NEGATIVE:
+        return item.item_id, 0, ""
+    return "", item.turn_seq, " ".join(words(item.answer))
+
+
+def facts(items: Iterable[Item]) -> set[tuple[str, int, str]]:
+    """Return the facts that items ask about; what is never answered is none."""
+    return {fact_of(item) for item in items if item.kind != NEGATIVE}
+
+
+def _rehearsal(new: int, earlier: int, least: float, *, is_last: bool) -> float:
+    """Return the share of earlier items: it grows with the facts to be kept, so that each is still rehearsed."""
+    if is_last or not earlier:
+        return least
+    return min(MAX_REHEARSAL, max(least, OLD_FACT * earlier / (OLD_FACT * earlier + new)))
+
+
+def rate_factor(step: int, falls_from: int, falling_steps: int) -> float:
+    """Return the learning rate of a step as a share of its peak.
+
+    Four steps of warm-up, the peak, then a straight fall to a fiftieth.
+    """
+    return min(1.0, (step + 1) / 4) * min(1.0, max(0.02, 1 - (step + 1 - falls_from) / falling_steps))
