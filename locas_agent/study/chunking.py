@@ -28,6 +28,8 @@ class Quote:
     text: str
     is_learnt: bool = True
     """False for a turn that is only the context of others: nothing is learnt from it."""
+    at: int = 0
+    """Place of the turn among the messages of its piece."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +86,10 @@ def cut_pieces(
 
 def _piece(opening: Message, run: list[tuple[Turn, Message]], is_learnt: Callable[[Turn], bool]) -> Piece:
     quotes = tuple(
-        Quote(turn.seq, turn.name or ("You" if turn.role == "assistant" else "I"), message["content"], is_learnt(turn))
-        for turn, message in run
+        Quote(
+            turn.seq, turn.name or ("You" if turn.role == "assistant" else "I"), message["content"], is_learnt(turn), at
+        )
+        for at, (turn, message) in enumerate(run, start=1)
         if turn.role in ("user", "assistant") and message["content"].strip()
     )
     context_only = frozenset(at for at, (turn, _) in enumerate(run, start=1) if not is_learnt(turn))

@@ -77,3 +77,21 @@ class StudyRequest:
     pieces: tuple[Piece, ...]
     earlier: tuple[Item, ...] = ()
     memory: LocasMemory | None = None
+
+
+@dataclass(eq=False)
+class Swept:
+    """What a sweep found in one piece.
+
+    Items, and which turns (by number in the journal) carry a fact and which are covered.
+    """
+
+    items: list[Item] = field(default_factory=list)
+    carrying: set[int] = field(default_factory=set)
+    covered: set[int] = field(default_factory=set)
+    nothing: int = 0
+    """Turns about which the backbone said that there is nothing to remember."""
+    sampled: int = 0
+    """Questions sampled."""
+    dropped: int = 0
+    """Questions with an answer that no store would take."""

@@ -15,27 +15,9 @@ from locas_agent.config import StudySettings
 from locas_agent.conversation.messages import question
 from locas_agent.study import prompts
 from locas_agent.study.chunking import QUOTE_CHARACTERS, Piece, Quote
-from locas_agent.study.items import QUESTION, Item
+from locas_agent.study.items import QUESTION, Item, Swept
 from locas_agent.study.matching import agree, stands_in, words
-from locas_agent.study.teacher import Candidate, Request, Teacher
-
-
-@dataclass(eq=False)
-class Swept:
-    """What a sweep found in one piece.
-
-    Items, and which turns (by number in the journal) carry a fact and which are covered.
-    """
-
-    items: list[Item] = field(default_factory=list)
-    carrying: set[int] = field(default_factory=set)
-    covered: set[int] = field(default_factory=set)
-    nothing: int = 0
-    """Turns about which the backbone said that there is nothing to remember."""
-    sampled: int = 0
-    """Questions sampled."""
-    dropped: int = 0
-    """Questions with an answer that no store would take."""
+from locas_agent.study.teacher import Candidate, Request, Taught, Teacher
 
 
 @dataclass(eq=False)
@@ -96,6 +78,52 @@ class Sweep:
             found[asking.owner].items += [item for item in asking.kept[: 2 * wanted] if item.question not in known]
             found[asking.owner].covered.update(item.turn_seq for item in asking.kept)
         return found
+
+    @property
+    def min_confidence(self) -> float:
+        """See `StudyStrategy.min_confidence`."""
+        return self._settings.min_confidence
+
+    def retold(self, answer: Taught, source: Item) -> Taught:
+        """See `StudyStrategy.retold`: what the teacher said."""
+        return answer
+
+    def asked_again(self, owner: int, piece: Piece, item: Item) -> list[Candidate]:
+        """See `StudyStrategy.asked_again`: the whole piece is read."""
+        return [Candidate(owner, piece, item.turn_seq, item.question, item.answer)]
+
+    def negatives(
+        self, pieces: Mapping[int, Sequence[Piece]], known: Mapping[int, set[str]]
+    ) -> list[tuple[Candidate, Taught]]:
+        """See `StudyStrategy.negatives`: sampled, and kept where no piece makes the backbone answer."""
+        count = self._settings.negatives_per_piece
+        requests = [
+            Request(own[-1], prompts.ask_untold(), f"untold {sample}")
+            for own in pieces.values()
+            for sample in range(count)
+        ]
+        # the answer is always the same, so questions may be as diverse as the backbone writes them
+        texts = self._teacher.sample(requests, temperature=max(1.0, self._settings.temperature))
+        candidates = []
+        for number, (owner, own) in enumerate(pieces.items()):
+            asked = set(known[owner])
+            for text in texts[number * count : (number + 1) * count]:
+                written = prompts.written(text)
+                if written is not None and written.question not in asked:
+                    asked.add(written.question)
+                    candidates.append(Candidate(owner, own[-1], own[-1].to_seq, written.question, written.answer))
+        answers = self._teacher.teach(candidates)
+        still_open = [
+            (c, a) for c, a in zip(candidates, answers, strict=True) if a is not None and prompts.abstains(a.text)
+        ]
+        for other in range(max((len(own) - 1 for own in pieces.values()), default=0)):
+            again = self._teacher.answer(
+                [[*pieces[c.owner][other].messages, *question(c.question)] for c, _ in still_open]
+            )
+            still_open = [
+                pair for pair, a in zip(still_open, again, strict=True) if a is None or prompts.abstains(a.text)
+            ]
+        return still_open
 
     def _ask(
         self, waiting: Sequence[_Asking], round_number: int, found: Mapping[int, Swept]

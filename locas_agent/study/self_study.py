@@ -16,10 +16,11 @@ from random import Random
 from locas_agent.config import StudySettings
 from locas_agent.conversation.messages import exchange, question
 from locas_agent.study import prompts
-from locas_agent.study.items import NEGATIVE, PROBE, QUESTION, Coverage, Item, StudyRequest, StudySet
+from locas_agent.study.items import NEGATIVE, PROBE, QUESTION, Coverage, Item, StudyRequest, StudySet, Swept
 from locas_agent.study.matching import agree, same_question, words
-from locas_agent.study.question_generation import Sweep, Swept
-from locas_agent.study.teacher import Candidate, Request, Taught, Teacher
+from locas_agent.study.question_generation import Sweep
+from locas_agent.study.strategies import StudyStrategy
+from locas_agent.study.teacher import Candidate, Taught, Teacher
 from locas_agent.types import Progress
 
 
@@ -80,7 +81,7 @@ class _Again:
             return True
         return self.answer is not None and self.answer.confidence >= min_confidence and bool(self._sources)
 
-    def replacement(self) -> tuple[Candidate, Taught, str] | None:
+    def replacement(self, strategy: StudyStrategy) -> tuple[Candidate, Taught, str] | None:
         """Return the old question with its new answer.
 
         None where the teacher does not give that, or the question had none.
@@ -88,17 +89,28 @@ class _Again:
         sources = self._sources
         if self.answer is None or not sources or self.item.kind == NEGATIVE:
             return None
-        return replace(self.candidate, turn_seq=sources[0].turn_seq), self.answer, self.item.kind
+        told = strategy.retold(self.answer, sources[0])
+        return replace(self.candidate, turn_seq=sources[0].turn_seq), told, self.item.kind
 
 
 class Study:
     """Writes the study sets of many users side by side."""
 
-    def __init__(self, teacher: Teacher, settings: StudySettings, *, seed: int) -> None:
+    def __init__(
+        self, teacher: Teacher, settings: StudySettings, *, seed: int, strategy: StudyStrategy | None = None
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            teacher: the backbone.
+            settings: of study.
+            seed: of what is drawn.
+            strategy: how questions come to be; the seed protocol of the bundled backbone unless given.
+        """
         self._settings = settings
         self._seed = seed
         self._teacher = teacher
-        self._sweep = Sweep(self._teacher, settings)
+        self._strategy = Sweep(self._teacher, settings) if strategy is None else strategy
 
     def write(self, requests: Sequence[StudyRequest], *, progress: Progress | None = None) -> list[StudySet]:
         """Return one study set per request; the pieces of a user are studied oldest first.
@@ -118,7 +130,7 @@ class Study:
 
         for turn in range(pieces):
             active = [index for index, request in enumerate(requests) if turn < len(request.pieces)]
-            for index, swept in self._sweep.over(
+            for index, swept in self._strategy.over(
                 {index: requests[index].pieces[turn] for index in active}, partial(done, turn)
             ).items():
                 desks[index].swept.append(swept)
@@ -140,22 +152,19 @@ class Study:
         Replace what is answered differently, retire negatives now answered.
         """
         asked = [
-            _Again(
-                desks[index],
-                item,
-                Candidate(index, desks[index].request.pieces[turn], item.turn_seq, item.question, item.answer),
-            )
+            _Again(desks[index], item, candidate)
             for index in active
             for item in desks[index].live
             if item.to_seq < desks[index].request.pieces[turn].from_seq
+            for candidate in self._strategy.asked_again(index, desks[index].request.pieces[turn], item)
         ]
         for again, answer in zip(asked, self._teacher.teach([again.candidate for again in asked]), strict=True):
             again.answer = answer
-        changed = {again.fact for again in asked if again.is_told_anew(self._settings.min_confidence)}
+        changed = {again.fact for again in asked if again.is_told_anew(self._strategy.min_confidence)}
         replaced = [again for again in asked if again.fact in changed]
         for again in replaced:
             again.desk.retired.add(again.item.item_id)
-        rewritten = [(again, entry) for again in replaced if (entry := again.replacement()) is not None]
+        rewritten = [(again, entry) for again in replaced if (entry := again.replacement(self._strategy)) is not None]
         for (again, _), made in zip(rewritten, self._teacher.items([entry for _, entry in rewritten]), strict=True):
             desk = again.desk
             if made is None:
@@ -164,34 +173,11 @@ class Study:
                 desk.new.append(made)
 
     def _negatives(self, desks: list[_Desk], active: list[int], turn: int) -> None:
-        """Sample questions the piece leaves open; keep those that no piece at hand and no memory answers."""
-        count = self._settings.negatives_per_piece
-        requests = [
-            Request(desks[index].request.pieces[turn], prompts.ask_untold(), f"untold {sample}")
-            for index in active
-            for sample in range(count)
-        ]
-        # the answer is always the same, so questions may be as diverse as the backbone writes them
-        texts = self._teacher.sample(requests, temperature=max(1.0, self._settings.temperature))
-        candidates = []
-        for number, index in enumerate(active):
-            piece, known = desks[index].request.pieces[turn], {item.question for item in desks[index].live}
-            for text in texts[number * count : (number + 1) * count]:
-                written = prompts.written(text)
-                if written is not None and written.question not in known:
-                    known.add(written.question)
-                    candidates.append(Candidate(index, piece, piece.to_seq, written.question, written.answer))
-        answers = self._teacher.teach(candidates)
-        still_open = [
-            (c, a) for c, a in zip(candidates, answers, strict=True) if a is not None and prompts.abstains(a.text)
-        ]
-        for other in range(turn):
-            again = self._teacher.answer(
-                [[*desks[c.owner].request.pieces[other].messages, *question(c.question)] for c, _ in still_open]
-            )
-            still_open = [
-                pair for pair, a in zip(still_open, again, strict=True) if a is None or prompts.abstains(a.text)
-            ]
+        """Add questions that no piece at hand and no memory answers."""
+        still_open = self._strategy.negatives(
+            {index: desks[index].request.pieces[: turn + 1] for index in active},
+            {index: {item.question for item in desks[index].live} for index in active},
+        )
         still_open = self._unknown_to_memory(desks, still_open)
         for (candidate, _), item in zip(
             still_open, self._teacher.items([(c, a, NEGATIVE) for c, a in still_open]), strict=True

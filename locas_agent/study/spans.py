@@ -14,17 +14,18 @@ from dataclasses import dataclass
 _WORD = re.compile(r"\w+(?:[.,:'’/-]\w+)*", re.UNICODE)
 _SENTENCE_START = re.compile(r"(?:^|[.!?…:\n]\s+|[\"“(]\s*)(\w)")
 _FUNCTION_WORDS = frozenset(
-    "a about after again all already also always am an and another any anything are as at away back be because been "
-    "before being both but by came can come could did do does doing done down during each else enough even ever every "
-    "everything few for from gave get gets getting give go goes going gone got had has have having he hello hence her "
-    "here hers hey hi him his how however i if in into is it its itself just keep kept know last later let like little "
-    "look lot made make makes many may me might mine more most much must my myself need never no nobody nor not nothing "
-    "now of off often oh ok okay on once one only or other our out over own perhaps please put quite rather really said "
-    "same saw say see seen shall she should since so some somebody something sometimes soon still such sure take than "
-    "thank thanks that the their them then there these they thing things think this those though through to today told "
-    "tomorrow too took true two under until up upon us use used very want was way we well went were what when where "
-    "which while who whole whom whose why will with without would yes yesterday yet you your yours d ll m re s t ve "
-    "im ive id dont cant isnt its thats lol haha hmm".split()
+    "a about after again all already also always am an and another any anything are as at away back be "
+    "because been before being both but by came can come could did do does doing done down during each "
+    "else enough even ever every everything few for from gave get gets getting give go goes going gone "
+    "got had has have having he hello hence her here hers hey hi him his how however i if in into is it "
+    "its itself just keep kept know last later let like little look lot made make makes many may me might "
+    "mine more most much must my myself need never no nobody nor not nothing now of off often oh ok okay "
+    "on once one only or other our out over own perhaps please put quite rather really said same saw say "
+    "see seen shall she should since so some somebody something sometimes soon still such sure take than "
+    "thank thanks that the their them then there these they thing things think this those though through "
+    "to today told tomorrow too took true two under until up upon us use used very want was way we well "
+    "went were what when where which while who whole whom whose why will with without would yes yesterday "
+    "yet you your yours d ll m re s t ve im ive id dont cant isnt its thats lol haha hmm".split()
 )
 """Words that carry nothing by themselves; nobody asks by them."""
 

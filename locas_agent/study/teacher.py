@@ -12,6 +12,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from locas_agent.config import StudySettings
 from locas_agent.conversation.messages import Message, question
 from locas_agent.inference import Engine
@@ -19,6 +21,7 @@ from locas_agent.inference.generation import Generation, TopK
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.study.chunking import Piece
 from locas_agent.study.codec import can_be_kept
+from locas_agent.study.forms.reading import CHAT, ReadingForm
 from locas_agent.study.items import Item
 from locas_storage import new_item_id
 
@@ -47,11 +50,20 @@ class Candidate:
     turn_seq: int
     question: str
     written: str
+    form: ReadingForm = CHAT
+    """How what is read stands before the question."""
+    context: tuple[Message, ...] | None = None
+    """What is read; the whole piece where none is given."""
+
+    @property
+    def read(self) -> tuple[Message, ...]:
+        """What the teacher reads to answer."""
+        return self.piece.messages if self.context is None else self.context
 
     @property
     def prompt(self) -> list[Message]:
-        """The question behind its piece."""
-        return [*self.piece.messages, *question(self.question)]
+        """The question behind what is read."""
+        return self.form.prompt(self.read, self.question)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +80,36 @@ class Taught(Answer):
     """An answer with the head of the distribution before each of its tokens and before its end."""
 
     teacher: TopK
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """One question to be written: what the backbone is asked, the first words of its answer, and a name that seeds it.
+
+    Attributes:
+        messages: the prompt.
+        words: with which the answer begins.
+        place: unique among what is sampled about one turn.
+    """
+
+    messages: tuple[Message, ...]
+    words: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What was written after an opening.
+
+    Attributes:
+        text: the opening and what follows it.
+        ids: tokens after the opening.
+        logprob: of these, nats, under the prompt.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    logprob: float
 
 
 class Teacher:
@@ -90,6 +132,43 @@ class Teacher:
         )
         return [self._engine.backbone.decode(generation.ids) if generation else "" for generation in generations]
 
+    def open(self, openings: Sequence[Opening], *, length: int, temperature: float) -> list[Opened]:
+        """Write on from each opening, each from a random stream of its own; empty where there is no room.
+
+        Args:
+            openings: those of one prompt share its computation.
+            length: most tokens after an opening.
+            temperature: 0 is greedy.
+        """
+        backbone = self._engine.backbone
+        encoded = self._encoded([list(opening.messages) for opening in openings])
+        prompts = [
+            [*tokens, *backbone.encode(opening.words)] for tokens, opening in zip(encoded, openings, strict=True)
+        ]
+        keys = [_said(opening.messages) for opening in openings]
+        streams = [self._seed_of(opening.place, opening.messages) for opening in openings]
+        generations = self._run(prompts, keys, length, temperature=temperature, streams=streams)
+        return [
+            Opened("", (), 0.0)
+            if made is None
+            else Opened(opening.words + backbone.decode(made.ids), made.ids, sum(made.logprobs))
+            for opening, made in zip(openings, generations, strict=True)
+        ]
+
+    def given(self, answers: Sequence[str]) -> list[Taught]:
+        """Return answers that are to be said as they stand, whatever the backbone would rather say: all weight on them.
+
+        A backbone that reads "22 June" would say "The first dive is on 22 June"; its own distribution puts little
+        weight on the first word of the short answer, and a memory that learnt it would not say it.
+        """
+        backbone = self._engine.backbone
+        found = []
+        for answer in answers:
+            ids = tuple(backbone.encode(answer))
+            all_ids = torch.tensor([*ids, backbone.end_id], dtype=torch.int32)[:, None]
+            found.append(Taught(ids, answer, 1.0, TopK(all_ids, torch.zeros(len(all_ids), 1))))
+        return found
+
     def answer(
         self, prompts: Sequence[list[Message]], *, memories: Sequence[LocasMemory | None] | None = None
     ) -> list[Answer | None]:
@@ -106,7 +185,12 @@ class Teacher:
         What `items` is made from.
         """
         prompts = [candidate.prompt for candidate in candidates]
-        generations = self._generate(prompts, self._settings.max_answer_tokens, top_k=self._settings.teacher_top_k)
+        generations = self._generate(
+            prompts,
+            self._settings.max_answer_tokens,
+            top_k=self._settings.teacher_top_k,
+            keys=[_said(candidate.read) for candidate in candidates],
+        )
         taught: list[Taught | None] = []
         for generation in generations:
             if generation is None or generation.heads is None or not self._is_answer(generation):
@@ -155,8 +239,10 @@ class Teacher:
         Seeded by the place alone, every piece would be asked nearly the same: 128 samples over four sessions left 30 to
         41 different negatives.
         """
-        said = hashlib.sha256(f"{self._seed} {request.place} {request.piece.messages}".encode()).digest()
-        return int.from_bytes(said[:6])
+        return self._seed_of(request.place, request.piece.messages)
+
+    def _seed_of(self, place: str, messages: tuple[Message, ...]) -> int:
+        return int.from_bytes(hashlib.sha256(f"{self._seed} {place} {messages}".encode()).digest()[:6])
 
     def _generate(
         self,
@@ -167,19 +253,47 @@ class Teacher:
         temperature: float = 0.0,
         streams: Sequence[int] | None = None,
         top_k: int = 0,
+        keys: Sequence[object] | None = None,
     ) -> list[Generation | None]:
-        """Run the prompts that fit into the context; None for the others."""
-        backbone = self._engine.backbone
-        tokens_of: dict[
-            tuple[tuple[str, str], ...], list[int]
-        ] = {}  # most prompts are sampled several times, and templates are slow
+        """Run the prompts that fit into the context; None for the others.
+
+        Prompts of one key begin alike, and are run once as far as they do; without keys, those with the same messages
+        before the last.
+        """
+        return self._run(
+            self._encoded(prompts),
+            [_said(prompt[:-1]) for prompt in prompts] if keys is None else keys,
+            length,
+            memories=memories,
+            temperature=temperature,
+            streams=streams,
+            top_k=top_k,
+        )
+
+    def _encoded(self, prompts: Sequence[list[Message]]) -> list[list[int]]:
+        """Encode prompts, equal ones once: most are sampled several times, and templates are slow."""
+        tokens_of: dict[tuple[tuple[str, str], ...], list[int]] = {}
         keys = [_said(prompt) for prompt in prompts]
         for said, prompt in zip(keys, prompts, strict=True):
             if said not in tokens_of:
-                tokens_of[said] = backbone.encode_chat(prompt)
-        encoded = [tokens_of[said] for said in keys]
+                tokens_of[said] = self._engine.backbone.encode_chat(prompt)
+        return [tokens_of[said] for said in keys]
+
+    def _run(
+        self,
+        encoded: Sequence[list[int]],
+        keys: Sequence[object],
+        length: int,
+        *,
+        memories: Sequence[LocasMemory | None] | None = None,
+        temperature: float = 0.0,
+        streams: Sequence[int] | None = None,
+        top_k: int = 0,
+    ) -> list[Generation | None]:
+        backbone = self._engine.backbone
         fitting = [at for at, tokens in enumerate(encoded) if len(tokens) + length <= backbone.context_tokens]
-        groups = _by_beginning(prompts)
+        seen: dict[object, int] = {}
+        groups = [seen.setdefault(key, len(seen)) for key in keys]
         found = self._engine.generate(
             [encoded[at] for at in fitting],
             groups=[groups[at] for at in fitting] if memories is None else None,
@@ -191,7 +305,7 @@ class Teacher:
             seed=0 if streams is None else [streams[at] for at in fitting],
             top_k=top_k,
         )
-        result: list[Generation | None] = [None] * len(prompts)
+        result: list[Generation | None] = [None] * len(encoded)
         for at, generation in zip(fitting, found, strict=True):
             result[at] = generation
         return result
@@ -199,9 +313,3 @@ class Teacher:
 
 def _said(messages: Sequence[Message]) -> tuple[tuple[str, str], ...]:
     return tuple((message["role"], message["content"]) for message in messages)
-
-
-def _by_beginning(prompts: Sequence[list[Message]]) -> list[int]:
-    """Number the prompts by what stands before their last message: the piece, which is then run once."""
-    seen: dict[tuple[tuple[str, str], ...], int] = {}
-    return [seen.setdefault(_said(prompt[:-1]), len(seen)) for prompt in prompts]

@@ -78,9 +78,11 @@ def _notes(messages: Sequence[Message], text: str) -> list[Message]:
 
 
 def _examples(messages: Sequence[Message], text: str) -> list[Message]:
-    shown = [message for told, asked, answer in _SHOWN for message in exchange(
-        _TEXT.format(text=f"I: {told}", question=asked), answer
-    )]
+    shown = [
+        message
+        for told, asked, answer in _SHOWN
+        for message in exchange(_TEXT.format(text=f"I: {told}", question=asked), answer)
+    ]
     return [*shown, *_text(messages, text)]
 
 
@@ -91,10 +93,13 @@ _SHOWN = (
 )
 """Two answered questions, for models that have to be shown what is wanted."""
 
+CHAT = ReadingForm("chat", _chat)
+"""The turns as they were said, as a reply has them."""
+
 READING_FORMS: dict[str, ReadingForm] = {
     form.name: form
     for form in (
-        ReadingForm("chat", _chat),
+        CHAT,
         ReadingForm("text", _text),
         ReadingForm("plain", _plain),
         ReadingForm("asks", _asks),
@@ -102,4 +107,4 @@ READING_FORMS: dict[str, ReadingForm] = {
         ReadingForm("examples", _examples),
     )
 }
-"""All forms by name. "chat" leaves the turns as they were said, as a reply does."""
+"""All forms by name."""

@@ -1,0 +1,230 @@
+"""The sweep for backbones that follow no format: answers are opened, one turn is read at a time, spans are kept.
+
+Of each turn: *write* questions behind many openings; *read* each with nothing but the turn before it, and where that
+says nothing with the turn before it too; *keep* those whose answer points at a span of the turn that the question does
+not say, that the teacher believes, and that the bare backbone does not say by itself. What is learnt is the span: a
+short answer that begins with what matters, in nobody's person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from random import Random
+
+from locas_agent.config import StudySettings
+from locas_agent.conversation.messages import Message, question
+from locas_agent.study import prompts
+from locas_agent.study.chunking import Piece, Quote
+from locas_agent.study.forms.calibration import Calibration
+from locas_agent.study.forms.writing import openings_for, question_of
+from locas_agent.study.items import QUESTION, Item, Swept
+from locas_agent.study.matching import agree
+from locas_agent.study.spans import cues_of, foreign, pointed_at, words_of
+from locas_agent.study.teacher import Candidate, Opening, Taught, Teacher
+from locas_agent.study.untold import UNTOLD
+
+QUESTION_TOKENS = 16
+"""Tokens written after an opening; what has not come to its question mark by then is dropped."""
+WORDS_PER_CUE = 6
+"""Words of a turn for each cue that it is asked by: a long turn tells more."""
+MOST_CUES = 12
+FOREIGN_SHARE = 0.5
+"""Share of the telling words of an answer that may stand neither in what was read nor in the question."""
+READ_AGAIN = 2
+"""Turns of a new piece that are read to see whether they answer an old question otherwise."""
+
+
+@dataclass(eq=False)
+class _Asking:
+    """One turn being asked about, and what has been kept of it."""
+
+    owner: int
+    piece: Piece
+    quote: Quote
+    asked: set[str] = field(default_factory=set)
+    kept: list[_Kept] = field(default_factory=list)
+
+    @property
+    def header(self) -> tuple[Message, ...]:
+        return tuple(message for message in self.piece.messages[:1] if message["role"] == "system")
+
+    @property
+    def alone(self) -> tuple[Message, ...]:
+        return (*self.header, self.piece.messages[self.quote.at])
+
+    @property
+    def with_neighbour(self) -> tuple[Message, ...]:
+        start = max(len(self.header), self.quote.at - 1)
+        return (*self.header, *self.piece.messages[start : self.quote.at + 1])
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A question that the teacher answered with a span of the turn."""
+
+    candidate: Candidate
+    span: str
+    worth: float
+
+
+class OpenedSweep:
+    """Asks about the pieces of many users side by side, in the forms that were measured for the backbone."""
+
+    def __init__(self, teacher: Teacher, settings: StudySettings, calibration: Calibration) -> None:
+        self._teacher = teacher
+        self._settings = settings
+        self._calibration = calibration
+
+    def over(self, pieces: Mapping[int, Piece], done: Callable[[int], None]) -> dict[int, Swept]:
+        """See `StudyStrategy.over`."""
+        found = {owner: Swept() for owner in pieces}
+        turns = [
+            _Asking(owner, piece, quote)
+            for owner, piece in pieces.items()
+            for quote in piece.quotes
+            if quote.is_learnt and len(words_of(quote.text)) > 1
+        ]
+        waiting = turns
+        for number, writer in enumerate(self._rounds()):
+            if not waiting:
+                break
+            candidates = self._write(waiting, writer, number, found)
+            self._read([(asking, replace(each, context=asking.alone)) for asking, each in candidates])
+            unanswered = [(asking, each) for asking, each in candidates if not asking.kept]
+            self._read([(asking, replace(each, context=asking.with_neighbour)) for asking, each in unanswered])
+            waiting = [asking for asking in waiting if self._is_wanting(asking)]
+            done(number + 1)
+        self._finish(turns, found)
+        return found
+
+    @property
+    def min_confidence(self) -> float:
+        """See `StudyStrategy.min_confidence`."""
+        return self._calibration.chosen.min_confidence
+
+    def retold(self, answer: Taught, source: Item) -> Taught:
+        """See `StudyStrategy.retold`: the span that the new item has."""
+        return Taught(source.answer_ids[:-1], source.answer, answer.confidence, source.teacher)
+
+    def asked_again(self, owner: int, piece: Piece, item: Item) -> list[Candidate]:
+        """See `StudyStrategy.asked_again`: the turns with most of the old question's words are read, each alone."""
+        wanted = {word.key for word in words_of(item.question) if word.carries}
+        shared = [
+            (len(wanted & {word.key for word in words_of(quote.text)}), quote)
+            for quote in piece.quotes
+            if quote.is_learnt
+        ]
+        best = sorted((each for each in shared if each[0]), key=lambda each: -each[0])[:READ_AGAIN]
+        near = self._calibration.near
+        return [
+            Candidate(owner, piece, item.turn_seq, item.question, item.answer, near, _Asking(0, piece, quote).alone)
+            for _, quote in best
+        ]
+
+    def negatives(
+        self, pieces: Mapping[int, Sequence[Piece]], known: Mapping[int, set[str]]
+    ) -> list[tuple[Candidate, Taught]]:
+        """See `StudyStrategy.negatives`: questions about oneself of which no piece has a telling word."""
+        found = []
+        for owner, own in pieces.items():
+            said = {word.key for piece in own for quote in piece.quotes for word in words_of(quote.text)}
+            free = [
+                text
+                for text in UNTOLD
+                if text not in known[owner] and not said & {word.key for word in words_of(text) if word.carries}
+            ]
+            drawn = Random(f"{own[-1].messages}").sample(free, min(len(free), self._settings.negatives_per_piece))
+            found += [Candidate(owner, own[-1], own[-1].to_seq, text, prompts.ABSTENTION) for text in drawn]
+        return list(zip(found, self._teacher.given([prompts.ABSTENTION] * len(found)), strict=True))
+
+    def _rounds(self) -> list[tuple[int, float]]:
+        """Return of each round the form of writing, by number, and the temperature: first what is most likely."""
+        writers = len(self._calibration.writers)
+        return [
+            (number % writers, 0.0 if number < writers else self._settings.temperature)
+            for number in range(self._settings.max_rounds)
+        ]
+
+    def _is_wanting(self, asking: _Asking) -> bool:
+        return len(asking.kept) < self._settings.wordings_per_turn
+
+    def _write(
+        self, waiting: Sequence[_Asking], writer: tuple[int, float], number: int, found: Mapping[int, Swept]
+    ) -> list[tuple[_Asking, Candidate]]:
+        """Write on from every opening about every waiting turn; return the questions not asked before."""
+        form, temperature = self._calibration.writers[writer[0]], writer[1]
+        openings, owners = [], []
+        for asking in waiting:
+            text = asking.quote.text
+            cues = cues_of(text, most=min(MOST_CUES, max(4, len(text.split()) // WORDS_PER_CUE)))
+            prompt = tuple(form.build(text))
+            for at, words in enumerate(openings_for(cues)):
+                openings.append(Opening(prompt, words, f"{asking.quote.turn_seq} {number} {at}"))
+                owners.append(asking)
+        written = self._teacher.open(openings, length=QUESTION_TOKENS, temperature=temperature)
+        candidates = []
+        for asking, made in zip(owners, written, strict=True):
+            found[asking.owner].sampled += 1
+            asked = question_of(made.text)
+            if asked is not None and asked not in asking.asked:
+                asking.asked.add(asked)
+                candidates.append(
+                    (
+                        asking,
+                        Candidate(asking.owner, asking.piece, asking.quote.turn_seq, asked, "", self._calibration.near),
+                    )
+                )
+        return candidates
+
+    def _read(self, candidates: Sequence[tuple[_Asking, Candidate]]) -> None:
+        """Answer each question from what it is to be read with, and keep those that point at a span of the turn."""
+        answers = self._teacher.teach([candidate for _, candidate in candidates])
+        for (asking, candidate), answer in zip(candidates, answers, strict=True):
+            if answer is None or prompts.abstains(answer.text):
+                continue
+            span = pointed_at(answer.text, candidate.question, asking.quote.text)
+            if span is None or self._is_invented(answer, candidate):
+                continue
+            if answer.confidence >= self._calibration.chosen.min_confidence:
+                asking.kept.append(_Kept(candidate, span, answer.confidence))
+
+    @staticmethod
+    def _is_invented(answer: Taught, candidate: Candidate) -> bool:
+        """Tell whether too much of an answer stands neither in what was read nor in the question."""
+        known = [*(message["content"] for message in candidate.read), candidate.question]
+        telling = sum(word.carries for word in words_of(answer.text))
+        return len(foreign(answer.text, known)) > FOREIGN_SHARE * max(1, telling)
+
+    def _finish(self, turns: Sequence[_Asking], found: Mapping[int, Swept]) -> None:
+        """Choose wordings of each fact, leave out what the bare backbone says, and make items of the rest."""
+        chosen = [(asking, kept) for asking in turns for kept in self._chosen(asking)]
+        bare = self._teacher.answer([question(kept.candidate.question) for _, kept in chosen])
+        new = [
+            (asking, kept)
+            for (asking, kept), said in zip(chosen, bare, strict=True)
+            if said is None or not agree(said.text, kept.span)
+        ]
+        marked = self._teacher.given([kept.span for _, kept in new])
+        items = self._teacher.items(
+            [(kept.candidate, answer, QUESTION) for (_, kept), answer in zip(new, marked, strict=True)]
+        )
+        for (asking, _), item in zip(new, items, strict=True):
+            swept = found[asking.owner]
+            if item is None:
+                swept.dropped += 1
+            elif item.question not in {other.question for other in swept.items}:
+                swept.items.append(item)
+                swept.covered.add(asking.quote.turn_seq)
+        for asking in turns:
+            if asking.kept:
+                found[asking.owner].carrying.add(asking.quote.turn_seq)
+            else:
+                found[asking.owner].nothing += 1
+
+    def _chosen(self, asking: _Asking) -> Iterable[_Kept]:
+        """Return the best wordings of each span of a turn."""
+        by_span: dict[str, list[_Kept]] = {}
+        for kept in sorted(asking.kept, key=lambda each: -each.worth):
+            by_span.setdefault(" ".join(word.key for word in words_of(kept.span)), []).append(kept)
+        return [kept for group in by_span.values() for kept in group[: self._settings.wordings_per_turn]]

@@ -1,0 +1,63 @@
+"""Ways to study: how questions about the turns of a piece come to be, and what is read to answer them again.
+
+A new way is one class with the three methods of `StudyStrategy`, handed to `Study`. Two are built in: "seed" asks the
+backbone in the format that the bundled one was trained on (`question_generation.py`), "opened" opens its answers and
+reads one turn at a time (`opened.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from locas_agent.study.chunking import Piece
+from locas_agent.study.items import Item, Swept
+from locas_agent.study.teacher import Candidate, Taught
+
+
+class StudyStrategy(Protocol):
+    """Writes the questions of a study set, says what is read to answer an old one again, and what was never told."""
+
+    @property
+    def min_confidence(self) -> float:
+        """Least confidence with which an old question must be answered anew to change what is known."""
+        ...
+
+    def over(self, pieces: Mapping[int, Piece], done: Callable[[int], None]) -> dict[int, Swept]:
+        """Return what was found in each owner's piece.
+
+        Args:
+            pieces: one for each owner, who is a number of the caller's.
+            done: told of each finished round, from 1 on; what it raises ends the sweep.
+        """
+        ...
+
+    def asked_again(self, owner: int, piece: Piece, item: Item) -> Sequence[Candidate]:
+        """Return an earlier item's question as it is put to a new piece; none where the piece is not about it.
+
+        Args:
+            owner: whose item it is.
+            piece: what was said since.
+            item: of an earlier piece.
+        """
+        ...
+
+    def retold(self, answer: Taught, source: Item) -> Taught:
+        """Return the answer that an old question is learnt with from now on.
+
+        Args:
+            answer: the teacher's to the old question.
+            source: the new item that says the same.
+        """
+        ...
+
+    def negatives(
+        self, pieces: Mapping[int, Sequence[Piece]], known: Mapping[int, set[str]]
+    ) -> list[tuple[Candidate, Taught]]:
+        """Return questions that none of an owner's pieces answers, with the answer that says so.
+
+        Args:
+            pieces: of each owner, the pieces at hand; questions are asked about the last.
+            known: of each owner, questions that are items already.
+        """
+        ...
