@@ -48,6 +48,7 @@ def test_what_is_loaded_computes_what_was_written(architecture: str, tmp_path: P
         expected, got = written(IDS).logits, loaded(IDS).logits
     # gemma's norms are stored with one added, and rounded there; the rest is the same numbers in the same order
     torch.testing.assert_close(got, expected, atol=2e-4 if architecture == "gemma3" else 0, rtol=0)
+    assert loaded.config.tie_word_embeddings == written.config.tie_word_embeddings  # an export is written by it
     head, embedding = loaded.get_output_embeddings().weight, loaded.get_input_embeddings().weight
     assert (head.data_ptr() == embedding.data_ptr()) == written.config.tie_word_embeddings
     assert written.config.tie_word_embeddings or not torch.equal(head, embedding)
