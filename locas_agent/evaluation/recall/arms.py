@@ -23,8 +23,8 @@ class Setting:
 
     prompts: list[list[Message]]
     memories: list[LocasMemory | None]
-    groups: list[int] | None = None
-    """Rows of one number begin with the same turns and use the same memory."""
+    groups: list[int]
+    """Rows of one number begin alike and use the same memory; what they begin with is run once."""
 
 
 class Arms:
@@ -70,7 +70,7 @@ class Arms:
     def answers_alone(self, questions: Sequence[tuple[int, str]], *, with_memory: bool) -> list[str]:
         """Answer questions of people, by place, with nothing in the prompt."""
         memories = [self.memories[user] if with_memory else None for user, _ in questions]
-        return self._put(Setting([question(text) for _, text in questions], memories))
+        return self._put(Setting([question(text) for _, text in questions], memories, [user for user, _ in questions]))
 
     def prompt_tokens(self, name: str) -> float:
         """Return how many tokens an arm's prompt takes, on average."""
@@ -88,7 +88,9 @@ class Arms:
         return [answer.text for answer in found]
 
     def _alone(self, memories: Sequence[LocasMemory | None]) -> Setting:
-        return Setting([question(one.text) for one in self._asked], [memories[one.user] for one in self._asked])
+        """Put each question by itself; those of a person share the words that a chat template puts before any."""
+        rows = [memories[one.user] for one in self._asked]
+        return Setting([question(one.text) for one in self._asked], rows, [one.user for one in self._asked])
 
     def _reading(
         self,
