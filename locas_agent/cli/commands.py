@@ -50,6 +50,7 @@ from locas_agent.cli.output import deliver, keep_libraries_quiet, progress_bar, 
 from locas_agent.cli.signals import stop_on_signals
 from locas_agent.cli.verify import verify
 from locas_agent.config import Objective, StoreSettings
+from locas_agent.evaluation.recall.people import LeftOut
 from locas_agent.types import CODE_VERSION
 from locas_storage import UserKey, open_store
 
@@ -367,6 +368,9 @@ def eval_recall(
     users_per_batch: Annotated[
         int, typer.Option("--users-per-batch", min=1, help="People consolidated side by side.")
     ] = 32,
+    without: Annotated[
+        list[LeftOut] | None, typer.Option("--without", help="An arm that is not asked; may be repeated.")
+    ] = None,
     lora_users: Annotated[
         int, typer.Option("--lora-users", min=0, help="People the LoRA peer is trained for; 0 leaves it out.")
     ] = 16,
@@ -402,6 +406,7 @@ def eval_recall(
         wordings=wordings,
         consolidations=consolidations,
         assistant_trust=assistant_trust,
+        without=tuple(without or ()),
         lora_users=lora_users,
         prefix_users=prefix_users,
         users_per_batch=users_per_batch,

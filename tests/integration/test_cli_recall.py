@@ -38,13 +38,17 @@ def test_people_of_a_file_are_taught_and_asked(tmp_path: Path) -> None:
     settings, report = tmp_path / "brief.json", tmp_path / "report.json"
     settings.write_text(LocasConfig.model_validate(BRIEF).model_dump_json(), encoding="utf-8")
     told = ("eval", "recall", "--people", str(PEOPLE), "--config", str(settings), "--lora-users", "1")
+    told = (*told, "--without", "full_context")
     result = CliRunner().invoke(app, [*told, "--consolidations", "2", "--json", str(report)])
     assert result.exit_code == 0, result.output
     assert "retention by age" in result.stdout
     assert "Pepperpot" not in result.stderr
     found = json.loads(report.read_text(encoding="utf-8"))
     assert set(found["arms"]) == ARMS
-    assert {name: arm["n"] for name, arm in found["arms"].items()} == {name: 21 for name in ARMS} | {"temp_lora": 15}
+    assert found["arms"].pop("full_context") is None
+    assert {name: arm["n"] for name, arm in found["arms"].items()} == (
+        {name: 21 for name in ARMS - {"full_context"}} | {"temp_lora": 15}
+    )
     assert (found["source"], found["users"], found["sessions"]) == ("two_people.jsonl", 2, 2)
     assert (found["consolidations"], found["dtype"], found["width"], found["placement"]) == (2, "float32", 48, [3])
     assert set(found["reading_form"]) == {"near", "wide"}

@@ -9,12 +9,24 @@ from functools import cached_property
 from locas_agent.agent import AgentMemory
 from locas_agent.conversation.messages import Message, question, split_sessions
 from locas_agent.evaluation import asking
-from locas_agent.evaluation.recall.people import Asked, Source
+from locas_agent.evaluation.recall.people import ANSWER_TOKENS, Asked, Source
 from locas_agent.memory import LocasMemory
 from locas_agent.user import UserMemory
 from locas_storage import Turn
 
 SEARCHED_TURNS = 3
+ARMS = (
+    "none",
+    "context",
+    "context_turn",
+    "full_context",
+    "memory",
+    "window_memory",
+    "search",
+    "search_memory",
+    "wrong_user",
+)
+"""All arms but the peers, in the order of the report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +55,6 @@ class Arms:
         """
         self._agent = agent
         self._asked = asked
-        self._answer_tokens = source.answer_tokens
         self._journals = [handle.turns() for handle in handles]
         self._sessions = [[tuple(session) for session in split_sessions(journal)] for journal in self._journals]
         self.near, self.wide = asking.reading_forms(agent)
@@ -82,7 +93,7 @@ class Arms:
             self._agent,
             setting.prompts,
             setting.memories,
-            answer_tokens=self._answer_tokens,
+            answer_tokens=ANSWER_TOKENS,
             groups=setting.groups,
         )
         return [answer.text for answer in found]
@@ -120,7 +131,7 @@ class Arms:
                     self._agent,
                     self._journals[one.user],
                     one.text,
-                    answer_tokens=self._answer_tokens,
+                    answer_tokens=ANSWER_TOKENS,
                     reading=self.wide,
                 )
             )

@@ -9,7 +9,6 @@ from locas_agent.evaluation.recall.people import SECONDS_APART, SaidTurn, Source
 from locas_agent.evaluation.synthetic.people import Person, make_person
 from locas_agent.study.matching import contains
 
-ANSWER_TOKENS = 24
 UNKNOWN_ASKED = 4
 STYLE = "made up"
 
@@ -40,7 +39,6 @@ def generated(*, users: int, sessions: int, facts: int, seed: int, wordings: int
         tuple(_teller(index, person, known, unknown, wordings) for index, person in enumerate(people)),
         facts,
         contains,
-        ANSWER_TOKENS,
         is_held_out=True,
     )
 

@@ -16,7 +16,7 @@ from locas_agent.conversation.messages import question
 from locas_agent.evaluation.baselines.peer import AdapterPeer, AdapterState
 from locas_agent.evaluation.baselines.prefix_tuning import PrefixTuning
 from locas_agent.evaluation.baselines.temp_lora import TempLora
-from locas_agent.evaluation.recall.people import Asked
+from locas_agent.evaluation.recall.people import ANSWER_TOKENS, Asked
 from locas_agent.evaluation.scoring import Arm, mean
 from locas_agent.study.chunking import Piece
 from locas_agent.study.codec import from_record
@@ -38,8 +38,6 @@ def peer_arm(
     handles: Sequence[UserMemory],
     asked: Sequence[Asked],
     arm: Arm,
-    *,
-    answer_tokens: int,
 ) -> dict[str, Any]:
     """Train an adapter for each of the first people, ask it, and fill the arm.
 
@@ -49,7 +47,6 @@ def peer_arm(
         handles: the people, the first ones of the evaluation.
         asked: every question; those of other people are left out.
         arm: filled with their answers.
-        answer_tokens: longest answer.
 
     Returns:
         The peer's costs; nothing in them when there are no people.
@@ -63,7 +60,7 @@ def peer_arm(
         seconds.append(spent)
         mine = [each for each in asked if each.user == user]
         prompts = [agent.backbone.encode_chat(question(each.text)) for each in mine]
-        for each, answer in zip(mine, peer.generate(prompts, state, max_new_tokens=answer_tokens), strict=True):
+        for each, answer in zip(mine, peer.generate(prompts, state, max_new_tokens=ANSWER_TOKENS), strict=True):
             arm.add(answer, each.fact.answers, user)
     return {f"{name}_seconds_per_user": round(mean(seconds), 3), f"{name}_params_per_user": peer.parameter_count}
 

@@ -8,9 +8,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
+ANSWER_TOKENS = 24
+"""Longest answer to any question, in tokens: as long as an answer that is studied."""
 SECONDS_APART = 20
 """Time between two turns of a session, of which only the beginning is dated."""
+
+
+class LeftOut(StrEnum):
+    """Arms that can be left out; the other figures are made of the rest."""
+
+    CONTEXT_TURN = "context_turn"
+    FULL_CONTEXT = "full_context"
+    WINDOW_MEMORY = "window_memory"
+    SEARCH = "search"
+    SEARCH_MEMORY = "search_memory"
+    WRONG_USER = "wrong_user"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +122,6 @@ class Source:
     facts_per_session: int | float
     matches: Callable[[str, str], bool]
     """Tells whether an answer holds an accepted form."""
-    answer_tokens: int
-    """Longest answer, in tokens."""
     is_held_out: bool
     """Its wordings are kept from the backbone: one that was trained on would prove nothing."""
 

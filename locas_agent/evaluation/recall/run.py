@@ -15,7 +15,7 @@ from typing import Any
 from locas_agent.agent import AgentMemory
 from locas_agent.evaluation.drift import drift, neutral_rows
 from locas_agent.evaluation.recall import figures
-from locas_agent.evaluation.recall.arms import Arms
+from locas_agent.evaluation.recall.arms import ARMS, Arms
 from locas_agent.evaluation.recall.learnt import costs, covered_facts, trained_wordings
 from locas_agent.evaluation.recall.peers import peer_arm
 from locas_agent.evaluation.recall.people import Asked, Source
@@ -42,11 +42,12 @@ def ask(
     handles, asked = handles_of(agent, source, options), source.asked()
     trained = trained_wordings(agent, handles, asked, is_held_out=source.is_held_out)
     arms = Arms(agent, source, handles, asked)
-    scores = {name: Arm(source.matches) for name in (*arms.settings, "temp_lora")}
+    scores = {name: Arm(source.matches) for name in (*ARMS, "temp_lora")}
     answers: dict[str, list[str]] = {}
     right: dict[str, list[bool]] = {}
     seconds: dict[str, float] = {}
-    for number, name in enumerate(arms.settings, 1):
+    put = [name for name in ARMS if name not in options.without]
+    for number, name in enumerate(put, 1):
         started = time.perf_counter()
         answers[name] = arms.answers(name)
         right[name] = [
@@ -55,7 +56,7 @@ def ask(
         ]
         seconds[name] = round(time.perf_counter() - started, 1)
         if progress is not None:
-            progress("asked", number, len(arms.settings))
+            progress("asked", number, len(put))
     peers = _peers(agent, source, options, handles, asked, scores, right["memory"])
     never = source.never_told()
     unknown, bare = (arms.answers_alone(never, with_memory=with_memory) for with_memory in (True, False))
@@ -109,7 +110,7 @@ def _peers(
             if not users:
                 continue
             scores[name] = Arm(source.matches)
-        found |= peer_arm(name, agent, handles[:users], asked, scores[name], answer_tokens=source.answer_tokens)
+        found |= peer_arm(name, agent, handles[:users], asked, scores[name])
         own = [float(hit) for hit, one in zip(remembered, asked, strict=True) if one.user < users]
         found[f"memory_of_{name}_users"] = round(mean(own), 4) if own else None
     return found

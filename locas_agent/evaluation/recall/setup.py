@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from locas_agent.agent import AgentMemory
 from locas_agent.config import LocasConfig, PolicySettings
 from locas_agent.evaluation.recall.generated import generated
-from locas_agent.evaluation.recall.people import SaidTurn, Source, Teller
+from locas_agent.evaluation.recall.people import LeftOut, SaidTurn, Source, Teller
 from locas_agent.evaluation.recall.talk import from_files
 from locas_agent.types import Progress
 from locas_agent.user import UserMemory
@@ -39,9 +39,11 @@ class RecallOptions(BaseModel):
     """Wordings asked of each fact, as many as it has. None means one of a made-up person's, all of the files'."""
     consolidations: int | None = Field(None, ge=1)
     """Equal steps in which each person's turns are told and learnt; None learns after each session."""
-    assistant_trust: str = Field("user", min_length=1, max_length=16)
+    assistant_trust: str = "user"
     """Label `trust` of all turns of the assistant. "user" is what an application's turns carry unless it says
     otherwise; `config.sources.assistant` names those that are learnt."""
+    without: tuple[LeftOut, ...] = ()
+    """Arms that are not asked."""
     lora_users: int = Field(16, ge=0)
     """Of the people, how many the LoRA peer is trained for, one after another; 0 leaves the arm out."""
     prefix_users: int = Field(0, ge=0)

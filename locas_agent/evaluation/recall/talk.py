@@ -13,9 +13,6 @@ from locas_agent.evaluation.recall.people import SECONDS_APART, SaidTurn, Source
 from locas_agent.evaluation.scoring import names
 from locas_agent.evaluation.talk.data import TalkPerson, read_talk
 
-ANSWER_TOKENS = 32
-"""A chat model answers in a sentence, and the value stands at its end."""
-
 
 def from_files(paths: Sequence[Path], *, users: int | None, wordings: int | None) -> Source:
     """Return the people of files of the talk schema.
@@ -43,7 +40,6 @@ def from_files(paths: Sequence[Path], *, users: int | None, wordings: int | None
         tellers,
         round(sum(len(teller.facts) for teller in tellers) / sessions, 2),
         names,
-        ANSWER_TOKENS,
         is_held_out=False,
     )
 

@@ -82,14 +82,14 @@ def test_peer_is_taught_what_each_revision_added(
             for place, fact in enumerate(facts)
         ]
         arm = Arm()
-        costs = peer_arm(name, agent, handles, asked, arm, answer_tokens=24)
+        costs = peer_arm(name, agent, handles, asked, arm)
         assert taught == [(2, 0, False), (1, 2, True)] * 2
         report = arm.report()
         assert report is not None
         assert report["n"] == 2 * len(facts)  # the third person has no peer
         assert set(costs) == {f"{name}_seconds_per_user", f"{name}_params_per_user"}
         assert costs[f"{name}_params_per_user"] == PEERS[name](agent).parameter_count
-        assert peer_arm(name, agent, [], asked, Arm(), answer_tokens=24) == {
+        assert peer_arm(name, agent, [], asked, Arm()) == {
             f"{name}_seconds_per_user": None,
             f"{name}_params_per_user": None,
         }
