@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from locas_agent.agent import AgentMemory
 from locas_agent.conversation import messages
-from locas_agent.conversation.messages import Message, question
+from locas_agent.conversation.messages import Message
+from locas_agent.conversation.messages import question as asked_alone
 from locas_agent.conversation.window import first_of_window
 from locas_agent.errors import MissingExtra
 from locas_agent.memory import LocasMemory
@@ -18,6 +20,36 @@ from locas_storage import Turn
 
 ROWS = 64
 """Prompts handed to the engine at once."""
+HELD_TOKENS = 65_536
+"""Tokens of all prompts handed to the engine at once, where these have beginnings in common: each row holds a past of
+its own, 1.5 GB together on a backbone of 30 layers and three heads."""
+
+
+class Reading(Protocol):
+    """How turns are put before a question."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    def prompt(self, messages: Sequence[Message], question: str) -> list[Message]: ...  # noqa: D102
+
+
+class _Chat:
+    """The turns as they were said, and the question behind them."""
+
+    name = "chat"
+
+    def prompt(self, messages: Sequence[Message], question: str) -> list[Message]:
+        """Return the question as one more turn of the user's."""
+        return [*messages, *asked_alone(question)]
+
+
+CHAT = _Chat()
+
+
+def reading_forms(agent: AgentMemory) -> tuple[Reading, Reading]:
+    """Return the forms in which an agent's backbone reads best what stands near, one turn, and wide, a session."""
+    calibration = agent.learner.calibration
+    return calibration.near, calibration.wide
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +60,22 @@ class ArmAnswer:
     prompt_tokens: int
 
 
-def prompt(turns: Sequence[Turn], text: str) -> list[Message]:
-    """Return a question behind turns; without turns it stands alone."""
-    return [*messages.conversation(turns), *question(text)]
+def prompt(turns: Sequence[Turn], text: str, reading: Reading = CHAT) -> list[Message]:
+    """Return a question behind turns in a form; without turns it stands alone."""
+    return reading.prompt(messages.conversation(turns), text) if turns else asked_alone(text)
 
 
-def fitting(agent: AgentMemory, turns: Sequence[Turn], text: str, *, answer_tokens: int) -> list[Turn]:
+def fitting(
+    agent: AgentMemory, turns: Sequence[Turn], text: str, *, answer_tokens: int, reading: Reading = CHAT
+) -> list[Turn]:
     """Return as many of the newest turns as fit before a question and its answer; the oldest are dropped first."""
     room = agent.backbone.context_tokens - answer_tokens
     low, high = 0, len(turns)
-    if len(agent.backbone.encode_chat(prompt(turns, text))) <= room:
+    if len(agent.backbone.encode_chat(prompt(turns, text, reading))) <= room:
         return list(turns)
     while low < high:
         middle = (low + high) // 2
-        if len(agent.backbone.encode_chat(prompt(turns[middle:], text))) <= room:
+        if len(agent.backbone.encode_chat(prompt(turns[middle:], text, reading))) <= room:
             high = middle
         else:
             low = middle + 1
@@ -94,13 +128,20 @@ def answers(
         groups: one number for each prompt; those of a group have a memory in common and a beginning that is run once.
     """
     encoded = [agent.backbone.encode_chat(each) for each in prompts]
-    found: list[ArmAnswer] = []
-    for start in range(0, len(encoded), ROWS):
-        rows = encoded[start : start + ROWS]
-        memory = agent.batch_of(memories[start : start + ROWS])
-        chosen = groups[start : start + ROWS] if groups is not None else None
-        made = agent.engine.generate(rows, memory=memory, max_new_tokens=answer_tokens, groups=chosen)
-        found += [
-            ArmAnswer(agent.backbone.decode(one.ids).strip(), len(row)) for one, row in zip(made, rows, strict=True)
-        ]
-    return found
+    order = list(range(len(encoded)))
+    at_once = ROWS
+    if groups is not None:
+        order.sort(key=lambda row: groups[row])  # a group that is cut runs its beginning twice
+        at_once = max(1, min(ROWS, HELD_TOKENS // max(map(len, encoded), default=1)))
+    found: dict[int, ArmAnswer] = {}
+    for start in range(0, len(order), at_once):
+        rows = order[start : start + at_once]
+        made = agent.engine.generate(
+            [encoded[row] for row in rows],
+            memory=agent.batch_of([memories[row] for row in rows]),
+            max_new_tokens=answer_tokens,
+            groups=None if groups is None else [groups[row] for row in rows],
+        )
+        for row, one in zip(rows, made, strict=True):
+            found[row] = ArmAnswer(agent.backbone.decode(one.ids).strip(), len(encoded[row]))
+    return [found[row] for row in range(len(encoded))]

@@ -1,11 +1,13 @@
-"""Scores of an evaluation arm: exact match by containment, token F1, bootstrap intervals.
+"""Scores of an evaluation arm: exact match by containment or whole words, token F1, bootstrap intervals.
 
 Knows no model, no store and no person.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,15 +25,17 @@ class Arm:
     Intervals resample users, since one user's answers hang together.
     """
 
+    matches: Callable[[str, str], bool] = contains
+    """Tells whether an answer holds a gold value."""
     exact: list[float] = field(default_factory=list)
     f1: list[float] = field(default_factory=list)
     clusters: list[int] = field(default_factory=list)
 
-    def add(self, answer: str, gold: str, cluster: int) -> bool:
-        """Score one answer; return whether it holds the gold value."""
-        right = contains(answer, gold)
+    def add(self, answer: str, golds: Sequence[str], cluster: int) -> bool:
+        """Score one answer by the accepted form that it comes nearest to; return whether it holds one."""
+        right = any(self.matches(answer, gold) for gold in golds)
         self.exact.append(float(right))
-        self.f1.append(token_f1(answer, gold))
+        self.f1.append(max(token_f1(answer, gold) for gold in golds))
         self.clusters.append(cluster)
         return right
 
@@ -48,6 +52,26 @@ class Arm:
             "n": len(self.exact),
             "ci95": clustered_interval(self.exact, self.clusters),
         }
+
+
+def names(answer: str, form: str) -> bool:
+    """Tell whether a form stands in an answer as whole words, casefolded, its punctuation with it.
+
+    "3" is no part of "3.9" or "13", and "Rex" stands in "Rex's".
+    """
+    text, sought = _spoken(answer), _spoken(form)
+    if not sought:
+        return False
+    before = r"(?<!\d[.,:])" if sought[0].isdigit() else ""
+    behind = r"(?![.,:]\d)" if sought[-1].isdigit() else ""
+    return re.search(rf"(?<!\w){before}{re.escape(sought)}(?!\w){behind}", text) is not None
+
+
+def _spoken(text: str) -> str:
+    """Return a text casefolded, with one kind of apostrophe and single spaces."""
+    return " ".join(
+        unicodedata.normalize("NFC", text).casefold().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").split()
+    )
 
 
 def mean(values: Sequence[float]) -> float:

@@ -29,8 +29,9 @@ def of_people(
     Raises:
         ConfigurationError: none was admitted.
     """
-    teach(agent, options, progress=progress)
-    return _admitted(agent, handles_of(agent, options))
+    source = options.source()
+    teach(agent, source, options, progress=progress)
+    return _admitted(agent, handles_of(agent, source, options))
 
 
 def of_text(agent: AgentMemory, path: Path, *, progress: Progress | None = None) -> dict[str, LocasMemory]:

@@ -44,7 +44,7 @@ def run_demo(
             f"the process that was to learn ended with code {finished.returncode}; its own message stands above"
         )
     with AgentMemory.load(backbone, store=url, config=evaluation_config(None)) as agent:
-        return ask(agent, options, kind="demo", progress=progress) | {"store": str(store)}
+        return ask(agent, options.source(), options, kind="demo", progress=progress) | {"store": str(store)}
 
 
 def _first_process(url: str, options: str, backbone: str) -> None:
@@ -53,7 +53,8 @@ def _first_process(url: str, options: str, backbone: str) -> None:
             sys.stderr.write(f"\r{stage} {done}/{total} ")
 
     with AgentMemory.load(backbone, store=url, config=evaluation_config(None)) as agent:
-        teach(agent, RecallOptions.model_validate_json(options), progress=show)
+        chosen = RecallOptions.model_validate_json(options)
+        teach(agent, chosen.source(), chosen, progress=show)
 
 
 if __name__ == "__main__":

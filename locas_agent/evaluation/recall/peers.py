@@ -16,7 +16,7 @@ from locas_agent.conversation.messages import question
 from locas_agent.evaluation.baselines.peer import AdapterPeer, AdapterState
 from locas_agent.evaluation.baselines.prefix_tuning import PrefixTuning
 from locas_agent.evaluation.baselines.temp_lora import TempLora
-from locas_agent.evaluation.recall.setup import ANSWER_TOKENS, Asked
+from locas_agent.evaluation.recall.people import ANSWER_TOKENS, Asked
 from locas_agent.evaluation.scoring import Arm, mean
 from locas_agent.study.chunking import Piece
 from locas_agent.study.codec import from_record
@@ -33,7 +33,11 @@ PEERS: dict[str, Callable[[AgentMemory], AdapterPeer]] = {
 
 
 def peer_arm(
-    name: str, agent: AgentMemory, handles: Sequence[UserMemory], asked: Sequence[Asked], arm: Arm
+    name: str,
+    agent: AgentMemory,
+    handles: Sequence[UserMemory],
+    asked: Sequence[Asked],
+    arm: Arm,
 ) -> dict[str, Any]:
     """Train an adapter for each of the first people, ask it, and fill the arm.
 
@@ -57,7 +61,7 @@ def peer_arm(
         mine = [each for each in asked if each.user == user]
         prompts = [agent.backbone.encode_chat(question(each.text)) for each in mine]
         for each, answer in zip(mine, peer.generate(prompts, state, max_new_tokens=ANSWER_TOKENS), strict=True):
-            arm.add(answer, each.fact.value, user)
+            arm.add(answer, each.fact.answers, user)
     return {f"{name}_seconds_per_user": round(mean(seconds), 3), f"{name}_params_per_user": peer.parameter_count}
 
 

@@ -1,204 +1,139 @@
 """`eval recall`: what people told in sessions that left the context is answered from the weights, in other wordings.
 
 Knows nothing of training: it calls the verbs anybody can call. Two halves, so that a new process can do the second:
-`teach` fills a database, `ask` reads it. People follow from the seed alone and use values and wordings that the bundled
-backbone never saw; the questions asked come from a group of wordings that it never writes, and `ask` checks against the
-stored study sets that none was trained on.
+`teach` (`setup.py`) fills a database, `ask` reads it. Made-up people follow from the seed alone and use values and
+wordings that the bundled backbone never saw; the questions asked come from a group of wordings that it never writes,
+and `ask` checks against the stored study sets that none was trained on. People of files are asked as the files say.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from random import Random
 from typing import Any
 
 from locas_agent.agent import AgentMemory
-from locas_agent.conversation import messages as prompting
-from locas_agent.conversation.messages import Message, question
-from locas_agent.evaluation import asking
 from locas_agent.evaluation.drift import drift, neutral_rows
+from locas_agent.evaluation.recall import figures
+from locas_agent.evaluation.recall.arms import ARMS, Arms
+from locas_agent.evaluation.recall.learnt import costs, covered_facts, trained_wordings
 from locas_agent.evaluation.recall.peers import peer_arm
-from locas_agent.evaluation.recall.setup import ANSWER_TOKENS, Asked, RecallOptions, handles_of, questions, teach
+from locas_agent.evaluation.recall.people import Asked, Source
+from locas_agent.evaluation.recall.setup import RecallOptions, handles_of, teach
 from locas_agent.evaluation.scoring import Arm, mean
-from locas_agent.evaluation.synthetic.people import Person
-from locas_agent.memory import LocasMemory
-from locas_agent.study import prompts as seeds
-from locas_agent.study.matching import contains
 from locas_agent.types import Progress
 from locas_agent.user import UserMemory
-from locas_storage import Turn
-
-ARMS = ("none", "context", "full_context", "memory", "window_memory", "search", "wrong_user", "temp_lora")
-SEARCHED_TURNS = 3
-UNKNOWN_ASKED = 4
 
 
 def ask(
-    agent: AgentMemory, options: RecallOptions, *, kind: str = "recall", progress: Progress | None = None
+    agent: AgentMemory,
+    source: Source,
+    options: RecallOptions,
+    *,
+    kind: str = "recall",
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Put every question to every arm and return the report of the contract.
 
     Raises:
-        RuntimeError: a question to be asked stands among the trained ones; the evaluation would prove nothing.
+        RuntimeError: a question to be asked stands among the trained ones although its wording was held out; the
+            evaluation would prove nothing.
     """
-    people, handles = options.people(), handles_of(agent, options)
-    asked = questions(agent, people, handles, options)
-    journals = [handle.turns() for handle in handles]
-    sessions = [[list(session) for session in prompting.split_sessions(journal)] for journal in journals]
-    memories = [agent.memory_of(handle.key, agent.store.revision(handle.key)) for handle in handles]
-    others = [*memories[1:], memories[0]]
-    full = [
-        asking.prompt(asking.fitting(agent, journals[each.user], each.text, answer_tokens=ANSWER_TOKENS), each.text)
-        for each in asked
-    ]
-    searched = _searched(journals, asked)
-    prompts: dict[str, list[list[Message]]] = {
-        "none": [question(each.text) for each in asked],
-        "context": [asking.prompt(sessions[each.user][each.fact.session], each.text) for each in asked],
-        "full_context": full,
-        "memory": [question(each.text) for each in asked],
-        "window_memory": [asking.prompt(asking.window(agent, journals[each.user]), each.text) for each in asked],
-        "search": [asking.prompt(turns, each.text) for turns, each in zip(searched, asked, strict=True)],
-        "wrong_user": [question(each.text) for each in asked],
-    }
-    attached: dict[str, Sequence[LocasMemory | None]] = {
-        "memory": memories,
-        "window_memory": memories,
-        "wrong_user": others,
-    }
-    arms = {name: Arm() for name in ARMS}
+    handles, asked = handles_of(agent, source, options), source.asked()
+    trained = trained_wordings(agent, handles, asked, is_held_out=source.is_held_out)
+    arms = Arms(agent, source, handles, asked)
+    scores = {name: Arm(source.matches) for name in (*ARMS, "temp_lora")}
+    answers: dict[str, list[str]] = {}
     right: dict[str, list[bool]] = {}
-    recalled: list[str] = []
-    for number, (name, messages) in enumerate(prompts.items()):
-        chosen = [attached[name][each.user] if name in attached else None for each in asked]
-        answers = _answers(agent, messages, chosen)
+    seconds: dict[str, float] = {}
+    put = [name for name in ARMS if name not in options.without]
+    for number, name in enumerate(put, 1):
+        started = time.perf_counter()
+        answers[name] = arms.answers(name)
         right[name] = [
-            arms[name].add(answer, each.fact.value, each.user) for answer, each in zip(answers, asked, strict=True)
+            scores[name].add(answer, one.fact.answers, one.user)
+            for answer, one in zip(answers[name], asked, strict=True)
         ]
-        if name == "memory":
-            recalled = answers
+        seconds[name] = round(time.perf_counter() - started, 1)
         if progress is not None:
-            progress("asked", number + 1, len(prompts))
-    report: dict[str, Any] = {
+            progress("asked", number, len(put))
+    peers = _peers(agent, source, options, handles, asked, scores, right["memory"])
+    never = source.never_told()
+    unknown, bare = (arms.answers_alone(never, with_memory=with_memory) for with_memory in (True, False))
+    covered, study_coverage = covered_facts(agent, handles, source)
+    rate = {name: mean([float(hit) for hit in right[name]]) for name in ("none", "context", "memory")}
+    return {
         "kind": kind,
         "backbone": agent.backbone.name,
+        "source": source.name,
         "seed": options.seed,
-        "users": options.users,
-        "sessions": options.sessions,
-        "facts_per_session": options.facts,
+        "users": len(source.tellers),
+        "sessions": source.sessions,
+        "facts_per_session": source.facts_per_session,
+        "consolidations": options.consolidations,
+        "assistant_trust": options.assistant_trust,
         "objective": agent.config.training.objective,
+        "reading_form": {"near": arms.near.name, "wide": arms.wide.name},
+        "arms": {name: arm.report() for name, arm in scores.items()},
+        "share": figures.share(**rate),
+        "retention": figures.retention(source, asked, right["memory"]),
+        "retention_by_age": figures.retention_by_age(source, asked, right["memory"]),
+        "updated_facts": figures.updated(source, asked, answers["memory"], right),
+        "study_coverage": study_coverage,
+        "coverage": round(mean([float(each) for each in covered.values()]), 4),
+        "trained_wordings": trained,
+        "abstention": figures.abstention(source, unknown),
+        "never_told": figures.never_told(source, unknown, bare),
+        "names_other_fact": figures.names_other_fact(source, asked, answers),
+        **figures.by_group(source, asked, right, covered),
+        **_drift(agent, arms, options.seed),
+        **costs(agent, handles, arms.memories),
+        **peers,
+        "context_tokens": {name: round(arms.prompt_tokens(name), 1) for name in ("full_context", "memory")},
+        "asking_seconds": seconds,
     }
-    costs = peer_arm("temp_lora", agent, handles[: options.lora_users], asked, arms["temp_lora"])
-    if options.prefix_users:
-        arms["prefix"] = Arm()
-        costs |= peer_arm("prefix", agent, handles[: options.prefix_users], asked, arms["prefix"])
-    report["arms"] = {name: arm.report() for name, arm in arms.items()}
-    by_session = [
-        [float(hit) for hit, each in zip(right["memory"], asked, strict=True) if each.fact.session == number]
-        for number in range(options.sessions)
-    ]
-    report["retention"] = [
-        round(mean(hits), 4) if hits else None for hits in by_session
-    ]  # None: all its facts were told anew later
-    report["updated_facts"] = _updated(people, asked, recalled, right["context"])
-    report |= _coverage(agent, handles, people)
-    report["abstention"] = _abstention(agent, people, memories, options)
-    present = [memory for memory in memories if memory is not None]
-    mean_drift, p99 = (
-        drift(agent.engine, present, neutral_rows(agent.engine, seed=options.seed)) if present else (0.0, 0.0)
-    )
-    report |= {"drift_kl_nats": round(mean_drift, 5), "drift_kl_p99_nats": round(p99, 5)}
-    report |= _costs(agent, handles, memories) | costs
-    report["context_tokens"] = {
-        name: round(mean([len(agent.backbone.encode_chat(m)) for m in prompts[name]]), 1)
-        for name in ("full_context", "memory")
-    }
-    return report
 
 
-def _updated(
-    people: Sequence[Person], asked: Sequence[Asked], recalled: Sequence[str], read: Sequence[bool]
-) -> dict[str, Any] | None:
-    """Score the facts told anew.
-
-    `exact_match` names the newest value, `stale` the share of answers that name the former one, and `context` the share
-    that the backbone reads right where the session that tells it stands in the prompt: the ceiling.
-    """
-    arm, stale, context = Arm(), list[float](), list[float]()
-    for answer, each, hit in zip(recalled, asked, read, strict=True):
-        former = people[each.user].replaced.get(each.fact.relation.key)
-        if former is not None:
-            arm.add(answer, each.fact.value, each.user)
-            stale.append(float(contains(answer, former)))
-            context.append(float(hit))
-    report = arm.report()
-    return None if report is None else report | {"stale": round(mean(stale), 4), "context": round(mean(context), 4)}
-
-
-def _searched(journals: Sequence[Sequence[Turn]], asked: Sequence[Asked]) -> list[list[Turn]]:
-    """Return, for each question, its user's best turns by BM25; `asked` is in the order of the users."""
-    found = []
-    for user, journal in enumerate(journals):
-        found += asking.searched(journal, [each.text for each in asked if each.user == user], limit=SEARCHED_TURNS)
+def _peers(
+    agent: AgentMemory,
+    source: Source,
+    options: RecallOptions,
+    handles: Sequence[UserMemory],
+    asked: Sequence[Asked],
+    scores: dict[str, Arm],
+    remembered: Sequence[bool],
+) -> dict[str, Any]:
+    """Fill the arms of the peers and return their costs, and the memory's own score on the people each was taught."""
+    found: dict[str, Any] = {}
+    for name, users in (("temp_lora", options.lora_users), ("prefix", options.prefix_users)):
+        if name == "prefix":
+            if not users:
+                continue
+            scores[name] = Arm(source.matches)
+        found |= peer_arm(name, agent, handles[:users], asked, scores[name])
+        own = [float(hit) for hit, one in zip(remembered, asked, strict=True) if one.user < users]
+        found[f"memory_of_{name}_users"] = round(mean(own), 4) if own else None
     return found
 
 
-def _answers(agent: AgentMemory, prompts: Sequence[list[Message]], memories: Sequence[LocasMemory | None]) -> list[str]:
-    return [answer.text for answer in asking.answers(agent, prompts, memories, answer_tokens=ANSWER_TOKENS)]
-
-
-def _coverage(agent: AgentMemory, handles: Sequence[UserMemory], people: Sequence[Person]) -> dict[str, Any]:
-    """Return told facts (every telling) for which a kept item from the telling turn holds the value."""
-    told = covered = 0
-    for handle, person in zip(handles, people, strict=True):
-        items = agent.store.study_items(handle.key, with_retired=True)
-        seq = 0
-        for session in person.sessions:
-            for line in session.lines:
-                seq += 1
-                if line.fact is not None:
-                    told += 1
-                    covered += any(
-                        item.turn_seq == seq and line.fact.value.casefold() in item.answer.casefold() for item in items
-                    )
-    return {"study_coverage": round(covered / told, 4)}
-
-
-def _abstention(
-    agent: AgentMemory, people: Sequence[Person], memories: Sequence[LocasMemory | None], options: RecallOptions
-) -> dict[str, Any] | None:
-    """Ask for what was never told."""
-    rng = Random(f"unknown:{options.seed}")
-    asked = [
-        (user, rng.choice(relation.asked_held))
-        for user, person in enumerate(people)
-        for relation in person.unknown[:UNKNOWN_ASKED]
-    ]
-    answers = _answers(agent, [question(text) for _, text in asked], [memories[user] for user, _ in asked])
-    arm = Arm()
-    for (user, _), answer in zip(asked, answers, strict=True):
-        arm.add("yes" if seeds.abstains(answer) else "no", "yes", user)
-    return arm.report()
-
-
-def _costs(agent: AgentMemory, handles: Sequence[UserMemory], memories: Sequence[LocasMemory | None]) -> dict[str, Any]:
-    """Read seconds and sizes from the revisions, and refusals from the audit trail."""
-    metrics = [revision.metrics for handle in handles for revision in handle.revisions()]
-    refused = sum(entry.action == "refuse" for handle in handles for entry in agent.store.audit(handle.key))
-    return {
-        "refused_consolidations": refused,
-        "seconds_per_user": round(sum(m.train_seconds or 0.0 for m in metrics) / len(handles), 3),
-        "study_seconds_per_user": round(sum(m.study_seconds or 0.0 for m in metrics) / len(handles), 3),
-        "params_per_user": max((memory.parameter_count for memory in memories if memory is not None), default=0),
-    }
+def _drift(agent: AgentMemory, arms: Arms, seed: int) -> dict[str, float]:
+    present = [memory for memory in arms.memories if memory is not None]
+    average, p99 = drift(agent.engine, present, neutral_rows(agent.engine, seed=seed)) if present else (0.0, 0.0)
+    return {"drift_kl_nats": round(average, 5), "drift_kl_p99_nats": round(p99, 5)}
 
 
 def run_recall(
-    options: RecallOptions, *, agent: AgentMemory, kind: str = "recall", progress: Progress | None = None
+    options: RecallOptions, *, agent: AgentMemory, source: Source, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Teach and ask in one process."""
+    """Teach and ask in one process.
+
+    Args:
+        options: what is evaluated.
+        agent: with `evaluation_config`; its store holds what is learnt.
+        source: `options.source()`, read before a backbone is loaded.
+        progress: told of the stages.
+    """
     started = time.perf_counter()
-    teach(agent, options, progress=progress)
-    report = ask(agent, options, kind=kind, progress=progress)
+    teach(agent, source, options, progress=progress)
+    report = ask(agent, source, options, progress=progress)
     return report | {"seconds": round(time.perf_counter() - started, 1)}

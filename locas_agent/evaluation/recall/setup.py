@@ -1,21 +1,22 @@
-"""What `eval recall` is about: who is asked, what they tell, and which questions are put to every arm."""
+"""What `eval recall` is about: who is asked, and how their turns are told and learnt."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import timedelta
-from random import Random
+from itertools import pairwise
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from locas_agent.agent import AgentMemory
 from locas_agent.config import LocasConfig, PolicySettings
-from locas_agent.evaluation.synthetic.people import Fact, Person, make_person
+from locas_agent.evaluation.recall.generated import generated
+from locas_agent.evaluation.recall.people import LeftOut, SaidTurn, Source, Teller
+from locas_agent.evaluation.recall.talk import from_files
 from locas_agent.types import Progress
 from locas_agent.user import UserMemory
 
-ANSWER_TOKENS = 24
+MADE_UP_USERS = 64
 
 
 class RecallOptions(BaseModel):
@@ -23,14 +24,26 @@ class RecallOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    users: int = Field(64, ge=2)
-    """People; at least two, since one is asked with another's memory."""
+    files: tuple[Path, ...] = ()
+    """Files of people of the talk schema, asked in place of made-up ones."""
+    users: int | None = Field(None, ge=2)
+    """People; at least two, since one is asked with another's memory. None means 64 made-up ones, or everybody in the
+    files; fewer than all are taken from each file in turn."""
     sessions: int = Field(4, ge=1)
-    """Dated sessions of each, one consolidation after each."""
+    """Dated sessions of each made-up person."""
     facts: int = Field(4, ge=1)
-    """Facts told in each session; from the second on, one of them replaces an older value."""
+    """Facts that a made-up person tells in each session; from the second on, one of them replaces an older value."""
     seed: int = Field(0, ge=0)
-    """People follow from it."""
+    """Made-up people follow from it, and the neutral text that drift is measured on."""
+    wordings: int | None = Field(None, ge=1)
+    """Wordings asked of each fact, as many as it has. None means one of a made-up person's, all of the files'."""
+    consolidations: int | None = Field(None, ge=1)
+    """Equal steps in which each person's turns are told and learnt; None learns after each session."""
+    assistant_trust: str = "user"
+    """Label `trust` of all turns of the assistant. "user" is what an application's turns carry unless it says
+    otherwise; `config.sources.assistant` names those that are learnt."""
+    without: tuple[LeftOut, ...] = ()
+    """Arms that are not asked."""
     lora_users: int = Field(16, ge=0)
     """Of the people, how many the LoRA peer is trained for, one after another; 0 leaves the arm out."""
     prefix_users: int = Field(0, ge=0)
@@ -38,45 +51,64 @@ class RecallOptions(BaseModel):
     users_per_batch: int = Field(32, ge=1)
     """People consolidated side by side."""
 
-    def people(self) -> list[Person]:
-        """Return the people, the same for the same seed."""
-        return [
-            make_person(Random(f"recall:{self.seed}:{index}"), sessions=self.sessions, facts_per_session=self.facts)
-            for index in range(self.users)
-        ]
+    def source(self) -> Source:
+        """Return the people, the same for the same options.
+
+        Raises:
+            ConfigurationError: a file is none of the talk schema, or more facts are asked for than there are relations.
+        """
+        if self.files:
+            return from_files(self.files, users=self.users, wordings=self.wordings)
+        users = MADE_UP_USERS if self.users is None else self.users
+        return generated(users=users, sessions=self.sessions, facts=self.facts, seed=self.seed, wordings=self.wordings)
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One question put to every arm."""
-
-    user: int
-    fact: Fact
-    text: str
-
-
-def teach(agent: AgentMemory, options: RecallOptions, *, progress: Progress | None = None) -> None:
-    """Let everybody tell their sessions, and consolidate after each."""
-    people = options.people()
-    handles = handles_of(agent, options)
-    for number in range(options.sessions):
-        for handle, person in zip(handles, people, strict=True):
-            _tell(handle, person, number)
-        for start in range(0, len(handles), options.users_per_batch):
-            agent.consolidate_many(handles[start : start + options.users_per_batch], flush=True)
+def teach(agent: AgentMemory, source: Source, options: RecallOptions, *, progress: Progress | None = None) -> None:
+    """Let everybody say their turns, and consolidate after each session or each of `options.consolidations` steps."""
+    handles = handles_of(agent, source, options)
+    steps = [steps_of(teller, options.consolidations) for teller in source.tellers]
+    total = sum(len(each) for each in steps)
+    done = 0
+    for number in range(max(len(each) for each in steps)):
+        learning = []
+        for handle, each in zip(handles, steps, strict=True):
+            if number < len(each):
+                _tell(handle, each[number], options.assistant_trust)
+                learning.append(handle)
+        for start in range(0, len(learning), options.users_per_batch):
+            batch = learning[start : start + options.users_per_batch]
+            agent.consolidate_many(batch, flush=True)
+            done += len(batch)
             if progress is not None:
-                done = number * len(handles) + min(start + options.users_per_batch, len(handles))
-                progress("consolidated", done, options.sessions * len(handles))
+                progress("consolidated", done, total)
 
 
-def handles_of(agent: AgentMemory, options: RecallOptions) -> list[UserMemory]:
+def steps_of(teller: Teller, consolidations: int | None) -> list[tuple[SaidTurn, ...]]:
+    """Cut a person's turns where they are learnt: behind each session, or into so many steps of equal length.
+
+    Steps differ by one turn where the turns do not divide, and there are as many as turns where those are fewer.
+    """
+    turns = teller.turns
+    if consolidations is None:
+        numbers = sorted({turn.session for turn in turns})
+        return [tuple(turn for turn in turns if turn.session == number) for number in numbers]
+    steps = min(consolidations, len(turns))
+    cuts = [len(turns) * number // steps for number in range(steps + 1)]
+    return [turns[start:end] for start, end in pairwise(cuts)]
+
+
+def handles_of(agent: AgentMemory, source: Source, options: RecallOptions) -> list[UserMemory]:
     """Return the handles of the people of an evaluation.
 
-    Other people are another tenant, and so are other settings: in a store that was used before, memories learnt
-    otherwise would be asked.
+    Other people are another tenant, and so are other settings and other steps: in a store that was used before,
+    memories learnt otherwise would be asked.
     """
-    tenant = f"recall-{options.seed}-{options.sessions}x{options.facts}-{agent.config.digest()[:8]}"
-    return [agent.for_user(f"person-{index}", tenant=tenant) for index in range(options.users)]
+    tenant = f"{source.tenant}-{agent.config.digest()[:8]}"
+    if options.consolidations is not None:
+        tenant += f"-{options.consolidations}"
+    if options.assistant_trust != "user":
+        tenant += f"-{options.assistant_trust}"
+    return [agent.for_user(teller.name, tenant=tenant) for teller in source.tellers]
 
 
 def evaluation_config(config: LocasConfig | None) -> LocasConfig:
@@ -84,30 +116,13 @@ def evaluation_config(config: LocasConfig | None) -> LocasConfig:
     return (config or LocasConfig()).model_copy(update={"policy": PolicySettings(automatic=False)})
 
 
-def _tell(handle: UserMemory, person: Person, number: int) -> None:
-    session = person.sessions[number]
-    for index, line in enumerate(session.lines):
-        at = session.at + timedelta(seconds=20 * index)
+def _tell(handle: UserMemory, turns: Sequence[SaidTurn], assistant_trust: str) -> None:
+    for turn in turns:
         handle.add(
-            line.role, line.text, at=at, session=f"session {number + 1}", idempotency_key=f"{number + 1}:{index}"
+            turn.role,
+            turn.text,
+            at=turn.at,
+            session=f"session {turn.session + 1}",
+            idempotency_key=turn.key,
+            trust=assistant_trust if turn.role == "assistant" else "user",
         )
-
-
-def questions(
-    agent: AgentMemory, people: Sequence[Person], handles: Sequence[UserMemory], options: RecallOptions
-) -> list[Asked]:
-    """Choose one wording per fact from the group the backbone never writes, and prove that none was trained on."""
-    rng = Random(f"ask:{options.seed}")
-    asked = [
-        Asked(user, fact, rng.choice(fact.relation.asked_held))
-        for user, person in enumerate(people)
-        for fact in person.facts
-    ]
-    for user, handle in enumerate(handles):
-        trained = {item.question for item in agent.store.study_items(handle.key, with_retired=True)}
-        both = trained & {each.text for each in asked if each.user == user}
-        if both:
-            raise RuntimeError(
-                f"{len(both)} questions to be asked stand among the trained ones; the backbone wrote a held-out wording"
-            )
-    return asked

@@ -5,7 +5,6 @@ Taught once for each consolidation, asked its own person's questions only.
 
 from __future__ import annotations
 
-from random import Random
 from typing import Any
 
 import pytest
@@ -16,9 +15,9 @@ from locas_agent.config import TrainingSettings
 from locas_agent.errors import ConfigurationError
 from locas_agent.evaluation.baselines.peer import AdapterPeer, AdapterState, AdapterTrained
 from locas_agent.evaluation.recall.peers import PEERS, peer_arm
-from locas_agent.evaluation.recall.setup import Asked, RecallOptions, handles_of
+from locas_agent.evaluation.recall.people import Asked
+from locas_agent.evaluation.recall.setup import RecallOptions, handles_of
 from locas_agent.evaluation.scoring import Arm
-from locas_agent.evaluation.synthetic.people import make_person
 from locas_agent.inference import Engine
 from locas_agent.training.sampler import Lesson
 from locas_storage import InMemoryStore
@@ -33,7 +32,7 @@ def test_other_people_or_settings_are_other_users_of_a_store(backbone: Backbone)
             backbone=backbone, store=agent.store, config=LocasConfig(training=TrainingSettings(objective="ntp"))
         )
         tenants = [
-            handles_of(each, options)[0].key.tenant
+            handles_of(each, options.source(), options)[0].key.tenant
             for each, options in ((agent, few), (agent, few), (agent, many), (learnt_otherwise, few))
         ]
     assert tenants[0] == tenants[1]
@@ -42,7 +41,7 @@ def test_other_people_or_settings_are_other_users_of_a_store(backbone: Backbone)
 
 def test_more_facts_than_there_are_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="ask for fewer"):
-        RecallOptions(users=2, facts=16).people()
+        RecallOptions(users=2, facts=16).source()
 
 
 def test_prefix_is_asked_for_and_left_out_otherwise() -> None:
@@ -76,8 +75,12 @@ def test_peer_is_taught_what_each_revision_added(
                 for text in texts:
                     handle.add("user", text)
                 assert handle.consolidate(flush=True).admitted
-        facts = make_person(Random(0), sessions=1, facts_per_session=2).facts
-        asked = [Asked(user, fact, "Where?") for user in (0, 1, 2) for fact in facts]
+        facts = RecallOptions(users=2, sessions=1, facts=2).source().tellers[0].facts
+        asked = [
+            Asked(user, "Where?", place, fact, (), is_own=True)
+            for user in (0, 1, 2)
+            for place, fact in enumerate(facts)
+        ]
         arm = Arm()
         costs = peer_arm(name, agent, handles, asked, arm)
         assert taught == [(2, 0, False), (1, 2, True)] * 2
