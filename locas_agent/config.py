@@ -68,8 +68,23 @@ class MemorySettings(_Settings):
         return layers
 
 
+class FormSettings(_Settings):
+    """Forms of reading and writing given by hand; see `study/forms/`."""
+
+    reading: str = "chat"
+    """Form in which a turn is read."""
+    reading_wide: str | None = None
+    """Form in which a session is read; None is that of a turn."""
+    writing: tuple[str, ...] = Field(("seed",), min_length=1)
+    """Forms in which questions are written, the first first. "seed" alone asks in the format that the bundled backbone
+    was trained on."""
+
+
 class StudySettings(_Settings):
     """How the backbone writes study sets about a piece of overflow."""
+
+    forms: FormSettings | None = None
+    """How the backbone is asked; None takes what is measured for it, once (`locas-agent calibrate`)."""
 
     first_samples: int = Field(4, ge=1)
     """Questions sampled about every turn at first; one about which none is written is left alone."""

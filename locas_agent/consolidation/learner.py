@@ -24,8 +24,12 @@ from locas_agent.memory import LocasMemory
 from locas_agent.memory.serialization import as_stored
 from locas_agent.study import prompts
 from locas_agent.study.chunking import QUOTE_CHARACTERS, Piece, cut_pieces
+from locas_agent.study.forms.calibration import Calibration
+from locas_agent.study.forms.known import calibration_of
 from locas_agent.study.items import QUESTION, Item, StudyRequest, StudySet
-from locas_agent.study.self_study import Study
+from locas_agent.study.opened import OpenedSweep
+from locas_agent.study.question_generation import Sweep
+from locas_agent.study.self_study import Study, empty_study_set
 from locas_agent.study.sources import Sources
 from locas_agent.study.teacher import Teacher
 from locas_agent.training.last_layer import Readout
@@ -83,6 +87,11 @@ class Learner:
                 self._engine, max_tokens=self._config.training.anchor_tokens, top_k=self._config.study.teacher_top_k
             )
         return self._neutral
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """How this backbone is asked: measured once for each backbone, at first use."""
+        return calibration_of(self._engine, self._config.study)
 
     @cached_property
     def readout(self) -> Readout | None:
@@ -186,6 +195,9 @@ class Learner:
                 "retired_items": len(study_set.retired),
                 "study_seconds": study_seconds,
                 "seed": config.training.seed,
+                "forms": None
+                if config.training.objective != "self_study"
+                else self.calibration.chosen.model_dump(mode="json"),
                 "left_out_turns": tasks[index].left_out,
                 "norms": gate.norms(memory),
             }
@@ -212,10 +224,17 @@ class Learner:
 
     def _study(self, tasks: Sequence[Task], config: LocasConfig, progress: Progress | None) -> list[StudySet]:
         seed = config.training.seed
-        study = Study(Teacher(self._engine, config.study, seed=seed), config.study, seed=seed)
         if config.training.objective != "self_study":
-            return [study.empty() for _ in tasks]
+            return [empty_study_set() for _ in tasks]
+        teacher = Teacher(self._engine, config.study, seed=seed)
+        writers = self.calibration.writers
+        strategy = OpenedSweep(teacher, config.study, self.calibration) if writers else Sweep(teacher, config.study)
+        study = Study(teacher, config.study, seed=seed, strategy=strategy)
         return study.write([StudyRequest(task.pieces, task.earlier, task.memory) for task in tasks], progress=progress)
+
+    def _forms(self, config: LocasConfig) -> dict[str, Any] | None:
+        """Return how the backbone was asked, for the record of a revision."""
+        return self.calibration.chosen.model_dump(mode="json") if config.training.objective == "self_study" else None
 
     def _has_matter(self, lesson: Lesson) -> bool:
         if self._config.training.objective != "self_study":

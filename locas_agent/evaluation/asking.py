@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from locas_agent.agent import AgentMemory
 from locas_agent.conversation import messages
@@ -16,6 +15,7 @@ from locas_agent.conversation.messages import question as asked_alone
 from locas_agent.conversation.window import first_of_window
 from locas_agent.errors import MissingExtra
 from locas_agent.memory import LocasMemory
+from locas_agent.study.forms.reading import CHAT, ReadingForm
 from locas_storage import Turn
 
 ROWS = 64
@@ -25,28 +25,7 @@ HELD_TOKENS = 65_536
 its own, 1.5 GB together on a backbone of 30 layers and three heads."""
 
 
-class Reading(Protocol):
-    """How turns are put before a question."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    def prompt(self, messages: Sequence[Message], question: str) -> list[Message]: ...  # noqa: D102
-
-
-class _Chat:
-    """The turns as they were said, and the question behind them."""
-
-    name = "chat"
-
-    def prompt(self, messages: Sequence[Message], question: str) -> list[Message]:
-        """Return the question as one more turn of the user's."""
-        return [*messages, *asked_alone(question)]
-
-
-CHAT = _Chat()
-
-
-def reading_forms(agent: AgentMemory) -> tuple[Reading, Reading]:
+def reading_forms(agent: AgentMemory) -> tuple[ReadingForm, ReadingForm]:
     """Return the forms in which an agent's backbone reads best what stands near, one turn, and wide, a session."""
     calibration = agent.learner.calibration
     return calibration.near, calibration.wide
@@ -60,13 +39,13 @@ class ArmAnswer:
     prompt_tokens: int
 
 
-def prompt(turns: Sequence[Turn], text: str, reading: Reading = CHAT) -> list[Message]:
+def prompt(turns: Sequence[Turn], text: str, reading: ReadingForm = CHAT) -> list[Message]:
     """Return a question behind turns in a form; without turns it stands alone."""
     return reading.prompt(messages.conversation(turns), text) if turns else asked_alone(text)
 
 
 def fitting(
-    agent: AgentMemory, turns: Sequence[Turn], text: str, *, answer_tokens: int, reading: Reading = CHAT
+    agent: AgentMemory, turns: Sequence[Turn], text: str, *, answer_tokens: int, reading: ReadingForm = CHAT
 ) -> list[Turn]:
     """Return as many of the newest turns as fit before a question and its answer; the oldest are dropped first."""
     room = agent.backbone.context_tokens - answer_tokens

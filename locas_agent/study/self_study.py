@@ -142,10 +142,6 @@ class Study:
             done(turn, stages)
         return [self._finish(desk) for desk in desks]
 
-    def empty(self) -> StudySet:
-        """Return a study set without items, for objectives that learn from the text itself."""
-        return StudySet((), frozenset(), Coverage(0, 0, 0, 0, 0))
-
     def _refresh(self, desks: list[_Desk], active: list[int], turn: int) -> None:
         """Ask earlier items again with the new piece in context.
 
@@ -246,3 +242,8 @@ def _coverage(desk: _Desk) -> Coverage:
         sampled=sum(swept.sampled for swept in desk.swept),
         dropped=desk.dropped + sum(swept.dropped for swept in desk.swept),
     )
+
+
+def empty_study_set() -> StudySet:
+    """Return a study set without items, for objectives that learn from the text itself."""
+    return StudySet((), frozenset(), Coverage(0, 0, 0, 0, 0))

@@ -67,7 +67,7 @@ class Arms:
             ),
             "full_context": lambda: self._reading(self._fitting),
             "memory": lambda: self._alone(self.memories),
-            "window_memory": lambda: self._reading(self._windows, self.memories, asking.CHAT),
+            "window_memory": lambda: self._reading(self._windows, self.memories, CHAT),
             "search": lambda: self._reading(self._searched),
             "search_memory": lambda: self._reading(self._searched, self.memories),
             "wrong_user": lambda: self._alone([*self.memories[1:], self.memories[0]]),
@@ -107,7 +107,7 @@ class Arms:
         self,
         turns: Sequence[tuple[Turn, ...]],
         memories: Sequence[LocasMemory | None] | None = None,
-        reading: asking.Reading | None = None,
+        reading: ReadingForm | None = None,
     ) -> Setting:
         """Put turns before each question; those before which the same turns stand are a group."""
         form = self.wide if reading is None else reading

@@ -114,6 +114,8 @@ class ConsolidationMetrics(_Figures):
     """Turns that the backbone cannot read."""
     norms: NormMetrics | None = None
     """The rows of the memory."""
+    forms: dict[str, Any] | None = None
+    """How the backbone was asked, as JSON of `Chosen`."""
     config: dict[str, Any] | None = None
     """The settings that made the revision, as JSON of `LocasConfig`."""
     imported: dict[str, Any] | None = None

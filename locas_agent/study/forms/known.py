@@ -1,0 +1,84 @@
+"""Where a calibration comes from: the settings, what ships with the package, what this machine measured before, or now.
+
+A measurement takes seconds to minutes and depends on the backbone alone, so it is done once and kept by fingerprint, in
+a JSON file of the user's cache folder. It holds names of forms and figures, nothing that anybody said.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from platformdirs import user_cache_path
+from pydantic import TypeAdapter, ValidationError
+
+from locas_agent.config import StudySettings
+from locas_agent.inference import Engine
+from locas_agent.study.forms.calibration import VERSION, Calibration, Chosen
+from locas_agent.study.forms.measuring import calibrate
+
+logger = logging.getLogger(__name__)
+
+
+def calibration_of(engine: Engine, settings: StudySettings) -> Calibration:
+    """Return the calibration of a backbone, measuring it where nobody has.
+
+    Args:
+        engine: of the backbone.
+        settings: forms that they name are taken as they are, and nothing is measured.
+
+    Raises:
+        UnsupportedBackbone: the backbone reads nothing, see `calibrate`.
+    """
+    if settings.forms is not None:
+        forms = settings.forms
+        chosen = Chosen(
+            near=forms.reading,
+            wide=forms.reading_wide or forms.reading,
+            writing=forms.writing,
+            min_confidence=settings.min_confidence,
+        )
+        dtype = str(engine.backbone.dtype).removeprefix("torch.")
+        return Calibration(fingerprint=engine.backbone.fingerprint, dtype=dtype, chosen=chosen)
+    return known(engine.backbone.fingerprint) or measured(engine)
+
+
+def known(fingerprint: str) -> Calibration | None:
+    """Return what was measured before, here or by us; None where nothing of use was."""
+    for shipped in _shipped():
+        if shipped.fingerprint == fingerprint:
+            return shipped
+    try:
+        found = Calibration.model_validate_json(_path(fingerprint).read_text(encoding="utf-8"))
+    except (OSError, ValidationError):
+        return None
+    return found if found.version == VERSION and found.fingerprint == fingerprint else None
+
+
+def measured(engine: Engine) -> Calibration:
+    """Measure a backbone now, and keep the result for the next time."""
+    found = calibrate(engine)
+    path = _path(found.fingerprint)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(found.model_dump_json(indent=1))
+        Path(name).replace(path)
+    except OSError as error:
+        logger.warning("calibration not kept", extra={"action": "calibrate", "reason": type(error).__name__})
+    return found
+
+
+def _path(fingerprint: str) -> Path:
+    return Path(user_cache_path("locas-agent", appauthor=False)) / "calibrations" / f"{fingerprint}.json"
+
+
+@cache
+def _shipped() -> tuple[Calibration, ...]:
+    text = files("locas_agent.study.forms").joinpath("shipped.json").read_text(encoding="utf-8")
+    return tuple(TypeAdapter(list[Calibration]).validate_json(text))

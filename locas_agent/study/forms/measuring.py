@@ -1,0 +1,185 @@
+"""The measurement: every form of reading and of writing, tried on made-up talk that ships with the package.
+
+Reading is measured near, with the turn that tells the answer, and wide, with all turns of the session; right is an
+answer that holds the value. Writing is measured as study uses it: openings about each turn, read back in the best near
+form, kept where the answer points at a span of the turn.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from locas_agent.conversation.messages import Message, header
+from locas_agent.errors import UnsupportedBackbone
+from locas_agent.inference import Engine
+from locas_agent.study.forms.calibration import Calibration, Chosen, ReadingScore, WritingScore
+from locas_agent.study.forms.reading import READING_FORMS, ReadingForm
+from locas_agent.study.forms.writing import WRITING_FORMS, WritingForm, openings_for, question_of
+from locas_agent.study.matching import contains
+from locas_agent.study.spans import cues_of, pointed_at
+
+ANSWER_TOKENS = 20
+QUESTION_TOKENS = 16
+LEAST_READ = 0.15
+"""Share of right answers from a single turn under which a backbone is said to read nothing."""
+BELIEVED = 0.9
+"""Share of the right answers that the least believed confidence lets through."""
+CUES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Fact:
+    """One question of the made-up talk: where its answer is told, and what the answer holds."""
+
+    session: tuple[Message, ...]
+    at: int
+    question: str
+    value: str
+
+    def messages(self, *, is_wide: bool) -> tuple[Message, ...]:
+        return self.session if is_wide else (self.session[0], self.session[self.at])
+
+
+@cache
+def _facts() -> tuple[_Fact, ...]:
+    text = files("locas_agent.study.forms").joinpath("talk.jsonl").read_text(encoding="utf-8")
+    found = []
+    for line in text.splitlines():
+        row: dict[str, Any] = json.loads(line)
+        session = (header(datetime.fromisoformat(row["at"])), *({"role": r, "content": t} for r, t in row["turns"]))
+        found += [_Fact(session, at + 1, question, value) for at, question, value in row["facts"]]
+    return tuple(found)
+
+
+def calibrate(engine: Engine) -> Calibration:
+    """Measure what a backbone reads and writes, and choose the forms that study uses.
+
+    Greedy throughout: the same backbone on the same machine gives the same result.
+
+    Raises:
+        UnsupportedBackbone: no form brings it to answer from what it has read.
+    """
+    started = time.perf_counter()
+    facts = _facts()
+    answers = {
+        (form.name, is_wide): _read(engine, form, facts, is_wide=is_wide)
+        for form in READING_FORMS.values()
+        for is_wide in (False, True)
+    }
+    reading = tuple(
+        ReadingScore(form=name, near=_share(answers[name, False]), wide=_share(answers[name, True]))
+        for name in READING_FORMS
+    )
+    near = max(reading, key=lambda score: (score.near, score.wide))
+    wide = max(reading, key=lambda score: (score.wide, score.near))
+    if near.near < LEAST_READ:
+        raise UnsupportedBackbone(
+            f"{engine.backbone.name!r} does not answer questions about a turn that stands before it: "
+            + ", ".join(f"{score.form} {score.near:.2f}" for score in reading)
+            + f" of the answers were right, at least {LEAST_READ} is needed; take a backbone trained on text or chat"
+        )
+    writing = sorted(
+        (_write(engine, form, READING_FORMS[near.form]) for form in WRITING_FORMS.values()),
+        key=lambda score: -(score.covered + score.kept),
+    )
+    chosen = Chosen(
+        near=near.form,
+        wide=wide.form,
+        writing=tuple(score.form for score in writing),
+        min_confidence=_believed(answers[near.form, False]),
+    )
+    return Calibration(
+        fingerprint=engine.backbone.fingerprint,
+        dtype=str(engine.backbone.dtype).removeprefix("torch."),
+        reading=reading,
+        writing=tuple(writing),
+        chosen=chosen,
+        seconds=round(time.perf_counter() - started, 1),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    is_right: bool
+    confidence: float
+
+
+def _read(engine: Engine, form: ReadingForm, facts: Sequence[_Fact], *, is_wide: bool) -> list[_Read]:
+    backbone = engine.backbone
+    prompts = [backbone.encode_chat(form.prompt(fact.messages(is_wide=is_wide), fact.question)) for fact in facts]
+    groups: dict[object, int] = {}
+    keys = [groups.setdefault((id(fact.session), is_wide or fact.at), len(groups)) for fact in facts]
+    made = engine.generate(prompts, max_new_tokens=ANSWER_TOKENS, groups=keys)
+    return [
+        _Read(contains(backbone.decode(one.ids), fact.value), _least(one.logprobs))
+        for fact, one in zip(facts, made, strict=True)
+    ]
+
+
+def _write(engine: Engine, form: WritingForm, reading: ReadingForm) -> WritingScore:
+    """Write about each telling turn behind each opening, read the questions back, and count what points at a span."""
+    backbone, facts = engine.backbone, _facts()
+    turns = {(id(fact.session), fact.at): fact for fact in facts}
+    asked: list[tuple[_Fact, str]] = []
+    prompts, groups = [], []
+    for number, fact in enumerate(turns.values()):
+        told = fact.session[fact.at]["content"]
+        base = backbone.encode_chat(form.build(told))
+        for words in openings_for(cues_of(told, most=CUES)):
+            asked.append((fact, words))
+            prompts.append([*base, *backbone.encode(words)])
+            groups.append(number)
+    made = engine.generate(prompts, max_new_tokens=QUESTION_TOKENS, groups=groups)
+    questions = [question_of(words + backbone.decode(one.ids)) for (_, words), one in zip(asked, made, strict=True)]
+    pairs = list(
+        dict.fromkeys((fact, text) for (fact, _), text in zip(asked, questions, strict=True) if text is not None)
+    )
+    answers = (
+        engine.generate(
+            [backbone.encode_chat(reading.prompt(fact.messages(is_wide=False), text)) for fact, text in pairs],
+            max_new_tokens=ANSWER_TOKENS,
+            groups=[list(turns.values()).index(fact) for fact, _ in pairs],
+        )
+        if pairs
+        else []
+    )
+    spans = [
+        (fact, pointed_at(backbone.decode(one.ids), text, fact.session[fact.at]["content"]) if one.stopped else None)
+        for (fact, text), one in zip(pairs, answers, strict=True)
+    ]
+    covered = [
+        any(
+            span is not None and other.session is fact.session and other.at == fact.at and contains(span, fact.value)
+            for other, span in spans
+        )
+        for fact in facts
+    ]
+    kept = sum(span is not None for _, span in spans)
+    return WritingScore(form=form.name, kept=round(kept / len(prompts), 3), covered=round(_mean(covered), 3))
+
+
+def _believed(answers: Sequence[_Read]) -> float:
+    """Return the confidence that all but a few of the right answers have."""
+    right = sorted((answer.confidence for answer in answers if answer.is_right), reverse=True)
+    return round(right[int(BELIEVED * (len(right) - 1))], 3) if right else 0.0
+
+
+def _share(answers: Sequence[_Read]) -> float:
+    return round(_mean([answer.is_right for answer in answers]), 3)
+
+
+def _mean(values: Sequence[bool]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def _least(logprobs: Sequence[float]) -> float:
+    """Return the probability of the least likely token."""
+    return math.exp(min(logprobs, default=-30.0))
