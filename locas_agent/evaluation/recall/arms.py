@@ -11,6 +11,7 @@ from locas_agent.conversation.messages import Message, question, split_sessions
 from locas_agent.evaluation import asking
 from locas_agent.evaluation.recall.people import ANSWER_TOKENS, Asked, Source
 from locas_agent.memory import LocasMemory
+from locas_agent.study.forms.reading import CHAT, ReadingForm
 from locas_agent.user import UserMemory
 from locas_storage import Turn
 

@@ -20,6 +20,7 @@ from typing import Any
 from locas_agent.conversation.messages import Message, header
 from locas_agent.errors import UnsupportedBackbone
 from locas_agent.inference import Engine
+from locas_agent.inference.generation import Generation
 from locas_agent.study.forms.calibration import Calibration, Chosen, ReadingScore, WritingScore
 from locas_agent.study.forms.reading import READING_FORMS, ReadingForm
 from locas_agent.study.forms.writing import WRITING_FORMS, WritingForm, openings_for, question_of
@@ -35,7 +36,7 @@ BELIEVED = 0.9
 CUES = 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class _Fact:
     """One question of the made-up talk: where its answer is told, and what the answer holds."""
 
@@ -55,7 +56,7 @@ def _facts() -> tuple[_Fact, ...]:
     for line in text.splitlines():
         row: dict[str, Any] = json.loads(line)
         session = (header(datetime.fromisoformat(row["at"])), *({"role": r, "content": t} for r, t in row["turns"]))
-        found += [_Fact(session, at + 1, question, value) for at, question, value in row["facts"]]
+        found += [_Fact(session, at, question, value) for at, question, value in row["facts"]]
     return tuple(found)
 
 
@@ -117,11 +118,25 @@ def _read(engine: Engine, form: ReadingForm, facts: Sequence[_Fact], *, is_wide:
     prompts = [backbone.encode_chat(form.prompt(fact.messages(is_wide=is_wide), fact.question)) for fact in facts]
     groups: dict[object, int] = {}
     keys = [groups.setdefault((id(fact.session), is_wide or fact.at), len(groups)) for fact in facts]
-    made = engine.generate(prompts, max_new_tokens=ANSWER_TOKENS, groups=keys)
+    made = _answered(engine, prompts, keys, ANSWER_TOKENS)
     return [
-        _Read(contains(backbone.decode(one.ids), fact.value), _least(one.logprobs))
+        _Read(one is not None and contains(backbone.decode(one.ids), fact.value), _least(one))
         for fact, one in zip(facts, made, strict=True)
     ]
+
+
+def _answered(
+    engine: Engine, prompts: Sequence[list[int]], groups: Sequence[int], length: int
+) -> list[Generation | None]:
+    """Answer the prompts that fit into the context; None for the others."""
+    fitting = [at for at, tokens in enumerate(prompts) if len(tokens) + length <= engine.backbone.context_tokens]
+    made = engine.generate(
+        [prompts[at] for at in fitting], max_new_tokens=length, groups=[groups[at] for at in fitting]
+    )
+    found: list[Generation | None] = [None] * len(prompts)
+    for at, one in zip(fitting, made, strict=True):
+        found[at] = one
+    return found
 
 
 def _write(engine: Engine, form: WritingForm, reading: ReadingForm) -> WritingScore:
@@ -137,22 +152,23 @@ def _write(engine: Engine, form: WritingForm, reading: ReadingForm) -> WritingSc
             asked.append((fact, words))
             prompts.append([*base, *backbone.encode(words)])
             groups.append(number)
-    made = engine.generate(prompts, max_new_tokens=QUESTION_TOKENS, groups=groups)
-    questions = [question_of(words + backbone.decode(one.ids)) for (_, words), one in zip(asked, made, strict=True)]
+    made = _answered(engine, prompts, groups, QUESTION_TOKENS)
+    questions = [
+        None if one is None else question_of(words + backbone.decode(one.ids))
+        for (_, words), one in zip(asked, made, strict=True)
+    ]
     pairs = list(
         dict.fromkeys((fact, text) for (fact, _), text in zip(asked, questions, strict=True) if text is not None)
     )
-    answers = (
-        engine.generate(
-            [backbone.encode_chat(reading.prompt(fact.messages(is_wide=False), text)) for fact, text in pairs],
-            max_new_tokens=ANSWER_TOKENS,
-            groups=[list(turns.values()).index(fact) for fact, _ in pairs],
-        )
-        if pairs
-        else []
+    order = list(turns.values())
+    answers = _answered(
+        engine,
+        [backbone.encode_chat(reading.prompt(fact.messages(is_wide=False), text)) for fact, text in pairs],
+        [order.index(fact) for fact, _ in pairs],
+        ANSWER_TOKENS,
     )
     spans = [
-        (fact, pointed_at(backbone.decode(one.ids), text, fact.session[fact.at]["content"]) if one.stopped else None)
+        (fact, _span(backbone.decode(one.ids), text, fact) if one is not None and one.stopped else None)
         for (fact, text), one in zip(pairs, answers, strict=True)
     ]
     covered = [
@@ -164,6 +180,10 @@ def _write(engine: Engine, form: WritingForm, reading: ReadingForm) -> WritingSc
     ]
     kept = sum(span is not None for _, span in spans)
     return WritingScore(form=form.name, kept=round(kept / len(prompts), 3), covered=round(_mean(covered), 3))
+
+
+def _span(answer: str, asked: str, fact: _Fact) -> str | None:
+    return pointed_at(answer, asked, fact.session[fact.at]["content"])
 
 
 def _believed(answers: Sequence[_Read]) -> float:
@@ -180,6 +200,6 @@ def _mean(values: Sequence[bool]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def _least(logprobs: Sequence[float]) -> float:
-    """Return the probability of the least likely token."""
-    return math.exp(min(logprobs, default=-30.0))
+def _least(made: Generation | None) -> float:
+    """Return the probability of the least likely token of an answer."""
+    return math.exp(min(made.logprobs)) if made is not None and made.logprobs else 0.0
