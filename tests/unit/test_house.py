@@ -22,6 +22,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from tests.unit.tested_elsewhere import TESTED_ELSEWHERE
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {
     "locas_agent": ROOT / "locas_agent",
@@ -212,6 +214,22 @@ def test_no_tracked_file_names_a_registry_or_a_machine() -> None:
         found += [f"{path.relative_to(ROOT)}:{number}" for number, line in enumerate(lines, 1) if FOREIGN.search(line)]
     assert found == []
     assert read > 10  # it did look
+
+
+def test_every_module_has_a_test_of_its_name_or_says_where_it_is_tested() -> None:
+    own = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    needed, nowhere = set(), []
+    for package, folder in PACKAGES.items():
+        for path in folder.rglob("*.py"):
+            if path.stem in ("__init__", "__main__") or "migrations" in path.parts or f"test_{path.name}" in own:
+                continue
+            name = ".".join((package, *path.relative_to(folder).with_suffix("").parts))
+            fitting = [line for line in TESTED_ELSEWHERE if name == line or name.startswith(f"{line}.")]
+            needed |= {max(fitting, key=len)} if fitting else set()
+            nowhere += [] if fitting else [name]
+    assert nowhere == []
+    assert sorted(set(TESTED_ELSEWHERE) - needed) == []
+    assert [place for place in TESTED_ELSEWHERE.values() if not (ROOT / place).exists()] == []
 
 
 def test_readme_is_read_in_one_sitting() -> None:
