@@ -1,7 +1,7 @@
 """What is kept ready of each user: the memory of the current revision, checked once, and what was last run with it.
 
-Knows no journal and no training. Both are kept under the user, the digest of the memory's bytes and the backbone's
-fingerprint: whatever happens to the user's revisions, another payload is another memory.
+Both are kept under the user, the digest of the memory's bytes and the backbone's fingerprint: whatever happens to the
+user's revisions, another payload is another memory.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the verbs return. Knows no model and no store.
+"""What the verbs return.
 
 Fields that hold a person's words are left out of `repr`, so that results can be logged.
 """

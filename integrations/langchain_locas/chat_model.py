@@ -1,8 +1,7 @@
 """`ChatLocas`: a chat model that answers each call with the memory of the user who calls.
 
-Owns the way of the user id into a call, the shape of LangChain's results, and the cache key. Knows no training and
-journals nothing: what is said is recorded by `LocasMemoryMiddleware`, `LocasChatMessageHistory`, or the verbs of
-`AgentMemory`.
+Owns the way of the user id into a call, the shape of LangChain's results, and the cache key. It journals nothing: what
+is said is recorded by `LocasMemoryMiddleware`, `LocasChatMessageHistory`, or the verbs of `AgentMemory`.
 """
 
 from __future__ import annotations

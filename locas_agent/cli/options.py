@@ -1,7 +1,4 @@
-"""What the commands share: the options that mean the same everywhere, and how an error of ours ends a command.
-
-Knows no command.
-"""
+"""What the commands share: the options that mean the same everywhere, and how an error of ours ends a command."""
 
 from __future__ import annotations
 

@@ -2,8 +2,7 @@
 
 One place decides what goes to standard output and what to standard error.
 
-Knows no model and no store: it is given finished records and figures. Text of a turn is shown with control characters
-made visible.
+Text of a turn is shown with control characters made visible.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """Batched forward, generation and scoring on one backbone, each input row with its own memory or none.
 
-Knows nothing of users, stores, prompts' meaning or training: token ids and memories in, logits and ids out.
-
 Shapes: B input rows, T tokens, D hidden size, V vocabulary, n selected positions, K kept candidates.
 """
 

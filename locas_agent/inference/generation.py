@@ -4,8 +4,6 @@ Token by token, each row with its own memory, and a KV cache that dies with it.
 
 What a row was run with may be taken up from its `Kept` and is left there again: a copy, see `prefix_cache.py`.
 
-Knows nothing of prompts' meaning, users or stores.
-
 Shapes: B rows, T tokens, P tokens of a common beginning, V vocabulary.
 """
 

@@ -1,8 +1,6 @@
 """Users who are erased.
 
 No row, no byte and no probability of what they said is left, late writers are refused, and nobody else notices.
-
-Knows nothing of training: a random memory stands for what was learnt, and makes what was said more or less probable.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Named faults, each planted for a moment: a check of this project has to find every one of them.
-
-Knows nothing of what a check does; first it has to pass without the fault.
-"""
+"""Named faults, each planted for a moment: a check of this project has to find every one of them."""
 
 from __future__ import annotations
 

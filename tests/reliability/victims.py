@@ -1,7 +1,6 @@
 """What a process does until it is killed or stopped, and the steps at which that can happen.
 
-Knows nothing of what is checked afterwards. Runs in a child of `nursery.py`, which has imported all this and warmed the
-learner up.
+Runs in a child of `nursery.py`, which has imported all this and warmed the learner up.
 """
 
 from __future__ import annotations

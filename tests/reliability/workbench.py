@@ -1,7 +1,4 @@
-"""What the check of a named mutant works with, and the checks that no test has under a name of its own.
-
-Knows nothing of the mutants.
-"""
+"""What the check of a named mutant works with, and the checks that no test has under a name of its own."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
 """The house itself.
 
 Public names, floors' folders, what tracked files may say, dependencies and the content of the wheel.
-
-Knows nothing of what the packages do; reads their sources, and imports only the two whose public names it compares.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Owns the envelope around a user's content: how bytes are encrypted, bound to their place, and digested.
 
-Knows nothing of rows and of where keys come from (`keys.py`, `sql/data_keys.py`). AES-256-GCM; `cryptography` is
-imported only where something is encrypted (extra `encryption`).
+AES-256-GCM; `cryptography` is imported only where something is encrypted (extra `encryption`).
 
 A ciphertext is bound to its user and its place: read as another row's it is refused. Digests of encrypted content are
 keyed, so that they tell nobody which texts are equal. Kept form: two bytes that no UTF-8 text begins with (a mark and

@@ -1,7 +1,4 @@
-"""Owns `UserData`: everything of one user of an `InMemoryStore`, and what one change does to it.
-
-Knows nothing of other users and of locks.
-"""
+"""Owns `UserData`: everything of one user of an `InMemoryStore`, and what one change does to it."""
 
 import datetime as dt
 from collections.abc import Mapping, Sequence

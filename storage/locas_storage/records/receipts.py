@@ -1,7 +1,6 @@
 """Owns what a change leaves to be shown: `Receipt`, `CorrectedTurn` and `Conversion`.
 
-Knows nothing of what was in it. A digest of a forgotten text is left out on purpose: whoever guesses the text could
-confirm it.
+A digest of a forgotten text is left out on purpose: whoever guesses the text could confirm it.
 """
 
 import datetime as dt

@@ -1,7 +1,6 @@
 """Owns the frozen records of what was learnt: study items and revisions, and what makes one valid.
 
-Knows nothing of tables, tensors or tokens: a payload and a teacher are opaque bytes. Whatever holds text is left out of
-`repr`, as in `turns.py`.
+Whatever holds text is left out of `repr`, as in `turns.py`.
 """
 
 import datetime as dt

@@ -1,7 +1,4 @@
-"""Owns the question what forgetting some turns touches: which revisions saw them, and where learning begins again.
-
-Knows nothing of how rows are kept; all functions are pure.
-"""
+"""Owns the question what forgetting some turns touches: which revisions saw them, and where learning begins again."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

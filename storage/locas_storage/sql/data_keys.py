@@ -2,7 +2,7 @@
 
 Whether there is a data key, unwrapping it, making one, wrapping it anew.
 
-Knows nothing of what is sealed. Every method that takes a connection works within the caller's transaction.
+Every method that takes a connection works within the caller's transaction.
 """
 
 import os

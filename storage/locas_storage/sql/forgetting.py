@@ -1,7 +1,4 @@
-"""Owns `SqlForgetting`: forgetting, erasing and expiring in an SQL database, one transaction for each user.
-
-Knows nothing of the statements (`statements/forgetting.py`, `rules/lineage.py`) nor of how a connection is made.
-"""
+"""Owns `SqlForgetting`: forgetting, erasing and expiring in an SQL database, one transaction for each user."""
 
 import logging
 from collections.abc import Callable, Iterable, Sequence

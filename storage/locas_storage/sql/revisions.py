@@ -1,8 +1,6 @@
 """Owns `SqlRevisions`: committing what was learnt, rolling back, and reading revisions, in an SQL database.
 
-Knows nothing of the statements (`statements/revisions.py`, `statements/study_items.py`, `statements/payloads.py`) nor
-of how a connection is made. One transaction commits a consolidation: payload, study items, revision, counters; training
-runs outside it.
+One transaction commits a consolidation: payload, study items, revision, counters; training runs outside it.
 """
 
 from collections.abc import Callable

@@ -1,9 +1,5 @@
 """Owns `SqlMemoryStore`: which statements make one transaction, and in which order.
 
-Knows nothing of drivers and pragmas (`database/engine.py`), of versions of the tables (`version.py`), nor of the
-statements
-themselves: each concern has its module of functions that work within a transaction.
-
 One rule holds it together: whatever changes a user locks the user's row first.
 """
 

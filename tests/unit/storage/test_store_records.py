@@ -1,7 +1,4 @@
-"""What a record accepts, and that its repr and its errors show no content.
-
-Knows nothing of stores.
-"""
+"""What a record accepts, and that its repr and its errors show no content."""
 
 from __future__ import annotations
 

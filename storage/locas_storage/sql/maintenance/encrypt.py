@@ -1,7 +1,7 @@
 """Owns the statements that turn a user's content in the clear into encrypted content, row by row.
 
-Knows nothing of which users are converted and of where keys come from. Every function works within the caller's
-transaction, on a locked user whose rows were found sound: a digest that did not fit would fit afterwards.
+Every function works within the caller's transaction, on a locked user whose rows were found sound: a digest that did
+not fit would fit afterwards.
 """
 
 from collections.abc import Iterator, Sequence

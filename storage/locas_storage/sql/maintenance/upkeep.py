@@ -1,8 +1,4 @@
-"""Owns `SqlUpkeep`: what an operator has done to an SQL database: checking it, its keys, its encryption, its files.
-
-Knows nothing of the statements (`checks.py`, `encrypt.py`, `sql/statements/payloads.py`) nor of how a connection is
-made.
-"""
+"""Owns `SqlUpkeep`: what an operator has done to an SQL database: checking it, its keys, its encryption, its files."""
 
 import datetime as dt
 import logging

@@ -1,7 +1,4 @@
-"""Owns `Verification`: which users are checked, and what was found.
-
-Knows nothing of what must hold (`checks.py`).
-"""
+"""Owns `Verification`: which users are checked, and what was found."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager

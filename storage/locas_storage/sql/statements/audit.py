@@ -1,6 +1,6 @@
 """Owns the statements over the audit trail.
 
-Knows nothing of what is recorded. Every function works within the caller's transaction.
+Every function works within the caller's transaction.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """Owns the statements that take away: some turns and what was learnt from them, or everything of a user.
 
-Knows nothing of training. Every function works within the caller's transaction, on a locked user.
+Every function works within the caller's transaction, on a locked user.
 
 Of a forgotten turn a row without content stays, so that turns are numbered without a gap and a late retry of the same
 key does not bring it back. Of a revision that saw it a row without bytes and figures stays, so that the chain can be

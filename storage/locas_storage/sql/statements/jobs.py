@@ -1,8 +1,8 @@
 """Owns the statements over the queue of consolidations.
 
-Knows nothing of training. Every function works within the caller's transaction. A job belongs to a user and is written
-under the lock of the user's row, like all that is the user's; a heartbeat alone is not, since it touches one row on one
-condition. So no two transactions wait for each other in a circle.
+Every function works within the caller's transaction. A job belongs to a user and is written under the lock of the
+user's row, like all that is the user's; a heartbeat alone is not, since it touches one row on one condition. So no two
+transactions wait for each other in a circle.
 
 A claim raises the user's fence and stamps it on the job. Whoever wakes late holds an older fence, and is refused.
 All times are the database's.

@@ -1,6 +1,6 @@
 """Owns the bytes of revisions: keeping them under their own digest, reading them back checked, giving up the old ones.
 
-Knows nothing of what is in them. Every function but `prepare` works within the caller's transaction.
+Every function but `prepare` works within the caller's transaction.
 
 Small payloads lie in the database, so that one transaction holds a whole consolidation and one backup holds everything.
 Larger ones lie in files if the store was given a place for them: first the file, then the row that names it. So a row

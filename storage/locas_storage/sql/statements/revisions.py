@@ -1,6 +1,6 @@
 """Owns the statements over revisions.
 
-Knows nothing of turns, study items and payloads. Every function works within the caller's transaction.
+Every function works within the caller's transaction.
 """
 
 from sqlalchemy import Connection, insert, select

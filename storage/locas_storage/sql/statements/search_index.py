@@ -1,6 +1,6 @@
 """Owns the index of the journal's words: putting turns into it, and finding the turns that share a word.
 
-Knows nothing of scores (`rules/ranking.py`). Every function works within the caller's transaction.
+Every function works within the caller's transaction.
 
 An append leaves the index alone: whoever appends seldom searches, and the index would cost more than the turn. A search
 first puts in what was said since the last one. `lm_search` holds one row of words for each turn up to the newest that

@@ -1,6 +1,6 @@
 """Owns the statements over study items, and which of them are in force.
 
-Knows nothing of turns and payloads. Every function works within the caller's transaction.
+Every function works within the caller's transaction.
 """
 
 from collections.abc import Iterable

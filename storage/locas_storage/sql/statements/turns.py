@@ -1,6 +1,6 @@
 """Owns the statements over turns.
 
-Knows nothing of revisions. Every function works within the caller's transaction.
+Every function works within the caller's transaction.
 """
 
 import datetime as dt

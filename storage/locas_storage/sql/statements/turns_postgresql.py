@@ -1,8 +1,6 @@
 """Owns the one statement by which PostgreSQL appends a turn in the clear.
 
 The number is taken and the turn inserted in one round trip.
-
-Knows nothing of keys and of several turns; `turns.py` and `users.py` do the same in two statements, for every database.
 """
 
 from collections.abc import Sequence

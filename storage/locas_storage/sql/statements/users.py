@@ -1,6 +1,6 @@
 """Owns the user's row: locking it, its counters, and who there is.
 
-Knows nothing of what the counters count. Every function works within the caller's transaction.
+Every function works within the caller's transaction.
 """
 
 import datetime as dt

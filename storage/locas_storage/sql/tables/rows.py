@@ -1,7 +1,4 @@
-"""Owns the way between rows and records, and the one condition that binds a row to its user.
-
-Knows nothing of transactions.
-"""
+"""Owns the way between rows and records, and the one condition that binds a row to its user."""
 
 import hashlib
 from typing import Any

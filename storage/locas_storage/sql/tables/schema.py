@@ -1,7 +1,5 @@
 """Owns the tables and their constraints.
 
-Knows nothing of the statements that use them.
-
 What the tables hold to, whatever the code does:
 
 - every key begins with the tenant, and every foreign key carries it: a row of one tenant cannot point at another's;
