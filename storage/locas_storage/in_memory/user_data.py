@@ -3,7 +3,7 @@
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from locas_storage.records.bounds import new_item_id
 from locas_storage.records.jobs import Job, Lease
@@ -230,7 +230,7 @@ class UserData:
 
     def _receipt(
         self,
-        action: str,
+        action: Literal["forget", "erase"],
         why: str,
         turns: Sequence[int],
         purged: Sequence[int],

@@ -5,7 +5,7 @@ A digest of a forgotten text is left out on purpose: whoever guesses the text co
 
 import datetime as dt
 from dataclasses import asdict, dataclass, field
-from typing import Self
+from typing import Literal, Self
 
 from locas_storage.records.turns import Turn
 
@@ -31,7 +31,7 @@ class Receipt:
             vacuums.
     """
 
-    action: str
+    action: Literal["forget", "erase"]
     turns: tuple[int, ...]
     revisions: tuple[int, ...]
     study_items: int

@@ -21,7 +21,7 @@ from locas_storage.records.bounds import (
 )
 
 ROLES = ("system", "user", "assistant", "tool")
-AUDIT_ACTIONS = ("erase", "export", "forget", "import", "quarantine", "refuse", "revert")
+AUDIT_ACTIONS = ("erase", "export", "forget", "import", "refuse", "revert")
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -10,7 +10,7 @@ checked. After erasure the user's row stays as a tombstone, and the audit trail,
 import datetime as dt
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection, delete, func, select, update
 
@@ -171,7 +171,7 @@ def payload_sizes(connection: Connection, key: UserKey) -> dict[str, int]:
 def receipt(
     connection: Connection,
     key: UserKey,
-    action: str,
+    action: Literal["forget", "erase"],
     *,
     why: str,
     turns: Sequence[int],
