@@ -1,6 +1,6 @@
 """Keep each decision as a file of its own, and `docs/decisions.md` as their index.
 
-    python -m scripts.decisions      # what was written into the index as a paragraph becomes a file; the index is written anew
+    python -m scripts.decisions      # what was written into the index as a section becomes a file
 
 A decision is a section `## DATE · TITLE` at the end of docs/decisions.md, or a file docs/decisions/NNNN-title.md with
 the title as `# DATE · TITLE`. Nothing of a section is changed on its way into a file but links to other pages.
@@ -18,8 +18,9 @@ _SECTION = re.compile(r"^## (?P<title>\d{4}-\d\d-\d\d · .+)\n", re.MULTILINE)
 _PAGE = re.compile(r"\]\(((?:\.\./)*[\w/.-]+\.md)")
 _HEAD = """# Decisions
 
-One file for each choice: the options, the choice, the reason, and the figure that decided it where there is one. Oldest first. A choice that is
-undone keeps its file and gets a line saying what replaced it. "Measured" names the machine or the prototype; what was not measured says so.
+One file for each choice: the options, the choice, the reason, and the figure that decided it where there is one.
+Oldest first. A choice that is undone keeps its file and gets a line saying what replaced it. "Measured" names the
+machine or the prototype; what was not measured says so.
 
 Add one as a section `## DATE · TITLE` at the end of this page and run `python -m scripts.decisions`.
 
@@ -30,7 +31,7 @@ def sections(page: str) -> list[tuple[str, str]]:
     """Return the sections of a page: title and text."""
     found = list(_SECTION.finditer(page))
     ends = [*(match.start() for match in found[1:]), len(page)]
-    return [(match["title"], page[match.end() : end].strip()) for match, end in zip(found, ends, strict=True)]
+    return [(match["title"], page[match.end() : end].strip()) for match, end in zip(found, ends, strict=False)]
 
 
 def slug(title: str) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from scripts import decisions
 from tests.unit.tested_elsewhere import TESTED_ELSEWHERE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -242,6 +243,17 @@ def test_architecture_names_every_package_in_one_short_table() -> None:
     named = {row.split("`")[1].removesuffix("/") for row in rows}
     folders = {path.parent.name for path in (ROOT / "locas_agent").glob("*/__init__.py")}
     assert named - {"locas_agent/*.py", "locas_storage", "langchain_locas"} == folders
+
+
+def test_index_lists_every_decision() -> None:
+    page = (ROOT / "docs" / "decisions.md").read_text(encoding="utf-8")
+    assert page == decisions.index(), "run: python -m scripts.decisions"
+    assert len(decisions.files()) > 70
+    assert decisions.sections(page) == []
+    assert decisions.sections(f"{page}\n## 2026-01-01 · One\n\ntext\n\n## 2026-01-02 · Two\n\nmore\n") == [
+        ("2026-01-01 · One", "text"),
+        ("2026-01-02 · Two", "more"),
+    ]
 
 
 def test_links_between_pages_lead_somewhere() -> None:

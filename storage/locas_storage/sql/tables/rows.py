@@ -175,7 +175,7 @@ def revision(row: Row[Any]) -> Revision:
         turns_sha256=row.turns_sha256,
         payload_sha256=row.payload_sha256,
         payload_bytes=row.payload_bytes or 0,
-        metrics=ConsolidationMetrics.of(row.metrics),
+        metrics=ConsolidationMetrics.stored(row.metrics),
         state=row.state,
         created_at=row.created_at,
     )
