@@ -15,7 +15,7 @@ from torch import Tensor
 
 from locas_agent.errors import LocasError
 from locas_agent.inference import Engine
-from locas_agent.inference.prefix_cache import Kept, Past
+from locas_agent.inference.prefix_cache import CachedPrefix, PrefixSlot
 from locas_agent.memory import LocasMemory, MemoryBatch, serialization
 from locas_agent.memory_cache import LoadedMemories
 from locas_storage import Revision, UserKey
@@ -81,10 +81,10 @@ def place_is_not_bound(patch: pytest.MonkeyPatch) -> None:
 
 
 def clear_content_is_taken(patch: pytest.MonkeyPatch) -> None:
-    opened = envelope.Encrypted.open
+    opened = envelope.Encrypted.decrypt
     patch.setattr(
         envelope.Encrypted,
-        "open",
+        "decrypt",
         lambda self, place, kept: opened(self, place, kept) if kept.startswith(envelope.MARK) else kept,
     )
 
@@ -120,8 +120,8 @@ def cache_is_kept_under(patch: pytest.MonkeyPatch, name_of: Callable[[UserKey, R
 
 
 def pasts_are_kept_under(patch: pytest.MonkeyPatch, name_of: Callable[[UserKey, Revision | None], object]) -> None:
-    pasts: dict[object, Past | None] = {}
-    patch.setattr(LoadedMemories, "past", lambda _, key, revision: Kept(pasts.get(name_of(key, revision))))
+    pasts: dict[object, CachedPrefix | None] = {}
+    patch.setattr(LoadedMemories, "past", lambda _, key, revision: PrefixSlot(pasts.get(name_of(key, revision))))
     patch.setattr(
         LoadedMemories, "keep_past", lambda _, key, revision, kept: pasts.update({name_of(key, revision): kept.past})
     )
@@ -140,7 +140,7 @@ def rows_are_shown(patch: pytest.MonkeyPatch) -> None:
 MUTANTS = [
     Mutant(
         "a lease is not checked",
-        put(jobs, "_holds", lambda lease: rows.of(jobs.job, lease.key)),
+        put(jobs, "_holds", lambda lease: rows.belongs_to(jobs.job, lease.key)),
         case(cases.test_worker_that_wakes_late_is_refused),
     ),
     Mutant(
@@ -175,7 +175,9 @@ MUTANTS = [
         workbench.damaged_rows_are_refused,
     ),
     Mutant(
-        "texts are not checked", put(envelope.Clear, "digest", lambda *_: bytes(32)), workbench.altered_turn_is_refused
+        "texts are not checked",
+        put(envelope.Plaintext, "digest", lambda *_: bytes(32)),
+        workbench.altered_turn_is_refused,
     ),
     Mutant(
         "the trail is not checked", put(commit, "first_broken", lambda *_: None), workbench.altered_audit_line_is_found

@@ -313,7 +313,7 @@ def commit_in_two() -> None:
 def no_fence() -> None:
     """Whoever knows the job may finish it, under whatever fence."""
     check = rules.check_follows
-    jobs._holds = lambda lease: jobs.rows.of(jobs.job, lease.key)  # type: ignore[attr-defined]
+    jobs._holds = lambda lease: jobs.rows.belongs_to(jobs.job, lease.key)  # type: ignore[attr-defined]
     rules.check_follows = lambda made, state: check(replace(made, fence=None), state)
 
 

@@ -207,7 +207,7 @@ class UserData:
         self.state = replace(self.state, next_seq=1, head=0, consolidated_seq=0, fence=fence, epoch=epoch)
         return self._receipt("erase", why, turns, numbers, n_items, gone, 0, 0)
 
-    def _purge(self, plan: lineage.Plan) -> dict[str, bytes]:
+    def _purge(self, plan: lineage.ForgetPlan) -> dict[str, bytes]:
         """Make the base of a plan current, purge what saw the turns, and return the payloads that are gone."""
         if plan.base is None:
             self.raise_fence()

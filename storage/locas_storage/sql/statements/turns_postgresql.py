@@ -54,7 +54,7 @@ def append(connection: Connection, key: UserKey, drafts: Sequence[TurnDraft]) ->
     said = commit.new_turn(draft, seq=0, idempotency_key=idem_key, created_at=EPOCH)
     values = rows.turn_values(key, said, CLEAR) | {"said_at": said.at if draft.at is not None else None}
     given = {f"new_{name}": value for name, value in values.items() if name not in ("seq", "created_at")}
-    found = connection.execute(_APPEND, rows.whose(key) | given | {"count": 1}).one_or_none()
+    found = connection.execute(_APPEND, rows.key_params(key) | given | {"count": 1}).one_or_none()
     if found is None:
         return None
     if found.seq is None:
