@@ -161,12 +161,12 @@ MUTANTS = [
     Mutant("a key is not looked up", put(turns, "known", lambda *_: []), case(cases.test_same_key_is_one_turn)),
     Mutant(
         "the tenant is not asked for",
-        put(rows, "of", lambda table, key: table.c.subject_id == key.user),
+        put(rows, "belongs_to", lambda table, key: table.c.subject_id == key.user),
         case(cases.test_users_do_not_see_each_other),
     ),
     Mutant(
         "the user is not asked for",
-        put(rows, "of", lambda table, key: table.c.tenant_id == key.tenant),
+        put(rows, "belongs_to", lambda table, key: table.c.tenant_id == key.tenant),
         case(cases.test_users_do_not_see_each_other),
     ),
     Mutant(
@@ -209,7 +209,7 @@ MUTANTS = [
     ),
     Mutant(
         "erasing leaves no tombstone",
-        put(forgetting, "bury", lambda *_: None),
+        put(forgetting, "leave_tombstone", lambda *_: None),
         case(cases.test_late_writers_are_refused_after_erasure),
     ),
     Mutant(

@@ -81,7 +81,7 @@ class SqlForgetting:
             files = payloads.drop_unused(connection, key)
             self._check_reach(files)
             self._fault_point("erase.payloads")
-            forgetting.mark_dead(connection, state, connection.scalars(select(DbNow())).one())
+            forgetting.leave_tombstone(connection, state, connection.scalars(select(DbNow())).one())
             made = forgetting.receipt(
                 connection,
                 key,

@@ -133,7 +133,7 @@ def delete_rows(connection: Connection, key: UserKey) -> int:
     return count
 
 
-def mark_dead(connection: Connection, state: UserState, now: dt.datetime) -> None:
+def leave_tombstone(connection: Connection, state: UserState, now: dt.datetime) -> None:
     """Turn a user's row into a tombstone.
 
     No counts, no key, and a fence and an epoch above any that a late writer holds.
