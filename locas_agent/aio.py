@@ -1,7 +1,4 @@
-"""Async twins of sync verbs: the same call, handed to a thread of the crew for its kind of work.
-
-Knows nothing else of the project.
-"""
+"""Async twins of sync verbs: the same call, handed to a thread of the crew for its kind of work."""
 
 from __future__ import annotations
 

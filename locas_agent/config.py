@@ -1,7 +1,5 @@
 """Settings: what can be chosen, in which bounds, and why the default is what it is.
 
-Knows nothing else of the project but its errors.
-
 Every model is frozen and refuses unknown names. The whole configuration is saved, hashed, with every revision.
 """
 

@@ -1,7 +1,5 @@
 """The whole tree of errors a caller can meet; the storage branch is re-exported from the floor below.
 
-Knows nothing of tensors, stores or the command line: only names, parents and the wording of missing extras.
-
     LocasError
       ConfigurationError            also ValueError
       MissingExtra                  also ImportError; names the `pip install` line

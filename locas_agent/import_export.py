@@ -1,7 +1,4 @@
-"""Export and import of one user's memory: whose it is, which revision, and that the audit trail says so.
-
-Knows no file format; `exports` writes and reads them.
-"""
+"""Export and import of one user's memory: whose it is, which revision, and that the audit trail says so."""
 
 from __future__ import annotations
 

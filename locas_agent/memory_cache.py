@@ -1,7 +1,7 @@
 """What is kept ready of each user: the memory of the current revision, checked once, and what was last run with it.
 
-Knows no journal and no training. Both are kept under the user, the digest of the memory's bytes and the backbone's
-fingerprint: whatever happens to the user's revisions, another payload is another memory.
+Both are kept under the user, the digest of the memory's bytes and the backbone's fingerprint: whatever happens to the
+user's revisions, another payload is another memory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 from locas_agent.backbone import Backbone
 from locas_agent.errors import RevisionNotFound
-from locas_agent.inference.prefix_cache import Kept, Past
+from locas_agent.inference.prefix_cache import CachedPrefix, PrefixSlot
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.memory.batch import ReadyRows, ready_rows
 from locas_agent.memory.serialization import from_bytes
@@ -130,7 +130,7 @@ class LoadedMemories:
         self._backbone = backbone
         self._store = store
         self._loaded: Recent[LocasMemory] = Recent()
-        self._pasts: Recent[Past] = Recent()
+        self._pasts: Recent[CachedPrefix] = Recent()
         self._ready: WeakKeyDictionary[LocasMemory, ReadyRows] = WeakKeyDictionary()
         self._misses = 0
         self._lock = Lock()
@@ -206,16 +206,16 @@ class LoadedMemories:
         self._loaded.drop(key)
         self._pasts.drop(key)
 
-    def past(self, key: UserKey, revision: Revision | None) -> Kept:
+    def past(self, key: UserKey, revision: Revision | None) -> PrefixSlot:
         """Return what was last run of a user's conversation with this very memory.
 
         What was run with another one is let go of.
         """
         cached = self._key(key, revision)
         self._pasts.drop(key, but=cached)
-        return Kept(self._pasts.get(cached))
+        return PrefixSlot(self._pasts.get(cached))
 
-    def keep_past(self, key: UserKey, revision: Revision | None, kept: Kept) -> None:
+    def keep_past(self, key: UserKey, revision: Revision | None, kept: PrefixSlot) -> None:
         """Keep what was run for the user's next turn."""
         if kept.past is not None:
             self._pasts.put(self._key(key, revision), kept.past, n_bytes=kept.past.n_bytes, limit=PAST_BYTES)

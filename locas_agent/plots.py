@@ -1,7 +1,6 @@
 """Pictures of what a memory does: an explained text, and a memory's rows layer by layer. Needs the extra `plot`.
 
-Knows no model and no store: it is given finished figures. A picture of an explained text shows that text: it is
-personal data too.
+A picture of an explained text shows that text: it is personal data too.
 """
 
 from __future__ import annotations

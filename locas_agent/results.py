@@ -1,4 +1,4 @@
-"""What the verbs return. Knows no model and no store.
+"""What the verbs return.
 
 Fields that hold a person's words are left out of `repr`, so that results can be logged.
 """
@@ -140,7 +140,7 @@ class Explanation:
 class Consolidation:
     """What one consolidation did: admitted with a revision, refused with the reason, or nothing to do."""
 
-    status: str
+    status: Literal["admitted", "refused", "nothing", "queued", "failed"]
     """`admitted`, `refused`, `nothing`, `queued` when it was left to a worker, or `failed` when one that a reply set
     off raised an error."""
     reason: str

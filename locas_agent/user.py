@@ -526,6 +526,7 @@ class UserMemory:
     aadd = async_twin(add, "journal")
     areply = async_twin(reply, "answers")
     agenerate = async_twin(generate, "answers")
+    agenerate_stream = generate_stream  # what it returns is for `async for` as well: each piece off the event loop
     apending = async_twin(pending, "journal")
     arecall = async_twin(recall, "answers")
     aexplain = async_twin(explain, "answers")

@@ -1,8 +1,6 @@
 """Fixtures of every test.
 
 A tiny random backbone, one thread unless OMP_NUM_THREADS says more, no network, no LOCAS_* settings of the machine.
-
-Knows nothing of the modules under test beyond how a backbone is put together.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Nothing in it is LoCoMo's.
 
-Knows no test. `SECRET` stands where an annotator's image search stands: it must turn up nowhere else.
+`SECRET` stands where an annotator's image search stands: it must turn up nowhere else.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Owns a PostgreSQL server of its own for tests: Debian's binaries, a folder, a Unix socket in it, no network.
 
-Knows nothing of tables. Debian puts the binaries below /usr/lib/postgresql, outside the PATH.
+Debian puts the binaries below /usr/lib/postgresql, outside the PATH.
 """
 
 from __future__ import annotations

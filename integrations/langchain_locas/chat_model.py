@@ -1,8 +1,7 @@
 """`ChatLocas`: a chat model that answers each call with the memory of the user who calls.
 
-Owns the way of the user id into a call, the shape of LangChain's results, and the cache key. Knows no training and
-journals nothing: what is said is recorded by `LocasMemoryMiddleware`, `LocasChatMessageHistory`, or the verbs of
-`AgentMemory`.
+Owns the way of the user id into a call, the shape of LangChain's results, and the cache key. It journals nothing: what
+is said is recorded by `LocasMemoryMiddleware`, `LocasChatMessageHistory`, or the verbs of `AgentMemory`.
 """
 
 from __future__ import annotations
@@ -43,9 +42,10 @@ from langchain_locas.options import StoreUrl, check_options, refused, secret, st
 from locas_agent import AgentMemory, ChatAnswer, GenerationStream, UserKey
 from locas_agent.errors import ConfigurationError, GenerationTimeout, TurnTooLong
 from locas_agent.serving.tool_calls import must_call, require_tools
+from locas_agent.types import DEFAULT_STORE
 from locas_storage.records.bounds import check_text
 
-DEFAULT_MODEL, DEFAULT_STORE = "tiny", "sqlite:///locas.db"
+DEFAULT_MODEL = "tiny"
 
 _STANDARD = frozenset({"api_key", "max_retries"})
 """What LangChain's interface gives every constructor and a model in this process has no use for."""

@@ -1,6 +1,6 @@
 """`LocasChainMemory`: one user's memory as a `BaseMemory`, for chains written before LangChain 1.
 
-Needs the extra `classic`. Knows no model.
+Needs the extra `classic`.
 
 LangChain marks its base class for removal in version 2; new programs take `LocasMemoryMiddleware`.
 """

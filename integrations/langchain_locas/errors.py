@@ -1,7 +1,4 @@
-"""Errors that are ours and LangChain's at once, so that middleware which catches LangChain's catches them.
-
-Knows nothing else.
-"""
+"""Errors that are ours and LangChain's at once, so that middleware which catches LangChain's catches them."""
 
 from langchain_core.exceptions import ContextOverflowError, ModelTimeoutError
 

@@ -1,7 +1,5 @@
 """`LocasChatMessageHistory`: the turns of one session as a LangChain chat history, for `RunnableWithMessageHistory`.
 
-Knows no model.
-
 LangChain marks its base class for removal in version 2; new programs take `LocasMemoryMiddleware`.
 """
 

@@ -1,4 +1,4 @@
-"""Who calls: the user id of one call, from wherever LangChain carries it. Knows no model and no memory.
+"""Who calls: the user id of one call, from wherever LangChain carries it.
 
 There is no default user and a thread is no user: who cannot be named is refused. An id is never taken from what a model
 or a tool wrote.

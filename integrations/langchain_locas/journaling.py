@@ -1,8 +1,6 @@
 """A thread's messages and the journal's turns.
 
 Each message becomes one turn, and the prompt is cut to what is not learnt yet.
-
-Knows no graph and no runtime: the middleware says who speaks, and in which thread.
 """
 
 from __future__ import annotations

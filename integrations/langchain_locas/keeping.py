@@ -1,7 +1,4 @@
-"""Messages become turns of a session: all or none, in one transaction, and one that has an id once.
-
-Knows no model and no graph.
-"""
+"""Messages become turns of a session: all or none, in one transaction, and one that has an id once."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The `AgentMemory` behind a chat model that was given none, and what LangChain wants to know of its backbone.
-
-Knows no user.
-"""
+"""The `AgentMemory` behind a chat model that was given none, and what LangChain wants to know of its backbone."""
 
 from __future__ import annotations
 

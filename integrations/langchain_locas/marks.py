@@ -1,7 +1,7 @@
 """What a thread's checkpoint keeps about its messages: who said each, and which of them came with the call under way.
 
 It lies in the graph's own state, so that it holds in every process and at every checkpoint, and no caller can hand it
-in. A user stands in it as a digest. Knows no journal and no model.
+in. A user stands in it as a digest.
 """
 
 from __future__ import annotations

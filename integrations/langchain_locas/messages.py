@@ -1,4 +1,4 @@
-"""LangChain messages as a chat template takes them, as turns, and back. Knows no model, no store and no user.
+"""LangChain messages as a chat template takes them, as turns, and back.
 
 Only text is kept: a backbone reads nothing else. What tools returned is not said by anybody, and becomes no turn.
 """

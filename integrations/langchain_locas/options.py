@@ -2,7 +2,7 @@
 
 Options of a call, stop words, the store's URL as a secret; and how a wrong one is refused.
 
-Knows no model and no user. Nothing that is refused here is quoted: a field may hold a password.
+Nothing that is refused here is quoted: a field may hold a password.
 """
 
 from __future__ import annotations

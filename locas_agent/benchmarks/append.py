@@ -1,4 +1,4 @@
-"""Appends beside plain SQLAlchemy inserts of the same rows. Knows nothing of models.
+"""Appends beside plain SQLAlchemy inserts of the same rows.
 
 Both sides write one turn per transaction, on one thread, into tables of the same schema on the same disk and with the
 same durability: SQLite in WAL mode with synchronous=FULL, PostgreSQL with its default settings (fsync and

@@ -1,7 +1,5 @@
 """What a benchmark works on: a random backbone of known sizes, random memories and token ids.
 
-Knows nothing of what is measured.
-
 Weights do not matter for time, so the backbone is made here and nothing is downloaded; its tokenizer is the bundled
 one.
 """

@@ -16,7 +16,7 @@ from locas_agent.benchmarks.bench import Bench, largest_difference, without_hook
 from locas_agent.benchmarks.measuring import Goal, Row, interleaved
 from locas_agent.benchmarks.peers import adapted, exported, mixed_batch
 from locas_agent.inference import Engine
-from locas_agent.inference.generation import Decoding
+from locas_agent.inference.generation import BatchGeneration
 from locas_agent.memory import MemoryBatch
 
 ROUNDS, STEPS = 24, 3
@@ -90,7 +90,7 @@ def _writer(
     engine: Engine, prompts: Sequence[Sequence[int]], memory: MemoryBatch | None = None, *, tokens: int
 ) -> Callable[[], None]:
     """Run the prompts and their first token, and return what writes the next ones."""
-    decoding = Decoding(engine, prompts, memory, tokens, 0.0, [(0, row) for row in range(len(prompts))])
+    decoding = BatchGeneration(engine, prompts, memory, tokens, 0.0, [(0, row) for row in range(len(prompts))])
     decoding.step()
 
     def write() -> None:

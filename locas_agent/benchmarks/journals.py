@@ -1,7 +1,4 @@
-"""Journals filled without a model: turns of a length, and a memory that has learnt all but the newest.
-
-Knows nothing of what is measured.
-"""
+"""Journals filled without a model: turns of a length, and a memory that has learnt all but the newest."""
 
 from __future__ import annotations
 

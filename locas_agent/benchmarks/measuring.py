@@ -1,4 +1,4 @@
-"""Two sides measured in turn, and the ratio between them. Knows nothing of what is measured.
+"""Two sides measured in turn, and the ratio between them.
 
 On the CPU a time is the CPU time of the one thread that computes, so that other work on the machine does not count; on
 a GPU it is what CUDA events say. Every round calls every side once, a round's sides make one ratio, and the row holds

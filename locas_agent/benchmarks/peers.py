@@ -1,7 +1,5 @@
 """LoRA adapters of PEFT on a private copy of a backbone: the peers that need the library.
 
-Knows nothing of what is measured.
-
 A mixed batch is PEFT's own: each row of the input names its adapter. The names are handed to the layers once, when the
 peer is made, where PEFT does so again in every forward; the peer is spared that.
 """

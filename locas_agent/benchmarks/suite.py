@@ -1,4 +1,4 @@
-"""Which benchmarks there are, and a run of some of them. Knows nothing of how any of them measures."""
+"""Which benchmarks there are, and a run of some of them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The conversation of `locas-agent chat`: lines in, streamed answers out, commands that begin with a slash.
-
-Knows no model and no store: it calls the verbs of one user's handle.
-"""
+"""The conversation of `locas-agent chat`: lines in, streamed answers out, commands that begin with a slash."""
 
 from __future__ import annotations
 

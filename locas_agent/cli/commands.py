@@ -1,6 +1,6 @@
 """The command `locas-agent`: options, exit codes, and one public verb behind each command.
 
-Knows nothing of how anything works. Commands that need no model open the store alone and import no torch.
+Commands that need no model open the store alone and import no torch.
 
 Exit codes: 0 done, 1 failed with a message on standard error, 2 wrong usage.
 """

@@ -1,7 +1,4 @@
-"""`locas-agent db`: which version the tables of a database are at, and bringing them to the one this package expects.
-
-Knows nothing of the tables and of the steps between versions.
-"""
+"""`locas-agent db`: show the version of a database's tables, and upgrade them to the one this package expects."""
 
 from __future__ import annotations
 

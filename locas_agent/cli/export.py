@@ -1,7 +1,4 @@
-"""The commands that look at a memory or carry it elsewhere: `locas-agent export`, `import`, `explain`.
-
-Knows nothing of how; each calls one verb.
-"""
+"""The commands that look at a memory or carry it elsewhere: `locas-agent export`, `import`, `explain`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The commands that take away: `locas-agent forget`, `erase`; and `jobs`, which shows what waits for a worker.
-
-Knows no model: an operator runs them on a machine without torch.
-"""
+"""The commands that take away: `locas-agent forget`, `erase`; and `jobs`, which shows what waits for a worker."""
 
 from __future__ import annotations
 

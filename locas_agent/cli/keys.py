@@ -1,8 +1,6 @@
 """`locas-agent keys`.
 
 Making the key file of an encrypted store, rotating its keys, encrypting a store that is in the clear.
-
-Knows nothing of ciphers, and prints no key.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The options that choose it and its settings, and the opened `AgentMemory`.
 
-Knows no command. Nothing here imports torch before a command asks for the model.
+Nothing here imports torch before a command asks for the model.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What the commands share: the options that mean the same everywhere, and how an error of ours ends a command.
-
-Knows no command.
-"""
+"""What the commands share: the options that mean the same everywhere, and how an error of ours ends a command."""
 
 from __future__ import annotations
 
@@ -14,9 +11,9 @@ from typer.core import TyperGroup
 
 from locas_agent.cli.output import STDOUT
 from locas_agent.config import StoreSettings
+from locas_agent.types import DEFAULT_STORE as DEFAULT_STORE
 from locas_storage import EnvironmentKeyProvider, FileKeyProvider, KeyProvider, LocasError
 
-DEFAULT_STORE = "sqlite:///locas.db"
 DEFAULT_KEPT = StoreSettings()
 KEYS_VARIABLE = "LOCAS_KEYS"
 """Holds the keys themselves, for machines that are given their secrets in the environment."""

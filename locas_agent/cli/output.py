@@ -2,8 +2,7 @@
 
 One place decides what goes to standard output and what to standard error.
 
-Knows no model and no store: it is given finished records and figures. Text of a turn is shown with control characters
-made visible.
+Text of a turn is shown with control characters made visible.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from datetime import datetime
@@ -26,6 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+from locas_agent.types import Progress as ProgressCall
 from locas_storage import LocasError, Revision, Turn
 
 STDOUT = "-"
@@ -35,7 +35,6 @@ PIPED_COLUMNS = 4000
 
 _INVISIBLE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
-ProgressCall = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
 
 

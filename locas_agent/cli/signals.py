@@ -1,8 +1,6 @@
 """How a command that runs until it is stopped learns that it is.
 
 The first SIGTERM or SIGINT asks it to end, the second ends it.
-
-Knows no command.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""`locas-agent verify`: what of a database does not hold.
-
-Knows nothing of what is checked, and no model: an operator runs it on a machine without torch.
-"""
+"""`locas-agent verify`: what of a database does not hold."""
 
 from __future__ import annotations
 

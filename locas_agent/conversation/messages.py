@@ -1,4 +1,4 @@
-"""From turns to chat messages: dated session headers, named speakers. Knows no tokenizer, no model and no store."""
+"""From turns to chat messages: dated session headers, named speakers."""
 
 from __future__ import annotations
 

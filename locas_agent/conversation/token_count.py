@@ -1,4 +1,4 @@
-"""How many tokens a turn takes, and whether it can stand in a prompt at all. Knows no store and no window."""
+"""How many tokens a turn takes, and whether it can stand in a prompt at all."""
 
 from __future__ import annotations
 

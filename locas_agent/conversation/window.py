@@ -1,7 +1,4 @@
-"""Which turns go into a prompt: the window verbatim, the pending overflow while it fits.
-
-Knows no model, no store and no policy.
-"""
+"""Which turns go into a prompt: the window verbatim, the pending overflow while it fits."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The dense form: one person's memory written into the weights of a standard checkpoint, and read back out of it.
 
-Knows nothing of users. The checkpoint loads in plain transformers, without this package.
+The checkpoint loads in plain transformers, without this package.
 
 Shapes: L layers that carry the memory, N neurons of the backbone's FFN, W width, D hidden size.
 """

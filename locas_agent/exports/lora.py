@@ -2,8 +2,6 @@
 
 It stands on the backbone with zero-padded FFNs, which is written once for everybody.
 
-Knows nothing of users, and does not need PEFT: an adapter is a JSON file and named tensors.
-
 Padded by S zero neurons the backbone computes what it did. An adapter then gives W of them their weights. With gate
 rows G, up rows U and down rows V, clip and output scale multiplied in, rank W and alpha W:
 

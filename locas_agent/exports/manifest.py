@@ -1,6 +1,6 @@
 """What stands beside every export: which memory it holds, for which backbone, and that it is personal data.
 
-Knows nothing of how a form is written. Everything that reading a form back needs beyond its tensors is in here.
+Everything that reading a form back needs beyond its tensors is in here.
 """
 
 from __future__ import annotations

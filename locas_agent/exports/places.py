@@ -1,7 +1,4 @@
-"""Where an export is put: under its name only when it is complete, and readable by its owner alone.
-
-Knows nothing of what is written.
-"""
+"""Where an export is put: under its name only when it is complete, and readable by its owner alone."""
 
 from __future__ import annotations
 

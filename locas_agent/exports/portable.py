@@ -1,6 +1,6 @@
 """The portable form: one file with a memory's own bytes and a manifest, for another machine or another store.
 
-Knows nothing of users. The file is a ZIP archive without compression of two entries, so that any tool can look into it.
+The file is a ZIP archive without compression of two entries, so that any tool can look into it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Reading an export of any form back: what it is is told by what lies there.
-
-Knows nothing of users or stores.
-"""
+"""Reading an export of any form back: what it is is told by what lies there."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A copy of the backbone whose FFNs have more neurons: those of a memory, or zeros.
 
-Knows nothing of files. Appended rows compute what a side FFN computes (arXiv 2602.05085; the output scale is multiplied
-into the down columns), and a neuron whose output column is zero computes nothing, so padding is exact.
+Appended rows compute what a side FFN computes (arXiv 2602.05085; the output scale is multiplied into the down columns),
+and a neuron whose output column is zero computes nothing, so padding is exact.
 
 Shapes: L layers of the backbone, S slots added to each FFN, W width, N neurons of the backbone's FFN, D hidden size.
 """

@@ -1,7 +1,5 @@
 """How rows are put into forwards: padding, micro-batches, common beginnings, and the memories of the rows chosen.
 
-Knows nothing of models: token ids in, places and tensors of ids out.
-
 Shapes: B rows, T tokens.
 """
 

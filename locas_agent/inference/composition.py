@@ -2,8 +2,8 @@
 
 An example is the memory of a team with that of a user.
 
-Knows nothing of users or stores. What is composed is made for one forward and thrown away: stored it would hold two
-owners' data, and forgetting would not reach the other's half.
+What is composed is made for one forward and thrown away: stored it would hold two owners' data, and forgetting would
+not reach the other's half.
 
 Shapes: L layers that carry a memory, W width, D hidden size, V vocabulary.
 """

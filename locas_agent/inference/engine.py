@@ -1,7 +1,5 @@
 """Batched forward, generation and scoring on one backbone, each input row with its own memory or none.
 
-Knows nothing of users, stores, prompts' meaning or training: token ids and memories in, logits and ids out.
-
 Shapes: B input rows, T tokens, D hidden size, V vocabulary, n selected positions, K kept candidates.
 """
 
@@ -14,8 +12,8 @@ from torch import Tensor
 
 from locas_agent.errors import ConfigurationError, IncompatibleMemory, TurnTooLong
 from locas_agent.inference.batching import grouped_batches, memories_of, micro_batches, pad, shared_lengths
-from locas_agent.inference.generation import Allowed, Decoding, Generation, TopK, check_decoding, head_of
-from locas_agent.inference.prefix_cache import Kept
+from locas_agent.inference.generation import AllowedTokens, BatchGeneration, Generation, TopK, check_decoding, top_k_of
+from locas_agent.inference.prefix_cache import PrefixSlot
 from locas_agent.inference.runner import ModelRunner
 from locas_agent.memory import MemoryBatch
 
@@ -30,8 +28,8 @@ class Engine(ModelRunner):
     """A runner that generates and scores, in micro-batches.
 
     A KV cache depends on the memory from the second layer up. Here it lives inside one call of `generate` or one run of
-    `stream`. What it held of a row is handed out only where the caller gives a `Kept` for the row, and only taken up
-    from there: whoever gives one answers for its belonging to the row's memory.
+    `stream`. Pass a `PrefixSlot` to reuse a row's cache in the next call. The caller must make
+    sure that it was filled with the same memory.
 
     Everything but `logits` runs under `torch.inference_mode`. Verbs may be called from several threads at once.
     """
@@ -45,7 +43,7 @@ class Engine(ModelRunner):
         temperature: float = 0.0,
         seed: int | Sequence[int] = 0,
         groups: Sequence[int] | None = None,
-        kept: Sequence[Kept] | None = None,
+        kept: Sequence[PrefixSlot] | None = None,
         top_k: int = 0,
         max_batch_tokens: int = MAX_BATCH_TOKENS,
     ) -> list[Generation]:
@@ -89,7 +87,7 @@ class Engine(ModelRunner):
         results: dict[int, Generation] = {}
         shared = shared_lengths(prompts, groups)
         for rows in grouped_batches(prompts, shared, groups, max_new_tokens, max_batch_tokens):
-            decoding = Decoding(
+            decoding = BatchGeneration(
                 self,
                 [prompts[row] for row in rows],
                 memories_of(memory, rows),
@@ -113,8 +111,8 @@ class Engine(ModelRunner):
         max_new_tokens: int = 48,
         temperature: float = 0.0,
         seed: int = 0,
-        allowed: Allowed | None = None,
-        kept: Kept | None = None,
+        allowed: AllowedTokens | None = None,
+        kept: PrefixSlot | None = None,
     ) -> Iterator[int]:
         """Answer one prompt token by token; the tokens are those `generate` gives for it alone.
 
@@ -135,7 +133,7 @@ class Engine(ModelRunner):
         """
         self._check([prompt], memory, spare=1)
         check_decoding(max_new_tokens, temperature, seed)
-        decoding = Decoding(
+        decoding = BatchGeneration(
             self,
             [prompt],
             memory,
@@ -240,7 +238,7 @@ class Engine(ModelRunner):
     def _head_of_distribution(self, hidden: Tensor, top_k: int) -> TopK:
         ids, logprobs = [torch.zeros(0, top_k, dtype=torch.int32)], [torch.zeros(0, top_k)]
         for states in torch.split(hidden, _HEAD_ROWS):
-            best = head_of(self.head(states).float().log_softmax(dim=-1), top_k)
+            best = top_k_of(self.head(states).float().log_softmax(dim=-1), top_k)
             ids.append(best.ids)
             logprobs.append(best.logprobs)
         return TopK(ids=torch.cat(ids), logprobs=torch.cat(logprobs))

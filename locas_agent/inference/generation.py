@@ -2,9 +2,7 @@
 
 Token by token, each row with its own memory, and a KV cache that dies with it.
 
-What a row was run with may be taken up from its `Kept` and is left there again: a copy, see `prefix_cache.py`.
-
-Knows nothing of prompts' meaning, users or stores.
+What a row was run with may be taken up from its `PrefixSlot` and is left there again: a copy, see `prefix_cache.py`.
 
 Shapes: B rows, T tokens, P tokens of a common beginning, V vocabulary.
 """
@@ -23,7 +21,7 @@ from transformers import DynamicCache
 
 from locas_agent.errors import ConfigurationError
 from locas_agent.inference.batching import memories_of, pad
-from locas_agent.inference.prefix_cache import Kept, is_whole, left_by, taken_up
+from locas_agent.inference.prefix_cache import PrefixSlot, is_full_attention, load_prefix, save_prefix
 from locas_agent.inference.runner import ModelRunner
 from locas_agent.memory import MemoryBatch
 
@@ -31,7 +29,7 @@ LEAST_TEMPERATURE = 1e-8
 """Below it the most probable token has all of the probability, and dividing logits by less overflows: answers are
 greedy."""
 
-Allowed = Callable[[Sequence[int]], Sequence[int] | None]
+AllowedTokens = Callable[[Sequence[int]], Sequence[int] | None]
 """From the tokens generated so far to those that may come next; None rules nothing out. Stop tokens count like any
 other."""
 
@@ -68,7 +66,7 @@ class Generation:
 
 
 @dataclass
-class Decoding:
+class BatchGeneration:
     """One micro-batch under way: left-padded prompts, what has been generated, and the KV cache, which dies with it."""
 
     runner: ModelRunner
@@ -78,8 +76,8 @@ class Decoding:
     temperature: float
     seeds: Sequence[tuple[int, int]]
     groups: Sequence[tuple[int, int]] | None = None  # of each row its group and how many tokens the group shares
-    kept: Sequence[Kept] | None = None  # of each row; not beside groups
-    allowed: Allowed | None = None  # the same for every row
+    kept: Sequence[PrefixSlot] | None = None  # of each row; not beside groups
+    allowed: AllowedTokens | None = None  # the same for every row
     top_k: int = 0  # candidates kept of each distribution
     alive: list[int] = field(init=False)
     ids: list[list[int]] = field(init=False)
@@ -114,8 +112,8 @@ class Decoding:
         if self.groups is not None:
             return self._run_shared(self.groups), [shared for _, shared in self.groups]
         shared = [0] * len(self.prompts)
-        if self.kept is not None and is_whole(self.cache):
-            shared = taken_up(self.cache, [kept.past for kept in self.kept], self.prompts)
+        if self.kept is not None and is_full_attention(self.cache):
+            shared = load_prefix(self.cache, [kept.past for kept in self.kept], self.prompts)
         longest = max(shared)
         mask = [[0] * (longest - count) + [1] * count for count in shared]
         return torch.tensor(mask, dtype=torch.int64, device=self.runner.backbone.device).reshape(
@@ -152,7 +150,7 @@ class Decoding:
         distributions = logits.log_softmax(dim=-1)  # (B, V)
         logprobs = distributions.gather(1, chosen[:, None])[:, 0].tolist()
         if self.top_k:
-            self._keep_heads(head_of(distributions, self.top_k))
+            self._keep_heads(top_k_of(distributions, self.top_k))
         tokens = chosen.tolist()
         for row, token, logprob in zip(self.rows, tokens, logprobs, strict=True):
             if row in self.alive:
@@ -224,14 +222,14 @@ class Decoding:
     @torch.inference_mode()
     def _leave(self, places: Iterable[int]) -> None:
         """Hand out what rows that are about to go have left in the cache."""
-        if self.kept is None or not is_whole(self.cache):
+        if self.kept is None or not is_full_attention(self.cache):
             return
         for at in places:
             row = self.rows[at]
-            self.kept[row].past = left_by(self.cache, at, self.mask[at], [*self.prompts[row], *self.ids[row]])
+            self.kept[row].past = save_prefix(self.cache, at, self.mask[at], [*self.prompts[row], *self.ids[row]])
 
 
-def head_of(logprobs: Tensor, top_k: int) -> TopK:
+def top_k_of(logprobs: Tensor, top_k: int) -> TopK:
     """Return the head of distributions over the vocabulary, shape (n, V) -> (n, K)."""
     best = logprobs.topk(top_k, dim=-1)
     return TopK(ids=best.indices.to(device="cpu", dtype=torch.int32), logprobs=best.values.cpu())

@@ -21,7 +21,7 @@ from transformers.cache_utils import DynamicLayer
 
 
 @dataclass(frozen=True, eq=False)
-class Past:
+class CachedPrefix:
     """Tokens of one row from the conversation's beginning, and what they left in each layer.
 
     Attributes:
@@ -48,18 +48,20 @@ class Past:
 
 
 @dataclass(slots=True)
-class Kept:
+class PrefixSlot:
     """Where a call finds the past of a row, and leaves the new one."""
 
-    past: Past | None = None
+    past: CachedPrefix | None = None
 
 
-def is_whole(cache: DynamicCache) -> bool:
+def is_full_attention(cache: DynamicCache) -> bool:
     """Tell whether a cache keeps every position of every layer; one with a sliding window lets go of the older ones."""
     return all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
-def taken_up(cache: DynamicCache, pasts: Sequence[Past | None], prompts: Sequence[Sequence[int]]) -> list[int]:
+def load_prefix(
+    cache: DynamicCache, pasts: Sequence[CachedPrefix | None], prompts: Sequence[Sequence[int]]
+) -> list[int]:
     """Put into an empty cache what the rows' pasts have in common with their prompts, left-padded to the longest.
 
     Returns:
@@ -84,7 +86,7 @@ def taken_up(cache: DynamicCache, pasts: Sequence[Past | None], prompts: Sequenc
     return shared
 
 
-def left_by(cache: Any, row: int, mask: Tensor, ids: Sequence[int]) -> Past:
+def save_prefix(cache: Any, row: int, mask: Tensor, ids: Sequence[int]) -> CachedPrefix:
     """Copy one row out of a cache.
 
     Args:
@@ -97,4 +99,4 @@ def left_by(cache: Any, row: int, mask: Tensor, ids: Sequence[int]) -> Past:
     layers = tuple(
         (layer.keys[row][:, at], layer.values[row][:, at]) for layer in cache.layers
     )  # chosen by indices, so copies
-    return Past(tuple(ids[: len(at)]), layers)
+    return CachedPrefix(tuple(ids[: len(at)]), layers)

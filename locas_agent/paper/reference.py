@@ -1,6 +1,6 @@
 """The paper's own terms on any of our backbones: the reference implementation's memory tensor and its three verbs.
 
-Knows nothing of users or stores. For experiments by people who know the paper; `AgentMemory` does not need it.
+For experiments by people who know the paper; `AgentMemory` does not need it.
 
 The tensor has shape (L, B, M, H, 3): layers, different memories, slots, hidden size, and key, gate, value in that
 order. Key is our up row, gate our gate row, value our down row. It is for interchange only: here a memory is kept as

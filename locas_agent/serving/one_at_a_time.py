@@ -2,8 +2,7 @@
 
 The next question is journalled after the answer to the one before.
 
-Knows no journal and no model. Other processes are not kept waiting: there a prompt ends with its own question all the
-same, see `replies.py`.
+Other processes are not kept waiting: there a prompt ends with its own question all the same, see `replies.py`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from locas_agent.conversation.token_count import counted, room_beside, tokens_of
 from locas_agent.errors import ConfigurationError, InvalidTurn, TurnNotFound
 from locas_agent.inference import Engine
 from locas_agent.inference.generation import check_decoding
-from locas_agent.inference.prefix_cache import Kept
+from locas_agent.inference.prefix_cache import PrefixSlot
 from locas_agent.memory import LocasMemory
 from locas_agent.memory_cache import LoadedMemories
 from locas_agent.results import PromptTokens, Reply
@@ -61,7 +61,7 @@ class _Question:
     prompt: Prompt
     revision: Revision | None
     memory: LocasMemory | None
-    kept: Kept
+    kept: PrefixSlot
 
 
 class Replies:

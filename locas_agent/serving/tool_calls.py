@@ -12,7 +12,7 @@ from typing import Any
 from locas_agent.backbone import Backbone
 from locas_agent.backbone.detokenizer import clean
 from locas_agent.errors import BackboneError, ConfigurationError
-from locas_agent.inference.generation import Allowed
+from locas_agent.inference.generation import AllowedTokens
 from locas_agent.results import ToolCall
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
@@ -97,7 +97,7 @@ def must_call(tool_choice: object, tools: Sequence[Mapping[str, Any]]) -> tuple[
     return (str(tool_choice),)
 
 
-def begins_with_call(backbone: Backbone, names: Sequence[str]) -> Allowed:
+def begins_with_call(backbone: Backbone, names: Sequence[str]) -> AllowedTokens:
     """Let an answer begin with nothing but a call of one of these tools.
 
     Name and arguments are the backbone's from there on.

@@ -1,4 +1,4 @@
-"""Training documents of the bundled backbone: dialogues, study requests, closed-book questions, prose. Knows no tensor.
+"""Training documents of the bundled backbone: dialogues, study requests, closed-book questions, prose.
 
 Every document is a list of weighted messages and follows from (seed, index) alone, so that an interrupted training
 resumes on the same data. The weight of a message is the weight of its tokens in the loss: answers count most, small

@@ -1,7 +1,4 @@
-"""Owns the public names of the storage package.
-
-Knows nothing of tensors, tokens or language models: an operator can read or migrate a store without torch.
-"""
+"""Owns the public names of the storage package."""
 
 from locas_storage.encryption.keys import (
     EnvironmentKeyProvider,

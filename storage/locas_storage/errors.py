@@ -1,7 +1,5 @@
 """Owns `LocasError`, the root of every error of the project, and the errors of storing.
 
-Knows nothing of databases: the boundary in `sql/store.py` translates a driver's error into one of these.
-
 LocasError
   StorageError
     InvalidTurn             also ValueError: a key, turn or filter that cannot be stored

@@ -1,7 +1,7 @@
 """Owns the files that hold payloads too large for the database: any place that fsspec can write to.
 
-Knows nothing of rows. Needs the extra `files`. A file's path is `<owner>/<digest>`, both hexadecimal hashes, so no name
-of a user enters a path, none can lead outside, and equal payloads of two users are two files.
+Needs the extra `files`. A file's path is `<owner>/<digest>`, both hexadecimal hashes, so no name of a user enters a
+path, none can lead outside, and equal payloads of two users are two files.
 """
 
 import datetime as dt

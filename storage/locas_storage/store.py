@@ -1,7 +1,4 @@
-"""Owns `MemoryStore` and its `JobQueue`, the contract that every store keeps.
-
-Knows nothing of how a store keeps it.
-"""
+"""Owns `MemoryStore` and its `JobQueue`, the contract that every store keeps."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable

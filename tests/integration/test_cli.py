@@ -1,7 +1,4 @@
-"""The command line: what goes to standard output, exit codes, and that commands without a model load none.
-
-Knows nothing of how a verb works; revisions are committed by hand with made-up bytes.
-"""
+"""The command line: what goes to standard output, exit codes, and that commands without a model load none."""
 
 from __future__ import annotations
 

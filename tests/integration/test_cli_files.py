@@ -1,6 +1,6 @@
 """Where payloads lie, how many are kept and as what: from the configuration and the command line to the store.
 
-Knows nothing of how files are written. The backbone is a random one.
+The backbone is a random one.
 """
 
 from __future__ import annotations

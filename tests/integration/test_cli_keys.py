@@ -1,7 +1,4 @@
-"""The commands `verify` and `keys`, and `--key-file` of those that read content.
-
-Knows nothing of ciphers.
-"""
+"""The commands `verify` and `keys`, and `--key-file` of those that read content."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The commands `forget`, `erase`, `jobs` and `work`.
 
-Knows nothing of how any of it works. The backbone is a random one, which learns nothing: a refusal ends a job as well.
+The backbone is a random one, which learns nothing: a refusal ends a job as well.
 """
 
 from __future__ import annotations

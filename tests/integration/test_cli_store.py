@@ -1,7 +1,4 @@
-"""The commands over a database that need no model: `search` and `db`. And the verb behind the first.
-
-Knows nothing of how an index or a migration works.
-"""
+"""The commands over a database that need no model: `search` and `db`. And the verb behind the first."""
 
 from __future__ import annotations
 

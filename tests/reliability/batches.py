@@ -1,7 +1,4 @@
-"""Puts users into batches of every composition, and counts the rows that were answered with another's memory.
-
-Knows nothing of training and of stores: memories are handed in.
-"""
+"""Puts users into batches of every composition, and counts the rows that were answered with another's memory."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """The sizes of the gates, in one place, and the record of what they found.
 
-Knows nothing of a gate. `make test` runs the quick form; the environment variable RELIABILITY=full, set by `make
-reliability`, the full one.
+`make test` runs the quick form; the environment variable RELIABILITY=full, set by `make reliability`, the full one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Users talk through `AgentMemory.reply_many` while their memories move; each is to be answered with its own.
-
-Knows nothing of learning: revisions are committed to the store as another process would.
-"""
+"""Users talk through `AgentMemory.reply_many` while their memories move; each is to be answered with its own."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Gives damaged bytes to the loader and to the store, and counts what they were taken for.
-
-Knows nothing of how the damage is drawn.
-"""
+"""Gives damaged bytes to the loader and to the store, and counts what they were taken for."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Keeps everything that is said while a user's life goes on, and looks for what that user said in it.
-
-Knows nothing of the calls of such a life.
-"""
+"""Keeps everything that is said while a user's life goes on, and looks for what that user said in it."""
 
 from __future__ import annotations
 

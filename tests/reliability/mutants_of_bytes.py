@@ -1,6 +1,6 @@
 """Draws damaged forms of a memory's bytes, as a failing disk, a broken program or a hostile writer would leave them.
 
-Knows nothing of who reads them. Seeded: the same seed draws the same mutants.
+Seeded: the same seed draws the same mutants.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 That takes milliseconds instead of seconds.
 
-Knows nothing of what victims do (`victims.py`). A process of its own, since pytest's may have threads.
+A process of its own, since pytest's may have threads.
 """
 
 from __future__ import annotations

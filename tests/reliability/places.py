@@ -1,7 +1,4 @@
-"""Owns `Place`, a database with a folder of files where a gate happens, and what is looked for in it from outside.
-
-Knows nothing of victims.
-"""
+"""Owns `Place`, a database with a folder of files where a gate happens, and what is looked for in it from outside."""
 
 from __future__ import annotations
 

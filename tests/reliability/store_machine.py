@@ -2,7 +2,7 @@
 
 Hypothesis draws calls, stores and the model of `store_model.py` do them, and both must say the same.
 
-Knows nothing of how a store keeps its rows. Two stores on one database take turns, as two processes would.
+Two stores on one database take turns, as two processes would.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a store has to do, said again in plain Python over lists: the other side of the stateful run.
 
-Knows no store, no clock and no bytes beyond equality. Written from the contract (`locas_storage.store`), not from a
-store. One `Person` is everything of one user. A method refuses with the contract's error before it changes anything.
+Written from the contract (`locas_storage.store`), not from a store. One `Person` is everything of one user. A method
+refuses with the contract's error before it changes anything.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Writes what the last runs of the gates found as a table.
 
 `python -m tests.reliability.table [PAGE]`, to standard output or between a page's marks.
-
-Knows nothing of the gates but their numbers: every figure they recorded is a part of the row.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""64 users, each with a memory of its own, in batches of every composition: no row answers with another's memory.
-
-Knows nothing of training: the memories are random, so that each changes every answer.
-"""
+"""64 users, each with a memory of its own, in batches of every composition: no row answers with another's memory."""
 
 from __future__ import annotations
 

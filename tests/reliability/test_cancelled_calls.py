@@ -1,6 +1,6 @@
 """Calls of the async twins that are cancelled or time out: no connection leaks, no turn is doubled, nobody waits long.
 
-Knows nothing of learning: a stand-in learns in no time. A cancelled call goes on in its thread, which is the promise.
+A cancelled call goes on in its thread, which is the promise.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Every pairwise swap of two ciphertexts of an encrypted store is refused, whatever kind they are and whoever's.
-
-Knows nothing of where keys come from.
-"""
+"""Every pairwise swap of two ciphertexts of an encrypted store is refused, whatever kind they are and whoever's."""
 
 from __future__ import annotations
 

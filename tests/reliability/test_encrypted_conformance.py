@@ -1,8 +1,6 @@
 """The public conformance suite over an encrypted PostgreSQL store.
 
 Over an encrypted SQLite store it runs with the unit tests.
-
-Knows nothing of the cases.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Users who are erased.
 
 No row, no byte and no probability of what they said is left, late writers are refused, and nobody else notices.
-
-Knows nothing of training: a random memory stands for what was learnt, and makes what was said more or less probable.
 """
 
 from __future__ import annotations
@@ -98,7 +96,7 @@ def rows_of(store: SqlMemoryStore, key: UserKey) -> dict[str, list[str]]:
     """Return every row of a user, by table."""
     with store._database.read() as connection:
         return {
-            table.name: sorted(map(repr, connection.execute(select(table).where(rows.of(table, key)))))
+            table.name: sorted(map(repr, connection.execute(select(table).where(rows.belongs_to(table, key)))))
             for table in TABLES
         }
 

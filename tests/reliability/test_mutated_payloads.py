@@ -1,7 +1,4 @@
-"""Damaged bytes of a memory are refused by a declared error, by loader and store, and never taken for a memory.
-
-Knows nothing of how a mutant is drawn.
-"""
+"""Damaged bytes of a memory are refused by a declared error, by loader and store, and never taken for a memory."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Named faults, each planted for a moment: a check of this project has to find every one of them.
-
-Knows nothing of what a check does; first it has to pass without the fault.
-"""
+"""Named faults, each planted for a moment: a check of this project has to find every one of them."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from locas_agent.errors import LocasError
 from locas_agent.inference import Engine
-from locas_agent.inference.prefix_cache import Kept, Past
+from locas_agent.inference.prefix_cache import CachedPrefix, PrefixSlot
 from locas_agent.memory import LocasMemory, MemoryBatch, serialization
 from locas_agent.memory.batch import ReadyRows
 from locas_agent.memory_cache import LoadedMemories
@@ -84,10 +81,10 @@ def place_is_not_bound(patch: pytest.MonkeyPatch) -> None:
 
 
 def clear_content_is_taken(patch: pytest.MonkeyPatch) -> None:
-    opened = envelope.Encrypted.open
+    opened = envelope.Encrypted.decrypt
     patch.setattr(
         envelope.Encrypted,
-        "open",
+        "decrypt",
         lambda self, place, kept: opened(self, place, kept) if kept.startswith(envelope.MARK) else kept,
     )
 
@@ -123,8 +120,8 @@ def cache_is_kept_under(patch: pytest.MonkeyPatch, name_of: Callable[[UserKey, R
 
 
 def pasts_are_kept_under(patch: pytest.MonkeyPatch, name_of: Callable[[UserKey, Revision | None], object]) -> None:
-    pasts: dict[object, Past | None] = {}
-    patch.setattr(LoadedMemories, "past", lambda _, key, revision: Kept(pasts.get(name_of(key, revision))))
+    pasts: dict[object, CachedPrefix | None] = {}
+    patch.setattr(LoadedMemories, "past", lambda _, key, revision: PrefixSlot(pasts.get(name_of(key, revision))))
     patch.setattr(
         LoadedMemories, "keep_past", lambda _, key, revision, kept: pasts.update({name_of(key, revision): kept.past})
     )
@@ -143,7 +140,7 @@ def rows_are_shown(patch: pytest.MonkeyPatch) -> None:
 MUTANTS = [
     Mutant(
         "a lease is not checked",
-        put(jobs, "_holds", lambda lease: rows.of(jobs.job, lease.key)),
+        put(jobs, "_holds", lambda lease: rows.belongs_to(jobs.job, lease.key)),
         case(cases.test_worker_that_wakes_late_is_refused),
     ),
     Mutant(
@@ -164,12 +161,12 @@ MUTANTS = [
     Mutant("a key is not looked up", put(turns, "known", lambda *_: []), case(cases.test_same_key_is_one_turn)),
     Mutant(
         "the tenant is not asked for",
-        put(rows, "of", lambda table, key: table.c.subject_id == key.user),
+        put(rows, "belongs_to", lambda table, key: table.c.subject_id == key.user),
         case(cases.test_users_do_not_see_each_other),
     ),
     Mutant(
         "the user is not asked for",
-        put(rows, "of", lambda table, key: table.c.tenant_id == key.tenant),
+        put(rows, "belongs_to", lambda table, key: table.c.tenant_id == key.tenant),
         case(cases.test_users_do_not_see_each_other),
     ),
     Mutant(
@@ -178,7 +175,9 @@ MUTANTS = [
         workbench.damaged_rows_are_refused,
     ),
     Mutant(
-        "texts are not checked", put(envelope.Clear, "digest", lambda *_: bytes(32)), workbench.altered_turn_is_refused
+        "texts are not checked",
+        put(envelope.Plaintext, "digest", lambda *_: bytes(32)),
+        workbench.altered_turn_is_refused,
     ),
     Mutant(
         "the trail is not checked", put(commit, "first_broken", lambda *_: None), workbench.altered_audit_line_is_found
@@ -210,7 +209,7 @@ MUTANTS = [
     ),
     Mutant(
         "erasing leaves no tombstone",
-        put(forgetting, "bury", lambda *_: None),
+        put(forgetting, "leave_tombstone", lambda *_: None),
         case(cases.test_late_writers_are_refused_after_erasure),
     ),
     Mutant(

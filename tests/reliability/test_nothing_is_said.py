@@ -2,8 +2,7 @@
 
 Nothing of what was said is in logs, errors, job rows, figures or `repr`.
 
-Knows nothing of what the calls are good for. Canaries stand in every text and label, and as the names of user and
-tenant.
+Canaries stand in every text and label, and as the names of user and tenant.
 """
 
 from __future__ import annotations

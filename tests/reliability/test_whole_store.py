@@ -1,7 +1,4 @@
-"""The whole contract at once: any order of calls on any store does what a plain model of it does.
-
-Knows nothing of the calls (`store_machine.py`) and of what they should do (`store_model.py`).
-"""
+"""The whole contract at once: any order of calls on any store does what a plain model of it does."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """What a process does until it is killed or stopped, and the steps at which that can happen.
 
-Knows nothing of what is checked afterwards. Runs in a child of `nursery.py`, which has imported all this and warmed the
-learner up.
+Runs in a child of `nursery.py`, which has imported all this and warmed the learner up.
 """
 
 from __future__ import annotations
@@ -314,7 +313,7 @@ def commit_in_two() -> None:
 def no_fence() -> None:
     """Whoever knows the job may finish it, under whatever fence."""
     check = rules.check_follows
-    jobs._holds = lambda lease: jobs.rows.of(jobs.job, lease.key)  # type: ignore[attr-defined]
+    jobs._holds = lambda lease: jobs.rows.belongs_to(jobs.job, lease.key)  # type: ignore[attr-defined]
     rules.check_follows = lambda made, state: check(replace(made, fence=None), state)
 
 

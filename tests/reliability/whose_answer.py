@@ -1,7 +1,4 @@
-"""Tells whose memory answered a row of a batch, by running every row again, alone.
-
-Knows nothing of how a batch was put together.
-"""
+"""Tells whose memory answered a row of a batch, by running every row again, alone."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What the check of a named mutant works with, and the checks that no test has under a name of its own.
-
-Knows nothing of the mutants.
-"""
+"""What the check of a named mutant works with, and the checks that no test has under a name of its own."""
 
 from __future__ import annotations
 
@@ -113,9 +110,9 @@ def altered_audit_line_is_found(bench: Workbench) -> None:
 def one_key_opens_one_users_content(bench: Workbench) -> None:
     """Two users with the same data key, as a broken key service may hand out."""
     place, data_key = envelope.turn_place(1), os.urandom(envelope.KEY_BYTES)
-    sealed = envelope.Encrypted(ADA, data_key).close(place, b"mine")
+    sealed = envelope.Encrypted(ADA, data_key).encrypt(place, b"mine")
     with pytest.raises(CorruptPayload):
-        envelope.Encrypted(BEN, data_key).open(place, sealed)
+        envelope.Encrypted(BEN, data_key).decrypt(place, sealed)
 
 
 def turns_cannot_trade_places(bench: Workbench) -> None:

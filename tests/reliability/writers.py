@@ -1,7 +1,4 @@
-"""Owns many threads that append at once, and the ledger of what they were told.
-
-Knows nothing of what goes wrong meanwhile.
-"""
+"""Owns many threads that append at once, and the ledger of what they were told."""
 
 from __future__ import annotations
 

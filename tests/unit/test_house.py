@@ -1,8 +1,6 @@
 """The house itself.
 
 Public names, floors' folders, what tracked files may say, dependencies and the content of the wheel.
-
-Knows nothing of what the packages do; reads their sources, and imports only the two whose public names it compares.
 """
 
 from __future__ import annotations
@@ -21,6 +19,9 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+
+from scripts import decisions
+from tests.unit.tested_elsewhere import TESTED_ELSEWHERE
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {
@@ -214,6 +215,22 @@ def test_no_tracked_file_names_a_registry_or_a_machine() -> None:
     assert read > 10  # it did look
 
 
+def test_every_module_has_a_test_of_its_name_or_says_where_it_is_tested() -> None:
+    own = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    needed, nowhere = set(), []
+    for package, folder in PACKAGES.items():
+        for path in folder.rglob("*.py"):
+            if path.stem in ("__init__", "__main__") or "migrations" in path.parts or f"test_{path.name}" in own:
+                continue
+            name = ".".join((package, *path.relative_to(folder).with_suffix("").parts))
+            fitting = [line for line in TESTED_ELSEWHERE if name == line or name.startswith(f"{line}.")]
+            needed |= {max(fitting, key=len)} if fitting else set()
+            nowhere += [] if fitting else [name]
+    assert nowhere == []
+    assert sorted(set(TESTED_ELSEWHERE) - needed) == []
+    assert [place for place in TESTED_ELSEWHERE.values() if not (ROOT / place).exists()] == []
+
+
 def test_readme_is_read_in_one_sitting() -> None:
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 120
@@ -226,6 +243,17 @@ def test_architecture_names_every_package_in_one_short_table() -> None:
     named = {row.split("`")[1].removesuffix("/") for row in rows}
     folders = {path.parent.name for path in (ROOT / "locas_agent").glob("*/__init__.py")}
     assert named - {"locas_agent/*.py", "locas_storage", "langchain_locas"} == folders
+
+
+def test_index_lists_every_decision() -> None:
+    page = (ROOT / "docs" / "decisions.md").read_text(encoding="utf-8")
+    assert page == decisions.index(), "run: python -m scripts.decisions"
+    assert len(decisions.files()) > 70
+    assert decisions.sections(page) == []
+    assert decisions.sections(f"{page}\n## 2026-01-01 · One\n\ntext\n\n## 2026-01-02 · Two\n\nmore\n") == [
+        ("2026-01-01 · One", "text"),
+        ("2026-01-02 · Two", "more"),
+    ]
 
 
 def test_links_between_pages_lead_somewhere() -> None:

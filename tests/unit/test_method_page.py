@@ -1,7 +1,4 @@
-"""docs/method.md: whatever it names in code font is there.
-
-Knows nothing of what the page says about it.
-"""
+"""docs/method.md: whatever it names in code font is there."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """Locas-MLP, the paper's variant for backbones with a plain ReLU FFN (OPT), for experiments.
 
-Knows no user, no store and no tokenizer.
-
 `AgentMemory` does not use it: a memory of gated rows (`locas_agent.memory`) and one of these are two different things.
 Read in this order: `memory` is what is kept, `backbone` how a forward uses it, `writing` how a token becomes a slot,
 `nl_svd` how slots are compressed, `streaming` how a text is learnt while it is read, by writing or by plain backprop.

@@ -1,7 +1,5 @@
 """A frozen decoder with plain ReLU FFNs, and one forward of it with a memory.
 
-Knows no tokenizer, and nothing of how a memory comes to be.
-
 Shapes: B input rows, T tokens, D hidden size, V vocabulary, L layers, N neurons of the FFN.
 """
 

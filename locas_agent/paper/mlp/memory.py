@@ -1,4 +1,4 @@
-"""The memory of Locas-MLP: a key row and a value row for each slot and layer, and what it answers. Knows no model.
+"""The memory of Locas-MLP: a key row and a value row for each slot and layer, and what it answers.
 
 Shapes: L layers, W width, D hidden size; n any number of tokens.
 """

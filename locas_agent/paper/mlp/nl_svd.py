@@ -1,4 +1,4 @@
-"""NL-SVD: many slots of a Locas-MLP memory compressed to few. Knows no model and no text.
+"""NL-SVD: many slots of a Locas-MLP memory compressed to few.
 
 Shapes: L layers, W width, n kept slots, D hidden size.
 """

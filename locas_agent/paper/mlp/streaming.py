@@ -1,7 +1,5 @@
 """A text learnt while it is read: each chunk is scored first, then learnt, by writing slots or by plain backprop.
 
-Knows no user and no store.
-
 Shapes: L layers, T tokens of the text, W width, D hidden size.
 """
 

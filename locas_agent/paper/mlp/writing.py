@@ -1,7 +1,5 @@
 """How a token becomes a slot: the key is the activation with which it was predicted, the value its likelihood gradient.
 
-Knows no optimiser.
-
 Shapes: L layers, T tokens, n written tokens, W width, D hidden size.
 """
 

@@ -2,8 +2,7 @@
 
 Needs pytest, as nothing else in this package does.
 
-Knows nothing of how a store keeps its rows. Each case is a function of pytest over a fixture `store`, an empty store.
-A test module of yours runs them all:
+Each case is a function of pytest over a fixture `store`, an empty store. A test module of yours runs them all:
 
     import pytest
 

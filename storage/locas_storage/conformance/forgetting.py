@@ -1,7 +1,4 @@
-"""Cases about forgetting turns, erasing users, and turns that expire.
-
-Knows nothing of how a store keeps them.
-"""
+"""Cases about forgetting turns, erasing users, and turns that expire."""
 
 import datetime as dt
 import time

@@ -1,7 +1,4 @@
-"""Cases about turns and users.
-
-Knows nothing of how a store keeps them.
-"""
+"""Cases about turns and users."""
 
 import datetime as dt
 import threading

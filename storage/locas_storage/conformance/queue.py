@@ -1,6 +1,6 @@
 """Cases about the queue of consolidations.
 
-Knows nothing of how a store keeps it. Leases that run out at once stand for workers that fell silent.
+Leases that run out at once stand for workers that fell silent.
 """
 
 import threading

@@ -1,6 +1,6 @@
 """Cases about which payloads are kept.
 
-Knows nothing of where a store keeps them. The store of the fixture keeps three different payloads.
+The store of the fixture keeps three different payloads.
 """
 
 import pytest

@@ -1,7 +1,4 @@
-"""Cases about committing revisions and their study items.
-
-Knows nothing of how a store keeps them.
-"""
+"""Cases about committing revisions and their study items."""
 
 import hashlib
 import threading

@@ -1,7 +1,4 @@
-"""Cases about rolling back, and about the audit trail.
-
-Knows nothing of how a store keeps them.
-"""
+"""Cases about rolling back, and about the audit trail."""
 
 import datetime as dt
 

@@ -1,7 +1,4 @@
-"""Owns the sample records of the cases.
-
-Knows nothing of stores beyond the contract.
-"""
+"""Owns the sample records of the cases."""
 
 from typing import Any
 

@@ -1,7 +1,4 @@
-"""Cases about searching the journal.
-
-Knows nothing of how a store finds a word.
-"""
+"""Cases about searching the journal."""
 
 from dataclasses import fields
 

@@ -1,7 +1,6 @@
 """Owns the envelope around a user's content: how bytes are encrypted, bound to their place, and digested.
 
-Knows nothing of rows and of where keys come from (`keys.py`, `sql/data_keys.py`). AES-256-GCM; `cryptography` is
-imported only where something is encrypted (extra `encryption`).
+AES-256-GCM; `cryptography` is imported only where something is encrypted (extra `encryption`).
 
 A ciphertext is bound to its user and its place: read as another row's it is refused. Digests of encrypted content are
 keyed, so that they tell nobody which texts are equal. Kept form: two bytes that no UTF-8 text begins with (a mark and
@@ -43,7 +42,7 @@ def payload_place(number: int, fingerprint: str, digest: str) -> Place:
     return "payload", str(number), fingerprint, digest
 
 
-class Seal(Protocol):
+class Cipher(Protocol):
     """How one user's content is kept: as it is, or encrypted."""
 
     @property
@@ -51,11 +50,11 @@ class Seal(Protocol):
         """Whether what is kept is a ciphertext."""
         ...
 
-    def close(self, place: Place, content: bytes) -> bytes:
+    def encrypt(self, place: Place, content: bytes) -> bytes:
         """Return content in the form it is kept in."""
         ...
 
-    def open(self, place: Place, kept: bytes) -> bytes:
+    def decrypt(self, place: Place, kept: bytes) -> bytes:
         """Return the content that is kept.
 
         Raises:
@@ -64,12 +63,12 @@ class Seal(Protocol):
         """
         ...
 
-    def close_apart(self, place: Place, content: bytes) -> tuple[bytes | None, bytes]:
+    def encrypt_apart(self, place: Place, content: bytes) -> tuple[bytes | None, bytes]:
         """Return a header and bytes as long as the content; None as a header where nothing is encrypted."""
         ...
 
-    def open_apart(self, place: Place, header: bytes | None, kept: bytes) -> bytes:
-        """Return the content that is kept beside a header; raises as `open` does."""
+    def decrypt_apart(self, place: Place, header: bytes | None, kept: bytes) -> bytes:
+        """Return the content that is kept beside a header; raises as `decrypt` does."""
         ...
 
     def digest(self, place: Place, content: bytes) -> bytes:
@@ -81,29 +80,29 @@ class Seal(Protocol):
         ...
 
 
-class Clear:
+class Plaintext:
     """Content as it is, with plain SHA-256. A ciphertext is refused."""
 
     is_encrypting = False
 
-    def close(self, place: Place, content: bytes) -> bytes:
-        """See `Seal.close`."""
+    def encrypt(self, place: Place, content: bytes) -> bytes:
+        """See `Cipher.encrypt`."""
         return content
 
-    def open(self, place: Place, kept: bytes) -> bytes:
-        """See `Seal.open`."""
+    def decrypt(self, place: Place, kept: bytes) -> bytes:
+        """See `Cipher.decrypt`."""
         if kept.startswith(MARK) and place[-1] != "teacher":  # opaque bytes may begin so; its question is opened before
             raise EncryptionMismatch(
                 f"{place[0]} is kept encrypted and the store was opened without keys; {OPEN_WITH_KEYS}"
             )
         return kept
 
-    def close_apart(self, place: Place, content: bytes) -> tuple[bytes | None, bytes]:
-        """See `Seal.close_apart`."""
+    def encrypt_apart(self, place: Place, content: bytes) -> tuple[bytes | None, bytes]:
+        """See `Cipher.encrypt_apart`."""
         return None, content
 
-    def open_apart(self, place: Place, header: bytes | None, kept: bytes) -> bytes:
-        """See `Seal.open_apart`."""
+    def decrypt_apart(self, place: Place, header: bytes | None, kept: bytes) -> bytes:
+        """See `Cipher.decrypt_apart`."""
         if header is not None:
             raise EncryptionMismatch(
                 f"{place[0]} is kept encrypted and the store was opened without keys; {OPEN_WITH_KEYS}"
@@ -111,11 +110,11 @@ class Clear:
         return kept
 
     def digest(self, place: Place, content: bytes) -> bytes:
-        """See `Seal.digest`."""
+        """See `Cipher.digest`."""
         return hashlib.sha256(content).digest()
 
     def span_digest(self, digests: Iterable[bytes]) -> str:
-        """See `Seal.span_digest`."""
+        """See `Cipher.span_digest`."""
         return commit.turns_digest(digests)
 
 
@@ -146,22 +145,22 @@ class Encrypted:
 
     __hash__ = None  # type: ignore[assignment]  # compared, never looked up
 
-    def close(self, place: Place, content: bytes) -> bytes:
-        """See `Seal.close`."""
-        return b"".join(self.close_apart(place, content))
+    def encrypt(self, place: Place, content: bytes) -> bytes:
+        """See `Cipher.encrypt`."""
+        return b"".join(self.encrypt_apart(place, content))
 
-    def open(self, place: Place, kept: bytes) -> bytes:
-        """See `Seal.open`."""
-        return self.open_apart(place, kept[:HEADER_BYTES], kept[HEADER_BYTES:])
+    def decrypt(self, place: Place, kept: bytes) -> bytes:
+        """See `Cipher.decrypt`."""
+        return self.decrypt_apart(place, kept[:HEADER_BYTES], kept[HEADER_BYTES:])
 
-    def close_apart(self, place: Place, content: bytes) -> tuple[bytes, bytes]:
-        """See `Seal.close_apart`."""
+    def encrypt_apart(self, place: Place, content: bytes) -> tuple[bytes, bytes]:
+        """See `Cipher.encrypt_apart`."""
         nonce = os.urandom(_NONCE_BYTES)
         sealed = self._cipher.encrypt(nonce, content, self._bound(place))
         return MARK + nonce + sealed[len(content) :], sealed[: len(content)]
 
-    def open_apart(self, place: Place, header: bytes | None, kept: bytes) -> bytes:
-        """See `Seal.open_apart`."""
+    def decrypt_apart(self, place: Place, header: bytes | None, kept: bytes) -> bytes:
+        """See `Cipher.decrypt_apart`."""
         from cryptography.exceptions import InvalidTag
 
         if header is None or len(header) != HEADER_BYTES or not header.startswith(MARK):
@@ -177,11 +176,11 @@ class Encrypted:
             ) from None
 
     def digest(self, place: Place, content: bytes) -> bytes:
-        """See `Seal.digest`."""
+        """See `Cipher.digest`."""
         return hmac.digest(self._digest_key, packed(*place) + content, "sha256")
 
     def span_digest(self, digests: Iterable[bytes]) -> str:
-        """See `Seal.span_digest`."""
+        """See `Cipher.span_digest`."""
         return hmac.digest(self._digest_key, packed("span") + b"".join(digests), "sha256").hex()
 
     def _bound(self, place: Place) -> bytes:
@@ -211,4 +210,4 @@ def _derived(data_key: bytes, purpose: bytes) -> bytes:
     return hmac.digest(data_key, b"locas-agent " + purpose, "sha256")
 
 
-CLEAR = Clear()
+CLEAR = Plaintext()

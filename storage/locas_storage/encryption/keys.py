@@ -2,7 +2,7 @@
 
 The protocol a key service fulfils, and two built-in forms, a file and an environment variable.
 
-Knows nothing of stores. Key material stands in no message, log line or `repr`, and none is kept between two calls.
+Key material stands in no message, log line or `repr`, and none is kept between two calls.
 
 Both built-in forms hold one key in each line, `ID BASE64`, or separated by commas; the last one is current: it wraps,
 the others only unwrap what they wrapped.

@@ -8,7 +8,7 @@ from typing import Any
 from locas_storage.in_memory.user_data import OpenJob, UserData, utc_now
 from locas_storage.in_memory.users import Users
 from locas_storage.records.bounds import plain_json
-from locas_storage.records.jobs import Job, Lease
+from locas_storage.records.jobs import Job, JobState, Lease
 from locas_storage.records.turns import UserKey
 from locas_storage.rules import commit, queue
 from locas_storage.rules.queue import LEASE_EXPIRED, MAX_ATTEMPTS
@@ -103,7 +103,7 @@ class InMemoryQueue:
             for key, data in self._users.of.items():
                 job = data.job
                 if job is not None and tenant in (None, key.tenant):
-                    state = "leased" if job.lease else "ready"
+                    state: JobState = "leased" if job.lease else "ready"
                     found.append(
                         (
                             job.run_after,

@@ -1,12 +1,9 @@
-"""Owns `UserData`: everything of one user of an `InMemoryStore`, and what one change does to it.
-
-Knows nothing of other users and of locks.
-"""
+"""Owns `UserData`: everything of one user of an `InMemoryStore`, and what one change does to it."""
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from locas_storage.records.bounds import new_item_id
 from locas_storage.records.jobs import Job, Lease
@@ -210,7 +207,7 @@ class UserData:
         self.state = replace(self.state, next_seq=1, head=0, consolidated_seq=0, fence=fence, epoch=epoch)
         return self._receipt("erase", why, turns, numbers, n_items, gone, 0, 0)
 
-    def _purge(self, plan: lineage.Plan) -> dict[str, bytes]:
+    def _purge(self, plan: lineage.ForgetPlan) -> dict[str, bytes]:
         """Make the base of a plan current, purge what saw the turns, and return the payloads that are gone."""
         if plan.base is None:
             self.raise_fence()
@@ -233,7 +230,7 @@ class UserData:
 
     def _receipt(
         self,
-        action: str,
+        action: Literal["forget", "erase"],
         why: str,
         turns: Sequence[int],
         purged: Sequence[int],

@@ -1,6 +1,6 @@
 """Owns the bounds of what every store takes: sizes, characters, integers, times, ids, plain JSON.
 
-Knows nothing of records and tables. A message says how much of what kind was got, never the text itself.
+A message says how much of what kind was got, never the text itself.
 """
 
 import datetime as dt

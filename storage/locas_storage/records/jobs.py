@@ -1,8 +1,11 @@
 """Owns the records of the queue: what a worker holds, and what an operator sees."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from locas_storage.records.turns import UserKey
+
+JobState = Literal["ready", "leased", "dead"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class Job:
 
     key: UserKey
     job_id: str
-    state: str
+    state: JobState
     to_seq: int
     is_rebuild: bool
     attempts: int

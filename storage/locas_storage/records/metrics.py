@@ -1,7 +1,7 @@
 """What one consolidation measured: `ConsolidationMetrics`, kept as JSON with the revision that it made.
 
 Every record takes keys that it does not know: a revision of a newer or an older version is read, its other keys are
-kept in `model_extra` and written back as they were.
+kept in `model_extra` and written back as they were, and so is a known key that holds another type.
 """
 
 import math
@@ -135,6 +135,21 @@ class ConsolidationMetrics(_Figures):
             raise InvalidRevision(
                 f"metrics: another type than expected under {wrong}; see ConsolidationMetrics"
             ) from None
+
+    @classmethod
+    def stored(cls, figures: Mapping[str, Any]) -> Self:
+        """Return figures as they stand in a store, whichever version wrote them.
+
+        A known key that holds another type reads as None; its value is kept in `model_extra` with the unknown ones.
+        """
+        try:
+            return cls.model_validate(figures)
+        except ValidationError as error:
+            other = {str(each["loc"][0]) for each in error.errors(include_input=False)}
+        made = cls.model_validate({name: value for name, value in figures.items() if name not in other})
+        assert made.model_extra is not None
+        made.model_extra.update({name: value for name, value in figures.items() if name in other})
+        return made
 
     def __eq__(self, other: object) -> bool:
         """Compare the JSON: a loss that is not a number equals itself."""

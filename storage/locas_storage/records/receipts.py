@@ -1,12 +1,11 @@
 """Owns what a change leaves to be shown: `Receipt`, `CorrectedTurn` and `Conversion`.
 
-Knows nothing of what was in it. A digest of a forgotten text is left out on purpose: whoever guesses the text could
-confirm it.
+A digest of a forgotten text is left out on purpose: whoever guesses the text could confirm it.
 """
 
 import datetime as dt
 from dataclasses import asdict, dataclass, field
-from typing import Self
+from typing import Literal, Self
 
 from locas_storage.records.turns import Turn
 
@@ -32,7 +31,7 @@ class Receipt:
             vacuums.
     """
 
-    action: str
+    action: Literal["forget", "erase"]
     turns: tuple[int, ...]
     revisions: tuple[int, ...]
     study_items: int

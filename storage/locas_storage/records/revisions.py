@@ -1,11 +1,11 @@
 """Owns the frozen records of what was learnt: study items and revisions, and what makes one valid.
 
-Knows nothing of tables, tensors or tokens: a payload and a teacher are opaque bytes. Whatever holds text is left out of
-`repr`, as in `turns.py`.
+Whatever holds text is left out of `repr`, as in `turns.py`.
 """
 
 import datetime as dt
 from dataclasses import dataclass, field
+from typing import Literal
 
 from locas_storage.errors import InvalidRevision
 from locas_storage.records.bounds import (
@@ -19,7 +19,9 @@ from locas_storage.records.bounds import (
 )
 from locas_storage.records.metrics import ConsolidationMetrics
 
-ITEM_KINDS = ("question", "negative", "probe", "restatement")
+ITEM_KINDS = ("question", "negative", "probe")
+RevisionState = Literal["live", "pruned", "erased"]
+"""Whether a revision's payload is kept, given up by retention, or purged with a forgotten turn that it saw."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +183,7 @@ class Revision:
     payload_sha256: str | None
     payload_bytes: int
     metrics: ConsolidationMetrics
-    state: str
+    state: RevisionState
     created_at: dt.datetime
 
     @property

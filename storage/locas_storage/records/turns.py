@@ -1,7 +1,5 @@
 """Owns the frozen records of what was said: users, turns, a user's counters and audit trail, and what makes one valid.
 
-Knows nothing of tables, and nothing of what is learnt from turns (`revisions.py`).
-
 Whatever holds text is left out of `repr`, so that a log line or a traceback shows no content and no user name.
 """
 
@@ -23,7 +21,7 @@ from locas_storage.records.bounds import (
 )
 
 ROLES = ("system", "user", "assistant", "tool")
-AUDIT_ACTIONS = ("erase", "export", "forget", "import", "quarantine", "refuse", "revert")
+AUDIT_ACTIONS = ("erase", "export", "forget", "import", "refuse", "revert")
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -1,7 +1,4 @@
-"""Owns the rules that every store applies: what a commit must follow, and what the digests and the audit chain cover.
-
-Knows nothing of how rows are kept; all functions are pure.
-"""
+"""The rules that every store applies: what a commit must follow, and what digests and the audit chain cover."""
 
 import datetime as dt
 import hashlib

@@ -1,7 +1,4 @@
-"""Owns the question what forgetting some turns touches: which revisions saw them, and where learning begins again.
-
-Knows nothing of how rows are kept; all functions are pure.
-"""
+"""Owns the question what forgetting some turns touches: which revisions saw them, and where learning begins again."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +13,7 @@ else."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ForgetPlan:
     """What forgetting some turns does to a user's revisions.
 
     Attributes:
@@ -32,7 +29,9 @@ class Plan:
     stops: tuple[int, ...]
 
 
-def plan(revisions: Sequence[Revision], head: int, forgotten: Iterable[int], open_stops: Sequence[int] = ()) -> Plan:
+def plan(
+    revisions: Sequence[Revision], head: int, forgotten: Iterable[int], open_stops: Sequence[int] = ()
+) -> ForgetPlan:
     """Return what forgetting turns does.
 
     Args:
@@ -49,12 +48,12 @@ def plan(revisions: Sequence[Revision], head: int, forgotten: Iterable[int], ope
         saw[revision.number] = revision.state == ERASED or saw[grew_from] or learnt
     purged = tuple(revision.number for revision in revisions if saw[revision.number] and revision.state != ERASED)
     if not saw[head]:
-        return Plan(purged, None, tuple(open_stops))
+        return ForgetPlan(purged, None, tuple(open_stops))
     line = _learnt(revisions, head)
     usable = [revision for revision in line if not saw[revision.number] and revision.state == "live"]
     base = usable[-1].number if usable else 0
     stops = {revision.to_seq for revision in line if revision.number > base} | set(open_stops)
-    return Plan(purged, base, tuple(sorted(stops)))
+    return ForgetPlan(purged, base, tuple(sorted(stops)))
 
 
 def check_forgettable(key: UserKey, seqs: Iterable[int], state: UserState) -> list[int]:

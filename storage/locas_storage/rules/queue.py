@@ -1,7 +1,4 @@
-"""Owns the rules of the queue: which jobs are claimed together, and what a reason may be.
-
-Knows nothing of tables and clocks; all functions are pure.
-"""
+"""Owns the rules of the queue: which jobs are claimed together, and what a reason may be."""
 
 import re
 from collections.abc import Sequence

@@ -2,8 +2,7 @@
 
 How a text is cut into words, and how turns that share words with a query are ranked.
 
-Knows nothing of stores: each of them finds the turns that share a word in its own way and ranks them here, so that all
-give the same order. Nothing of another user enters a score.
+Nothing of another user enters a score.
 """
 
 import math

@@ -2,7 +2,7 @@
 
 Whether there is a data key, unwrapping it, making one, wrapping it anew.
 
-Knows nothing of what is sealed. Every method that takes a connection works within the caller's transaction.
+Every method that takes a connection works within the caller's transaction.
 """
 
 import os
@@ -11,7 +11,7 @@ from collections import OrderedDict
 
 from sqlalchemy import Connection, select, update
 
-from locas_storage.encryption.envelope import CLEAR, KEY_BYTES, OPEN_WITH_KEYS, Encrypted, Seal, aes_gcm, packed
+from locas_storage.encryption.envelope import CLEAR, KEY_BYTES, OPEN_WITH_KEYS, Cipher, Encrypted, aes_gcm, packed
 from locas_storage.encryption.keys import KeyProvider
 from locas_storage.errors import EncryptionMismatch, KeyUnavailable
 from locas_storage.records.turns import UserKey
@@ -23,7 +23,7 @@ _MOST_REMEMBERED = 1024
 """Users whose data key is kept in this process, so that a key service is not asked for each turn."""
 
 
-class Vault:
+class DataKeys:
     """The data keys of a store's users.
 
     Args:
@@ -45,7 +45,7 @@ class Vault:
         """Whether content is kept encrypted."""
         return self._provider is not None
 
-    def seal(self, connection: Connection, key: UserKey) -> Seal:
+    def seal(self, connection: Connection, key: UserKey) -> Cipher:
         """Return how a user's content is kept; of an unknown or erased user nothing can be opened.
 
         Raises:
@@ -53,7 +53,7 @@ class Vault:
             KeyUnavailable: the data key cannot be unwrapped.
         """
         query = select(subject.c.next_seq, subject.c.wrapped_dek, subject.c.kek_id).where(
-            rows.of(subject, key), subject.c.erased_at.is_(None)
+            rows.belongs_to(subject, key), subject.c.erased_at.is_(None)
         )
         row = connection.execute(query).one_or_none()
         if row is None or (
@@ -63,7 +63,7 @@ class Vault:
             return CLEAR if self._provider is None else Encrypted(key, os.urandom(KEY_BYTES))
         return self._known(key, row.kek_id, row.wrapped_dek)
 
-    def seal_for_append(self, connection: Connection, user: users.Reserved) -> Seal:
+    def seal_for_append(self, connection: Connection, user: users.Reserved) -> Cipher:
         """Return how the content of a locked user is kept; one who has no turns yet gets a data key.
 
         Raises:
@@ -74,7 +74,7 @@ class Vault:
             return self._known(user.key, user.kek_id, user.wrapped_dek)
         return self.give_key(connection, user.key)
 
-    def give_key(self, connection: Connection, key: UserKey) -> Seal:
+    def give_key(self, connection: Connection, key: UserKey) -> Cipher:
         """Make a data key for a locked user whose content is in the clear or not there yet; return how it is kept then.
 
         Raises:
@@ -84,7 +84,9 @@ class Vault:
         provider = self.require_keys()
         data_key, kek_id = os.urandom(KEY_BYTES), provider.current_key_id
         wrapped = provider.wrap(kek_id, data_key, context(key))
-        connection.execute(update(subject).where(rows.of(subject, key)).values(wrapped_dek=wrapped, kek_id=kek_id))
+        connection.execute(
+            update(subject).where(rows.belongs_to(subject, key)).values(wrapped_dek=wrapped, kek_id=kek_id)
+        )
         return Encrypted(key, data_key)
 
     def require_keys(self) -> KeyProvider:
@@ -109,13 +111,17 @@ class Vault:
         provider = self.require_keys()
         if users.locked_if_there(connection, key, skip_locked=False) is None:
             return False
-        row = connection.execute(select(subject.c.wrapped_dek, subject.c.kek_id).where(rows.of(subject, key))).one()
+        row = connection.execute(
+            select(subject.c.wrapped_dek, subject.c.kek_id).where(rows.belongs_to(subject, key))
+        ).one()
         current = provider.current_key_id
         if row.wrapped_dek is None or row.kek_id == current:
             return False
         data_key = provider.unwrap(row.kek_id, bytes(row.wrapped_dek), context(key))
         wrapped = provider.wrap(current, data_key, context(key))
-        connection.execute(update(subject).where(rows.of(subject, key)).values(wrapped_dek=wrapped, kek_id=current))
+        connection.execute(
+            update(subject).where(rows.belongs_to(subject, key)).values(wrapped_dek=wrapped, kek_id=current)
+        )
         return True
 
     def forget(self, key: UserKey) -> None:
@@ -124,7 +130,7 @@ class Vault:
             for known in [known for known in self._remembered if known[0] == key]:
                 del self._remembered[known]
 
-    def _known(self, key: UserKey, kek_id: str | None, wrapped: bytes | None) -> Seal:
+    def _known(self, key: UserKey, kek_id: str | None, wrapped: bytes | None) -> Cipher:
         """Return how the content of a user is kept who has some."""
         if self._provider is None:
             if wrapped is not None:

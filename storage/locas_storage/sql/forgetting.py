@@ -1,7 +1,4 @@
-"""Owns `SqlForgetting`: forgetting, erasing and expiring in an SQL database, one transaction for each user.
-
-Knows nothing of the statements (`statements/forgetting.py`, `rules/lineage.py`) nor of how a connection is made.
-"""
+"""Owns `SqlForgetting`: forgetting, erasing and expiring in an SQL database, one transaction for each user."""
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -84,7 +81,7 @@ class SqlForgetting:
             files = payloads.drop_unused(connection, key)
             self._check_reach(files)
             self._fault_point("erase.payloads")
-            forgetting.mark_dead(connection, state, connection.scalars(select(DbNow())).one())
+            forgetting.leave_tombstone(connection, state, connection.scalars(select(DbNow())).one())
             made = forgetting.receipt(
                 connection,
                 key,

@@ -1,7 +1,4 @@
-"""Owns `SqlJobQueue`: the queue of consolidations in an SQL database, one transaction for each call.
-
-Knows nothing of the statements (`statements/jobs.py`) nor of how a connection is made.
-"""
+"""Owns `SqlJobQueue`: the queue of consolidations in an SQL database, one transaction for each call."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager

@@ -1,8 +1,6 @@
 """Owns `SqlRevisions`: committing what was learnt, rolling back, and reading revisions, in an SQL database.
 
-Knows nothing of the statements (`statements/revisions.py`, `statements/study_items.py`, `statements/payloads.py`) nor
-of how a connection is made. One transaction commits a consolidation: payload, study items, revision, counters; training
-runs outside it.
+One transaction commits a consolidation: payload, study items, revision, counters; training runs outside it.
 """
 
 from collections.abc import Callable
@@ -10,17 +8,17 @@ from contextlib import suppress
 
 from sqlalchemy import select
 
-from locas_storage.encryption.envelope import Seal
+from locas_storage.encryption.envelope import Cipher
 from locas_storage.errors import RevisionConflict, StorageError
 from locas_storage.records.jobs import Lease
 from locas_storage.records.revisions import Revision, RevisionDraft
 from locas_storage.records.turns import UserKey
 from locas_storage.rules import commit
-from locas_storage.sql.data_keys import Vault
+from locas_storage.sql.data_keys import DataKeys
 from locas_storage.sql.maintenance.upkeep import SqlUpkeep
 from locas_storage.sql.queue import Transaction
 from locas_storage.sql.statements import audit, jobs, payloads, revisions, study_items, turns, users
-from locas_storage.sql.statements.payloads import Keeping, Prepared
+from locas_storage.sql.statements.payloads import RetentionPolicy, StagedPayload
 from locas_storage.sql.tables.columns import DbNow
 
 
@@ -41,8 +39,8 @@ class SqlRevisions:
         read: Transaction,
         write: Transaction,
         *,
-        vault: Vault,
-        keeping: Keeping,
+        vault: DataKeys,
+        keeping: RetentionPolicy,
         upkeep: SqlUpkeep,
         fault_point: Callable[[str], None],
     ) -> None:
@@ -68,7 +66,9 @@ class SqlRevisions:
                     self._upkeep.remove_files(key, [payload.sha256])
             raise
 
-    def _save(self, key: UserKey, draft: RevisionDraft, lease: Lease | None, seal: Seal, payload: Prepared) -> Revision:
+    def _save(
+        self, key: UserKey, draft: RevisionDraft, lease: Lease | None, seal: Cipher, payload: StagedPayload
+    ) -> Revision:
         self._fault_point("commit.file")
         with self._write() as connection:
             state = users.locked(connection, key)

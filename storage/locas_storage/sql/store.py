@@ -1,9 +1,5 @@
 """Owns `SqlMemoryStore`: which statements make one transaction, and in which order.
 
-Knows nothing of drivers and pragmas (`database/engine.py`), of versions of the tables (`version.py`), nor of the
-statements
-themselves: each concern has its module of functions that work within a transaction.
-
 One rule holds it together: whatever changes a user locks the user's row first.
 """
 
@@ -23,7 +19,7 @@ from locas_storage.records.revisions import Revision, RevisionDraft, StudyItem
 from locas_storage.records.turns import AuditEntry, FoundTurn, Turn, TurnDraft, UserKey, UserState
 from locas_storage.rules import commit, ranking
 from locas_storage.sql import version
-from locas_storage.sql.data_keys import Vault
+from locas_storage.sql.data_keys import DataKeys
 from locas_storage.sql.database.engine import Database
 from locas_storage.sql.forgetting import SqlForgetting
 from locas_storage.sql.maintenance.upkeep import SqlUpkeep
@@ -32,7 +28,7 @@ from locas_storage.sql.queue import SqlJobQueue
 from locas_storage.sql.revisions import SqlRevisions
 from locas_storage.sql.statements import audit, jobs, search_index, study_items, turns_postgresql, users
 from locas_storage.sql.statements import turns as journal
-from locas_storage.sql.statements.payloads import INLINE_BYTES, Keeping
+from locas_storage.sql.statements.payloads import INLINE_BYTES, RetentionPolicy
 
 
 def _no_fault(name: str) -> None:
@@ -71,8 +67,8 @@ class SqlMemoryStore:
     ) -> None:
         commit.check_keep(keep_payloads)
         self._database = Database(url)
-        keeping = Keeping(keep_payloads, PayloadFiles(files) if files is not None else None, inline_bytes)
-        self._vault = Vault(key_provider)
+        keeping = RetentionPolicy(keep_payloads, PayloadFiles(files) if files is not None else None, inline_bytes)
+        self._vault = DataKeys(key_provider)
         self._fault_point = fault_point
         self._is_ready = False
         self.queue = SqlJobQueue(self._read, self._write, fault_point)

@@ -1,7 +1,4 @@
-"""Owns the first look at a database: empty, ours, ours at another version, or somebody else's; and the upgrade by hand.
-
-Knows nothing of users, turns or revisions.
-"""
+"""Detect what a database contains (nothing, our tables, an older version, foreign tables) and upgrade it on request."""
 
 import logging
 from dataclasses import dataclass

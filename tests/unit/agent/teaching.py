@@ -1,7 +1,4 @@
-"""A learner that learns in no time: the memory it makes tells which texts it has seen, and in which order.
-
-Knows nothing of the queue.
-"""
+"""A learner that learns in no time: the memory it makes tells which texts it has seen, and in which order."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from locas_agent.agent import AgentMemory
 from locas_agent.backbone import Backbone
 from locas_agent.benchmarks.journals import commit
 from locas_agent.config import LocasConfig, PolicySettings, WindowSettings
-from locas_agent.inference.prefix_cache import Kept
+from locas_agent.inference.prefix_cache import PrefixSlot
 from locas_agent.memory.serialization import to_bytes
 from locas_storage import InMemoryStore, RevisionDraft, UserKey
 from tests.conftest import MakeMemory
@@ -32,7 +32,7 @@ def agent(backbone: Backbone) -> Iterator[AgentMemory]:
         yield AgentMemory(backbone=backbone, store=store, config=CONFIG)
 
 
-def kept(agent: AgentMemory) -> Kept:
+def kept(agent: AgentMemory) -> PrefixSlot:
     return agent._memories.past(ADA, agent.store.revision(ADA))
 
 

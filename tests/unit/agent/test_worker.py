@@ -1,6 +1,6 @@
 """Consolidation in the background: what a reply leaves to a worker, and what workers do with it.
 
-Knows nothing of learning: a stand-in learns in no time. The store is a real SQLite file.
+The store is a real SQLite file.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""A random backbone whose template shows tools, users with memories of their own, and no sockets.
-
-Knows no adapter but the chat model.
-"""
+"""A random backbone whose template shows tools, users with memories of their own, and no sockets."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from locas_agent.inference import Engine
-from locas_agent.inference.generation import Allowed
+from locas_agent.inference.generation import AllowedTokens
 
 _MESSAGE = re.compile(r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>", re.DOTALL)
 _LETTERS = string.ascii_letters + " "
@@ -26,7 +26,7 @@ _WORDS = 12
 class ScriptedEngine(Engine):
     """An engine whose streamed answers follow the script."""
 
-    def stream(self, prompt: Sequence[int], *, allowed: Allowed | None = None, **options: Any) -> Iterator[int]:
+    def stream(self, prompt: Sequence[int], *, allowed: AllowedTokens | None = None, **options: Any) -> Iterator[int]:
         """Answer under the script; where the caller constrains the answer too, the script keeps to that."""
         script = self._script(prompt, allowed)
         letters = [self.backbone.encode(letter)[0] for letter in _LETTERS]
@@ -39,7 +39,7 @@ class ScriptedEngine(Engine):
 
         yield from super().stream(prompt, allowed=scripted, **options)
 
-    def _script(self, prompt: Sequence[int], allowed: Allowed | None) -> list[int] | None:
+    def _script(self, prompt: Sequence[int], allowed: AllowedTokens | None) -> list[int] | None:
         messages = _MESSAGE.findall(self.backbone.tokenizer.decode(list(prompt)))
         tools = (
             [json.loads(line) for line in messages[0][1].splitlines()[1:]]
@@ -55,7 +55,7 @@ class ScriptedEngine(Engine):
         return next(script for script in scripts if allowed is None or _keeps_to(allowed, script))
 
 
-def _keeps_to(allowed: Allowed, script: Sequence[int]) -> bool:
+def _keeps_to(allowed: AllowedTokens, script: Sequence[int]) -> bool:
     steps = ((allowed(script[:at]), token) for at, token in enumerate(script))
     return all(ids is None or token in ids for ids, token in steps)
 

@@ -54,13 +54,14 @@ def test_stream_shows_what_generate_returns(ada: UserMemory) -> None:
     stream = ada.generate_stream(ASKED, temperature=1.0, seed=5)
     assert stream.answer is None
     text = "".join(stream)
+    assert stream.answer is not None
     assert stream.answer == ada.generate(ASKED, temperature=1.0, seed=5)
     assert stream.answer.text == text
     assert ada.generate(ASKED, temperature=1.0, seed=6).text != text
 
 
 async def test_twins_answer_the_same(ada: UserMemory) -> None:
-    stream: GenerationStream = ada.generate_stream(ASKED)
+    stream: GenerationStream = ada.agenerate_stream(ASKED)
     assert "".join([piece async for piece in stream]) == (await ada.agenerate(ASKED)).text == ada.generate(ASKED).text
     assert await ada.apending() == ada.pending() == []
 

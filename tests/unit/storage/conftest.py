@@ -1,7 +1,4 @@
-"""Fixtures of the storage tests: one suite over every store.
-
-Knows nothing of torch.
-"""
+"""Fixtures of the storage tests: one suite over every store."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Owns a process that forks children which kill themselves at each step of each change.
 
-Knows nothing of what is checked afterwards. Usage: `python crash_worker.py FOLDER POINT...`; each point leaves a
-database `POINT.db`.
+Usage: `python crash_worker.py FOLDER POINT...`; each point leaves a database `POINT.db`.
 """
 
 from __future__ import annotations

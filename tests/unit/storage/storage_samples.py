@@ -1,7 +1,4 @@
-"""Sample records, and the check of the invariants that every database of ours keeps.
-
-Knows nothing of the store's code: the check reads the tables with the bare driver.
-"""
+"""Sample records, and the check of the invariants that every database of ours keeps."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What an append costs on PostgreSQL, and what its one statement for lock, number and time must not lose.
-
-Knows nothing of rates, which `scripts/bench_appends.py` measures.
-"""
+"""What an append costs on PostgreSQL, and what its one statement for lock, number and time must not lose."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The public conformance suite, over every store of ours.
-
-Knows nothing of the cases.
-"""
+"""The public conformance suite, over every store of ours."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A database in the clear that is encrypted: nothing changes for who has the keys, and nothing is left for who has not.
-
-Knows nothing of how an encrypted store works afterwards, which `test_store_encryption.py` shows.
-"""
+"""A database in the clear is encrypted: nothing changes with the keys, and without them nothing is left."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A process killed at any step of a change leaves all of it or nothing, and loses nothing acknowledged.
-
-Knows nothing of power loss: only processes die here.
-"""
+"""A process killed at any step of a change leaves all of it or nothing, and loses nothing acknowledged."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""An encrypted store: what lies in it, what it refuses, and what its keys decide.
-
-Knows nothing of the contract that all stores share, which runs over an encrypted store too.
-"""
+"""An encrypted store: what lies in it, what it refuses, and what its keys decide."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
 """Payloads too large for the database.
 
 In files, whole or absent, given up with their revision, collected after a crash.
-
-Knows nothing of the contract that all stores share; `test_store_files_contract.py` runs it over such a store.
 """
 
 from __future__ import annotations

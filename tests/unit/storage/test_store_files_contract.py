@@ -1,7 +1,4 @@
-"""The public cases about revisions, over a store that keeps every payload in a file.
-
-Knows nothing of the cases.
-"""
+"""The public cases about revisions, over a store that keeps every payload in a file."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What forgetting and erasing leave behind in a file: nothing. And that both hold against others at work.
-
-Knows nothing of the contract that all stores share.
-"""
+"""What forgetting and erasing leave behind in a file: nothing. And that both hold against others at work."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Refused until upgraded, and nothing in them changed by it.
 
-Knows nothing of what the steps do. `tests/fixtures/dump_schema.py` writes the texts.
+`tests/fixtures/dump_schema.py` writes the texts.
 """
 
 from __future__ import annotations

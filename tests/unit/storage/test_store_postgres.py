@@ -1,7 +1,4 @@
-"""What only PostgreSQL can do: be unreachable, go away midway, hold tables of others, keep several processes apart.
-
-Knows nothing of the contract that all stores share.
-"""
+"""What only PostgreSQL can do: be unreachable, go away midway, hold tables of others, keep several processes apart."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The queue between processes: a paused holder that wakes late, and many workers beside many writers.
-
-Knows nothing of the contract that all stores share.
-"""
+"""The queue between processes: a paused holder that wakes late, and many workers beside many writers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What a record accepts, and that its repr and its errors show no content.
-
-Knows nothing of stores.
-"""
+"""What a record accepts, and that its repr and its errors show no content."""
 
 from __future__ import annotations
 
@@ -188,6 +185,14 @@ def test_figures_of_another_version_are_kept_under_their_keys() -> None:
     metrics = ConsolidationMetrics.of(newer)
     assert metrics.model_extra == {"throughput": 2.5}
     assert metrics.as_json() == newer
+
+
+def test_stored_figures_of_another_type_are_kept_and_read_as_none() -> None:
+    older = {"loss": 0.5, "steps": [1, 2], "coverage": {"turns": "two"}, "seed": 7}
+    metrics = ConsolidationMetrics.stored(older)
+    assert (metrics.seed, metrics.steps, metrics.coverage) == (7, None, None)
+    assert metrics.as_json() == older
+    assert ConsolidationMetrics.stored(AS_STORED) == ConsolidationMetrics.of(AS_STORED)
 
 
 def test_figures_cannot_be_changed() -> None:

@@ -1,8 +1,6 @@
 """The index of words below a search.
 
 The same order on every database, no byte left of what is gone, nothing deleted beside it.
-
-Knows nothing of the contract that all stores share.
 """
 
 from __future__ import annotations

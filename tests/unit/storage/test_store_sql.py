@@ -1,7 +1,4 @@
-"""What only a database can do: be foreign, full, damaged, outdated, shared by processes, inherited by a fork.
-
-Knows nothing of the contract that all stores share.
-"""
+"""What only a database can do: be foreign, full, damaged, outdated, shared by processes, inherited by a fork."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
 """`verify` on both databases.
 
 Silent on all that a store does, and each thing that is made wrong at the SQL level is named.
-
-Knows nothing of how the checks read the rows.
 """
 
 from __future__ import annotations

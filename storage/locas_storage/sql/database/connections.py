@@ -1,8 +1,6 @@
 """Owns what happens to a single connection.
 
 SQLite's settings and the start of its transactions, and asking one of PostgreSQL if it lives.
-
-Knows nothing of engines' settings and of who asks for connections (`engine.py`).
 """
 
 import selectors

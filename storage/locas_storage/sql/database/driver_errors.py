@@ -1,7 +1,7 @@
 """Owns the translation of a driver's error into one of ours.
 
-Knows nothing of connections. A driver's text is left out of the message, since some drivers quote values in it; the
-error itself is attached as the cause.
+A driver's text is left out of the message, since some drivers quote values in it; the error itself is attached as the
+cause.
 """
 
 import sqlite3

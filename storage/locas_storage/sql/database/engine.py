@@ -1,7 +1,4 @@
-"""Owns the way to a database, SQLite or PostgreSQL: the engine, its settings, and which transactions there are.
-
-Knows nothing of tables, nor of what happens to a single connection (`connections.py`).
-"""
+"""Owns the way to a database, SQLite or PostgreSQL: the engine, its settings, and which transactions there are."""
 
 import logging
 import os

@@ -1,8 +1,8 @@
 """Owns what must hold of one user's rows, whoever wrote them: each function names what does not.
 
-Knows nothing of transactions and of how users are found (`verify.py`). A finding is a word and a sentence of numbers,
-never of content. The invariants of the design stand behind the words: I1 journal, I2 chain, I3 spans, I4 payload,
-I5 digest, I6 head, I7 fence, I8 owner; I9, that the backbone is the same, only whoever holds the backbone can say.
+A finding is a word and a sentence of numbers, never of content. The invariants of the design stand behind the words: I1
+journal, I2 chain, I3 spans, I4 payload, I5 digest, I6 head, I7 fence, I8 owner; I9, that the backbone is the same, only
+whoever holds the backbone can say.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, select
 
-from locas_storage.encryption.envelope import Seal
+from locas_storage.encryption.envelope import Cipher
 from locas_storage.errors import StorageError, StoreUnavailable
 from locas_storage.payload_files import PayloadFiles
 from locas_storage.records.turns import UserKey
@@ -26,7 +26,7 @@ Finding = tuple[str, str]
 
 
 @dataclass(slots=True)
-class Ledger:
+class UserSnapshot:
     """One user's rows without their content, within the caller's transaction.
 
     Attributes:
@@ -42,7 +42,7 @@ class Ledger:
 
     connection: Connection
     key: UserKey
-    seal: Seal
+    seal: Cipher
     files: PayloadFiles | None
     user: Row[Any]
     chain: Sequence[Row[Any]]
@@ -50,19 +50,19 @@ class Ledger:
     forgotten: set[int] = field(default_factory=set)
 
 
-def open_ledger(connection: Connection, key: UserKey, seal: Seal, files: PayloadFiles | None) -> Ledger | None:
+def open_ledger(connection: Connection, key: UserKey, seal: Cipher, files: PayloadFiles | None) -> UserSnapshot | None:
     """Read a user's counters and chain; None if there is no such user."""
-    user = connection.execute(select(subject).where(rows.of(subject, key))).one_or_none()
+    user = connection.execute(select(subject).where(rows.belongs_to(subject, key))).one_or_none()
     if user is None:
         return None
-    chain = connection.execute(select(revision).where(rows.of(revision, key)).order_by(revision.c.rev)).all()
-    return Ledger(connection, key, seal, files, user, chain)
+    chain = connection.execute(select(revision).where(rows.belongs_to(revision, key)).order_by(revision.c.rev)).all()
+    return UserSnapshot(connection, key, seal, files, user, chain)
 
 
-def journal(ledger: Ledger) -> Iterator[Finding]:
+def journal(ledger: UserSnapshot) -> Iterator[Finding]:
     """Turns are numbered 1, 2, 3 ...; each text fits its digest; of a forgotten one only the number is left."""
     expected = 1
-    for row in ledger.connection.execute(select(turn).where(rows.of(turn, ledger.key)).order_by(turn.c.seq)):
+    for row in ledger.connection.execute(select(turn).where(rows.belongs_to(turn, ledger.key)).order_by(turn.c.seq)):
         if row.seq != expected:
             yield "journal", f"turn {expected} is missing, turn {row.seq} follows"
         expected = row.seq + 1
@@ -79,12 +79,12 @@ def journal(ledger: Ledger) -> Iterator[Finding]:
         yield "journal", f"the journal ends at turn {expected - 1}, the user's row says {ledger.user.next_seq - 1}"
 
 
-def findable(ledger: Ledger) -> Iterator[Finding]:
+def findable(ledger: UserSnapshot) -> Iterator[Finding]:
     """Every turn that can be read is in the index of words up to the last search, and no other.
 
     None of one whose content is encrypted.
     """
-    listed = set(ledger.connection.scalars(select(search.c.seq).where(rows.of(search, ledger.key))))
+    listed = set(ledger.connection.scalars(select(search.c.seq).where(rows.belongs_to(search, ledger.key))))
     last = max(listed, default=0)
     indexed = {seq for seq in ledger.digests if seq <= last}  # later ones wait for the next search
     wanted = set() if ledger.seal.is_encrypting else indexed - ledger.forgotten
@@ -94,7 +94,7 @@ def findable(ledger: Ledger) -> Iterator[Finding]:
         yield "index", f"words of turn {seq} are in the index and should not be"
 
 
-def chain(ledger: Ledger) -> Iterator[Finding]:
+def chain(ledger: UserSnapshot) -> Iterator[Finding]:
     """Revisions form one chain whose spans follow each other, and the fence rises along it."""
     by_number = {row.rev: row for row in ledger.chain}
     number, parent, end, fence = 0, 0, 0, 0
@@ -130,7 +130,7 @@ def _restored(row: Row[Any], source: Row[Any] | None) -> Iterator[Finding]:
         yield "chain", f"revision {row.rev} differs from revision {row.restores}, which it restores"
 
 
-def spans(ledger: Ledger) -> Iterator[Finding]:
+def spans(ledger: UserSnapshot) -> Iterator[Finding]:
     """The digest of each span of turns can be computed again.
 
     Of a revision that saw a forgotten turn nothing is left.
@@ -155,7 +155,7 @@ def spans(ledger: Ledger) -> Iterator[Finding]:
             yield "digest", f"revision {row.rev}: the turns it learnt differ from their digest"
 
 
-def head(ledger: Ledger) -> Iterator[Finding]:
+def head(ledger: UserSnapshot) -> Iterator[Finding]:
     """Head and watermark are those of the last revision of the chain, which is not a purged one."""
     last = next((row for row in reversed(ledger.chain) if row.state != "quarantined"), None)
     number, end = (last.rev, last.to_seq) if last is not None else (0, 0)
@@ -170,7 +170,7 @@ def head(ledger: Ledger) -> Iterator[Finding]:
         yield "head", f"the current revision {last.rev} is purged"
 
 
-def memories(ledger: Ledger) -> Iterator[Finding]:
+def memories(ledger: UserSnapshot) -> Iterator[Finding]:
     """The bytes of every kept revision fit size and digest, and there are no others."""
     for row in ledger.chain:
         if row.blob_sha256 is None and row.to_seq and row.state not in ("pruned", lineage.ERASED):
@@ -191,21 +191,21 @@ def memories(ledger: Ledger) -> Iterator[Finding]:
             )
         except StorageError as error:
             yield "payload", f"revision {row.rev}: {_named(error)}"
-    kept = set(ledger.connection.scalars(select(blob.c.sha256).where(rows.of(blob, ledger.key))))
+    kept = set(ledger.connection.scalars(select(blob.c.sha256).where(rows.belongs_to(blob, ledger.key))))
     for digest in sorted(kept - named):
         yield "payload", f"payload {digest[:12]} belongs to no revision"
 
 
-def study(ledger: Ledger) -> Iterator[Finding]:
+def study(ledger: UserSnapshot) -> Iterator[Finding]:
     """Study items can be read, name turns and revisions that there are, and are in force as their events say."""
     known = {row.rev for row in ledger.chain if row.state != lineage.ERASED}
     events: dict[str, list[Row[Any]]] = {}
     for event in ledger.connection.execute(
-        select(study_event).where(rows.of(study_event, ledger.key)).order_by(study_event.c.rev)
+        select(study_event).where(rows.belongs_to(study_event, ledger.key)).order_by(study_event.c.rev)
     ):
         events.setdefault(event.item_id, []).append(event)
     for row in ledger.connection.execute(
-        select(study_item).where(rows.of(study_item, ledger.key)).order_by(study_item.c.item_id)
+        select(study_item).where(rows.belongs_to(study_item, ledger.key)).order_by(study_item.c.item_id)
     ):
         name = f"study item {row.item_id[:12]}"
         try:
@@ -228,13 +228,13 @@ def study(ledger: Ledger) -> Iterator[Finding]:
         yield "study", f"events of study item {item_id[:12]}, which there is not"
 
 
-def queue(ledger: Ledger) -> Iterator[Finding]:
+def queue(ledger: UserSnapshot) -> Iterator[Finding]:
     """There is one open job at most.
 
     It asks for turns that there are, of this life of the user, under a fence that was given out.
     """
     found = ledger.connection.execute(
-        select(job).where(rows.of(job, ledger.key), job.c.state != "dead").order_by(job.c.id)
+        select(job).where(rows.belongs_to(job, ledger.key), job.c.state != "dead").order_by(job.c.id)
     ).all()
     if len(found) > 1:
         yield "job", f"{len(found)} jobs are open, expected one at most"
@@ -253,7 +253,7 @@ def queue(ledger: Ledger) -> Iterator[Finding]:
             yield "job", f"{name} is to stop at turns that do not ascend up to {row.to_seq}"
 
 
-def audit(ledger: Ledger) -> Iterator[Finding]:
+def audit(ledger: UserSnapshot) -> Iterator[Finding]:
     """The trail is one chain of hashes, and tells of every revision that brought an older one back."""
     entries = trail.lines(ledger.connection, ledger.key)
     try:
@@ -271,10 +271,12 @@ def audit(ledger: Ledger) -> Iterator[Finding]:
             yield "audit", f"no line tells of revision {row.rev}, which restores revision {row.restores}"
 
 
-def tombstone(ledger: Ledger) -> Iterator[Finding]:
+def tombstone(ledger: UserSnapshot) -> Iterator[Finding]:
     """Of an erased user nothing is left but counters and the audit trail, whose chain holds."""
     for table in (turn, search, blob, revision, study_item, study_event, job):
-        left = ledger.connection.scalar(select(func.count()).select_from(table).where(rows.of(table, ledger.key)))
+        left = ledger.connection.scalar(
+            select(func.count()).select_from(table).where(rows.belongs_to(table, ledger.key))
+        )
         if left:
             yield "erased", f"{left} rows are left in {table.name}"
     if ledger.user.wrapped_dek is not None:
@@ -287,7 +289,7 @@ def tombstone(ledger: Ledger) -> Iterator[Finding]:
         yield "audit", "no line tells of the erasure"
 
 
-CHECKS: tuple[Callable[[Ledger], Iterator[Finding]], ...] = (
+CHECKS: tuple[Callable[[UserSnapshot], Iterator[Finding]], ...] = (
     journal,
     findable,
     chain,
@@ -301,7 +303,7 @@ CHECKS: tuple[Callable[[Ledger], Iterator[Finding]], ...] = (
 """Those of a user who was not erased; `journal` comes first, since others use what it collects."""
 
 
-def run(check: Callable[[Ledger], Iterator[Finding]], ledger: Ledger) -> Iterator[Finding]:
+def run(check: Callable[[UserSnapshot], Iterator[Finding]], ledger: UserSnapshot) -> Iterator[Finding]:
     """Run one check; a row whose values are of no kind that its column takes ends the check and is a finding too."""
     try:
         yield from check(ledger)

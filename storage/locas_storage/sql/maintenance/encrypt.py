@@ -1,7 +1,7 @@
 """Owns the statements that turn a user's content in the clear into encrypted content, row by row.
 
-Knows nothing of which users are converted and of where keys come from. Every function works within the caller's
-transaction, on a locked user whose rows were found sound: a digest that did not fit would fit afterwards.
+Every function works within the caller's transaction, on a locked user whose rows were found sound: a digest that did
+not fit would fit afterwards.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,11 +10,11 @@ from typing import Any
 from sqlalchemy import Column, Connection, Row, Select, bindparam, select, update
 
 from locas_storage.encryption import envelope
-from locas_storage.encryption.envelope import Seal
+from locas_storage.encryption.envelope import Cipher
 from locas_storage.records.turns import UserKey
 from locas_storage.rules import lineage
 from locas_storage.sql.statements import payloads, revisions, search_index, turns
-from locas_storage.sql.statements.payloads import Keeping
+from locas_storage.sql.statements.payloads import RetentionPolicy
 from locas_storage.sql.tables import rows
 from locas_storage.sql.tables.parameters import VALUES_PER_STATEMENT
 from locas_storage.sql.tables.schema import revision, study_item, turn
@@ -23,7 +23,7 @@ _NO_BYTES = ("payload that is no longer kept",)
 """Place of the digest of bytes that are gone: of them only the clear digest is left, so that is what is digested."""
 
 
-def encrypt(connection: Connection, key: UserKey, clear: Seal, seal: Seal, keeping: Keeping) -> list[str]:
+def encrypt(connection: Connection, key: UserKey, clear: Cipher, seal: Cipher, keeping: RetentionPolicy) -> list[str]:
     """Encrypt turns, study items and payloads of a user, and key every digest over them.
 
     Return the payloads whose files can go.
@@ -35,45 +35,49 @@ def encrypt(connection: Connection, key: UserKey, clear: Seal, seal: Seal, keepi
     return payloads.drop_unused(connection, key)
 
 
-def _turns(connection: Connection, key: UserKey, seal: Seal) -> None:
-    query = select(turn.c.seq, turn.c.content).where(rows.of(turn, key), turn.c.forgotten_at.is_(None))
+def _turns(connection: Connection, key: UserKey, seal: Cipher) -> None:
+    query = select(turn.c.seq, turn.c.content).where(rows.belongs_to(turn, key), turn.c.forgotten_at.is_(None))
     change = (
         update(turn)
-        .where(rows.of(turn, key), turn.c.seq == bindparam("at"))
+        .where(rows.belongs_to(turn, key), turn.c.seq == bindparam("at"))
         .values(content=bindparam("kept"), content_sha256=bindparam("sum"))
     )
     for part in _in_parts(connection, query, turn.c.seq):
         values = []
         for row in part:
             place, content = envelope.turn_place(row.seq), bytes(row.content)
-            values.append({"at": row.seq, "kept": seal.close(place, content), "sum": seal.digest(place, content)})
+            values.append({"at": row.seq, "kept": seal.encrypt(place, content), "sum": seal.digest(place, content)})
         connection.execute(change, values)
 
 
-def _items(connection: Connection, key: UserKey, seal: Seal) -> None:
+def _items(connection: Connection, key: UserKey, seal: Cipher) -> None:
     fields = ("question", "answer", "teacher")
-    query = select(study_item.c.item_id, *(study_item.c[field] for field in fields)).where(rows.of(study_item, key))
-    change = update(study_item).where(rows.of(study_item, key), study_item.c.item_id == bindparam("at"))
+    query = select(study_item.c.item_id, *(study_item.c[field] for field in fields)).where(
+        rows.belongs_to(study_item, key)
+    )
+    change = update(study_item).where(rows.belongs_to(study_item, key), study_item.c.item_id == bindparam("at"))
     change = change.values({field: bindparam(f"kept_{field}") for field in fields})
     for part in _in_parts(connection, query, study_item.c.item_id):
         values = []
         for row in part:
             kept = {
-                f"kept_{field}": seal.close(envelope.item_place(row.item_id, field), bytes(getattr(row, field)))
+                f"kept_{field}": seal.encrypt(envelope.item_place(row.item_id, field), bytes(getattr(row, field)))
                 for field in fields
             }
             values.append({"at": row.item_id} | kept)
         connection.execute(change, values)
 
 
-def _revisions(connection: Connection, key: UserKey, clear: Seal, seal: Seal, keeping: Keeping) -> None:
+def _revisions(connection: Connection, key: UserKey, clear: Cipher, seal: Cipher, keeping: RetentionPolicy) -> None:
     """Encrypt each payload as that of the revision that made it.
 
     Two revisions with equal payloads have two afterwards.
     """
     made: dict[int, dict[str, str]] = {}
     chain = connection.execute(
-        select(revision).where(rows.of(revision, key), revision.c.state != lineage.ERASED).order_by(revision.c.rev)
+        select(revision)
+        .where(rows.belongs_to(revision, key), revision.c.state != lineage.ERASED)
+        .order_by(revision.c.rev)
     ).all()
     for row in chain:
         if row.restores == 0:  # no memory: nothing that a digest covers
@@ -84,11 +88,13 @@ def _revisions(connection: Connection, key: UserKey, clear: Seal, seal: Seal, ke
             span = turns.span_digest(connection, key, row.from_seq, row.to_seq, seal)
             values = {"turns_sha256": span} | _payload(connection, key, row, clear, seal, keeping)
         made[row.rev] = values
-        connection.execute(update(revision).where(rows.of(revision, key), revision.c.rev == row.rev).values(values))
+        connection.execute(
+            update(revision).where(rows.belongs_to(revision, key), revision.c.rev == row.rev).values(values)
+        )
 
 
 def _payload(
-    connection: Connection, key: UserKey, row: Row[Any], clear: Seal, seal: Seal, keeping: Keeping
+    connection: Connection, key: UserKey, row: Row[Any], clear: Cipher, seal: Cipher, keeping: RetentionPolicy
 ) -> dict[str, str]:
     if row.blob_sha256 is None:
         return {"payload_sha256": seal.digest(_NO_BYTES, bytes.fromhex(row.payload_sha256)).hex()}

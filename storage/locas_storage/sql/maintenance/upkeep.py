@@ -1,8 +1,4 @@
-"""Owns `SqlUpkeep`: what an operator has done to an SQL database: checking it, its keys, its encryption, its files.
-
-Knows nothing of the statements (`checks.py`, `encrypt.py`, `sql/statements/payloads.py`) nor of how a connection is
-made.
-"""
+"""Owns `SqlUpkeep`: what an operator has done to an SQL database: checking it, its keys, its encryption, its files."""
 
 import datetime as dt
 import logging
@@ -14,13 +10,13 @@ from locas_storage.encryption.envelope import CLEAR
 from locas_storage.errors import CorruptPayload, StoreUnavailable
 from locas_storage.records.receipts import Conversion
 from locas_storage.records.turns import UserKey
-from locas_storage.sql.data_keys import Vault
+from locas_storage.sql.data_keys import DataKeys
 from locas_storage.sql.maintenance import checks, encrypt, verify
 from locas_storage.sql.maintenance.verify import Verification
 from locas_storage.sql.queue import Transaction
 from locas_storage.sql.statements import payloads, search_index
 from locas_storage.sql.statements import users as counters
-from locas_storage.sql.statements.payloads import Keeping
+from locas_storage.sql.statements.payloads import RetentionPolicy
 from locas_storage.sql.tables.schema import blob, revision, search, study_item, subject, turn
 
 logger = logging.getLogger(__name__)
@@ -46,8 +42,8 @@ class SqlUpkeep:
         read: Transaction,
         write: Transaction,
         *,
-        vault: Vault,
-        keeping: Keeping,
+        vault: DataKeys,
+        keeping: RetentionPolicy,
         rewrite: Callable[[Iterable[str]], bool],
         fault_point: Callable[[str], None],
     ) -> None:

@@ -1,7 +1,4 @@
-"""Owns `Verification`: which users are checked, and what was found.
-
-Knows nothing of what must hold (`checks.py`).
-"""
+"""Owns `Verification`: which users are checked, and what was found."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -9,7 +6,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, exists, select
 
-from locas_storage.encryption.envelope import Clear, Seal
+from locas_storage.encryption.envelope import Cipher, Plaintext
 from locas_storage.errors import InvalidTurn, StorageError
 from locas_storage.payload_files import PayloadFiles
 from locas_storage.records.turns import UserKey
@@ -60,7 +57,7 @@ class Verification:
 
 def verify(
     read: Callable[[], AbstractContextManager[Connection]],
-    seal: Callable[[Connection, UserKey], Seal],
+    seal: Callable[[Connection, UserKey], Cipher],
     files: PayloadFiles | None,
     *,
     tenant: str | None,
@@ -104,7 +101,7 @@ def verify(
 
 def _user(
     read: Callable[[], AbstractContextManager[Connection]],
-    seal: Callable[[Connection, UserKey], Seal],
+    seal: Callable[[Connection, UserKey], Cipher],
     files: PayloadFiles | None,
     key: UserKey,
 ) -> tuple[list[Fault], tuple[int, int]]:
@@ -115,7 +112,7 @@ def _user(
         except StorageError as error:
             faults.append(Fault(key, "encryption", str(error)))
             how = None
-        ledger = checks.open_ledger(connection, key, how or Clear(), files)
+        ledger = checks.open_ledger(connection, key, how or Plaintext(), files)
         if ledger is None:
             return [Fault(key, "owner", "there is no such user")], (0, 0)
         wanted = checks.CHECKS if ledger.user.erased_at is None else (checks.tombstone,)

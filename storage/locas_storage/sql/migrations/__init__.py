@@ -1,6 +1,6 @@
 """The numbered steps that make and change the tables; which step a database is at, and which one is the newest.
 
-Knows nothing of users, turns or revisions. Released steps are never edited.
+Released steps are never edited.
 """
 
 import threading

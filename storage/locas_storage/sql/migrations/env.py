@@ -1,7 +1,4 @@
-"""Owns how alembic runs our steps: over a connection that is handed to it, in that connection's transaction.
-
-Knows no URL and reads no alembic.ini; `locas_storage.sql.migrations` starts it.
-"""
+"""Owns how alembic runs our steps: over a connection that is handed to it, in that connection's transaction."""
 
 from alembic import context
 

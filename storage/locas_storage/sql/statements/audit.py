@@ -1,6 +1,6 @@
 """Owns the statements over the audit trail.
 
-Knows nothing of what is recorded. Every function works within the caller's transaction.
+Every function works within the caller's transaction.
 """
 
 from collections.abc import Mapping
@@ -18,17 +18,17 @@ from locas_storage.sql.tables.schema import audit
 def record(connection: Connection, key: UserKey, action: str, facts: Mapping[str, Any]) -> tuple[AuditEntry, str]:
     """Add a line to the audit trail of a locked user, and return it with its digest."""
     last = connection.execute(
-        select(audit.c.seq, audit.c.sha256).where(rows.of(audit, key)).order_by(audit.c.seq.desc()).limit(1)
+        select(audit.c.seq, audit.c.sha256).where(rows.belongs_to(audit, key)).order_by(audit.c.seq.desc()).limit(1)
     ).one_or_none()
     seq, previous = (last.seq + 1, last.sha256) if last else (1, commit.FIRST_PREVIOUS)
     entry = AuditEntry(seq, action, facts, connection.scalars(select(DbNow())).one())
     hashes = {"previous_sha256": previous, "sha256": commit.audit_digest(key, previous, entry)}
     values = {"seq": seq, "action": action, "facts": dict(facts), "created_at": entry.created_at}
-    connection.execute(insert(audit).values(rows.owner(key) | values | hashes))
+    connection.execute(insert(audit).values(rows.key_columns(key) | values | hashes))
     return entry, hashes["sha256"]
 
 
 def lines(connection: Connection, key: UserKey) -> list[tuple[AuditEntry, str]]:
     """Return the audit trail in ascending order, each line with its digest."""
-    found = connection.execute(select(audit).where(rows.of(audit, key)).order_by(audit.c.seq)).all()
+    found = connection.execute(select(audit).where(rows.belongs_to(audit, key)).order_by(audit.c.seq)).all()
     return [(rows.audit_entry(row), row.sha256) for row in found]

@@ -1,6 +1,6 @@
 """Owns the statements that take away: some turns and what was learnt from them, or everything of a user.
 
-Knows nothing of training. Every function works within the caller's transaction, on a locked user.
+Every function works within the caller's transaction, on a locked user.
 
 Of a forgotten turn a row without content stays, so that turns are numbered without a gap and a late retry of the same
 key does not bring it back. Of a revision that saw it a row without bytes and figures stays, so that the chain can be
@@ -10,7 +10,7 @@ checked. After erasure the user's row stays as a tombstone, and the audit trail,
 import datetime as dt
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection, delete, func, select, update
 
@@ -32,7 +32,7 @@ def remove_turns(connection: Connection, key: UserKey, seqs: Sequence[int], now:
     removed: list[int] = []
     for chunk in chunks(seqs):
         removed += connection.scalars(
-            select(turn.c.seq).where(rows.of(turn, key), turn.c.seq.in_(chunk), turn.c.forgotten_at.is_(None))
+            select(turn.c.seq).where(rows.belongs_to(turn, key), turn.c.seq.in_(chunk), turn.c.forgotten_at.is_(None))
         )
     search_index.remove(connection, key, removed)
     bare = {
@@ -45,7 +45,7 @@ def remove_turns(connection: Connection, key: UserKey, seqs: Sequence[int], now:
     }
     times = {"said_at": turn.c.created_at, "said_offset": 0, "expires_at": None, "forgotten_at": now}
     for chunk in chunks(removed):
-        connection.execute(update(turn).where(rows.of(turn, key), turn.c.seq.in_(chunk)).values(bare | times))
+        connection.execute(update(turn).where(rows.belongs_to(turn, key), turn.c.seq.in_(chunk)).values(bare | times))
     return sorted(removed)
 
 
@@ -55,7 +55,7 @@ def take_key(connection: Connection, key: UserKey, seq: int) -> str:
     Raises:
         TurnNotFound: only the turn's number is left.
     """
-    here = (rows.of(turn, key), turn.c.seq == seq)
+    here = (rows.belongs_to(turn, key), turn.c.seq == seq)
     had = connection.scalar(select(turn.c.idem_key).where(*here, rows.shown()))
     if had is None:
         raise lineage.not_correctable(key, seq)
@@ -72,12 +72,12 @@ def purge_items(connection: Connection, key: UserKey, purged: Sequence[int]) -> 
     gone = 0
     for chunk in chunks(purged):
         gone += connection.execute(
-            delete(study_item).where(rows.of(study_item, key), study_item.c.added_rev.in_(chunk))
+            delete(study_item).where(rows.belongs_to(study_item, key), study_item.c.added_rev.in_(chunk))
         ).rowcount
     return gone
 
 
-def detach(connection: Connection, state: UserState, plan: lineage.Plan, now: dt.datetime) -> UserState:
+def detach(connection: Connection, state: UserState, plan: lineage.ForgetPlan, now: dt.datetime) -> UserState:
     """Purge what saw forgotten turns, and make the base current if the current revision is among it.
 
     The fence rises in any case, so that no consolidation that read the turns before can be committed.
@@ -101,7 +101,9 @@ def detach(connection: Connection, state: UserState, plan: lineage.Plan, now: dt
         "metrics": {},
     }
     for chunk in chunks(plan.purged):
-        connection.execute(update(revision).where(rows.of(revision, key), revision.c.rev.in_(chunk)).values(bare))
+        connection.execute(
+            update(revision).where(rows.belongs_to(revision, key), revision.c.rev.in_(chunk)).values(bare)
+        )
     return users.locked(connection, key)
 
 
@@ -125,13 +127,13 @@ def queue_rebuild(connection: Connection, state: UserState, stops: Sequence[int]
 def delete_rows(connection: Connection, key: UserKey) -> int:
     """Delete jobs, study items, revisions and turns of a user, and return how many study items there were."""
     search_index.remove(connection, key)
-    count = connection.scalar(select(func.count()).where(rows.of(study_item, key))) or 0
+    count = connection.scalar(select(func.count()).where(rows.belongs_to(study_item, key))) or 0
     for table in (job, study_event, study_item, revision, turn):  # children before their parents
-        connection.execute(delete(table).where(rows.of(table, key)))
+        connection.execute(delete(table).where(rows.belongs_to(table, key)))
     return count
 
 
-def mark_dead(connection: Connection, state: UserState, now: dt.datetime) -> None:
+def leave_tombstone(connection: Connection, state: UserState, now: dt.datetime) -> None:
     """Turn a user's row into a tombstone.
 
     No counts, no key, and a fence and an epoch above any that a late writer holds.
@@ -144,7 +146,9 @@ def mark_dead(connection: Connection, state: UserState, now: dt.datetime) -> Non
 def revive(connection: Connection, key: UserKey) -> None:
     """Turn a tombstone into a user without turns; epoch and fence stay as high as they are."""
     connection.execute(
-        update(subject).where(rows.of(subject, key)).values(erased_at=None, lock_version=subject.c.lock_version + 1)
+        update(subject)
+        .where(rows.belongs_to(subject, key))
+        .values(erased_at=None, lock_version=subject.c.lock_version + 1)
     )
 
 
@@ -154,7 +158,7 @@ def expired(connection: Connection, key: UserKey | None) -> dict[UserKey, list[i
         turn.c.expires_at.is_not(None), turn.c.expires_at <= DbNow()
     )
     if key is not None:
-        query = query.where(rows.of(turn, key))
+        query = query.where(rows.belongs_to(turn, key))
     found: dict[UserKey, list[int]] = {}
     for row in connection.execute(query):
         found.setdefault(UserKey(row.tenant_id, row.subject_id), []).append(row.seq)
@@ -164,14 +168,15 @@ def expired(connection: Connection, key: UserKey | None) -> dict[UserKey, list[i
 def payload_sizes(connection: Connection, key: UserKey) -> dict[str, int]:
     """Return digest and size of every payload of a user."""
     return {
-        row.sha256: row.size for row in connection.execute(select(blob.c.sha256, blob.c.size).where(rows.of(blob, key)))
+        row.sha256: row.size
+        for row in connection.execute(select(blob.c.sha256, blob.c.size).where(rows.belongs_to(blob, key)))
     }
 
 
 def receipt(
     connection: Connection,
     key: UserKey,
-    action: str,
+    action: Literal["forget", "erase"],
     *,
     why: str,
     turns: Sequence[int],

@@ -1,8 +1,8 @@
 """Owns the statements over the queue of consolidations.
 
-Knows nothing of training. Every function works within the caller's transaction. A job belongs to a user and is written
-under the lock of the user's row, like all that is the user's; a heartbeat alone is not, since it touches one row on one
-condition. So no two transactions wait for each other in a circle.
+Every function works within the caller's transaction. A job belongs to a user and is written under the lock of the
+user's row, like all that is the user's; a heartbeat alone is not, since it touches one row on one condition. So no two
+transactions wait for each other in a circle.
 
 A claim raises the user's fence and stamps it on the job. Whoever wakes late holds an older fence, and is refused.
 All times are the database's.
@@ -66,17 +66,17 @@ def enqueue(connection: Connection, state: UserState, to_seq: int, *, stops: Seq
         "run_after": DbNow(),
     }
     limits = {"max_attempts": MAX_ATTEMPTS, "stops": list(stops) or null()}
-    connection.execute(insert(job).values(rows.owner(state.key) | values | limits))
+    connection.execute(insert(job).values(rows.key_columns(state.key) | values | limits))
 
 
 def open_job(connection: Connection, key: UserKey) -> Row[Any] | None:
     """Return the open job of a locked user."""
-    return connection.execute(select(job).where(rows.of(job, key), job.c.state.in_(_OPEN))).one_or_none()
+    return connection.execute(select(job).where(rows.belongs_to(job, key), job.c.state.in_(_OPEN))).one_or_none()
 
 
 def withdraw(connection: Connection, key: UserKey) -> None:
     """Delete the open job of a locked user: whoever holds it is refused."""
-    connection.execute(delete(job).where(rows.of(job, key), job.c.state.in_(_OPEN)))
+    connection.execute(delete(job).where(rows.belongs_to(job, key), job.c.state.in_(_OPEN)))
 
 
 def choose(connection: Connection, limit: int, key: UserKey | None) -> list[Row[Any]]:
@@ -90,7 +90,7 @@ def choose(connection: Connection, limit: int, key: UserKey | None) -> list[Row[
         .order_by(job.c.run_after, job.c.id)
     )
     if key is not None:
-        due = due.where(rows.of(job, key))
+        due = due.where(rows.belongs_to(job, key))
     return queue.claimable_together(connection.execute(due.limit(max(0, limit) * _LOOK_AHEAD)).all(), limit)
 
 
@@ -135,7 +135,7 @@ def held(connection: Connection, key: UserKey, lease: Lease) -> Row[Any]:
     Raises:
         LeaseLost: it is not held any more, or is on another user.
     """
-    found = connection.execute(select(job).where(rows.of(job, key), _holds(lease))).one_or_none()
+    found = connection.execute(select(job).where(rows.belongs_to(job, key), _holds(lease))).one_or_none()
     if found is None:
         raise queue.lost(lease)
     return found
@@ -194,7 +194,7 @@ def rows_of_job(table: Any) -> ColumnElement[bool]:
 
 def _mark_dead(connection: Connection, key: UserKey, found: Row[Any], reason: str, tokens: int) -> None:
     """Make a job a dead letter; of several the last one is kept. For the policy it counts as a refusal."""
-    connection.execute(delete(job).where(rows.of(job, key), job.c.state == "dead"))
+    connection.execute(delete(job).where(rows.belongs_to(job, key), job.c.state == "dead"))
     connection.execute(
         update(job).where(job.c.id == found.id).values({"state": "dead", "last_error": reason} | _NO_LEASE)
     )
@@ -213,7 +213,7 @@ def _holds(lease: Lease) -> ColumnElement[bool]:
         job.c.lease_owner == lease.owner,
         job.c.lease_fence == lease.fence,
     )
-    return and_(rows.of(job, lease.key), *same)
+    return and_(rows.belongs_to(job, lease.key), *same)
 
 
 def _is_due() -> ColumnElement[bool]:

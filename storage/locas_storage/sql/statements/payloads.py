@@ -1,6 +1,6 @@
 """Owns the bytes of revisions: keeping them under their own digest, reading them back checked, giving up the old ones.
 
-Knows nothing of what is in them. Every function but `prepare` works within the caller's transaction.
+Every function but `prepare` works within the caller's transaction.
 
 Small payloads lie in the database, so that one transaction holds a whole consolidation and one backup holds everything.
 Larger ones lie in files if the store was given a place for them: first the file, then the row that names it. So a row
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, delete, insert, select, update
 
 from locas_storage.encryption import envelope
-from locas_storage.encryption.envelope import Seal
+from locas_storage.encryption.envelope import Cipher
 from locas_storage.errors import CorruptPayload, StoreUnavailable
 from locas_storage.payload_files import PayloadFiles
 from locas_storage.records.revisions import Revision
@@ -32,7 +32,7 @@ _ANY_PAYLOAD = ("payload",)
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class StagedPayload:
     """A payload about to be named by a row.
 
     Attributes:
@@ -51,7 +51,7 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
+class RetentionPolicy:
     """How a store keeps payloads.
 
     Attributes:
@@ -65,27 +65,29 @@ class Keeping:
     inline_bytes: int
 
 
-def prepare(payload: bytes, number: int, fingerprint: str, key: UserKey, seal: Seal, keeping: Keeping) -> Prepared:
+def prepare(
+    payload: bytes, number: int, fingerprint: str, key: UserKey, seal: Cipher, keeping: RetentionPolicy
+) -> StagedPayload:
     """Return the payload of revision `number` ready to be kept.
 
     One too large for the database is written to its file first.
     """
     digest = seal.digest(_ANY_PAYLOAD, payload).hex()
-    header, kept = seal.close_apart(envelope.payload_place(number, fingerprint, digest), payload)
+    header, kept = seal.encrypt_apart(envelope.payload_place(number, fingerprint, digest), payload)
     sha256 = digest if header is None else hashlib.sha256(kept).hexdigest()
     if keeping.files is None or len(kept) <= keeping.inline_bytes:
-        return Prepared(digest, sha256, len(kept), header, kept)
+        return StagedPayload(digest, sha256, len(kept), header, kept)
     keeping.files.put(key, sha256, kept)
-    return Prepared(digest, sha256, len(kept), header, None)
+    return StagedPayload(digest, sha256, len(kept), header, None)
 
 
-def keep(connection: Connection, key: UserKey, prepared: Prepared, files: PayloadFiles | None) -> None:
+def keep(connection: Connection, key: UserKey, prepared: StagedPayload, files: PayloadFiles | None) -> None:
     """Keep a payload of a locked user; the same bytes are kept once.
 
     Raises:
         StoreUnavailable: its file was removed meanwhile, which only a store that prunes the same bytes does.
     """
-    known = select(blob.c.sha256).where(rows.of(blob, key), blob.c.sha256 == prepared.sha256)
+    known = select(blob.c.sha256).where(rows.belongs_to(blob, key), blob.c.sha256 == prepared.sha256)
     if connection.scalar(known) is not None:
         return
     # Files of a user are removed under the lock that is held now: one that is there stays.
@@ -98,11 +100,11 @@ def keep(connection: Connection, key: UserKey, prepared: Prepared, files: Payloa
         "data": prepared.data,
     }
     connection.execute(
-        insert(blob).values(rows.owner(key) | values | {"enc_header": prepared.header, "created_at": DbNow()})
+        insert(blob).values(rows.key_columns(key) | values | {"enc_header": prepared.header, "created_at": DbNow()})
     )
 
 
-def read(connection: Connection, key: UserKey, saved: Revision, files: PayloadFiles | None, seal: Seal) -> bytes:
+def read(connection: Connection, key: UserKey, saved: Revision, files: PayloadFiles | None, seal: Cipher) -> bytes:
     """Return a revision's bytes after checking their size and digest.
 
     Raises:
@@ -115,9 +117,11 @@ def read(connection: Connection, key: UserKey, saved: Revision, files: PayloadFi
         raise commit.no_payload(key, saved.number)
     what = f"payload of revision {saved.number}"
     named = (
-        select(revision.c.blob_sha256).where(rows.of(revision, key), revision.c.rev == saved.number).scalar_subquery()
+        select(revision.c.blob_sha256)
+        .where(rows.belongs_to(revision, key), revision.c.rev == saved.number)
+        .scalar_subquery()
     )
-    row = connection.execute(select(blob).where(rows.of(blob, key), blob.c.sha256 == named)).one_or_none()
+    row = connection.execute(select(blob).where(rows.belongs_to(blob, key), blob.c.sha256 == named)).one_or_none()
     if row is None:
         raise CorruptPayload(f"{what}: there is no row with its bytes; restore the database from a backup")
     if row.store == "db":
@@ -128,7 +132,7 @@ def read(connection: Connection, key: UserKey, saved: Revision, files: PayloadFi
         kept = files.read(key, row.sha256)
     commit.checked(what, kept, size=saved.payload_bytes, sha256=row.sha256)
     place = envelope.payload_place(_maker(connection, key, saved), saved.fingerprint, saved.payload_sha256)
-    data = seal.open_apart(place, row.enc_header, kept)
+    data = seal.decrypt_apart(place, row.enc_header, kept)
     if row.enc_header is None and row.sha256 != saved.payload_sha256:  # of a ciphertext the digest is part of its place
         raise CorruptPayload(f"{what}: differs from the digest saved with it; restore the database from a backup")
     return data
@@ -140,7 +144,7 @@ def _maker(connection: Connection, key: UserKey, saved: Revision) -> int:
     while restores is not None and 0 < restores < number:
         number = restores
         restores = connection.scalar(
-            select(revision.c.restores).where(rows.of(revision, key), revision.c.rev == number)
+            select(revision.c.restores).where(rows.belongs_to(revision, key), revision.c.rev == number)
         )
     return number
 
@@ -153,7 +157,7 @@ def prune(connection: Connection, key: UserKey, keep: int) -> list[str]:
     """
     named = (
         select(revision.c.blob_sha256)
-        .where(rows.of(revision, key), revision.c.blob_sha256.is_not(None))
+        .where(rows.belongs_to(revision, key), revision.c.blob_sha256.is_not(None))
         .order_by(revision.c.rev.desc())
     )
     gone = commit.beyond_kept(connection.scalars(named), keep)
@@ -161,7 +165,7 @@ def prune(connection: Connection, key: UserKey, keep: int) -> list[str]:
         gone -= _imported(connection, key)
     if not gone:
         return []
-    pruned = update(revision).where(rows.of(revision, key), revision.c.blob_sha256.in_(gone))
+    pruned = update(revision).where(rows.belongs_to(revision, key), revision.c.blob_sha256.in_(gone))
     connection.execute(pruned.values(blob_sha256=None, state="pruned"))
     return drop_unused(connection, key)
 
@@ -170,15 +174,15 @@ def _imported(connection: Connection, key: UserKey) -> set[str]:
     """Return the payloads learnt from nothing but a turn that stands for a memory learnt elsewhere."""
     alone = (revision.c.from_seq == revision.c.to_seq) & (turn.c.seq == revision.c.to_seq) & (turn.c.trust == IMPORTED)
     named = select(revision.c.blob_sha256).where(
-        rows.of(revision, key), rows.of(turn, key), alone, revision.c.blob_sha256.is_not(None)
+        rows.belongs_to(revision, key), rows.belongs_to(turn, key), alone, revision.c.blob_sha256.is_not(None)
     )
     return set(connection.scalars(named))
 
 
 def drop_unused(connection: Connection, key: UserKey) -> list[str]:
     """Delete the payloads of a locked user that no revision names any more; return those whose files can go."""
-    named = select(revision.c.blob_sha256).where(rows.of(revision, key), revision.c.blob_sha256.is_not(None))
-    unused = delete(blob).where(rows.of(blob, key), blob.c.sha256.not_in(named))
+    named = select(revision.c.blob_sha256).where(rows.belongs_to(revision, key), revision.c.blob_sha256.is_not(None))
+    unused = delete(blob).where(rows.belongs_to(blob, key), blob.c.sha256.not_in(named))
     return [
         row.sha256 for row in connection.execute(unused.returning(blob.c.sha256, blob.c.store)) if row.store == "fs"
     ]
@@ -186,5 +190,5 @@ def drop_unused(connection: Connection, key: UserKey) -> list[str]:
 
 def without_row(connection: Connection, key: UserKey, digests: Sequence[str]) -> list[str]:
     """Return those payloads of a locked user that no row names."""
-    named = set(connection.scalars(select(blob.c.sha256).where(rows.of(blob, key), blob.c.store == "fs")))
+    named = set(connection.scalars(select(blob.c.sha256).where(rows.belongs_to(blob, key), blob.c.store == "fs")))
     return [digest for digest in digests if digest not in named]

@@ -1,6 +1,6 @@
 """Owns the statements over revisions.
 
-Knows nothing of turns, study items and payloads. Every function works within the caller's transaction.
+Every function works within the caller's transaction.
 """
 
 from sqlalchemy import Connection, insert, select
@@ -9,7 +9,7 @@ from locas_storage.records.bounds import MAX_INTEGER
 from locas_storage.records.revisions import Revision, RevisionDraft
 from locas_storage.records.turns import UserKey
 from locas_storage.rules import commit
-from locas_storage.sql.statements.payloads import Prepared
+from locas_storage.sql.statements.payloads import StagedPayload
 from locas_storage.sql.tables import rows
 from locas_storage.sql.tables.columns import DbNow
 from locas_storage.sql.tables.schema import revision
@@ -19,7 +19,7 @@ def all_of(connection: Connection, key: UserKey) -> list[Revision]:
     """Return the user's revisions in ascending order."""
     return [
         rows.revision(row)
-        for row in connection.execute(select(revision).where(rows.of(revision, key)).order_by(revision.c.rev))
+        for row in connection.execute(select(revision).where(rows.belongs_to(revision, key)).order_by(revision.c.rev))
     ]
 
 
@@ -31,7 +31,9 @@ def one(connection: Connection, key: UserKey, number: int) -> Revision:
     """
     row = None
     if 0 < number <= MAX_INTEGER:
-        row = connection.execute(select(revision).where(rows.of(revision, key), revision.c.rev == number)).one_or_none()
+        row = connection.execute(
+            select(revision).where(rows.belongs_to(revision, key), revision.c.rev == number)
+        ).one_or_none()
     if row is None:
         raise commit.not_found(key, number)
     return rows.revision(row)
@@ -45,7 +47,7 @@ def add(
     number: int,
     fence: int,
     turns_sha256: str,
-    kept: Prepared,
+    kept: StagedPayload,
 ) -> None:
     """Add a trained revision of a locked user."""
     values = rows.revision_values(
@@ -56,6 +58,6 @@ def add(
 
 def add_restored(connection: Connection, key: UserKey, made: Revision, *, fence: int) -> None:
     """Add a revision of a locked user that brings an older one back."""
-    source = select(revision.c.blob_sha256).where(rows.of(revision, key), revision.c.rev == made.restores)
+    source = select(revision.c.blob_sha256).where(rows.belongs_to(revision, key), revision.c.rev == made.restores)
     values = rows.restored_values(key, made, blob_sha256=connection.scalar(source))
     connection.execute(insert(revision).values(values | {"fence": fence}))

@@ -1,6 +1,6 @@
 """Owns the index of the journal's words: putting turns into it, and finding the turns that share a word.
 
-Knows nothing of scores (`rules/ranking.py`). Every function works within the caller's transaction.
+Every function works within the caller's transaction.
 
 An append leaves the index alone: whoever appends seldom searches, and the index would cost more than the turn. A search
 first puts in what was said since the last one. `lm_search` holds one row of words for each turn up to the newest that
@@ -35,7 +35,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import TSQUERY
 
-from locas_storage.encryption.envelope import Seal
+from locas_storage.encryption.envelope import Cipher
 from locas_storage.records.turns import Turn, UserKey
 from locas_storage.rules.ranking import MAX_CANDIDATES, indexed_words
 from locas_storage.sql.tables import rows
@@ -46,7 +46,7 @@ _FTS = table(FTS_TABLE, column("rowid"), column("words"), column(FTS_TABLE))
 """Its column of its own name takes commands."""
 _ADD = insert(search)
 _ADDED = select(search.c.id, search.c.words).where(
-    rows.of_whom(search), search.c.seq.between(bindparam("first"), bindparam("last"))
+    rows.belongs_to_param(search), search.c.seq.between(bindparam("first"), bindparam("last"))
 )
 _INDEX_ADDED = insert(_FTS).from_select(["rowid", "words"], _ADDED)
 _ADD_LISTED = insert(search).values(words=func.array_to_tsvector(bindparam("listed", type_=ARRAY(Text))))
@@ -57,7 +57,7 @@ def is_behind(connection: Connection, key: UserKey) -> bool:
     return connection.scalar(select(_waiting(key).exists())) is True
 
 
-def catch_up(connection: Connection, key: UserKey, seal: Seal) -> None:
+def catch_up(connection: Connection, key: UserKey, seal: Cipher) -> None:
     """Put into the index what a locked user has said since this was last done, in the order it was said."""
     while said := connection.execute(_waiting(key).order_by(turn.c.seq).limit(VALUES_PER_STATEMENT)).all():
         _add(connection, key, [rows.turn(row, seal) for row in said])
@@ -68,29 +68,29 @@ def _waiting(key: UserKey) -> Select[Any]:
 
     One whose time is over is put in too: it stays until it is forgotten.
     """
-    newest = select(func.coalesce(func.max(search.c.seq), 0)).where(rows.of(search, key)).scalar_subquery()
-    return select(turn).where(rows.of(turn, key), turn.c.forgotten_at.is_(None), turn.c.seq > newest)
+    newest = select(func.coalesce(func.max(search.c.seq), 0)).where(rows.belongs_to(search, key)).scalar_subquery()
+    return select(turn).where(rows.belongs_to(turn, key), turn.c.forgotten_at.is_(None), turn.c.seq > newest)
 
 
 def _add(connection: Connection, key: UserKey, turns: Iterable[Turn]) -> None:
     """Put turns into the index, given in ascending order."""
     found = [(one.seq, indexed_words(one.content)) for one in turns]
     if connection.dialect.name == "sqlite":
-        values = [rows.owner(key) | {"seq": seq, "words": " ".join([mark(key), *words])} for seq, words in found]
+        values = [rows.key_columns(key) | {"seq": seq, "words": " ".join([mark(key), *words])} for seq, words in found]
         connection.execute(_ADD, one_or_many(values))
-        connection.execute(_INDEX_ADDED, rows.whose(key) | {"first": found[0][0], "last": found[-1][0]})
+        connection.execute(_INDEX_ADDED, rows.key_params(key) | {"first": found[0][0], "last": found[-1][0]})
     else:
         connection.execute(
-            _ADD_LISTED, one_or_many([rows.owner(key) | {"seq": seq, "listed": words} for seq, words in found])
+            _ADD_LISTED, one_or_many([rows.key_columns(key) | {"seq": seq, "listed": words} for seq, words in found])
         )
 
 
-def candidates(connection: Connection, key: UserKey, wanted: Sequence[str], seal: Seal) -> list[Turn]:
+def candidates(connection: Connection, key: UserKey, wanted: Sequence[str], seal: Cipher) -> list[Turn]:
     """Return the newest of the user's turns that share one of the words, oldest first."""
     query = (
         select(turn)
-        .join(search, rows.of(search, key) & (search.c.seq == turn.c.seq))
-        .where(rows.of(turn, key), rows.shown())
+        .join(search, rows.belongs_to(search, key) & (search.c.seq == turn.c.seq))
+        .where(rows.belongs_to(turn, key), rows.shown())
     )
     if connection.dialect.name == "sqlite":
         any_of = " OR ".join(f'"{word}"' for word in wanted)
@@ -132,7 +132,7 @@ def take_out(connection: Connection, key: UserKey, seqs: Iterable[int] | None = 
         seqs: numbers of the turns; None means all of them.
     """
     for chunk in [None] if seqs is None else chunks(seqs):
-        gone = rows.of(search, key) if chunk is None else rows.of(search, key) & search.c.seq.in_(chunk)
+        gone = rows.belongs_to(search, key) if chunk is None else rows.belongs_to(search, key) & search.c.seq.in_(chunk)
         if connection.dialect.name == "sqlite":
             marked = select(literal("delete"), search.c.id, search.c.words).where(gone)
             connection.execute(insert(_FTS).from_select([FTS_TABLE, "rowid", "words"], marked))

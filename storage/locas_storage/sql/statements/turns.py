@@ -1,6 +1,6 @@
 """Owns the statements over turns.
 
-Knows nothing of revisions. Every function works within the caller's transaction.
+Every function works within the caller's transaction.
 """
 
 import datetime as dt
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from sqlalchemy import Connection, Executable, bindparam, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from locas_storage.encryption.envelope import Seal
+from locas_storage.encryption.envelope import Cipher
 from locas_storage.records.bounds import new_item_id
 from locas_storage.records.turns import Turn, TurnDraft, UserKey
 from locas_storage.rules import commit
@@ -25,11 +25,11 @@ _ADD_NEW: dict[str, Executable] = {
     for name, dialect in (("sqlite", sqlite), ("postgresql", postgresql))
 }
 """By the name of the dialect: a conflict is no part of the SQL that databases share."""
-_KNOWN = select(turn).where(rows.of_whom(turn), turn.c.idem_key.in_(bindparam("idem_keys", expanding=True)))
+_KNOWN = select(turn).where(rows.belongs_to_param(turn), turn.c.idem_key.in_(bindparam("idem_keys", expanding=True)))
 
 
 def append(
-    connection: Connection, key: UserKey, drafts: Sequence[TurnDraft], seal: Seal, *, next_seq: int, now: dt.datetime
+    connection: Connection, key: UserKey, drafts: Sequence[TurnDraft], seal: Cipher, *, next_seq: int, now: dt.datetime
 ) -> tuple[list[Turn], int]:
     """Add turns to the journal of a locked user; return one turn for each draft, and how many are new."""
     if len(drafts) == 1 and drafts[0].idempotency_key is not None:
@@ -57,7 +57,7 @@ def append(
 
 
 def _append_keyed(
-    connection: Connection, key: UserKey, draft: TurnDraft, seal: Seal, *, next_seq: int, now: dt.datetime
+    connection: Connection, key: UserKey, draft: TurnDraft, seal: Cipher, *, next_seq: int, now: dt.datetime
 ) -> tuple[list[Turn], int]:
     """Add one turn unless its key is there.
 
@@ -72,14 +72,14 @@ def _append_keyed(
 def turns(
     connection: Connection,
     key: UserKey,
-    seal: Seal,
+    seal: Cipher,
     *,
     after: int = 0,
     upto: int | None = None,
     newest: int | None = None,
 ) -> list[Turn]:
     """Return turns in ascending order; see `MemoryStore.turns`."""
-    query = select(turn).where(rows.of(turn, key), rows.shown(), turn.c.seq > clamped(after))
+    query = select(turn).where(rows.belongs_to(turn, key), rows.shown(), turn.c.seq > clamped(after))
     if upto is not None:
         query = query.where(turn.c.seq <= clamped(upto))
     if newest is not None:
@@ -89,20 +89,20 @@ def turns(
     return sorted((rows.turn(row, seal) for row in connection.execute(query)), key=lambda one: one.seq)
 
 
-def span_digest(connection: Connection, key: UserKey, from_seq: int, to_seq: int, seal: Seal) -> str:
+def span_digest(connection: Connection, key: UserKey, from_seq: int, to_seq: int, seal: Cipher) -> str:
     """Return the digest over the contents of a span of turns."""
     query = (
         select(turn.c.content_sha256)
-        .where(rows.of(turn, key), turn.c.seq.between(from_seq, to_seq))
+        .where(rows.belongs_to(turn, key), turn.c.seq.between(from_seq, to_seq))
         .order_by(turn.c.seq)
     )
     return seal.span_digest(connection.scalars(query))
 
 
-def known(connection: Connection, key: UserKey, idem_keys: Iterable[str], seal: Seal) -> list[Turn]:
+def known(connection: Connection, key: UserKey, idem_keys: Iterable[str], seal: Cipher) -> list[Turn]:
     """Return the turns that were said under these keys."""
     return [
         rows.turn(row, seal)
         for chunk in chunks(idem_keys)
-        for row in connection.execute(_KNOWN, rows.whose(key) | {"idem_keys": chunk})
+        for row in connection.execute(_KNOWN, rows.key_params(key) | {"idem_keys": chunk})
     ]

@@ -1,8 +1,6 @@
 """Owns the one statement by which PostgreSQL appends a turn in the clear.
 
 The number is taken and the turn inserted in one round trip.
-
-Knows nothing of keys and of several turns; `turns.py` and `users.py` do the same in two statements, for every database.
 """
 
 from collections.abc import Sequence
@@ -56,7 +54,7 @@ def append(connection: Connection, key: UserKey, drafts: Sequence[TurnDraft]) ->
     said = commit.new_turn(draft, seq=0, idempotency_key=idem_key, created_at=EPOCH)
     values = rows.turn_values(key, said, CLEAR) | {"said_at": said.at if draft.at is not None else None}
     given = {f"new_{name}": value for name, value in values.items() if name not in ("seq", "created_at")}
-    found = connection.execute(_APPEND, rows.whose(key) | given | {"count": 1}).one_or_none()
+    found = connection.execute(_APPEND, rows.key_params(key) | given | {"count": 1}).one_or_none()
     if found is None:
         return None
     if found.seq is None:

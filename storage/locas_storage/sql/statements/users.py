@@ -1,6 +1,6 @@
 """Owns the user's row: locking it, its counters, and who there is.
 
-Knows nothing of what the counters count. Every function works within the caller's transaction.
+Every function works within the caller's transaction.
 """
 
 import datetime as dt
@@ -28,7 +28,7 @@ _TAKEN = {"next_seq": subject.c.next_seq + bindparam("count", type_=BigInt), "lo
 # the lock.
 TAKE = (
     update(subject)
-    .where(rows.of_whom(subject), subject.c.erased_at.is_(None))
+    .where(rows.belongs_to_param(subject), subject.c.erased_at.is_(None))
     .values(_TAKEN)
     .returning(subject.c.next_seq, subject.c.wrapped_dek, subject.c.kek_id, DbNow().label("now"))
 )
@@ -38,7 +38,9 @@ _TAKE_BY_DRIVER = TAKE.compile(dialect=sqlite.dialect())
 
 def state(connection: Connection, key: UserKey) -> UserState | None:
     """Return the user's counters, None for an unknown user."""
-    row = connection.execute(select(subject).where(rows.of(subject, key), subject.c.erased_at.is_(None))).one_or_none()
+    row = connection.execute(
+        select(subject).where(rows.belongs_to(subject, key), subject.c.erased_at.is_(None))
+    ).one_or_none()
     return None if row is None else rows.state(row)
 
 
@@ -49,7 +51,7 @@ def standing(connection: Connection, key: UserKey) -> UserState:
         UnknownUser: there is no such user.
         UserErased: there was one.
     """
-    row = connection.execute(select(subject).where(rows.of(subject, key))).one_or_none()
+    row = connection.execute(select(subject).where(rows.belongs_to(subject, key))).one_or_none()
     return commit.require_user(None if row is None else _standing(row, key), key)
 
 
@@ -112,7 +114,7 @@ def reserve(connection: Connection, key: UserKey, count: int) -> Reserved:
     """
     found = _take(connection, key, count)
     if found is None:
-        if connection.scalar(select(subject.c.erased_at).where(rows.of(subject, key))) is None:
+        if connection.scalar(select(subject.c.erased_at).where(rows.belongs_to(subject, key))) is None:
             _make(connection, key)
         found = _take(connection, key, count)
     if found is None:
@@ -123,7 +125,9 @@ def reserve(connection: Connection, key: UserKey, count: int) -> Reserved:
 def give_back(connection: Connection, key: UserKey, count: int) -> None:
     """Give back the last numbers that were taken in this transaction, so that the next turns get them."""
     if count:
-        connection.execute(update(subject).where(rows.of(subject, key)).values(next_seq=subject.c.next_seq - count))
+        connection.execute(
+            update(subject).where(rows.belongs_to(subject, key)).values(next_seq=subject.c.next_seq - count)
+        )
 
 
 def users(connection: Connection, tenant: str | None) -> list[UserKey]:
@@ -137,7 +141,7 @@ def users(connection: Connection, tenant: str | None) -> list[UserKey]:
 
 def next_revision(connection: Connection, key: UserKey) -> int:
     """Return the number that the user's next revision gets."""
-    return int(connection.scalars(select(subject.c.next_rev).where(rows.of(subject, key))).one())
+    return int(connection.scalars(select(subject.c.next_rev).where(rows.belongs_to(subject, key))).one())
 
 
 def advance(connection: Connection, before: UserState, **counters: Any) -> None:
@@ -148,7 +152,7 @@ def advance(connection: Connection, before: UserState, **counters: Any) -> None:
     """
     same = (subject.c.head_rev == before.head, subject.c.fence == before.fence, subject.c.next_seq == before.next_seq)
     values = counters | {"lock_version": subject.c.lock_version + 1}
-    moved = connection.execute(update(subject).where(rows.of(subject, before.key), *same).values(values))
+    moved = connection.execute(update(subject).where(rows.belongs_to(subject, before.key), *same).values(values))
     if moved.rowcount != 1:
         raise RevisionConflict("the user's counters changed during the call; someone saved first, call again")
 
@@ -172,12 +176,12 @@ def move_head(connection: Connection, before: UserState, number: int, consolidat
 def _lock(connection: Connection, key: UserKey, *, skip_locked: bool = False) -> Row[Any] | None:
     # SQLite leaves FOR UPDATE out; its write transaction holds the only write lock already.
     return connection.execute(
-        select(subject).where(rows.of(subject, key)).with_for_update(skip_locked=skip_locked)
+        select(subject).where(rows.belongs_to(subject, key)).with_for_update(skip_locked=skip_locked)
     ).one_or_none()
 
 
 def _take(connection: Connection, key: UserKey, count: int) -> Reserved | None:
-    values = rows.whose(key) | {"count": count}
+    values = rows.key_params(key) | {"count": count}
     if connection.dialect.name == "sqlite":
         given = _TAKE_BY_DRIVER.construct_params(values)
         row = by_driver(
@@ -194,7 +198,7 @@ def _take(connection: Connection, key: UserKey, count: int) -> Reserved | None:
 def _make(connection: Connection, key: UserKey) -> None:
     try:
         with connection.begin_nested():
-            connection.execute(insert(subject).values(rows.owner(key) | {"created_at": DbNow()}))
+            connection.execute(insert(subject).values(rows.key_columns(key) | {"created_at": DbNow()}))
     except IntegrityError:
         logger.debug("user created by another transaction meanwhile", extra={"user": key.short_hash})
 

@@ -1,7 +1,4 @@
-"""Owns the column types that SQLite and PostgreSQL share, and the database's clock.
-
-Knows nothing of tables.
-"""
+"""Owns the column types that SQLite and PostgreSQL share, and the database's clock."""
 
 import datetime as dt
 from typing import Any

@@ -1,8 +1,6 @@
 """Owns what statements over many values share.
 
 How many one may carry, how they are given, and which integers a column holds.
-
-Knows no table.
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,4 @@
-"""Owns the way between rows and records, and the one condition that binds a row to its user.
-
-Knows nothing of transactions.
-"""
+"""Owns the way between rows and records, and the one condition that binds a row to its user."""
 
 import hashlib
 from typing import Any
@@ -9,7 +6,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, Table, and_, bindparam, or_
 
 from locas_storage.encryption import envelope
-from locas_storage.encryption.envelope import Seal
+from locas_storage.encryption.envelope import Cipher
 from locas_storage.errors import CorruptPayload
 from locas_storage.records.metrics import ConsolidationMetrics
 from locas_storage.records.revisions import Revision, RevisionDraft, StudyItem, StudyItemDraft
@@ -23,12 +20,12 @@ NOTHING_SHA256 = hashlib.sha256(b"").digest()
 """Digest of what is left of a forgotten turn."""
 
 
-def of(table: Table, key: UserKey) -> ColumnElement[bool]:
+def belongs_to(table: Table, key: UserKey) -> ColumnElement[bool]:
     """Return the condition that a row belongs to this user; every statement about a user goes through it."""
     return and_(table.c.tenant_id == key.tenant, table.c.subject_id == key.user)
 
 
-def of_whom(table: Table) -> ColumnElement[bool]:
+def belongs_to_param(table: Table) -> ColumnElement[bool]:
     """Return the same condition with the user left open, for a statement built once and executed with `whose(key)`.
 
     Building an expression takes longer than executing it, which an append, alone among all calls, is frequent enough to
@@ -37,8 +34,8 @@ def of_whom(table: Table) -> ColumnElement[bool]:
     return and_(table.c.tenant_id == bindparam("of_tenant"), table.c.subject_id == bindparam("of_subject"))
 
 
-def whose(key: UserKey) -> Values:
-    """Return the parameters that `of_whom` leaves open."""
+def key_params(key: UserKey) -> Values:
+    """Return the parameters that `belongs_to_param` leaves open."""
     return {"of_tenant": key.tenant, "of_subject": key.user}
 
 
@@ -48,19 +45,19 @@ def shown() -> ColumnElement[bool]:
     return and_(turn.c.forgotten_at.is_(None), or_(turn.c.expires_at.is_(None), turn.c.expires_at > DbNow()))
 
 
-def owner(key: UserKey) -> Values:
+def key_columns(key: UserKey) -> Values:
     """Return the columns that say whose a new row is."""
     return {"tenant_id": key.tenant, "subject_id": key.user}
 
 
-def turn_values(key: UserKey, turn: Turn, seal: Seal) -> Values:
+def turn_values(key: UserKey, turn: Turn, seal: Cipher) -> Values:
     """Return a turn as a row."""
     content, place = turn.content.encode(), envelope.turn_place(turn.seq)
-    return owner(key) | {
+    return key_columns(key) | {
         "seq": turn.seq,
         "idem_key": turn.idempotency_key,
         "role": turn.role,
-        "content": seal.close(place, content),
+        "content": seal.encrypt(place, content),
         "content_sha256": seal.digest(place, content),
         "name": turn.name,
         "session_id": turn.session,
@@ -73,7 +70,7 @@ def turn_values(key: UserKey, turn: Turn, seal: Seal) -> Values:
     }
 
 
-def turn(row: Row[Any], seal: Seal) -> Turn:
+def turn(row: Row[Any], seal: Cipher) -> Turn:
     """Return a row as a turn.
 
     Raises:
@@ -83,7 +80,7 @@ def turn(row: Row[Any], seal: Seal) -> Turn:
     place = envelope.turn_place(row.seq)
     is_forgotten = row.forgotten_at is not None
     # Of a forgotten turn nothing is left to open; its row says the same in every store.
-    content = bytes(row.content) if is_forgotten else seal.open(place, bytes(row.content))
+    content = bytes(row.content) if is_forgotten else seal.decrypt(place, bytes(row.content))
     digest = NOTHING_SHA256 if is_forgotten else seal.digest(place, content)
     if digest != row.content_sha256 or (is_forgotten and content):
         raise CorruptPayload(
@@ -124,7 +121,7 @@ def revision_values(
     key: UserKey, draft: RevisionDraft, *, number: int, turns_sha256: str, blob_sha256: str, payload_sha256: str
 ) -> Values:
     """Return a draft as a row."""
-    return owner(key) | {
+    return key_columns(key) | {
         "rev": number,
         "parent_rev": draft.parent,
         "restores": None,
@@ -144,7 +141,7 @@ def revision_values(
 
 def restored_values(key: UserKey, made: Revision, *, blob_sha256: str | None) -> Values:
     """Return a revision that brings an older one back as a row."""
-    return owner(key) | {
+    return key_columns(key) | {
         "rev": made.number,
         "parent_rev": made.parent,
         "restores": made.restores,
@@ -178,29 +175,29 @@ def revision(row: Row[Any]) -> Revision:
         turns_sha256=row.turns_sha256,
         payload_sha256=row.payload_sha256,
         payload_bytes=row.payload_bytes or 0,
-        metrics=ConsolidationMetrics.of(row.metrics),
+        metrics=ConsolidationMetrics.stored(row.metrics),
         state=row.state,
         created_at=row.created_at,
     )
 
 
-def item_values(key: UserKey, draft: StudyItemDraft, seal: Seal, *, number: int, position: int) -> Values:
+def item_values(key: UserKey, draft: StudyItemDraft, seal: Cipher, *, number: int, position: int) -> Values:
     """Return a study item as a row."""
-    return owner(key) | {
+    return key_columns(key) | {
         "item_id": draft.item_id,
         "kind": draft.kind,
         "from_seq": draft.from_seq,
         "to_seq": draft.to_seq,
         "turn_seq": draft.turn_seq,
-        "question": seal.close(envelope.item_place(draft.item_id, "question"), draft.question.encode()),
-        "answer": seal.close(envelope.item_place(draft.item_id, "answer"), draft.answer.encode()),
-        "teacher": seal.close(envelope.item_place(draft.item_id, "teacher"), draft.teacher),
+        "question": seal.encrypt(envelope.item_place(draft.item_id, "question"), draft.question.encode()),
+        "answer": seal.encrypt(envelope.item_place(draft.item_id, "answer"), draft.answer.encode()),
+        "teacher": seal.encrypt(envelope.item_place(draft.item_id, "teacher"), draft.teacher),
         "added_rev": number,
         "position": position,
     }
 
 
-def item(row: Row[Any], seal: Seal) -> StudyItem:
+def item(row: Row[Any], seal: Cipher) -> StudyItem:
     """Return a row as a study item.
 
     Raises:
@@ -213,9 +210,9 @@ def item(row: Row[Any], seal: Seal) -> StudyItem:
         from_seq=row.from_seq,
         to_seq=row.to_seq,
         turn_seq=row.turn_seq,
-        question=seal.open(envelope.item_place(row.item_id, "question"), bytes(row.question)).decode(),
-        answer=seal.open(envelope.item_place(row.item_id, "answer"), bytes(row.answer)).decode(),
-        teacher=seal.open(envelope.item_place(row.item_id, "teacher"), bytes(row.teacher)),
+        question=seal.decrypt(envelope.item_place(row.item_id, "question"), bytes(row.question)).decode(),
+        answer=seal.decrypt(envelope.item_place(row.item_id, "answer"), bytes(row.answer)).decode(),
+        teacher=seal.decrypt(envelope.item_place(row.item_id, "teacher"), bytes(row.teacher)),
         added_rev=row.added_rev,
         retired_rev=row.retired_rev,
     )

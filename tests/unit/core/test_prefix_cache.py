@@ -10,7 +10,7 @@ import torch
 from locas_agent.backbone import Backbone
 from locas_agent.errors import ConfigurationError
 from locas_agent.inference import Engine
-from locas_agent.inference.prefix_cache import Kept
+from locas_agent.inference.prefix_cache import PrefixSlot
 from locas_agent.memory import LocasMemory, MemoryBatch
 from tests.conftest import MakeMemory, byte_tokenizer
 from tests.unit.core.architectures import SUPPORTED, build
@@ -37,7 +37,9 @@ def memories(make_memory: MakeMemory) -> list[LocasMemory | None]:
     return [make_memory(1), None, make_memory(2, width=2)]
 
 
-def talk(engine: Engine, memories: list[LocasMemory | None], kept: list[Kept]) -> list[tuple[tuple[int, ...], ...]]:
+def talk(
+    engine: Engine, memories: list[LocasMemory | None], kept: list[PrefixSlot]
+) -> list[tuple[tuple[int, ...], ...]]:
     """Three turns, each answered as from scratch: a prompt is the one before, its answer and three tokens more."""
     prompts, answers = [list(each) for each in BEGINNINGS], []
     for turn in range(3):
@@ -55,11 +57,11 @@ def test_turns_are_answered_as_from_scratch(name: str, make_memory: MakeMemory) 
         Backbone(build(name), byte_tokenizer(), name=name)
     )  # Gemma and Mistral: a sliding window, of which no past is kept
     memories = [make_memory(1, on=engine.backbone), None, make_memory(2, width=2, on=engine.backbone)]
-    talk(engine, memories, [Kept() for _ in memories])
+    talk(engine, memories, [PrefixSlot() for _ in memories])
 
 
 def test_only_what_is_new_is_run(backbone: Backbone, memories: list[LocasMemory | None]) -> None:
-    engine, kept = Counting(backbone), [Kept() for _ in memories]
+    engine, kept = Counting(backbone), [PrefixSlot() for _ in memories]
     answers = talk(engine, memories, kept)
     # All prompts once, then of each later turn the last token of the answer, which was chosen but not run, and the
     # three new ones; of
@@ -72,7 +74,7 @@ def test_rows_that_end_early_leave_their_past_too(backbone: Backbone, memories: 
     free = Engine(backbone).generate(BEGINNINGS, memory=MemoryBatch.of(memories, backbone), max_new_tokens=12)
     stopping = Backbone(backbone.model, byte_tokenizer(), name="stopping")
     stopping.stop_ids = frozenset({free[1].ids[1]})
-    kept = [Kept() for _ in memories]
+    kept = [PrefixSlot() for _ in memories]
     given = Engine(stopping).generate(
         BEGINNINGS, memory=MemoryBatch.of(memories, backbone), max_new_tokens=12, kept=kept
     )
@@ -80,7 +82,7 @@ def test_rows_that_end_early_leave_their_past_too(backbone: Backbone, memories: 
     for place, prompt, one in zip(kept, BEGINNINGS, given, strict=True):
         assert place.past is not None
         assert place.past.ids in {(*prompt, *one.ids), (*prompt, *one.ids[:-1])}
-        scratch = Kept()
+        scratch = PrefixSlot()
         row = kept.index(place)
         Engine(backbone).generate(
             [list(place.past.ids)], memory=MemoryBatch.of([memories[row]], backbone), max_new_tokens=1, kept=[scratch]
@@ -92,7 +94,7 @@ def test_rows_that_end_early_leave_their_past_too(backbone: Backbone, memories: 
 
 
 def test_past_of_another_text_is_left_alone(engine: Engine, make_memory: MakeMemory) -> None:
-    memory, kept = make_memory(1), [Kept()]
+    memory, kept = make_memory(1), [PrefixSlot()]
     batch = MemoryBatch.of([memory], engine.backbone)
     engine.generate([[1, 2, 3, 4]], memory=batch, max_new_tokens=3, kept=kept)
     past = kept[0].past
@@ -109,7 +111,7 @@ def test_past_of_another_text_is_left_alone(engine: Engine, make_memory: MakeMem
 
 
 def test_stream_takes_up_and_leaves_a_past(backbone: Backbone, make_memory: MakeMemory) -> None:
-    engine, memory, kept = Counting(backbone), make_memory(1), Kept()
+    engine, memory, kept = Counting(backbone), make_memory(1), PrefixSlot()
     batch = MemoryBatch.of([memory], backbone)
     prompt = BEGINNINGS[0]
     first = list(engine.stream(prompt, memory=batch, max_new_tokens=5, kept=kept))
@@ -119,4 +121,4 @@ def test_stream_takes_up_and_leaves_a_past(backbone: Backbone, make_memory: Make
     assert engine.tokens == 3 + 4
     assert is_greedy(engine, following, second, memory)
     with pytest.raises(ConfigurationError):
-        engine.generate([prompt, prompt], groups=[0, 0], kept=[Kept(), Kept()])
+        engine.generate([prompt, prompt], groups=[0, 0], kept=[PrefixSlot(), PrefixSlot()])

@@ -1,6 +1,6 @@
 """What a reply leaves in the journal when something goes wrong: nothing before the answer, and nothing lost after it.
 
-Knows nothing of learning: a stand-in learns in no time. The backbone is a random one.
+The backbone is a random one.
 """
 
 from __future__ import annotations
