@@ -29,6 +29,10 @@ STEP_OF = 8
 OLD_FACT = 0.5
 """Draws of an earlier fact for each of a new one, beside several layers: it is known already, and kept."""
 MAX_REHEARSAL = 0.6
+SLOTS_PER_FACT, SLOTS_OF = 4, 8
+"""New slots of a memory whose rows start from inputs, for each new fact; a multiple, so that users share steps."""
+MOST_SLOTS = 512
+"""Width beyond which a memory does not grow by itself."""
 EVERY = 4
 """Steps from one row behind a window to the next beside several layers, and from one of neutral text to the next: such
 a row costs as much as all items of a step."""
