@@ -26,7 +26,7 @@ from locas_agent.training.examples import Example, ExampleBatch
 
 INPUT_RIDGE = 0.1
 """Share of the mean variance of neutral inputs that counts as noise in each direction; a smaller one selects more."""
-COMMON_INPUTS = 512
+COMMON_INPUTS = 2048
 """Positions of neutral text against which inputs are compared."""
 
 Method = Literal["highest", "lowest", "random", "random_index"]
