@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Objective = Literal["self_study", "ntp", "sd", "mix"]
-Initialization = Literal["highest", "lowest", "random", "random_index"]
+Initialization = Literal["highest", "lowest", "random", "random_index", "inputs"]
 ScaleRule = Literal["width", "sqrt", "none"]
 StoredAs = Literal["float32", "bfloat16", "int8"]
 _Depth = r"(0(\.[0-9]+)?|1(\.0+)?)"
@@ -36,16 +36,18 @@ class MemorySettings(_Settings):
     """The shape of a new memory."""
 
     width: int | None = Field(None, ge=1)
-    """Slots per layer; None means 48, or as many as the backbone's FFN has neurons if that is less. Origin:
-    `docs/decisions.md`."""
+    """Slots per layer; None means 48, or as many as the backbone's FFN has neurons if that is less, and with rows from
+    "inputs" as many as what is learnt takes: the memory grows. Origin: `docs/decisions.md`."""
     layers: Layers = "auto"
     """Which layers carry the memory: how many of the topmost, a range of depth such as "0.5-0.8" (0 is below the first
     layer, 1 above the last), a list of numbers from 0, or "all" (None too), as in the paper. "auto" is the last layer
     alone of a backbone of few layers, and the topmost third of a deeper one; nothing below the lowest changes, so the
     higher they are the faster they train. Origin: `docs/decisions.md`, placement."""
-    initialization: Initialization = "random"
-    """Rows a memory starts from: Gaussian, or cloned from the most or least activated neurons or any. Origin:
-    `docs/decisions.md`, initial rows."""
+    initialization: Initialization | None = None
+    """Rows a memory starts from: Gaussian ("random"), cloned from the most or least activated neurons or any, or the
+    inputs of the FFN before what is to be answered ("inputs"): such slots answer to the user's questions and to little
+    else. None is "random" beside the last layer alone and "inputs" at other depths. Origin: `docs/decisions.md`,
+    initial rows."""
     scale_rule: ScaleRule = "none"
     """Output scale: mean norm of the down rows divided by the width ("width", the paper's), by its root ("sqrt"), or
     not ("none"). Origin: `docs/decisions.md`, scale rule."""

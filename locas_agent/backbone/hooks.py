@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 Observer = Callable[[int, Tensor], None]
-"""Receives a layer index and the intermediate activations of its FFN, shape (B, T, N)."""
+"""Receives a layer index and the intermediate activations of its FFN, shape (B, T, N), or its input, (B, T, D)."""
 Recorder = Callable[[str, Tensor], None]
 """Receives "ffn_input" and "ffn_output" of the last layer and "residual", what enters the final norm; shape (B, T, D)
 each."""
@@ -60,6 +60,17 @@ class Observing(Intercept):
     def intermediate(self, layer: int, values: Tensor) -> None:
         """Show them."""
         self._observer(layer, values)
+
+
+class Entering(Intercept):
+    """Shows the input of every FFN to an observer."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    def ffn(self, layer: int, hidden: Tensor, output: Tensor) -> None:
+        """Show it, shape (B, T, D)."""
+        self._observer(layer, hidden)
 
 
 class Recording(Intercept):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from locas_agent.backbone import Backbone
-from locas_agent.backbone.hooks import Observer, Observing, Recorder, Recording, carrying
+from locas_agent.backbone.hooks import Entering, Observer, Observing, Recorder, Recording, carrying
 from locas_agent.backbone.partial import lower_part, upper_part
 from locas_agent.errors import TurnTooLong
 from locas_agent.memory import MemoryBatch
@@ -99,6 +99,17 @@ class ModelRunner:
         """
         with carrying(self.backbone.hook_key, Observing(observer)):
             self._run(input_ids, attention_mask)
+
+    @torch.no_grad()
+    def enter(self, input_ids: Tensor, observer: Observer) -> None:
+        """Run the bare backbone and show each FFN's input; nothing is returned.
+
+        Args:
+            input_ids: right-padded, shape (B, T), int64: causal attention never looks at the padding.
+            observer: called once per layer with its index and a tensor of shape (B, T, D).
+        """
+        with carrying(self.backbone.hook_key, Entering(observer)):
+            self._run(input_ids, None)
 
     @torch.no_grad()
     def record(self, input_ids: Tensor, recorder: Recorder) -> None:

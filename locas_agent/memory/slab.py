@@ -18,8 +18,8 @@ from locas_agent.errors import IncompatibleMemory
 GATE, UP, DOWN = 0, 1, 2
 """Index of each kind of row in a slab. Files name the three kinds instead; see `serialization.py`."""
 
-INITIALIZATIONS = ("highest", "lowest", "random", "random_index")
-"""How the rows of a new memory are chosen; names of the reference implementation."""
+INITIALIZATIONS = ("highest", "lowest", "random", "random_index", "inputs")
+"""How the rows of a new memory are chosen; names of the reference implementation, and "inputs", which is ours."""
 
 NORM_SLACK = 2.0**-18
 """A norm up to 1 + this counts as 1. It covers the fp32 rounding of a norm, and makes the clip exactly idempotent."""
@@ -150,6 +150,22 @@ class LocasMemory:
     def clipped(self) -> LocasMemory:
         """The same function with every row already clipped; clipping twice changes no bit."""
         return replace(self, slab=clip_rows(self.slab.detach()))
+
+    def with_slots(self, gate_up: Tensor, *, grows: bool) -> LocasMemory:
+        """The same function with new slots whose down rows are zero; they stand in slots that hold nothing first.
+
+        Args:
+            gate_up: gate rows, which are the up rows too, shape (L, S, D).
+            grows: whether slots beyond the width are added; else those are left out.
+        """
+        free = torch.nonzero(self.slab.detach().abs().amax(dim=(0, 1, 3)) == 0)[:, 0].tolist()
+        missing = max(0, gate_up.shape[1] - len(free)) if grows else 0
+        slab = torch.cat([self.slab, self.slab.new_zeros(self.n_layers, 3, missing, self.hidden_size)], dim=2)
+        neurons = self.neuron_indices.new_full((self.n_layers, missing), -1)
+        at = [*free, *range(self.width, self.width + missing)][: gate_up.shape[1]]
+        rows = gate_up[:, : len(at), None].to(slab).expand(-1, -1, 2, -1)  # (L, S, 2, D)
+        slab[:, GATE:DOWN, at] = rows.transpose(1, 2)
+        return replace(self, slab=slab, neuron_indices=torch.cat([self.neuron_indices, neurons], dim=1))
 
     def row_norms(self) -> Tensor:
         """L2 norm of every master row, shape (L, 3, W)."""

@@ -22,6 +22,12 @@ from locas_agent.inference.batching import micro_batches, pad
 from locas_agent.inference.engine import MAX_BATCH_TOKENS
 from locas_agent.memory import LocasMemory
 from locas_agent.memory.slab import DOWN, GATE, INITIALIZATIONS, UP, topmost
+from locas_agent.training.examples import Example, ExampleBatch
+
+INPUT_RIDGE = 0.1
+"""Share of the mean variance of neutral inputs that counts as noise in each direction; a smaller one selects more."""
+COMMON_INPUTS = 2048
+"""Positions of neutral text against which inputs are compared."""
 
 Method = Literal["highest", "lowest", "random", "random_index"]
 ScaleRule = Literal["width", "sqrt", "none"]
@@ -217,5 +223,73 @@ def _build(
         neuron_indices=neurons.to(backbone.device),
         fingerprint=backbone.fingerprint,
         initialization=method,
+        layers=layers,
+    )
+
+
+def ffn_inputs(engine: Engine, examples: Sequence[Example], layers: Sequence[int]) -> dict[int, Tensor]:
+    """What enters the FFN of some layers where the bare backbone predicts what examples score.
+
+    Args:
+        engine: runs the backbone.
+        examples: at least one.
+        layers: numbers from the last, -1.
+
+    Returns:
+        By layer, shape (scored tokens of all examples, in their order, D), fp32, on the CPU.
+    """
+    backbone = engine.backbone
+    found: dict[int, list[Tensor]] = {layer: [torch.empty(0)] * len(examples) for layer in layers}
+    for rows in micro_batches([example.n_tokens for example in examples], MAX_BATCH_TOKENS):
+        batch = ExampleBatch.of([[examples[row]] for row in rows], pad_id=backbone.pad_id, device=backbone.device)
+
+        def keep(layer: int, hidden: Tensor, rows: list[int] = rows, batch: ExampleBatch = batch) -> None:
+            if (own := found.get(layer - backbone.n_layers)) is not None:
+                for row, states, at in zip(rows, hidden, batch.positions, strict=True):
+                    own[row] = states[at].float().cpu()
+
+        engine.enter(batch.input_ids, keep)
+    return {layer: torch.cat(parts) for layer, parts in found.items()}
+
+
+def special_directions(inputs: Tensor, common: Tensor) -> Tensor:
+    """The directions that tell inputs from common ones: whitened by them, of norm 1.
+
+    A slot with such a gate and up row answers to its own input some hundred times as much as to neutral text; a
+    Gaussian row hardly answers to either, since a row is at most 1 long.
+
+    Args:
+        inputs: of an FFN, shape (S, D), fp32.
+        common: of the same FFN on neutral text, shape (n, D), fp32.
+
+    Returns:
+        Shape (S, D), fp32.
+    """
+    mean = common.mean(dim=0)
+    common, inputs = common - mean, inputs - mean
+    noise = INPUT_RIDGE * common.square().mean() * len(common)
+    gram = common @ common.T + noise * torch.eye(len(common))  # (n, n): Woodbury, for D beyond n too
+    directions = inputs - torch.linalg.solve(gram, common @ inputs.T).T @ common  # (S, D)
+    lengths: Tensor = torch.linalg.vector_norm(directions, dim=-1, keepdim=True)
+    unit: Tensor = directions / lengths.clamp_min(_SMALLEST_NORM)
+    return unit
+
+
+def empty_memory(backbone: Backbone, layers: tuple[int, ...], *, width: int, scale_rule: ScaleRule) -> LocasMemory:
+    """A memory whose slots all wait for rows; see `LocasMemory.with_slots`.
+
+    Args:
+        backbone: whose memory it is.
+        layers: beside which it stands, numbered from the last (-1).
+        width: slots per layer.
+        scale_rule: as in `initialize`.
+    """
+    _check(backbone, width, "inputs", scale_rule)
+    return LocasMemory(
+        slab=torch.zeros(len(layers), 3, width, backbone.hidden_size, device=backbone.device),
+        scale=output_scale(backbone, width=width, rule=scale_rule)[list(layers)].clone(),
+        neuron_indices=torch.full((len(layers), width), -1, dtype=torch.int64, device=backbone.device),
+        fingerprint=backbone.fingerprint,
+        initialization="inputs",
         layers=layers,
     )

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import Any
+
+from torch import Tensor
 
 from locas_agent.backbone import Backbone
 from locas_agent.conversation.messages import Message
@@ -28,11 +30,13 @@ class NeutralText:
         anchors: rows with the bare backbone as teacher, for training.
         held_out: the same from the other half of the file, for measuring.
         windows: short small talk, to stand before a question as a running conversation would.
+        inputs: what enters the FFN of a layer on anchors, by the layer's number; filled where it is first asked for.
     """
 
     anchors: tuple[Example, ...]
     held_out: tuple[Example, ...]
     windows: tuple[tuple[Message, ...], ...]
+    inputs: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
 
 @cache

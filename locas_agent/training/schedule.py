@@ -16,19 +16,24 @@ LAST_LAYER = (-1,)
 LAST_LAYER_RATE, LAST_LAYER_STEPS, LAST_LAYER_ITEMS, LAST_LAYER_REHEARSAL = 1e-2, 192, 12, 0.3
 """Beside the last layer alone a step costs next to nothing. Origin: `docs/decisions.md`, steps."""
 LAST_LAYER_VARIANTS, LAST_LAYER_WINDOW = 4, 256
-DEEP_RATE, DEEP_ITEMS = 3e-3, 6
+DEEP_RATE, DEEP_ITEMS = 8e-3, 6
 """Peak rate and items of a step beside several layers or a lower one. Origin: `docs/decisions.md`, placement."""
 DEEP_VARIANTS, DEEP_WINDOW = 2, 96
 """Fewer and shorter, since each is run once through the layers below, and a window with its questions once a step
 through those above."""
-PASSES = 8
-"""How often each new item is drawn beside several layers, where a step costs what runs above the lowest."""
-MIN_STEPS, MAX_STEPS = 24, 192
+PASSES, DRAWS_PER_FACT = 10, 32
+"""How often each new item, and each new fact, is drawn at most beside several layers, where a step costs what runs
+above the lowest: other wordings of a fact teach more than the same ones again."""
+MIN_STEPS, MAX_STEPS = 16, 192
 """Fewest and most steps beside several layers; steps are multiples of `STEP_OF`, so that users share them."""
 STEP_OF = 8
 OLD_FACT = 0.5
 """Draws of an earlier fact for each of a new one, beside several layers: it is known already, and kept."""
-MAX_REHEARSAL = 0.6
+MAX_REHEARSAL = 0.4
+SLOTS_PER_FACT, SLOTS_OF = 3, 8
+"""New slots of a memory whose rows start from inputs, for each new fact; a multiple, so that users share steps."""
+MOST_SLOTS = 88
+"""Width beyond which a memory does not grow by itself."""
 EVERY = 4
 """Steps from one row behind a window to the next beside several layers, and from one of neutral text to the next: such
 a row costs as much as all items of a step."""
@@ -75,12 +80,15 @@ def schedule_of(
         earlier: items of former ones that still hold.
     """
     is_last = layers == LAST_LAYER
+    new, earlier = list(new), list(earlier)
     learnt = [item for item in new if item.kind not in (PROBE, NEGATIVE)]
-    share = _rehearsal(len(facts(learnt)), len(facts(earlier)), LAST_LAYER_REHEARSAL, is_last=is_last)
+    n_new, n_earlier = len(facts(learnt)), len(facts(earlier))
+    share = _rehearsal(n_new, n_earlier, is_last=is_last)
     if settings.rehearsal_share is not None:
         share = settings.rehearsal_share
     items_per_step = settings.items_per_step or (LAST_LAYER_ITEMS if is_last else DEEP_ITEMS)
-    wanted = PASSES * len(learnt) / (items_per_step * (1 - share - settings.negative_share))
+    others = share * bool(n_earlier) + settings.negative_share * any(item.kind == NEGATIVE for item in new + earlier)
+    wanted = min(PASSES * len(learnt), DRAWS_PER_FACT * n_new) / (items_per_step * (1 - others))
     deep = min(MAX_STEPS, max(MIN_STEPS, STEP_OF * round(wanted / STEP_OF)))
     steps = settings.max_steps or (LAST_LAYER_STEPS if is_last else deep)
     return Schedule(
@@ -107,11 +115,11 @@ def facts(items: Iterable[Item]) -> set[tuple[str, int, str]]:
     return {fact_of(item) for item in items if item.kind != NEGATIVE}
 
 
-def _rehearsal(new: int, earlier: int, least: float, *, is_last: bool) -> float:
+def _rehearsal(new: int, earlier: int, *, is_last: bool) -> float:
     """Return the share of earlier items: it grows with the facts to be kept, so that each is still rehearsed."""
     if is_last or not earlier:
-        return least
-    return min(MAX_REHEARSAL, max(least, OLD_FACT * earlier / (OLD_FACT * earlier + new)))
+        return LAST_LAYER_REHEARSAL
+    return min(MAX_REHEARSAL, max(LAST_LAYER_REHEARSAL, OLD_FACT * earlier / (OLD_FACT * earlier + new)))
 
 
 def rate_factor(step: int, falls_from: int, falling_steps: int) -> float:

@@ -14,6 +14,8 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, zip_longest
+from random import Random
 
 import torch
 from torch import Tensor
@@ -22,11 +24,28 @@ from locas_agent.config import LocasConfig, TrainingSettings
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
 from locas_agent.memory.placement import placement
-from locas_agent.training.initialization import initialize_many
+from locas_agent.study.items import NEGATIVE, PROBE
+from locas_agent.training.examples import Example
+from locas_agent.training.initialization import (
+    COMMON_INPUTS,
+    Method,
+    empty_memory,
+    ffn_inputs,
+    initialize_many,
+    special_directions,
+)
 from locas_agent.training.last_layer import Readout
 from locas_agent.training.neutral import NeutralText
-from locas_agent.training.sampler import Curriculum, Lesson, Stream
-from locas_agent.training.schedule import Schedule, schedule_of
+from locas_agent.training.sampler import Curriculum, Lesson, Stream, question_example
+from locas_agent.training.schedule import (
+    LAST_LAYER,
+    MOST_SLOTS,
+    SLOTS_OF,
+    SLOTS_PER_FACT,
+    Schedule,
+    fact_of,
+    schedule_of,
+)
 from locas_agent.training.student import Student, student_for
 from locas_agent.types import Progress
 
@@ -191,10 +210,18 @@ class Trainer:
             pupil.tokens += draw.n_tokens
 
     def starting_memories(self, lessons: Sequence[Lesson]) -> list[LocasMemory]:
-        """Return each lesson's former memory, or a new one cloned from the neurons its own text activates.
+        """Return each lesson's former memory, or a new one.
 
-        Without any, neutral text does.
+        Where rows start from inputs, both get slots for what is new; else a new one is cloned from the neurons its own
+        text activates, or neutral text without any, or has Gaussian rows.
         """
+        placed = placement(self._config.memory.layers, self._backbone.n_layers)
+        if self._starts_from_inputs(placed):
+            made = [self._empty(placed) if lesson.memory is None else lesson.memory for lesson in lessons]
+            return [
+                self._with_slots(memory, lesson) if memory.initialization == "inputs" else memory
+                for memory, lesson in zip(made, lessons, strict=True)
+            ]
         fresh = [index for index, lesson in enumerate(lessons) if lesson.memory is None]
         texts = [
             [self._backbone.encode_chat(piece.messages, generation_prompt=False) for piece in lessons[index].pieces]
@@ -202,17 +229,63 @@ class Trainer:
             for index in fresh
         ]
         settings = self._config.memory
+        wanted = settings.initialization
+        method: Method = "random" if wanted is None or wanted == "inputs" else wanted
         made = initialize_many(
             self._engine.backbone,
             texts,
             width=min(DEFAULT_WIDTH, self._backbone.ffn_width) if settings.width is None else settings.width,
-            layers=placement(settings.layers, self._backbone.n_layers),
-            method=settings.initialization,
+            layers=placed,
+            method=method,
             scale_rule=settings.scale_rule,
             seed=self._settings.seed,
         )
         new = dict(zip(fresh, made, strict=True))
         return [new[index] if lesson.memory is None else lesson.memory for index, lesson in enumerate(lessons)]
+
+    def _starts_from_inputs(self, layers: tuple[int, ...]) -> bool:
+        wanted = self._config.memory.initialization
+        is_asked = self._settings.objective == "self_study"  # without questions there are no such inputs
+        return is_asked and (wanted == "inputs" or (wanted is None and layers != LAST_LAYER))
+
+    def _empty(self, layers: tuple[int, ...]) -> LocasMemory:
+        settings = self._config.memory
+        width = min(SLOTS_OF, self._backbone.ffn_width) if settings.width is None else settings.width
+        return empty_memory(self._backbone, layers, width=width, scale_rule=settings.scale_rule)
+
+    def _with_slots(self, memory: LocasMemory, lesson: Lesson) -> LocasMemory:
+        """Give a memory slots that answer to the lesson's new questions, some for each fact."""
+        rng = Random(f"{self._settings.seed}:slots")
+        by_fact: dict[object, list[Example]] = {}
+        for item in lesson.new:
+            if item.kind not in (PROBE, NEGATIVE):
+                by_fact.setdefault(fact_of(item), []).append(question_example(self._backbone, item))
+        most = MOST_SLOTS - memory.width if self._config.memory.width is None else memory.width
+        slots = min(most, -(-SLOTS_PER_FACT * len(by_fact) // SLOTS_OF) * SLOTS_OF)
+        if slots < 1 or not by_fact:
+            return memory
+        chosen = [example for examples in by_fact.values() for example in rng.sample(examples, min(2, len(examples)))]
+        ends = list(accumulate(example.n_scored for example in chosen))
+        places = [[*range(end - example.n_scored, end)] for example, end in zip(chosen, ends, strict=True)]
+        order = [at for turn in zip_longest(*(rng.sample(own, len(own)) for own in places)) for at in turn]
+        picked = [at for at in order if at is not None][:slots]  # one position of each example after the other
+        inputs = ffn_inputs(self._engine, chosen, memory.layers)
+        common = self._common_inputs(memory.layers)
+        rows = [special_directions(inputs[layer][picked], common[layer]) for layer in memory.layers]
+        return memory.with_slots(torch.stack(rows), grows=self._config.memory.width is None)
+
+    def _common_inputs(self, layers: tuple[int, ...]) -> dict[int, Tensor]:
+        """What enters FFNs on neutral text, as many positions of each layer as are compared with."""
+        known = self._neutral.inputs
+        missing = [layer for layer in layers if layer not in known]
+        if missing:
+            rows, used = list[Example](), 0
+            for example in self._neutral.anchors:
+                if used < COMMON_INPUTS:
+                    rows.append(example)
+                    used += example.n_scored
+            known.update(ffn_inputs(self._engine, rows, missing))
+        return known
 
 
 def clip_by_user(gradient: Tensor, largest: float) -> None:

@@ -25,7 +25,7 @@ from locas_agent.memory.serialization import from_bytes, to_bytes
 from locas_agent.memory.slab import DOWN, topmost
 from locas_agent.training import upper_layers
 from locas_agent.training.examples import Example, with_teacher
-from locas_agent.training.initialization import initialize
+from locas_agent.training.initialization import initialize, special_directions
 from locas_agent.training.last_layer import Readout
 from locas_agent.training.student import WholeStudent, student_for
 from locas_agent.training.trainer import Trainer
@@ -246,7 +246,7 @@ def test_layers_that_are_none_are_refused() -> None:
 
 
 def trained_at(engine: Engine, **training: Any) -> Any:
-    memory = {"width": 4, "layers": [1, 2], "initialization": "random", "scale_rule": "none"}
+    memory = {"layers": [1, 2]}
     fast = {"max_steps": 24, "items_per_step": 4} | training
     config = LocasConfig.model_validate({"memory": memory, "training": fast})
     told = [lesson(engine, {"Dog?": "Rex", "City?": "Oslo"}), lesson(engine, {"Dog?": "Ada"})]
@@ -263,3 +263,55 @@ def test_training_in_the_middle_of_a_backbone_learns(llama: Engine) -> None:
 def test_a_training_that_runs_away_is_begun_again_at_half_the_rate(llama: Engine) -> None:
     for one in trained_at(llama, learning_rate=1e38):  # beyond what a row can hold after a few steps
         assert (one.restarts, one.learning_rate, one.steps) == (1, 5e37, 24)
+
+
+def test_rows_from_inputs_answer_to_their_own_and_hardly_to_neutral_text() -> None:
+    generator = torch.Generator().manual_seed(0)
+    spread = torch.linspace(0.1, 3.0, 32)  # common text moves some directions much and others little
+    common, inputs = (torch.randn(count, 32, generator=generator) * spread for count in (400, 5))
+    rows = special_directions(inputs, common)
+    torch.testing.assert_close(torch.linalg.vector_norm(rows, dim=-1), torch.ones(5))
+    own, others = (inputs * rows).sum(-1), (common @ rows.T).abs().mean()
+    assert float(own.min()) > 3 * float(others)
+    plain = inputs / torch.linalg.vector_norm(inputs, dim=-1, keepdim=True)
+    assert float(own.mean() / others) > float((inputs * plain).sum(-1).mean() / (common @ plain.T).abs().mean())
+
+
+def test_new_slots_change_no_logit_and_stand_in_empty_ones_first(llama: Engine) -> None:
+    memory = memory_at(llama.backbone, (-3, -2), 1)
+    slab = memory.slab.clone()
+    slab[:, :, 1] = 0  # a slot that holds nothing
+    memory = replace(memory, slab=slab)
+    rows = torch.nn.functional.normalize(torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(2)), dim=-1)
+    ids = torch.randint(0, 256, (1, 9), generator=torch.Generator().manual_seed(5))
+    for grows, width in ((True, 6), (False, 4)):
+        wider = memory.with_slots(rows, grows=grows)
+        assert (wider.width, wider.layers) == (width, (-3, -2))
+        assert torch.equal(wider.gate_rows[:, 1], rows[:, 0])
+        assert torch.equal(
+            wider.up_rows, torch.where(wider.down_rows.any(-1)[..., None], wider.up_rows, wider.gate_rows)
+        )
+        one, other = (llama.logits(ids, memory=MemoryBatch.of([each], llama.backbone)) for each in (memory, wider))
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+        assert from_bytes(to_bytes(wider)).slab.equal(wider.clipped().slab)
+
+
+def test_a_deep_memory_grows_with_what_is_learnt_and_keeps_its_slots(llama: Engine) -> None:
+    config = LocasConfig.model_validate({"memory": {"layers": [1, 2]}, "training": {"max_steps": 2}})
+    trainer = Trainer(llama, config, neutral_text(llama), Readout.of(llama))
+    told = lesson(llama, {"Dog?": "Rex", "City?": "Oslo"})
+    first = trainer.starting_memories([told])[0]
+    assert first.initialization == "inputs"
+    assert not first.down_rows.any()
+    assert first.gate_rows.any(-1).all()
+    again = replace(lesson(llama, {"Car?": "Fiat"}), memory=first)
+    second = trainer.starting_memories([again])[0]
+    assert second.width > first.width
+    assert torch.equal(second.slab[:, :, : first.width], first.slab)
+    none = trainer.starting_memories([replace(told, new=())])[0]
+    assert not none.slab.any()
+    given = config.model_copy(update={"memory": config.memory.model_copy(update={"width": 5})})
+    fixed = Trainer(llama, given, neutral_text(llama), Readout.of(llama))
+    assert fixed.starting_memories([told])[0].width == 5
+    last = given.model_copy(update={"memory": MemorySettings(layers=1)})
+    assert Trainer(llama, last, neutral_text(llama), None).starting_memories([told])[0].initialization == "random"
