@@ -17,7 +17,7 @@ from locas_agent.conversation.messages import Message, question
 from locas_agent.study import prompts
 from locas_agent.study.chunking import Piece, Quote
 from locas_agent.study.forms.calibration import Calibration
-from locas_agent.study.forms.writing import openings_for, question_of
+from locas_agent.study.forms.writing import Wanted, is_of_kind, openings_for, question_of
 from locas_agent.study.items import QUESTION, Item, Swept
 from locas_agent.study.matching import agree
 from locas_agent.study.spans import cues_of, foreign, pointed_at, words_of
@@ -60,6 +60,24 @@ class _Asking:
 
 
 @dataclass(frozen=True, slots=True)
+class _Written:
+    """A question written about a turn, and the kind of answer that its opening wants."""
+
+    asking: _Asking
+    candidate: Candidate
+    wants: Wanted
+
+    def read_with(self, context: tuple[Message, ...]) -> _Written:
+        return replace(self, candidate=replace(self.candidate, context=context))
+
+    def takes(self, span: str) -> bool:
+        """Tell whether a span is of the kind wanted; who writes no capitals writes no names."""
+        if self.wants == "name" and not any(word.is_name for word in words_of(self.asking.quote.text)):
+            return True
+        return is_of_kind(span, self.wants)
+
+
+@dataclass(frozen=True, slots=True)
 class _Kept:
     """A question that the teacher answered with a span of the turn."""
 
@@ -89,10 +107,9 @@ class OpenedSweep:
         for number, writer in enumerate(self._rounds()):
             if not waiting:
                 break
-            candidates = self._write(waiting, writer, number, found)
-            self._read([(asking, replace(each, context=asking.alone)) for asking, each in candidates])
-            unanswered = [(asking, each) for asking, each in candidates if not asking.kept]
-            self._read([(asking, replace(each, context=asking.with_neighbour)) for asking, each in unanswered])
+            written = self._write(waiting, writer, number, found)
+            self._read([each.read_with(each.asking.alone) for each in written])
+            self._read([each.read_with(each.asking.with_neighbour) for each in written if not each.asking.kept])
             waiting = [asking for asking in waiting if self._is_wanting(asking)]
             done(number + 1)
         self._finish(turns, found)
@@ -151,43 +168,39 @@ class OpenedSweep:
 
     def _write(
         self, waiting: Sequence[_Asking], writer: tuple[int, float], number: int, found: Mapping[int, Swept]
-    ) -> list[tuple[_Asking, Candidate]]:
+    ) -> list[_Written]:
         """Write on from every opening about every waiting turn; return the questions not asked before."""
         form, temperature = self._calibration.writers[writer[0]], writer[1]
-        openings, owners = [], []
+        openings: list[Opening] = []
+        owners: list[tuple[_Asking, Wanted]] = []
         for asking in waiting:
             text = asking.quote.text
             cues = cues_of(text, most=min(MOST_CUES, max(4, len(text.split()) // WORDS_PER_CUE)))
             prompt = tuple(form.build(text))
-            for at, words in enumerate(openings_for(cues)):
-                openings.append(Opening(prompt, words, f"{asking.quote.turn_seq} {number} {at}"))
-                owners.append(asking)
+            for at, opening in enumerate(openings_for(cues)):
+                openings.append(Opening(prompt, opening.words, f"{asking.quote.turn_seq} {number} {at}"))
+                owners.append((asking, opening.wants))
         written = self._teacher.open(openings, length=QUESTION_TOKENS, temperature=temperature)
-        candidates = []
-        for asking, made in zip(owners, written, strict=True):
+        questions = []
+        for (asking, wants), made in zip(owners, written, strict=True):
             found[asking.owner].sampled += 1
             asked = question_of(made.text)
             if asked is not None and asked not in asking.asked:
                 asking.asked.add(asked)
-                candidates.append(
-                    (
-                        asking,
-                        Candidate(asking.owner, asking.piece, asking.quote.turn_seq, asked, "", self._calibration.near),
-                    )
-                )
-        return candidates
+                near = self._calibration.near
+                candidate = Candidate(asking.owner, asking.piece, asking.quote.turn_seq, asked, "", near)
+                questions.append(_Written(asking, candidate, wants))
+        return questions
 
-    def _read(self, candidates: Sequence[tuple[_Asking, Candidate]]) -> None:
+    def _read(self, written: Sequence[_Written]) -> None:
         """Answer each question from what it is to be read with, and keep those that point at a span of the turn."""
-        answers = self._teacher.teach([candidate for _, candidate in candidates])
-        for (asking, candidate), answer in zip(candidates, answers, strict=True):
-            if answer is None or prompts.abstains(answer.text):
+        answers = self._teacher.teach([each.candidate for each in written])
+        for each, answer in zip(written, answers, strict=True):
+            if answer is None or answer.confidence < self.min_confidence or prompts.abstains(answer.text):
                 continue
-            span = pointed_at(answer.text, candidate.question, asking.quote.text)
-            if span is None or self._is_invented(answer, candidate):
-                continue
-            if answer.confidence >= self._calibration.chosen.min_confidence:
-                asking.kept.append(_Kept(candidate, span, answer.confidence))
+            span = pointed_at(answer.text, each.candidate.question, each.asking.quote.text)
+            if span is not None and each.takes(span) and not self._is_invented(answer, each.candidate):
+                each.asking.kept.append(_Kept(each.candidate, span, answer.confidence))
 
     @staticmethod
     def _is_invented(answer: Taught, candidate: Candidate) -> bool:

@@ -148,9 +148,9 @@ def _write(engine: Engine, form: WritingForm, reading: ReadingForm) -> WritingSc
     for number, fact in enumerate(turns.values()):
         told = fact.session[fact.at]["content"]
         base = backbone.encode_chat(form.build(told))
-        for words in openings_for(cues_of(told, most=CUES)):
-            asked.append((fact, words))
-            prompts.append([*base, *backbone.encode(words)])
+        for opening in openings_for(cues_of(told, most=CUES)):
+            asked.append((fact, opening.words))
+            prompts.append([*base, *backbone.encode(opening.words)])
             groups.append(number)
     made = _answered(engine, prompts, groups, QUESTION_TOKENS)
     questions = [

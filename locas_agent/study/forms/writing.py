@@ -10,31 +10,70 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from locas_agent.conversation.messages import Message, exchange, question
+
+Wanted = Literal["anything", "name", "time", "number"]
 
 SEED = "seed"
 """The protocol of the bundled backbone, which was trained on it: it writes question and answer in a set format."""
 
+
+@dataclass(frozen=True, slots=True)
+class OpeningWords:
+    """First words of a question, and of what kind its answer is."""
+
+    words: str
+    wants: Wanted = "anything"
+
+
 OPENINGS = (
-    "What is my",
-    "What is the name of my",
-    "Who is my",
-    "Where do I",
-    "Where is",
-    "When is",
-    "When did I",
-    "How many",
-    "Which",
-    "What do I",
-    "What did I",
-    "Who",
+    OpeningWords("What is my"),
+    OpeningWords("What is the name of my", "name"),
+    OpeningWords("Who is my", "name"),
+    OpeningWords("Where do I"),
+    OpeningWords("Where is my"),
+    OpeningWords("When is", "time"),
+    OpeningWords("When did I", "time"),
+    OpeningWords("How many", "number"),
+    OpeningWords("How much", "number"),
+    OpeningWords("Which"),
+    OpeningWords("What do I"),
+    OpeningWords("What did I"),
+    OpeningWords("Who", "name"),
 )
 """First words of questions about oneself."""
 
-_BY_CUE = ("What is the {cue}", "What is my {cue}", "What is the name of the {cue}", "When is the {cue}")
-_BY_NAME = ("Who is {cue}", "Where is {cue}", "What is {cue}")
-_BY_NUMBER = ("How many {cue}",)
+_BY_CUE = (
+    OpeningWords("What is the {cue}"),
+    OpeningWords("What is my {cue}"),
+    OpeningWords("What is the name of my {cue}", "name"),
+    OpeningWords("When is the {cue}", "time"),
+)
+_BY_NAME = (OpeningWords("Who is {cue}"), OpeningWords("Where is {cue}"), OpeningWords("What is {cue}"))
+_TIME_WORDS = frozenset(
+    "monday tuesday wednesday thursday friday saturday sunday mondays tuesdays wednesdays thursdays fridays saturdays "
+    "sundays january february march april may june july august september october november december jan feb mar apr jun "
+    "jul aug sep sept oct nov dec spring summer autumn winter fall morning afternoon evening night noon midnight today "
+    "tomorrow yesterday weekend week weeks month months year years day days easter christmas".split()
+)
+_NUMBER_WORDS = frozenset(
+    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
+    "nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand half dozen once twice".split()
+)
+_FIRST_PERSON = {
+    "are you": "am I",
+    "were you": "was I",
+    "you are": "I am",
+    "you were": "I was",
+    "you're": "I'm",
+    "your": "my",
+    "yours": "mine",
+    "yourself": "myself",
+    "you": "I",
+}
+_PERSONS = re.compile(r"\b(" + "|".join(sorted(_FIRST_PERSON, key=len, reverse=True)) + r")\b", re.IGNORECASE)
 _QUESTION = re.compile(r'^[\s"“]*(?P<question>[^\n?"“”]*\?)')
 LONGEST_QUESTION = 18
 """Words of a question at most; a longer one retells the turn."""
@@ -53,24 +92,37 @@ class WritingForm:
     build: Callable[[str], list[Message]]
 
 
-def openings_for(cues: Sequence[str]) -> list[str]:
+def openings_for(cues: Sequence[str]) -> list[OpeningWords]:
     """Return first words of questions: general ones, and some for each cue of the turn."""
     found = list(OPENINGS)
     for cue in cues:
         if any(letter.isdigit() for letter in cue):
             continue
         shapes = _BY_NAME if cue[0].isupper() else _BY_CUE
-        found += [shape.format(cue=cue) for shape in shapes]
+        found += [OpeningWords(shape.words.format(cue=cue), shape.wants) for shape in shapes]
     return found
 
 
 def question_of(text: str) -> str | None:
-    """Return the question that an opened answer begins with; None where it is none or retells the turn."""
+    """Return the question that an opened answer begins with, as the user asks it.
+
+    None where it is none, retells the turn, or asks the backbone about itself.
+    """
     match = _QUESTION.match(text)
     if match is None:
         return None
-    found = " ".join(match["question"].split())
+    found = _PERSONS.sub(lambda each: _FIRST_PERSON[each[0].casefold()], " ".join(match["question"].split()))
     return found if 3 <= len(found.split()) <= LONGEST_QUESTION else None
+
+
+def is_of_kind(span: str, wants: Wanted) -> bool:
+    """Tell whether a span can be the answer to a question that wants a time, a number or a name."""
+    words = re.findall(r"\w+", span.casefold())
+    if wants == "time":
+        return any(word in _TIME_WORDS or word[0].isdigit() for word in words)
+    if wants == "number":
+        return any(word in _NUMBER_WORDS or word[0].isdigit() for word in words)
+    return wants != "name" or any(word[0].isupper() for word in span.split())
 
 
 def _asked(told: str) -> list[Message]:
