@@ -123,7 +123,6 @@ def from_bytes(data: bytes, *, expect_fingerprint: str | None = None) -> LocasMe
     header, body = _split(data)
     metadata = header.pop("__metadata__", None)
     layers, width, size = _check_metadata(metadata, expect_fingerprint)
-    placement = _placement(metadata, layers)
     names = _TENSORS[metadata["format_version"]]
     dtypes = {
         name: _TORCH_DTYPES.get(str(entry.get("dtype"))) if isinstance(entry, dict) else None
@@ -139,6 +138,7 @@ def from_bytes(data: bytes, *, expect_fingerprint: str | None = None) -> LocasMe
     layout = _layout(known, layers, width, size)
     if header != layout or len(body) != layout[names[-1]]["data_offsets"][1]:
         raise CorruptPayload("shapes, offsets or length of the tensors differ from what the metadata says")
+    placement = _placement(metadata, layers)  # only now: a damaged number of layers may be any
     checksum = metadata.pop("checksum")
     if checksum != _checksum(metadata, body):
         raise CorruptPayload(

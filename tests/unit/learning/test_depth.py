@@ -207,6 +207,10 @@ def test_altered_layers_in_a_payload_are_refused(llama: Engine) -> None:
     for other in (b'"layers":"-4,-2"', b'"layers":"-2,-3"', b'"layers":"-2,-1"', b'"layers":"-3,+2"'):
         with pytest.raises(CorruptPayload):
             from_bytes(data.replace(b'"layers":"-3,-2"', other))
+    many = to_bytes(memory_at(llama.backbone, (-2, -1), 3)).replace(b'"n_layers":"2"', b'"n_layers":"999999999"')
+    length = int.from_bytes(many[:8], "little") + 8
+    with pytest.raises(CorruptPayload, match="shapes"):  # before anything so long is made
+        from_bytes(length.to_bytes(8, "little") + many[8:])
 
 
 def test_numbers_that_name_no_layers_are_refused(llama: Engine) -> None:
