@@ -17,7 +17,7 @@ from locas_agent.conversation.messages import Message, question
 from locas_agent.study import prompts
 from locas_agent.study.chunking import Piece, Quote
 from locas_agent.study.forms.calibration import Calibration
-from locas_agent.study.forms.writing import Wanted, is_of_kind, openings_for, question_of
+from locas_agent.study.forms.writing import Wanted, cloze, is_of_kind, openings_for, question_of
 from locas_agent.study.items import QUESTION, Item, Swept
 from locas_agent.study.matching import agree
 from locas_agent.study.spans import cues_of, foreign, pointed_at, words_of
@@ -29,6 +29,8 @@ QUESTION_TOKENS = 16
 WORDS_PER_CUE = 6
 """Words of a turn for each cue that it is asked by: a long turn tells more."""
 MOST_CUES = 12
+MOST_CLOZES = 4
+"""Gaps of one turn at most."""
 FOREIGN_SHARE = 0.5
 """Share of the telling words of an answer that may stand neither in what was read nor in the question."""
 READ_AGAIN = 2
@@ -175,7 +177,7 @@ class OpenedSweep:
         owners: list[tuple[_Asking, Wanted]] = []
         for asking in waiting:
             text = asking.quote.text
-            cues = cues_of(text, most=min(MOST_CUES, max(4, len(text.split()) // WORDS_PER_CUE)))
+            cues = _cues(text)
             prompt = tuple(form.build(text))
             for at, opening in enumerate(openings_for(cues)):
                 openings.append(Opening(prompt, opening.words, f"{asking.quote.turn_seq} {number} {at}"))
@@ -211,7 +213,7 @@ class OpenedSweep:
 
     def _finish(self, turns: Sequence[_Asking], found: Mapping[int, Swept]) -> None:
         """Choose wordings of each fact, leave out what the bare backbone says, and make items of the rest."""
-        chosen = [(asking, kept) for asking in turns for kept in self._chosen(asking)]
+        chosen = [(asking, kept) for asking in turns for kept in [*self._chosen(asking), *self._clozes(asking)]]
         bare = self._teacher.answer([question(kept.candidate.question) for _, kept in chosen])
         new = [
             (asking, kept)
@@ -241,3 +243,21 @@ class OpenedSweep:
         for kept in sorted(asking.kept, key=lambda each: -each.worth):
             by_span.setdefault(" ".join(word.key for word in words_of(kept.span)), []).append(kept)
         return [kept for group in by_span.values() for kept in group[: self._settings.wordings_per_turn]]
+
+    def _clozes(self, asking: _Asking) -> list[_Kept]:
+        """Return, for what no kept question asks for, the words around it with a gap."""
+        text = asking.quote.text
+        known = {word.key for kept in asking.kept for word in words_of(kept.span)}
+        missed = [cue for cue in _cues(text) if not known & {word.key for word in words_of(cue)}]
+        found = []
+        for cue in missed[:MOST_CLOZES]:
+            asked = cloze(text, cue)
+            if asked is not None:
+                candidate = Candidate(asking.owner, asking.piece, asking.quote.turn_seq, asked, cue)
+                found.append(_Kept(candidate, cue, 0.0))
+        return found
+
+
+def _cues(text: str) -> list[str]:
+    """Return what a turn is asked by, the more the longer it is."""
+    return cues_of(text, most=min(MOST_CUES, max(4, len(text.split()) // WORDS_PER_CUE)))

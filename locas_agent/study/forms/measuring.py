@@ -27,13 +27,15 @@ from locas_agent.study.forms.writing import WRITING_FORMS, WritingForm, openings
 from locas_agent.study.matching import contains
 from locas_agent.study.spans import cues_of, pointed_at
 
-ANSWER_TOKENS = 20
+ANSWER_TOKENS = 16
 QUESTION_TOKENS = 16
 LEAST_READ = 0.15
 """Share of right answers from a single turn under which a backbone is said to read nothing."""
 BELIEVED = 0.9
 """Share of the right answers that the least believed confidence lets through."""
 CUES = 3
+EVERY_TURN, EVERY_OPENING = 2, 3
+"""Writing is tried on some of the turns behind some of the openings: enough to tell the forms apart."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,14 +143,16 @@ def _answered(
 
 def _write(engine: Engine, form: WritingForm, reading: ReadingForm) -> WritingScore:
     """Write about each telling turn behind each opening, read the questions back, and count what points at a span."""
-    backbone, facts = engine.backbone, _facts()
-    turns = {(id(fact.session), fact.at): fact for fact in facts}
+    backbone, facts = engine.backbone, list(_facts())
+    telling = {(id(fact.session), fact.at): fact for fact in facts}
+    turns = {key: telling[key] for key in list(telling)[::EVERY_TURN]}
+    facts = [fact for fact in facts if (id(fact.session), fact.at) in turns]
     asked: list[tuple[_Fact, str]] = []
     prompts, groups = [], []
     for number, fact in enumerate(turns.values()):
         told = fact.session[fact.at]["content"]
         base = backbone.encode_chat(form.build(told))
-        for opening in openings_for(cues_of(told, most=CUES)):
+        for opening in openings_for(cues_of(told, most=CUES))[::EVERY_OPENING]:
             asked.append((fact, opening.words))
             prompts.append([*base, *backbone.encode(opening.words)])
             groups.append(number)

@@ -59,8 +59,8 @@ _TIME_WORDS = frozenset(
     "tomorrow yesterday weekend week weeks month months year years day days easter christmas".split()
 )
 _NUMBER_WORDS = frozenset(
-    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
-    "nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand half dozen once twice".split()
+    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand half dozen once twice".split()
 )
 _FIRST_PERSON = {
     "are you": "am I",
@@ -75,6 +75,9 @@ _FIRST_PERSON = {
 }
 _PERSONS = re.compile(r"\b(" + "|".join(sorted(_FIRST_PERSON, key=len, reverse=True)) + r")\b", re.IGNORECASE)
 _QUESTION = re.compile(r'^[\s"“]*(?P<question>[^\n?"“”]*\?)')
+_CLAUSE_END = re.compile(r"[.!?;:\n]\s")
+CLOZE_WORDS = 10
+"""Words before a value left out; half as many behind it."""
 LONGEST_QUESTION = 18
 """Words of a question at most; a longer one retells the turn."""
 
@@ -113,6 +116,20 @@ def question_of(text: str) -> str | None:
         return None
     found = _PERSONS.sub(lambda each: _FIRST_PERSON[each[0].casefold()], " ".join(match["question"].split()))
     return found if 3 <= len(found.split()) <= LONGEST_QUESTION else None
+
+
+def cloze(text: str, value: str) -> str | None:
+    """Return what was said around a value, with the value left out, as a question; None where the value is all.
+
+    What no question came to asks for is at least learnt in its own words.
+    """
+    before, found, after = text.partition(value)
+    if not found:
+        return None
+    left = _CLAUSE_END.split(before)[-1].split()[-CLOZE_WORDS:]
+    right = _CLAUSE_END.split(after)[0].split()[: CLOZE_WORDS // 2]
+    said = " ".join([*left, "...", *right])
+    return f'What did I say: "{said}"?' if len(left) + len(right) > 1 else None
 
 
 def is_of_kind(span: str, wants: Wanted) -> bool:
