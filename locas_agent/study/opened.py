@@ -17,7 +17,7 @@ from locas_agent.conversation.messages import Message, question
 from locas_agent.study import prompts
 from locas_agent.study.chunking import Piece, Quote
 from locas_agent.study.forms.calibration import Calibration
-from locas_agent.study.forms.writing import Wanted, cloze, is_of_kind, openings_for, question_of
+from locas_agent.study.forms.writing import Wanted, WritingForm, cloze, is_of_kind, openings_for, question_of
 from locas_agent.study.items import QUESTION, Item, Swept
 from locas_agent.study.matching import agree
 from locas_agent.study.spans import cues_of, foreign, pointed_at, words_of
@@ -106,7 +106,7 @@ class OpenedSweep:
             if quote.is_learnt and len(words_of(quote.text)) > 1
         ]
         waiting = turns
-        for number, writer in enumerate(self._rounds()):
+        for number, writer in enumerate(self._calibration.writers[: self._settings.max_rounds]):
             if not waiting:
                 break
             written = self._write(waiting, writer, number, found)
@@ -157,22 +157,13 @@ class OpenedSweep:
             found += [Candidate(owner, own[-1], own[-1].to_seq, text, prompts.ABSTENTION) for text in drawn]
         return list(zip(found, self._teacher.given([prompts.ABSTENTION] * len(found)), strict=True))
 
-    def _rounds(self) -> list[tuple[int, float]]:
-        """Return of each round the form of writing, by number, and the temperature: first what is most likely."""
-        writers = len(self._calibration.writers)
-        return [
-            (number % writers, 0.0 if number < writers else self._settings.temperature)
-            for number in range(self._settings.max_rounds)
-        ]
-
     def _is_wanting(self, asking: _Asking) -> bool:
         return len(asking.kept) < self._settings.wordings_per_turn
 
     def _write(
-        self, waiting: Sequence[_Asking], writer: tuple[int, float], number: int, found: Mapping[int, Swept]
+        self, waiting: Sequence[_Asking], form: WritingForm, number: int, found: Mapping[int, Swept]
     ) -> list[_Written]:
         """Write on from every opening about every waiting turn; return the questions not asked before."""
-        form, temperature = self._calibration.writers[writer[0]], writer[1]
         openings: list[Opening] = []
         owners: list[tuple[_Asking, Wanted]] = []
         for asking in waiting:
@@ -182,7 +173,7 @@ class OpenedSweep:
             for at, opening in enumerate(openings_for(cues)):
                 openings.append(Opening(prompt, opening.words, f"{asking.quote.turn_seq} {number} {at}"))
                 owners.append((asking, opening.wants))
-        written = self._teacher.open(openings, length=QUESTION_TOKENS, temperature=temperature)
+        written = self._teacher.open(openings, length=QUESTION_TOKENS, temperature=0.0)
         questions = []
         for (asking, wants), made in zip(owners, written, strict=True):
             found[asking.owner].sampled += 1

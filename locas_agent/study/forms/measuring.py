@@ -34,6 +34,8 @@ LEAST_READ = 0.15
 BELIEVED = 0.9
 """Share of the right answers that the least believed confidence lets through."""
 CUES = 3
+WRITERS = 2
+"""Forms of writing that study uses, the best: another way of asking brings other questions."""
 EVERY_TURN, EVERY_OPENING = 2, 3
 """Writing is tried on some of the turns behind some of the openings: enough to tell the forms apart."""
 
@@ -96,7 +98,7 @@ def calibrate(engine: Engine) -> Calibration:
     chosen = Chosen(
         near=near.form,
         wide=wide.form,
-        writing=tuple(score.form for score in writing),
+        writing=tuple(score.form for score in writing[:WRITERS]),
         min_confidence=_believed(answers[near.form, False]),
     )
     return Calibration(
