@@ -59,8 +59,8 @@ _TIME_WORDS = frozenset(
     "tomorrow yesterday weekend week weeks month months year years day days easter christmas".split()
 )
 _NUMBER_WORDS = frozenset(
-    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
-    "nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand half dozen once twice".split()
+    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand half dozen once twice".split()
 )
 _FIRST_PERSON = {
     "are you": "am I",
