@@ -60,7 +60,8 @@ _TIME_WORDS = frozenset(
 )
 _NUMBER_WORDS = frozenset(
     "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand half dozen once twice".split()
+    "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand half dozen once "
+    "twice".split()
 )
 _FIRST_PERSON = {
     "are you": "am I",
