@@ -18,7 +18,7 @@ from locas_agent.config import MAX_SEED, LocasConfig
 from locas_agent.consolidation import admission as gate
 from locas_agent.consolidation import remarks
 from locas_agent.conversation.messages import Message, question, spoken
-from locas_agent.errors import BackboneError, ConfigurationError
+from locas_agent.errors import BackboneError, ConfigurationError, UnsupportedBackbone
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
 from locas_agent.memory.serialization import as_stored
@@ -88,10 +88,23 @@ class Learner:
             )
         return self._neutral
 
-    @cached_property
+    @property
     def calibration(self) -> Calibration:
-        """How this backbone is asked: measured once for each backbone, at first use."""
-        return calibration_of(self._engine, self._config.study)
+        """How this backbone is asked: measured once for each backbone, at first use.
+
+        Raises:
+            UnsupportedBackbone: it reads nothing; that too is measured once only, whatever is tried again.
+        """
+        if isinstance(self._measured, UnsupportedBackbone):
+            raise self._measured
+        return self._measured
+
+    @cached_property
+    def _measured(self) -> Calibration | UnsupportedBackbone:
+        try:
+            return calibration_of(self._engine, self._config.study)
+        except UnsupportedBackbone as error:
+            return error.with_traceback(None)
 
     @cached_property
     def readout(self) -> Readout | None:
