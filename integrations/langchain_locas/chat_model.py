@@ -36,7 +36,7 @@ from pydantic import (
 from langchain_locas.errors import AnswerTimeout, PromptTooLong
 from langchain_locas.fitting import fitted
 from langchain_locas.identity import NO_USER, USER_ID, checked, in_config
-from langchain_locas.loading import Opening, profile_of
+from langchain_locas.loading import MemoryOpening, profile_of
 from langchain_locas.messages import to_chat
 from langchain_locas.options import StoreUrl, check_options, refused, secret, stop_words, without_values
 from locas_agent import AgentMemory, ChatAnswer, GenerationStream, UserKey
@@ -97,7 +97,7 @@ class ChatLocas(BaseChatModel):
     """Longest time for an answer, in seconds."""
     streaming: bool = False
     """Whether `invoke` tells callbacks of the answer while it is written."""
-    opening: Opening = Field(default_factory=Opening, exclude=True, repr=False)
+    opening: MemoryOpening = Field(default_factory=MemoryOpening, exclude=True, repr=False)
 
     model_config = ConfigDict(
         populate_by_name=True, arbitrary_types_allowed=True, protected_namespaces=(), hide_input_in_errors=True

@@ -14,7 +14,7 @@ from locas_agent.errors import ConfigurationError
 from locas_agent.serving.tool_calls import can_call_tools
 
 
-class Opening:
+class MemoryOpening:
     """Builds an `AgentMemory` when it is first needed, once for a model and its copies."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Opening:
         """Return itself: what it built is shared by reference."""
         return self
 
-    def __reduce__(self) -> tuple[type[Opening], tuple[()]]:
+    def __reduce__(self) -> tuple[type[MemoryOpening], tuple[()]]:
         """Leave the lock behind; what was built cannot leave the process.
 
         Raises:
@@ -48,7 +48,7 @@ class Opening:
                 "its first use, or build one "
                 "from the same settings where it is needed"
             )
-        return Opening, ()
+        return MemoryOpening, ()
 
 
 def profile_of(backbone: Backbone) -> ModelProfile:

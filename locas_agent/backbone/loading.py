@@ -15,13 +15,13 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from locas_agent.backbone.fingerprint import weights_digest
-from locas_agent.backbone.sources import Source
+from locas_agent.backbone.sources import BackboneSource
 from locas_agent.errors import BackboneError, ConfigurationError, MissingExtra
 
 Attention = Literal["auto", "sdpa", "flash"]
 
 
-def load_parts(source: Source) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_parts(source: BackboneSource) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model (in its stored dtype, a .gguf file's in fp32) and tokenizer.
 
     They come from this machine if possible, over the network only for a hub id.

@@ -21,7 +21,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 @dataclass(frozen=True)
-class Source:
+class BackboneSource:
     """Where to load from.
 
     Attributes:
@@ -33,7 +33,7 @@ class Source:
     kind: Literal["folder", "gguf", "hub"]
 
 
-def find_source(name_or_path: str | Path) -> Source:
+def find_source(name_or_path: str | Path) -> BackboneSource:
     """Find the files of a backbone.
 
     Raises:
@@ -46,19 +46,19 @@ def find_source(name_or_path: str | Path) -> Source:
                 f"the bundled backbone is missing from {_TINY_FOLDER}; reinstall locas-agent, train it with "
                 "scripts/train_tiny_backbone.py, or name a folder, a .gguf file or a hub id"
             )
-        return Source(str(_TINY_FOLDER), "folder")
+        return BackboneSource(str(_TINY_FOLDER), "folder")
     if name_or_path == SMOLLM2:
-        return Source(str(_smollm2()), "gguf")
+        return BackboneSource(str(_smollm2()), "gguf")
     path = Path(name_or_path).expanduser()
     if path.is_dir():
-        return Source(str(path), "folder")
+        return BackboneSource(str(path), "folder")
     if path.is_file():
-        return Source(str(path), "gguf")
+        return BackboneSource(str(path), "gguf")
     if path.suffix == ".gguf":
         raise BackboneError(f"no file {str(name_or_path)!r}")
     if isinstance(name_or_path, Path) or not _HUB_ID.fullmatch(name_or_path):
         raise BackboneError(f"no folder or file {str(name_or_path)!r}, and that is no hub id such as 'Qwen/Qwen3-0.6B'")
-    return Source(name_or_path, "hub")
+    return BackboneSource(name_or_path, "hub")
 
 
 def _smollm2() -> Path:

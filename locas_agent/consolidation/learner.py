@@ -18,7 +18,7 @@ from locas_agent.config import MAX_SEED, LocasConfig
 from locas_agent.consolidation import admission as gate
 from locas_agent.consolidation import remarks
 from locas_agent.conversation.messages import Message, question, spoken
-from locas_agent.errors import BackboneError, ConfigurationError
+from locas_agent.errors import BackboneError, ConfigurationError, UnsupportedBackbone
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
 from locas_agent.memory.serialization import as_stored
@@ -88,10 +88,23 @@ class Learner:
             )
         return self._neutral
 
-    @cached_property
+    @property
     def calibration(self) -> Calibration:
-        """How this backbone is asked: measured once for each backbone, at first use."""
-        return calibration_of(self._engine, self._config.study)
+        """How this backbone is asked: measured once for each backbone, at first use.
+
+        Raises:
+            UnsupportedBackbone: it reads nothing; that too is measured once only, whatever is tried again.
+        """
+        if isinstance(self._measured, UnsupportedBackbone):
+            raise self._measured
+        return self._measured
+
+    @cached_property
+    def _measured(self) -> Calibration | UnsupportedBackbone:
+        try:
+            return calibration_of(self._engine, self._config.study)
+        except UnsupportedBackbone as error:
+            return error.with_traceback(None)
 
     @cached_property
     def readout(self) -> Readout | None:
@@ -195,9 +208,7 @@ class Learner:
                 "retired_items": len(study_set.retired),
                 "study_seconds": study_seconds,
                 "seed": config.training.seed,
-                "forms": None
-                if config.training.objective != "self_study"
-                else self.calibration.chosen.model_dump(mode="json"),
+                "forms": self._forms(tasks[index]),
                 "left_out_turns": tasks[index].left_out,
                 "norms": gate.norms(memory),
             }
@@ -224,17 +235,18 @@ class Learner:
 
     def _study(self, tasks: Sequence[Task], config: LocasConfig, progress: Progress | None) -> list[StudySet]:
         seed = config.training.seed
-        if config.training.objective != "self_study":
-            return [empty_study_set() for _ in tasks]
+        if config.training.objective != "self_study" or not any(task.pieces for task in tasks):
+            return [empty_study_set() for _ in tasks]  # the backbone is not asked, so it need not be measured
         teacher = Teacher(self._engine, config.study, seed=seed)
         writers = self.calibration.writers
         strategy = OpenedSweep(teacher, config.study, self.calibration) if writers else Sweep(teacher, config.study)
         study = Study(teacher, config.study, seed=seed, strategy=strategy)
         return study.write([StudyRequest(task.pieces, task.earlier, task.memory) for task in tasks], progress=progress)
 
-    def _forms(self, config: LocasConfig) -> dict[str, Any] | None:
-        """Return how the backbone was asked, for the record of a revision."""
-        return self.calibration.chosen.model_dump(mode="json") if config.training.objective == "self_study" else None
+    def _forms(self, task: Task) -> dict[str, Any] | None:
+        """Return how the backbone was asked, for the record of a revision; None where it was not."""
+        is_asked = self._config.training.objective == "self_study" and bool(task.pieces)
+        return self.calibration.chosen.model_dump(mode="json") if is_asked else None
 
     def _has_matter(self, lesson: Lesson) -> bool:
         if self._config.training.objective != "self_study":

@@ -17,12 +17,12 @@ from locas_agent.conversation.messages import Message, question
 from locas_agent.study import prompts
 from locas_agent.study.chunking import Piece, Quote
 from locas_agent.study.forms.calibration import Calibration
+from locas_agent.study.forms.untold import UNTOLD
 from locas_agent.study.forms.writing import Wanted, WritingForm, cloze, is_of_kind, openings_for, question_of
 from locas_agent.study.items import QUESTION, Item, Swept
 from locas_agent.study.matching import agree
 from locas_agent.study.spans import cues_of, foreign, pointed_at, words_of
 from locas_agent.study.teacher import Candidate, Opening, Taught, Teacher
-from locas_agent.study.untold import UNTOLD
 
 QUESTION_TOKENS = 16
 """Tokens written after an opening; what has not come to its question mark by then is dropped."""

@@ -24,7 +24,7 @@ SEQUENCE_TOKENS = 256
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
+class PackedRows:
     """Rows of one forward.
 
     Attributes:
@@ -54,7 +54,7 @@ def layouts(
     max_batch_tokens: int,
     dtype: torch.dtype,
     device: torch.device,
-) -> Iterator[Layout]:
+) -> Iterator[PackedRows]:
     """Lay out rows for as many forwards as they need.
 
     Args:
@@ -108,7 +108,7 @@ def _layout(
     pad_id: int,
     dtype: torch.dtype,
     device: torch.device,
-) -> Layout:
+) -> PackedRows:
     ids = torch.full((len(sequences), length), pad_id)
     position_ids = torch.zeros(len(sequences), length, dtype=torch.long)
     segments = torch.full((len(sequences), length), -1)  # 0 is the common beginning, -1 is padding
@@ -126,7 +126,7 @@ def _layout(
             places.append((at * length + own).to(device))
         segments[at, :shared] = 0
     is_plain = all(len(rows) == 1 for rows, _ in sequences)
-    return Layout(
+    return PackedRows(
         tuple(owners[rows[0]] for rows, _ in sequences),
         tuple(chosen),
         ids.to(device),

@@ -21,7 +21,7 @@ from locas_agent.inference.engine import MAX_BATCH_TOKENS
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.training.examples import Example, ExampleBatch
 from locas_agent.training.losses import Score, losses_in_parts
-from locas_agent.training.packing import Layout, layouts
+from locas_agent.training.packing import PackedRows, layouts
 
 STATE_BYTES = 1 << 30
 """States kept at once; those of further texts are computed again in each step."""
@@ -92,7 +92,7 @@ class UpperLayers:
                     return False
         return True
 
-    def layouts(self, examples: Sequence[Example], owners: Sequence[int], *, max_batch_tokens: int) -> list[Layout]:
+    def layouts(self, examples: Sequence[Example], owners: Sequence[int], *, max_batch_tokens: int) -> list[PackedRows]:
         """Lay out rows for the forwards of this backbone; see `packing.layouts`."""
         backbone = self._engine.backbone
         is_packed = self._is_packed and max(example.n_tokens for example in examples) <= self._reach
@@ -107,7 +107,7 @@ class UpperLayers:
         )
         return list(found)
 
-    def hidden(self, layout: Layout, examples: Sequence[Example], first: int, memory: MemoryBatch | None) -> Tensor:
+    def hidden(self, layout: PackedRows, examples: Sequence[Example], first: int, memory: MemoryBatch | None) -> Tensor:
         """Run the layers from one on over rows laid out.
 
         Args:
@@ -218,7 +218,9 @@ class UpperStudent:
                 results[user][at] = (loss, bool(hit.all()))
         return results
 
-    def _losses(self, layout: Layout, examples: Sequence[Example], memory: MemoryBatch | None) -> tuple[Tensor, Tensor]:
+    def _losses(
+        self, layout: PackedRows, examples: Sequence[Example], memory: MemoryBatch | None
+    ) -> tuple[Tensor, Tensor]:
         """Return loss and, without gradient, rightness of scored tokens, row by row, shape (n,) each."""
         backbone = self._engine.backbone
         own = [examples[row] for row in layout.rows]

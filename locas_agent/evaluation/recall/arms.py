@@ -40,7 +40,7 @@ class Setting:
     """Rows of one number begin alike and use the same memory; what they begin with is run once."""
 
 
-class Arms:
+class RecallArms:
     """Puts every question to every arm but the peers."""
 
     def __init__(

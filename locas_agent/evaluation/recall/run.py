@@ -15,7 +15,7 @@ from typing import Any
 from locas_agent.agent import AgentMemory
 from locas_agent.evaluation.drift import drift, neutral_rows
 from locas_agent.evaluation.recall import figures
-from locas_agent.evaluation.recall.arms import ARMS, Arms
+from locas_agent.evaluation.recall.arms import ARMS, RecallArms
 from locas_agent.evaluation.recall.learnt import costs, covered_facts, trained_wordings
 from locas_agent.evaluation.recall.peers import peer_arm
 from locas_agent.evaluation.recall.people import Asked, Source
@@ -41,7 +41,7 @@ def ask(
     """
     handles, asked = handles_of(agent, source, options), source.asked()
     trained = trained_wordings(agent, handles, asked, is_held_out=source.is_held_out)
-    arms = Arms(agent, source, handles, asked)
+    arms = RecallArms(agent, source, handles, asked)
     scores = {name: Arm(source.matches) for name in (*ARMS, "temp_lora")}
     answers: dict[str, list[str]] = {}
     right: dict[str, list[bool]] = {}
@@ -116,7 +116,7 @@ def _peers(
     return found
 
 
-def _drift(agent: AgentMemory, arms: Arms, seed: int) -> dict[str, float]:
+def _drift(agent: AgentMemory, arms: RecallArms, seed: int) -> dict[str, float]:
     present = [memory for memory in arms.memories if memory is not None]
     average, p99 = drift(agent.engine, present, neutral_rows(agent.engine, seed=seed)) if present else (0.0, 0.0)
     return {"drift_kl_nats": round(average, 5), "drift_kl_p99_nats": round(p99, 5)}

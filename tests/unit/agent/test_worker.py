@@ -16,11 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from locas_agent import AgentMemory, Backbone, UserMemory
+from locas_agent import AgentMemory, Backbone, Engine, UserMemory
 from locas_agent.consolidation.worker import Worker
-from locas_agent.errors import ConfigurationError, RevisionConflict, TurnNotFound, UserErased
+from locas_agent.errors import ConfigurationError, RevisionConflict, TurnNotFound, UnsupportedBackbone, UserErased
 from locas_agent.memory_cache import LoadedMemories
 from locas_agent.results import WorkSummary
+from locas_agent.study.forms.calibration import Calibration
+from locas_agent.study.forms.measuring import calibrate
 from locas_storage import Lease, SqlMemoryStore, StoreUnavailable
 from tests.unit.agent.teaching import QuickLearner, Texts, quick_agent
 
@@ -524,3 +526,27 @@ def test_every_verb_has_its_twin() -> None:
     assert len(twins) > 15
     assert {f"a{verb}" for verb in of_user - twins} == twins
     assert all(callable(getattr(AgentMemory, f"a{verb}")) for verb in of_agent)
+
+
+def test_worker_outlives_a_backbone_that_reads_nothing_and_measures_it_once(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[str] = []
+
+    def calibrated(engine: Engine) -> Calibration:
+        measured.append(engine.backbone.name)
+        return calibrate(engine)
+
+    monkeypatch.setattr("locas_agent.study.forms.known.calibrate", calibrated)
+    store = SqlMemoryStore(f"sqlite:///{tmp_path / 'locas.db'}")
+    with AgentMemory(backbone=backbone, store=store, consolidation="background") as agent:
+        for user in ("ada", "ben"):
+            agent.for_user(user).add("user", "I said it.")
+            agent.for_user(user).consolidate(flush=True, wait=False)
+        assert agent.work() == WorkSummary(failed=2)
+        assert {job.reason for job in store.queue.jobs()} == {"UnsupportedBackbone"}
+        cai = agent.for_user("cai")
+        cai.add("user", "So did I.")
+        with pytest.raises(UnsupportedBackbone, match="does not answer questions about a turn"):
+            cai.consolidate(flush=True)
+        assert len(measured) == 1

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from locas_agent import AgentMemory, Backbone, Engine, LocasConfig, StudySettings
+from locas_agent.config import FormSettings
 from locas_agent.results import WorkSummary
 from locas_agent.study.chunking import cut_pieces
 from locas_agent.study.items import StudyRequest
@@ -21,7 +22,13 @@ from locas_agent.study.teacher import Teacher
 from locas_storage import SqlMemoryStore, Turn
 
 SETTINGS = StudySettings(
-    first_samples=1, samples_per_turn=1, max_rounds=3, negatives_per_piece=1, max_question_tokens=8, max_answer_tokens=2
+    forms=FormSettings(),
+    first_samples=1,
+    samples_per_turn=1,
+    max_rounds=3,
+    negatives_per_piece=1,
+    max_question_tokens=8,
+    max_answer_tokens=2,
 )
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
