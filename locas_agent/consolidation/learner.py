@@ -25,7 +25,7 @@ from locas_agent.memory.serialization import as_stored
 from locas_agent.study import prompts
 from locas_agent.study.chunking import QUOTE_CHARACTERS, Piece, cut_pieces
 from locas_agent.study.forms.calibration import Calibration
-from locas_agent.study.forms.known import calibration_of
+from locas_agent.study.forms.known import calibration_of, check_forms
 from locas_agent.study.items import QUESTION, Item, StudyRequest, StudySet
 from locas_agent.study.opened import OpenedSweep
 from locas_agent.study.question_generation import Sweep
@@ -75,6 +75,7 @@ class Learner:
     """Learns many users' overflow side by side on one backbone."""
 
     def __init__(self, engine: Engine, config: LocasConfig) -> None:
+        check_forms(config.study)
         self._engine = engine
         self._config = config
         self._neutral: NeutralText | None = None
