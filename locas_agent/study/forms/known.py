@@ -51,7 +51,7 @@ def known(fingerprint: str) -> Calibration | None:
     if of_package is not None:
         return of_package
     try:
-        found = Calibration.model_validate_json(_path(fingerprint).read_text(encoding="utf-8"))
+        found = Calibration.model_validate_json(_path(fingerprint).read_bytes())
     except (OSError, ValidationError):
         return None
     is_current = found.version == VERSION and found.fingerprint == fingerprint
