@@ -21,6 +21,7 @@ from locas_agent.errors import ConfigurationError
 from locas_agent.results import Consolidation, Reply, WorkSummary
 from locas_agent.runtime import ConsolidationMode, Runtime, check_parts
 from locas_agent.serving.replies import ReplyRequest, Sampling
+from locas_agent.study.strategies import StrategyFactory
 from locas_agent.types import Progress
 from locas_agent.user import UserMemory
 from locas_storage import (
@@ -44,6 +45,8 @@ class AgentMemory(Runtime):
         consolidation: "inline" learns what the policy wants learnt in the reply that set it off; "background" asks for
             it in the transaction that appends the turn, and a worker does it: `work`, or the command `locas-agent work`
             beside this process.
+        strategy: makes the way to study of each consolidation, see `locas_agent.study.strategies`; that in which the
+            backbone is best asked unless given. Workers in other processes need it too.
 
     Raises:
         ConfigurationError: the shape of a memory exceeds the backbone's or a store's bounds, `window.max_new_tokens`
@@ -61,6 +64,7 @@ class AgentMemory(Runtime):
         dtype: str = "auto",
         consolidation: ConsolidationMode = "inline",
         key_provider: KeyProvider | None = None,
+        strategy: StrategyFactory | None = None,
     ) -> Self:
         """Build the usual parts: a backbone by name, path or hub id, a store by SQLAlchemy URL or path.
 
@@ -74,6 +78,7 @@ class AgentMemory(Runtime):
             consolidation: "inline" or "background", see `AgentMemory`.
             key_provider: with it the store keeps all content encrypted, see `locas_storage.SqlMemoryStore`; for a store
                 given by URL.
+            strategy: the way to study, see `AgentMemory`.
 
         Raises:
             ConfigurationError: a ready store was given beside a key provider or `config.store`, or what was given is no
@@ -91,7 +96,7 @@ class AgentMemory(Runtime):
             if isinstance(store, str | Path)
             else store
         )
-        return cls(backbone=ready, store=made, config=config, consolidation=consolidation)
+        return cls(backbone=ready, store=made, config=config, consolidation=consolidation, strategy=strategy)
 
     def for_user(self, user: str, *, tenant: str = "default") -> UserMemory:
         """Return the handle of one user; cheap, and nothing is written until a verb is called."""

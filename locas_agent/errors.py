@@ -6,7 +6,7 @@
       TurnTooLong                   also ValueError
       GenerationTimeout             also TimeoutError
       BackboneError
-        UnsupportedBackbone         no gated FFN found
+        UnsupportedBackbone         no gated FFN found, or it reads nothing
         IncompatibleMemory          fingerprint, shape, dtype or format version differs
       ConsolidationError
       ExchangeError                 an export or import that the form or the place refuses
@@ -116,7 +116,7 @@ class BackboneError(LocasError):
 
 
 class UnsupportedBackbone(BackboneError):
-    """The model has no gated FFN beside which a memory could stand."""
+    """The model has no gated FFN beside which a memory could stand, or does not answer from what it reads."""
 
 
 class IncompatibleMemory(BackboneError):

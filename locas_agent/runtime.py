@@ -31,6 +31,7 @@ from locas_agent.results import Consolidation, Reply
 from locas_agent.serving.generation import ChatGeneration
 from locas_agent.serving.prompt import PromptBuilder
 from locas_agent.serving.replies import Replies, ReplyRequest, Sampling
+from locas_agent.study.strategies import StrategyFactory
 from locas_agent.training.trainer import DEFAULT_WIDTH
 from locas_agent.types import Progress
 from locas_storage import (
@@ -66,6 +67,7 @@ class Runtime:
         store: MemoryStore,
         config: LocasConfig | None = None,
         consolidation: ConsolidationMode = "inline",
+        strategy: StrategyFactory | None = None,
     ) -> None:
         check_parts(backbone, store, config)
         self.backbone = backbone
@@ -75,7 +77,7 @@ class Runtime:
         self._being_learnt: set[UserKey] = set()
         self._lock = Lock()
         self.engine = Engine(backbone)
-        self.learner = Learner(self.engine, self.config)
+        self.learner = Learner(self.engine, self.config, strategy)
         self.consolidation = consolidation
         self._memories = LoadedMemories(backbone, store)
         self.rounds = Rounds(backbone, store, self.learner, self._memories, self.config)

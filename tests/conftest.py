@@ -1,12 +1,14 @@
 """Fixtures of every test.
 
-A tiny random backbone, one thread unless OMP_NUM_THREADS says more, no network, no LOCAS_* settings of the machine.
+A tiny random backbone, one thread unless OMP_NUM_THREADS says more, no network, no LOCAS_* settings of the machine, and
+nothing read from or written to the user's cache folder.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -72,6 +74,15 @@ def tiny_model(seed: int = 0) -> Qwen3ForCausalLM:
         pad_token_id=256,
     )
     return Qwen3ForCausalLM(config)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for what is kept beside the user's own files, here and in processes that a test starts."""
+    folder = tmp_path_factory.mktemp("user-cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder
 
 
 @pytest.fixture(autouse=True)

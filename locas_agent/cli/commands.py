@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from locas_agent.cli.bench import bench
+from locas_agent.cli.calibrate import calibrate
 from locas_agent.cli.db import databases
 from locas_agent.cli.eval_locomo import locomo
 from locas_agent.cli.eval_mmlu import mmlu
@@ -332,6 +333,7 @@ app.command()(export)
 app.command("import")(import_)
 app.command()(explain)
 app.command()(bench)
+app.command()(calibrate)
 
 
 @evaluations.command("recall")

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from locas_agent.config import MAX_SEED, LocasConfig
+from locas_agent.config import MAX_SEED, LocasConfig, StudySettings
 from locas_agent.consolidation import admission as gate
 from locas_agent.consolidation import remarks
 from locas_agent.conversation.messages import Message, question, spoken
@@ -25,12 +25,13 @@ from locas_agent.memory.serialization import as_stored
 from locas_agent.study import prompts
 from locas_agent.study.chunking import QUOTE_CHARACTERS, Piece, cut_pieces
 from locas_agent.study.forms.calibration import Calibration
-from locas_agent.study.forms.known import calibration_of
+from locas_agent.study.forms.known import calibration_of, check_forms
 from locas_agent.study.items import QUESTION, Item, StudyRequest, StudySet
 from locas_agent.study.opened import OpenedSweep
 from locas_agent.study.question_generation import Sweep
 from locas_agent.study.self_study import Study, empty_study_set
 from locas_agent.study.sources import Sources
+from locas_agent.study.strategies import StrategyFactory, StudyStrategy
 from locas_agent.study.teacher import Teacher
 from locas_agent.training.last_layer import Readout
 from locas_agent.training.neutral import NeutralText, load_neutral
@@ -74,9 +75,29 @@ class Outcome:
 class Learner:
     """Learns many users' overflow side by side on one backbone."""
 
-    def __init__(self, engine: Engine, config: LocasConfig) -> None:
+    def __init__(self, engine: Engine, config: LocasConfig, strategy: StrategyFactory | None = None) -> None:
+        """Take the parts.
+
+        Args:
+            engine: of the backbone.
+            config: everything that can be chosen.
+            strategy: makes the way to study of each consolidation; that in which the backbone is best asked unless
+                given.
+
+        Raises:
+            ConfigurationError: the settings name a form of reading or writing that there is not, or the strategy makes
+                none.
+        """
+        check_forms(config.study)
+        if strategy is not None and not callable(strategy):
+            raise ConfigurationError(
+                f"strategy: got {type(strategy).__name__}, expected what makes a StudyStrategy of a Teacher and "
+                "StudySettings, such as its class"
+            )
         self._engine = engine
         self._config = config
+        self._strategy = strategy or self._measured_strategy
+        self._is_measured = strategy is None
         self._neutral: NeutralText | None = None
 
     @property
@@ -238,14 +259,18 @@ class Learner:
         if config.training.objective != "self_study" or not any(task.pieces for task in tasks):
             return [empty_study_set() for _ in tasks]  # the backbone is not asked, so it need not be measured
         teacher = Teacher(self._engine, config.study, seed=seed)
-        writers = self.calibration.writers
-        strategy = OpenedSweep(teacher, config.study, self.calibration) if writers else Sweep(teacher, config.study)
-        study = Study(teacher, config.study, seed=seed, strategy=strategy)
+        study = Study(teacher, config.study, seed=seed, strategy=self._strategy(teacher, config.study))
         return study.write([StudyRequest(task.pieces, task.earlier, task.memory) for task in tasks], progress=progress)
 
+    def _measured_strategy(self, teacher: Teacher, settings: StudySettings) -> StudyStrategy:
+        """Return the way to study in which this backbone is best asked."""
+        if self.calibration.writers:
+            return OpenedSweep(teacher, settings, self.calibration)
+        return Sweep(teacher, settings)
+
     def _forms(self, task: Task) -> dict[str, Any] | None:
-        """Return how the backbone was asked, for the record of a revision; None where it was not."""
-        is_asked = self._config.training.objective == "self_study" and bool(task.pieces)
+        """Return how the backbone was asked, for the record of a revision; None where no measured form was used."""
+        is_asked = self._is_measured and self._config.training.objective == "self_study" and bool(task.pieces)
         return self.calibration.chosen.model_dump(mode="json") if is_asked else None
 
     def _has_matter(self, lesson: Lesson) -> bool:

@@ -1,8 +1,9 @@
 """Ways to study: how questions about the turns of a piece come to be, and what is read to answer them again.
 
-A new way is one class with the three methods of `StudyStrategy`, handed to `Study`. Two are built in: "seed" asks the
-backbone in the format that the bundled one was trained on (`question_generation.py`), "opened" opens its answers and
-reads one turn at a time (`opened.py`).
+A new way is one class with the methods of `StudyStrategy`; what makes one of a teacher is handed to `AgentMemory` as
+`strategy`. `examples/own_study.py` is one, and all names that it needs are imported from here. Two are built in: "seed"
+asks the backbone in the format that the bundled one was trained on (`question_generation.py`), "opened" opens its
+answers and reads one turn at a time (`opened.py`).
 """
 
 from __future__ import annotations
@@ -10,9 +11,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from locas_agent.config import StudySettings
 from locas_agent.study.chunking import Piece
-from locas_agent.study.items import Item, Swept
-from locas_agent.study.teacher import Candidate, Taught
+from locas_agent.study.items import QUESTION, Item, Swept
+from locas_agent.study.teacher import Candidate, Taught, Teacher
+
+__all__ = [
+    "QUESTION",
+    "Candidate",
+    "Item",
+    "Piece",
+    "StrategyFactory",
+    "StudySettings",
+    "StudyStrategy",
+    "Swept",
+    "Taught",
+    "Teacher",
+]
 
 
 class StudyStrategy(Protocol):
@@ -61,3 +76,7 @@ class StudyStrategy(Protocol):
             known: of each owner, questions that are items already.
         """
         ...
+
+
+StrategyFactory = Callable[[Teacher, StudySettings], StudyStrategy]
+"""Makes the strategy of one consolidation, on its teacher and with the settings of study."""

@@ -32,8 +32,11 @@ TESTED_ELSEWHERE = {
     "locas_agent.serving.tool_calls": "tests/unit/serving/test_stream_filter.py",
     "locas_agent.study": "tests/unit/learning/test_study.py",
     "locas_agent.study.chunking": "tests/unit/learning/test_pieces.py",
+    "locas_agent.study.forms": "tests/unit/learning/test_forms.py",
     "locas_agent.study.matching": "tests/unit/learning/test_seeds_and_answers.py",
     "locas_agent.study.prompts": "tests/unit/learning/test_seeds_and_answers.py",
+    "locas_agent.study.strategies": "tests/integration/test_own_study.py",
+    "locas_agent.study.untold": "tests/unit/learning/test_opened.py",
     "locas_agent.training": "tests/unit/learning",
     # Measurements and commands: run whole, as a user runs them.
     "locas_agent.benchmarks": "tests/unit/benchmarks/test_quick.py",

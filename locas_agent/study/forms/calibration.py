@@ -46,6 +46,13 @@ class Chosen(_Record):
     writing: tuple[str, ...] = Field(min_length=1)
     min_confidence: float = Field(ge=0, lt=1)
 
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Names that stand in no table of forms, and `seed` where it does not stand alone."""
+        reading = [name for name in dict.fromkeys((self.near, self.wide)) if name not in READING_FORMS]
+        writing = [name for name in self.writing if name not in WRITING_FORMS]
+        return (*reading, *(() if writing == [SEED] and len(self.writing) == 1 else writing))
+
 
 class Calibration(_Record):
     """The measurement of one backbone."""

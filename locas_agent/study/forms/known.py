@@ -16,10 +16,13 @@ from pathlib import Path
 from platformdirs import user_cache_path
 from pydantic import TypeAdapter, ValidationError
 
-from locas_agent.config import StudySettings
+from locas_agent.config import FormSettings, StudySettings
+from locas_agent.errors import ConfigurationError
 from locas_agent.inference import Engine
 from locas_agent.study.forms.calibration import VERSION, Calibration, Chosen
 from locas_agent.study.forms.measuring import calibrate
+from locas_agent.study.forms.reading import READING_FORMS
+from locas_agent.study.forms.writing import SEED, WRITING_FORMS
 
 logger = logging.getLogger(__name__)
 
@@ -32,16 +35,11 @@ def calibration_of(engine: Engine, settings: StudySettings) -> Calibration:
         settings: forms that they name are taken as they are, and nothing is measured.
 
     Raises:
+        ConfigurationError: the settings name a form that there is not.
         UnsupportedBackbone: the backbone reads nothing, see `calibrate`.
     """
     if settings.forms is not None:
-        forms = settings.forms
-        chosen = Chosen(
-            near=forms.reading,
-            wide=forms.reading_wide or forms.reading,
-            writing=forms.writing,
-            min_confidence=settings.min_confidence,
-        )
+        chosen = _by_hand(settings.forms, settings.min_confidence)
         dtype = str(engine.backbone.dtype).removeprefix("torch.")
         return Calibration(fingerprint=engine.backbone.fingerprint, dtype=dtype, chosen=chosen)
     return known(engine.backbone.fingerprint) or measured(engine)
@@ -49,14 +47,20 @@ def calibration_of(engine: Engine, settings: StudySettings) -> Calibration:
 
 def known(fingerprint: str) -> Calibration | None:
     """Return what was measured before, here or by us; None where nothing of use was."""
-    for shipped in _shipped():
-        if shipped.fingerprint == fingerprint:
-            return shipped
+    of_package = shipped(fingerprint)
+    if of_package is not None:
+        return of_package
     try:
-        found = Calibration.model_validate_json(_path(fingerprint).read_text(encoding="utf-8"))
+        found = Calibration.model_validate_json(_path(fingerprint).read_bytes())
     except (OSError, ValidationError):
         return None
-    return found if found.version == VERSION and found.fingerprint == fingerprint else None
+    is_current = found.version == VERSION and found.fingerprint == fingerprint
+    return found if is_current and not found.chosen.unknown else None
+
+
+def shipped(fingerprint: str) -> Calibration | None:
+    """Return what ships with the package for a backbone; None for all but the bundled one."""
+    return next((each for each in _shipped() if each.fingerprint == fingerprint), None)
 
 
 def measured(engine: Engine) -> Calibration:
@@ -72,6 +76,27 @@ def measured(engine: Engine) -> Calibration:
     except OSError as error:
         logger.warning("calibration not kept", extra={"action": "calibrate", "reason": type(error).__name__})
     return found
+
+
+def check_forms(settings: StudySettings) -> None:
+    """Raise `ConfigurationError` where the settings name a form that there is not; nothing is measured."""
+    if settings.forms is not None:
+        _by_hand(settings.forms, settings.min_confidence)
+
+
+def _by_hand(forms: FormSettings, min_confidence: float) -> Chosen:
+    chosen = Chosen(
+        near=forms.reading,
+        wide=forms.reading_wide or forms.reading,
+        writing=forms.writing,
+        min_confidence=min_confidence,
+    )
+    if chosen.unknown:
+        raise ConfigurationError(
+            f"study.forms: got {', '.join(map(repr, chosen.unknown))}, expected for reading one of "
+            f"{', '.join(READING_FORMS)}, for writing some of {', '.join(WRITING_FORMS)}, or {SEED} alone"
+        )
+    return chosen
 
 
 def _path(fingerprint: str) -> Path:
