@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import pytest
+from locas_agent.study.untold import UNTOLD
 
 from locas_agent.config import StudySettings
 from locas_agent.conversation.messages import Message
@@ -18,7 +19,6 @@ from locas_agent.study.items import Item, Swept
 from locas_agent.study.opened import FOREIGN_SHARE, OpenedSweep
 from locas_agent.study.spans import words_of
 from locas_agent.study.teacher import Answer, Candidate, Opened, Opening, Taught, Teacher
-from locas_agent.study.untold import UNTOLD
 
 SETTINGS = StudySettings(max_rounds=1, wordings_per_turn=2, negatives_per_piece=8)
 CALIBRATION = Calibration(
