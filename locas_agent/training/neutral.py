@@ -19,6 +19,7 @@ from torch import Tensor
 from locas_agent.backbone import Backbone
 from locas_agent.conversation.messages import Message
 from locas_agent.inference import Engine
+from locas_agent.memory.placement import DEEP_FROM
 from locas_agent.training.examples import Example, with_teacher
 
 
@@ -45,9 +46,14 @@ def _lines() -> tuple[dict[str, Any], ...]:
     return tuple(json.loads(line) for line in text.splitlines())
 
 
+DEEP_LINES = 64
+"""Lines used of the file, half for training and half for measuring, on a backbone of many layers: each costs as much as
+the text of a user does there, and the gate runs its half twice in each consolidation."""
+
+
 def load_neutral(engine: Engine, *, max_tokens: int, top_k: int) -> NeutralText:
     """Encode the shipped text and compute the bare backbone's distributions over it, once per backbone."""
-    lines = _lines()
+    lines = _lines() if engine.backbone.n_layers < DEEP_FROM else _lines()[:DEEP_LINES]
     rows = [_encode(engine.backbone, line)[:max_tokens] for line in lines]
     examples = bare_examples(engine, rows, top_k=top_k)
     windows = tuple(tuple(line["messages"]) for line in lines if line.get("kind") == "window")
