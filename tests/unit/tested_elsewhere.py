@@ -36,7 +36,7 @@ TESTED_ELSEWHERE = {
     "locas_agent.study.matching": "tests/unit/learning/test_seeds_and_answers.py",
     "locas_agent.study.prompts": "tests/unit/learning/test_seeds_and_answers.py",
     "locas_agent.study.strategies": "tests/integration/test_own_study.py",
-    "locas_agent.study.untold": "tests/unit/learning/test_opened.py",
+    "locas_agent.study.forms.untold": "tests/unit/learning/test_opened.py",
     "locas_agent.training": "tests/unit/learning",
     # Measurements and commands: run whole, as a user runs them.
     "locas_agent.benchmarks": "tests/unit/benchmarks/test_quick.py",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import pytest
-from locas_agent.study.untold import UNTOLD
 
 from locas_agent.config import StudySettings
 from locas_agent.conversation.messages import Message
@@ -15,6 +14,7 @@ from locas_agent.memory import LocasMemory
 from locas_agent.study import prompts
 from locas_agent.study.chunking import Piece, Quote
 from locas_agent.study.forms.calibration import Calibration, Chosen
+from locas_agent.study.forms.untold import UNTOLD
 from locas_agent.study.items import Item, Swept
 from locas_agent.study.opened import FOREIGN_SHARE, OpenedSweep
 from locas_agent.study.spans import words_of
