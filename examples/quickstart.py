@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 from locas_agent import AgentMemory
+from locas_agent.errors import UnsupportedBackbone
 
 TOLD = {"ada": "My dog is called Zorbin.", "ben": "My locker opens with 4071."}
 ASKED = {"ada": "What is my dog called?", "ben": "With which code does my locker open?"}
@@ -60,7 +61,11 @@ def main() -> None:
         )
     with tempfile.TemporaryDirectory() as folder:
         store = f"sqlite:///{Path(folder) / 'locas.db'}"
-        if not tell(arguments.backbone, store):
+        try:
+            is_learnt = tell(arguments.backbone, store)
+        except UnsupportedBackbone as error:
+            sys.exit(f"This backbone cannot learn: {error}")
+        if not is_learnt:
             sys.exit("The admission gate refused a memory: this backbone did not learn what it was told.")
         print("-- a new process --", flush=True)
         again = [sys.executable, __file__, "--backbone", arguments.backbone, "--store", store]

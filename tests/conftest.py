@@ -20,8 +20,11 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from locas_agent.backbone import Backbone
+from locas_agent.config import FormSettings, StudySettings
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
+from locas_agent.study.forms.known import _path as kept_at
+from locas_agent.study.forms.known import calibration_of
 from locas_agent.training.initialization import initialize
 from tests.postgres_server import postgres_server, postgres_url  # noqa: F401  fixtures for every test
 from tests.rounding import _model_runs_in_marked_tests_only, pytest_collection_modifyitems  # noqa: F401  for every test
@@ -126,6 +129,22 @@ def make_backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> MakeBackbo
 def backbone_folder(make_backbone_folder: MakeBackboneFolder) -> str:
     """A folder with the tiny random backbone as it is."""
     return make_backbone_folder()
+
+
+@pytest.fixture
+def measured_before(
+    backbone_folder: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache folder that says of the random backbone, which reads nothing, that it is asked as the bundled one is.
+
+    Here and in processes that the test starts, so that they come to what follows a measurement.
+    """
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("measured")))
+    engine = Engine(Backbone.load(backbone_folder))
+    record = calibration_of(engine, StudySettings(forms=FormSettings()))
+    path = kept_at(record.fingerprint)
+    path.parent.mkdir(parents=True)
+    path.write_text(record.model_dump_json(), encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

@@ -272,6 +272,7 @@ def test_chat_goes_on_after_an_error(run: Run, store: str, backbone_folder: str)
     assert open_store(store).turns(ADA) == []
 
 
+@pytest.mark.usefixtures("measured_before")
 def test_consolidate_reports_each_user_and_a_refusal_is_no_failure(run: Run, store: str, backbone_folder: str) -> None:
     opened = open_store(store)
     opened.append(ADA, [TurnDraft("user", "My dog is called Rex.", token_count=20)])

@@ -41,6 +41,7 @@ def saved(config: LocasConfig, folder: Path) -> str:
     return str(path)
 
 
+@pytest.mark.usefixtures("measured_before")
 def test_overflow_is_that_of_the_window_in_the_file(url: str, backbone_folder: str, tmp_path: Path) -> None:
     told = ("consolidate", "--user", "ada", "--store", url, "--backbone", backbone_folder, "--json", "-")
     assert json.loads(run(*told).stdout)[0]["status"] == "nothing"

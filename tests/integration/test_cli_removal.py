@@ -87,6 +87,7 @@ def test_erase_leaves_nobody(store: str) -> None:
     assert run("erase", "--user", "nobody", "--store", store).exit_code == 1
 
 
+@pytest.mark.usefixtures("measured_before")
 def test_work_drains_the_queue_and_ends(store: str, backbone_folder: str) -> None:
     with closing(open_store(store)) as opened:
         opened.append(
@@ -98,6 +99,7 @@ def test_work_drains_the_queue_and_ends(store: str, backbone_folder: str) -> Non
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGTERM")
+@pytest.mark.usefixtures("measured_before")
 def test_stopped_worker_ends_cleanly_and_leaves_nothing_leased(store: str, backbone_folder: str) -> None:
     program = (
         f"import sys; sys.path[:0] = {[path for path in sys.path if path]!r}\nfrom locas_agent.cli import main; main()"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,8 +90,6 @@ _MADE = QuickLearner._item
 
 
 def _item_that_says_one_word(piece: object, turn_seq: int, text: str) -> object:
-    from dataclasses import replace
-
     word = next((word for word in ("Vell", "Tuesday", "clocks") if word in text), "nothing")
     return replace(_MADE(piece, turn_seq, text), answer=f"It is {word}.")  # type: ignore[arg-type]
 
@@ -104,9 +103,8 @@ def test_seconds_are_those_of_all_consolidations_over_the_turns_learnt(
         self: QuickLearner, tasks: list[Task], *, seed: int | None = None, progress: Progress | None = None
     ) -> list[Outcome]:
         outcomes = learn(self, tasks, seed=seed, progress=progress)
-        for outcome in outcomes:
-            outcome.figures.update(study_seconds=3.0, train_seconds=1.0)
-        return outcomes
+        taken = {"study_seconds": 3.0, "train_seconds": 1.0}
+        return [replace(one, metrics=one.metrics.model_copy(update=taken)) for one in outcomes]
 
     monkeypatch.setattr(QuickLearner, "learn", timed)
     quick(agent).refused = {"Hello, I row on Tuesdays, and my boat is the Sandpiper."}
