@@ -14,11 +14,11 @@ from locas_agent.memory import LocasMemory
 from locas_agent.study import prompts
 from locas_agent.study.chunking import Piece, Quote
 from locas_agent.study.forms.calibration import Calibration, Chosen
-from locas_agent.study.forms.writing import WRITING_FORMS
 from locas_agent.study.items import Item, Swept
-from locas_agent.study.opened import FOREIGN_SHARE, UNTOLD, OpenedSweep
+from locas_agent.study.opened import FOREIGN_SHARE, OpenedSweep
 from locas_agent.study.spans import words_of
 from locas_agent.study.teacher import Answer, Candidate, Opened, Opening, Taught, Teacher
+from locas_agent.study.untold import UNTOLD
 
 SETTINGS = StudySettings(max_rounds=1, wordings_per_turn=2, negatives_per_piece=8)
 CALIBRATION = Calibration(
@@ -83,15 +83,10 @@ def swept(teacher: FakeTeacher, *texts: str, settings: StudySettings = SETTINGS)
     return OpenedSweep(teacher, settings, CALIBRATION).over({0: piece(*texts)}, lambda _: None)[0]
 
 
-def asked_for(found: Swept) -> list[Item]:
-    """Return the items that the teacher wrote the questions of; those with a gap are made of the turn alone."""
-    return [item for item in found.items if "..." not in item.question]
-
-
 def test_what_is_learnt_is_the_span_that_an_answer_points_at(engine: Engine) -> None:
     teacher = FakeTeacher(engine, writes=only("What is my dog called?"), reads=lambda _: "Your dog is called Kolin.")
     found = swept(teacher, DOG)
-    (item,) = asked_for(found)
+    (item,) = found.items
     assert (item.question, item.answer, item.turn_seq) == ("What is my dog called?", "Kolin", 1)
     assert item.answer_ids == (*engine.backbone.encode("Kolin"), engine.backbone.end_id)
     assert item.teacher.logprobs.exp().sum() == len(item.answer_ids)  # all weight on what is to be said
@@ -112,15 +107,15 @@ def test_what_is_learnt_is_the_span_that_an_answer_points_at(engine: Engine) -> 
 )
 def test_what_gives_no_believed_span_is_dropped(engine: Engine, answer: str | tuple[str, float] | None) -> None:
     found = swept(FakeTeacher(engine, writes=only("Who is my dog?"), reads=lambda _: answer), DOG)
-    assert asked_for(found) == []
-    assert (found.carrying, found.nothing) == (set(), 1)
+    assert found.items == []
+    assert (found.carrying, found.covered, found.nothing) == (set(), set(), 1)
 
 
 def test_share_of_invented_words_has_a_bound(engine: Engine) -> None:
     assert 0 < FOREIGN_SHARE < 1
     reads = iter(["Kolin, a beagle.", "Kolin, a handsome beagle puppy."])
     teacher = FakeTeacher(engine, writes=each("What is my dog called?", "Who is my dog?"), reads=lambda _: next(reads))
-    assert [item.question for item in asked_for(swept(teacher, DOG))] == ["What is my dog called?"]
+    assert [item.question for item in swept(teacher, DOG).items] == ["What is my dog called?"]
 
 
 def test_what_the_bare_backbone_says_by_itself_is_not_learnt(engine: Engine) -> None:
@@ -128,8 +123,8 @@ def test_what_the_bare_backbone_says_by_itself_is_not_learnt(engine: Engine) -> 
         engine, writes=only("What is my dog called?"), reads=lambda _: "Kolin.", bare="It is Kolin, I guess."
     )
     found = swept(teacher, DOG)
-    assert asked_for(found) == []
-    assert (found.carrying, found.nothing) == ({1}, 0)
+    assert found.items == []
+    assert (found.carrying, found.covered) == ({1}, set())
 
 
 def test_wordings_of_one_span_are_bounded_and_the_surest_kept(engine: Engine) -> None:
@@ -144,7 +139,7 @@ def test_wordings_of_one_span_are_bounded_and_the_surest_kept(engine: Engine) ->
         writes=each(*sure),
         reads=lambda asked: ("Sunday" if "when" in asked.question else "Kolin", sure[asked.question]),
     )
-    found = [(item.question, item.answer) for item in asked_for(swept(teacher, DOG))]
+    found = [(item.question, item.answer) for item in swept(teacher, DOG).items]
     assert sorted(found) == [
         ("Since when is he ill?", "Sunday"),
         ("Which dog is ill?", "Kolin"),
@@ -173,13 +168,11 @@ def test_turns_that_may_not_be_learnt_are_not_asked_about(engine: Engine) -> Non
 
 def test_a_turn_with_enough_is_not_asked_again_and_each_round_is_told(engine: Engine) -> None:
     settings = SETTINGS.model_copy(update={"max_rounds": 3})
-    three = CALIBRATION.chosen.model_copy(update={"writing": tuple(WRITING_FORMS)})
-    calibration = CALIBRATION.model_copy(update={"chosen": three})
     rounds: list[int] = []
     enough = FakeTeacher(engine, writes=each("What is my dog called?", "Who is my dog?"), reads=lambda _: "Kolin.")
-    OpenedSweep(enough, settings, calibration).over({0: piece(DOG)}, rounds.append)
+    OpenedSweep(enough, settings, CALIBRATION).over({0: piece(DOG)}, rounds.append)
     nothing = FakeTeacher(engine, writes=only("no question"), reads=lambda _: None)
-    OpenedSweep(nothing, settings, calibration).over({0: piece(DOG)}, rounds.append)
+    OpenedSweep(nothing, settings, CALIBRATION).over({0: piece(DOG)}, rounds.append)
     assert rounds == [1, 1, 2, 3]
     assert len(nothing.opened) == 3 * len(enough.opened)
     assert len({opening.place for opening in nothing.opened}) == len(nothing.opened)  # a stream each
@@ -193,10 +186,7 @@ def test_users_side_by_side_keep_apart(engine: Engine) -> None:
     )
     pieces = {0: piece(DOG), 7: piece("My dog Bruno is fine.")}
     found = OpenedSweep(teacher, SETTINGS, CALIBRATION).over(pieces, lambda _: None)
-    assert {owner: [item.answer for item in asked_for(one)] for owner, one in found.items()} == {
-        0: ["Kolin"],
-        7: ["Bruno"],
-    }
+    assert {owner: [item.answer for item in one.items] for owner, one in found.items()} == {0: ["Kolin"], 7: ["Bruno"]}
 
 
 def old_item(question: str) -> Item:
@@ -219,7 +209,7 @@ def test_an_old_question_is_put_to_the_turns_that_share_its_words(engine: Engine
 
 def test_an_old_question_is_learnt_with_the_span_of_the_new_item(engine: Engine) -> None:
     teacher = FakeTeacher(engine, writes=only("What is my dog called?"), reads=lambda _: "Your dog is Kolin.")
-    (source,) = asked_for(swept(teacher, DOG))
+    (source,) = swept(teacher, DOG).items
     said = teacher._taught("Your dog is Kolin.")
     assert said is not None
     told = OpenedSweep(teacher, SETTINGS, CALIBRATION).retold(said, source)
