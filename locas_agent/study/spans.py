@@ -53,6 +53,7 @@ class Word:
 
 def words_of(text: str) -> list[Word]:
     """Return the words of a text in order."""
+    text = unicodedata.normalize("NFC", text)  # a letter and its mark, written apart, would be cut in two
     opening = {match.start(1) for match in _SENTENCE_START.finditer(text)}
     return [
         Word(
@@ -68,6 +69,7 @@ def words_of(text: str) -> list[Word]:
 
 def cues_of(text: str, *, most: int) -> list[str]:
     """Return the words or runs of names that a text may be asked by: names and numbers first, then the longer words."""
+    text = unicodedata.normalize("NFC", text)
     found: dict[str, tuple[int, str]] = {}
     for run in _runs(words_of(text)):
         shown = text[run[0].start : run[-1].end]
@@ -89,6 +91,7 @@ def pointed_at(answer: str, question: str, text: str, *, most_words: int = 6) ->
         text: the turns it had before it.
         most_words: a longer run is a recital, no answer.
     """
+    text = unicodedata.normalize("NFC", text)
     told, said = words_of(text), [word.key for word in words_of(answer)]
     asked = {word.key for word in words_of(question)}
     best: tuple[int, int, int] | None = None
@@ -136,7 +139,7 @@ def _runs(words: list[Word]) -> list[list[Word]]:
             at += 1
             continue
         end = at + 1
-        while word.is_name and end < len(words) and words[end].is_name and words[end].start - words[end - 1].end <= 2:
+        while word.is_name and end < len(words) and words[end].is_name and words[end].start - words[end - 1].end == 1:
             end += 1
         if word.text[-1].isdigit() and end == at + 1 and end < len(words) and words[end].carries:
             end += 1

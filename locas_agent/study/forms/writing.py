@@ -124,9 +124,10 @@ def cloze(text: str, value: str) -> str | None:
 
     What no question came to asks for is at least learnt in its own words.
     """
-    before, found, after = text.partition(value)
-    if not found:
+    place = re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text)
+    if place is None:
         return None
+    before, after = text[: place.start()], text[place.end() :]
     left = _CLAUSE_END.split(before)[-1].split()[-CLOZE_WORDS:]
     right = [word for word in _CLAUSE_END.split(after)[0].split() if any(map(str.isalnum, word))][: CLOZE_WORDS // 2]
     said = " ".join([*left, "...", *right])

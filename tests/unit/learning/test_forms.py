@@ -11,7 +11,10 @@ from locas_agent.study.forms.writing import (
     LONGEST_QUESTION,
     SEED,
     WRITING_FORMS,
+    Wanted,
     WritingForm,
+    cloze,
+    is_of_kind,
     openings_for,
     question_of,
 )
@@ -122,3 +125,34 @@ def test_question_is_cut_at_its_mark(written: str, found: str) -> None:
 )
 def test_what_is_no_question_is_refused(written: str) -> None:
     assert question_of(written) is None
+
+
+def test_a_gap_leaves_out_the_value_and_keeps_the_words_of_its_clause() -> None:
+    told = "Good morning. Anna sold her bike, and Ann paid 240 euros for it. Goodbye."
+    assert cloze(told, "240 euros") == 'What did I say: "Anna sold her bike, and Ann paid ... for it"?'
+    assert cloze(told, "Ann") == 'What did I say: "Anna sold her bike, and ... paid 240 euros for it"?'
+    assert cloze("Bruno.", "Bruno") is None  # nothing is left to ask by
+    assert cloze(told, "Emil") is None
+
+
+@pytest.mark.parametrize(
+    ("span", "wants", "is_one"),
+    [
+        ("21 July", "time", True),
+        ("next Tuesday", "time", True),
+        ("a barber", "time", False),
+        ("240 euros", "number", True),
+        ("four floors", "number", True),
+        ("the harbour", "number", False),
+        ("Emil", "name", True),
+        ("my family", "name", False),
+        ("my family", "anything", True),
+    ],
+)
+def test_an_opening_wants_a_kind_of_answer(span: str, wants: Wanted, is_one: bool) -> None:
+    assert is_of_kind(span, wants) is is_one
+
+
+def test_a_question_is_put_into_the_persons_mouth_who_asks_it() -> None:
+    assert question_of("What is the name of your sister?") == "What is the name of my sister?"
+    assert question_of("Where do you work?") == "Where do I work?"

@@ -80,3 +80,13 @@ def test_case_is_folded_in_every_script() -> None:
 def test_foreign_words_stand_in_no_known_text() -> None:
     assert foreign("Emil carried a harp to Bonn", [TOLD, "Who carried it?"]) == ["harp", "Bonn"]
     assert foreign("it is what it is", []) == []
+
+
+def test_letters_with_marks_written_apart_are_whole_words() -> None:
+    told = "I moved to Malmo\u0308 in March."
+    assert pointed_at("You moved to Malmö.", "Which city did I move to?", told) == "Malmö"
+    assert "Malmö" in cues_of(told, most=3)
+
+
+def test_names_on_both_sides_of_a_comma_are_two() -> None:
+    assert cues_of("We leave on 21 July, Lea and I.", most=3)[:2] == ["21 July", "Lea"]
