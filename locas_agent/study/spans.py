@@ -93,7 +93,7 @@ def pointed_at(answer: str, question: str, text: str, *, most_words: int = 6) ->
     """
     text = unicodedata.normalize("NFC", text)
     told, said = words_of(text), [word.key for word in words_of(answer)]
-    asked = {word.key for word in words_of(question)}
+    asked = {_stem(word.key) for word in words_of(question)}
     best: tuple[int, int, int] | None = None
     for start in range(len(told)):
         for at in range(len(said)):
@@ -105,7 +105,7 @@ def pointed_at(answer: str, question: str, text: str, *, most_words: int = 6) ->
             trimmed = _trimmed(told[start : start + length], asked)
             if trimmed is not None:
                 low, high = trimmed
-                weight = sum(word.carries and word.key not in asked for word in told[start + low : start + high])
+                weight = sum(word.carries and _stem(word.key) not in asked for word in told[start + low : start + high])
                 if best is None or weight > best[0]:
                     best = (weight, start + low, start + high)
     if best is None or best[2] - best[1] > most_words:
@@ -122,9 +122,9 @@ def foreign(answer: str, known: Iterable[str]) -> list[str]:
 def _trimmed(run: list[Word], asked: set[str]) -> tuple[int, int] | None:
     """Return where a run begins and ends without function words and words of the question at its ends."""
     low, high = 0, len(run)
-    while low < high and (not run[low].carries or run[low].key in asked):
+    while low < high and (not run[low].carries or _stem(run[low].key) in asked):
         low += 1
-    while high > low and (not run[high - 1].carries or run[high - 1].key in asked):
+    while high > low and (not run[high - 1].carries or _stem(run[high - 1].key) in asked):
         high -= 1
     return (low, high) if low < high else None
 
@@ -146,6 +146,11 @@ def _runs(words: list[Word]) -> list[list[Word]]:
         runs.append(words[at:end])
         at = end
     return runs
+
+
+def _stem(key: str) -> str:
+    """Return what "move", "moved" and "moves" have in common; good enough to see that a question says a word already."""
+    return re.sub(r"(?:ing|ed|es|s|e)$", "", key) if len(key) > 4 else key.rstrip("e")
 
 
 def _without_owner(text: str) -> str:
