@@ -222,8 +222,9 @@ class OpenedSweep:
             elif item.question not in {other.question for other in swept.items}:
                 swept.items.append(item)
                 swept.covered.add(asking.quote.turn_seq)
+        telling = {id(asking) for asking, _ in chosen}
         for asking in turns:
-            if asking.kept:
+            if id(asking) in telling:
                 found[asking.owner].carrying.add(asking.quote.turn_seq)
             else:
                 found[asking.owner].nothing += 1
@@ -240,6 +241,9 @@ class OpenedSweep:
         text = asking.quote.text
         known = {word.key for kept in asking.kept for word in words_of(kept.span)}
         missed = [cue for cue in _cues(text) if not known & {word.key for word in words_of(cue)}]
+        if not asking.kept:  # a turn about which no question held tells something only if it names something
+            names = {word.key for word in words_of(text) if word.is_name}
+            missed = [cue for cue in missed if names & {word.key for word in words_of(cue)}]
         found = []
         for cue in missed[:MOST_CLOZES]:
             asked = cloze(text, cue)

@@ -128,7 +128,7 @@ def cloze(text: str, value: str) -> str | None:
     if not found:
         return None
     left = _CLAUSE_END.split(before)[-1].split()[-CLOZE_WORDS:]
-    right = _CLAUSE_END.split(after)[0].split()[: CLOZE_WORDS // 2]
+    right = [word for word in _CLAUSE_END.split(after)[0].split() if any(map(str.isalnum, word))][: CLOZE_WORDS // 2]
     said = " ".join([*left, "...", *right])
     return f'What did I say: "{said}"?' if len(left) + len(right) > 1 else None
 
