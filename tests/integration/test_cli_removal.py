@@ -119,20 +119,24 @@ def test_stopped_worker_ends_cleanly_and_leaves_nothing_leased(store: str, backb
         "-",
     ]
     worker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    with closing(open_store(store)) as opened:
-        opened.append(
-            UserKey("default", "ben"), [TurnDraft("user", "My dog is called Rex.", token_count=20)], enqueue=1
-        )
-        deadline = time.monotonic() + 120
-        while opened.queue.jobs() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert opened.queue.jobs() == []  # it works
-        assert worker.poll() is None  # and waits for more
-        worker.send_signal(signal.SIGTERM)
-        said, complaint = worker.communicate(timeout=60)
-        assert worker.returncode == 0, complaint
-        assert json.loads(said)["refused"] == 1
-        assert opened.queue.jobs() == []
+    try:
+        with closing(open_store(store)) as opened:
+            opened.append(
+                UserKey("default", "ben"), [TurnDraft("user", "My dog is called Rex.", token_count=20)], enqueue=1
+            )
+            deadline = time.monotonic() + 120
+            while opened.queue.jobs() and time.monotonic() < deadline:
+                time.sleep(0.1)
+            assert opened.queue.jobs() == []  # it works
+            assert worker.poll() is None  # and waits for more
+            worker.send_signal(signal.SIGTERM)
+            said, complaint = worker.communicate(timeout=60)
+            assert worker.returncode == 0, complaint
+            assert json.loads(said)["refused"] == 1
+            assert opened.queue.jobs() == []
+    finally:
+        worker.kill()  # one that outlived its test would fail a later one
+        worker.wait()
 
 
 def test_second_signal_is_not_held_back() -> None:

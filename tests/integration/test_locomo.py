@@ -29,8 +29,6 @@ from tests.locomo_sample import SECRET, flat
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "locas_agent" / "backbone" / "tiny" / "model.safetensors"
-# The suite also runs on a checkout that is not installed.
-ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(str(ROOT / name) for name in ("", "storage", "integrations"))}
 ANSWERS = 10 * 14
 """Arms, and what the two sample conversations ask: five questions once, three in three forms."""
 
@@ -62,9 +60,14 @@ def test_bad_data_and_a_bad_picture_are_told_before_anything_is_loaded(tmp_path:
         assert message in result.stderr
 
 
+def _environment() -> dict[str, str]:
+    """Return that of this test with this checkout on the path: the suite also runs where it is not installed."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(str(ROOT / name) for name in ("", "storage", "integrations"))}
+
+
 def _killed(command: list[str], reached: Callable[[], bool]) -> None:
     """Run a command and kill it without warning as soon as it has come that far."""
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=ENVIRONMENT) as child:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=_environment()) as child:
         while child.poll() is None and not reached():
             time.sleep(0.01)
         child.kill()
@@ -72,13 +75,14 @@ def _killed(command: list[str], reached: Callable[[], bool]) -> None:
 
 
 def _finished(command: list[str]) -> dict[str, Any]:
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=240, env=ENVIRONMENT)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=240, env=_environment())
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
     return {name: value for name, value in report.items() if name not in ("seconds", "learnt")}
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("measured_before")
 def test_run_killed_while_learning_and_while_answering_ends_with_the_same_report(
     data: Path, backbone_folder: str, tmp_path: Path
 ) -> None:
@@ -136,6 +140,7 @@ def _consolidations(store: Path) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("measured_before")
 def test_example_asks_through_the_adapter(data: Path, backbone_folder: str) -> None:
     pytest.importorskip("langchain_core")
     command = [
@@ -147,7 +152,7 @@ def test_example_asks_through_the_adapter(data: Path, backbone_folder: str) -> N
         "--questions",
         "2",
     ]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=240, env=ENVIRONMENT)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=240, env=_environment())
     assert done.returncode == 0, done.stderr
     header, *rows = done.stdout.splitlines()
     assert header.split() == ["its", "memory", "another's", "nobody's"]
