@@ -149,7 +149,7 @@ def _runs(words: list[Word]) -> list[list[Word]]:
 
 
 def _stem(key: str) -> str:
-    """Return what "move", "moved" and "moves" have in common; good enough to see that a question says a word already."""
+    """Return what "move", "moved" and "moves" have in common: enough to see that a question says a word already."""
     return re.sub(r"(?:ing|ed|es|s|e)$", "", key) if len(key) > 4 else key.rstrip("e")
 
 
