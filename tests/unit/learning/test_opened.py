@@ -16,7 +16,7 @@ from locas_agent.study.chunking import Piece, Quote
 from locas_agent.study.forms.calibration import Calibration, Chosen
 from locas_agent.study.forms.untold import UNTOLD
 from locas_agent.study.items import Item, Swept
-from locas_agent.study.opened import FOREIGN_SHARE, OpenedSweep
+from locas_agent.study.opened import FOREIGN_SHARE, MOST_UNTOLD, OpenedSweep
 from locas_agent.study.spans import words_of
 from locas_agent.study.teacher import Answer, Candidate, Opened, Opening, Taught, Teacher
 
@@ -242,7 +242,7 @@ def test_negatives_share_no_telling_word_with_any_piece(engine: Engine) -> None:
     told = [piece(DOG, "My mother's name is Ada."), piece("I collect stamps and I work in a bank.", start=3)]
     known = {text for text in UNTOLD if "phone" in text}
     found = sweep.negatives({3: told}, {3: known})
-    assert len(found) == SETTINGS.negatives_per_piece
+    assert len(found) == MOST_UNTOLD < SETTINGS.negatives_per_piece
     asked = [candidate.question for candidate, _ in found]
     assert len(set(asked)) == len(asked)
     assert not known & set(asked)
