@@ -181,7 +181,7 @@ class OpenedSweep:
         questions = []
         for (asking, wants), made in zip(owners, written, strict=True):
             found[asking.owner].sampled += 1
-            asked = question_of(made.text)
+            asked = question_of(made)
             if asked is not None and asked not in asking.asked:
                 asking.asked.add(asked)
                 near = self._calibration.near

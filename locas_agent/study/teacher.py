@@ -97,21 +97,6 @@ class Opening:
     place: str
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """What was written after an opening.
-
-    Attributes:
-        text: the opening and what follows it.
-        ids: tokens after the opening.
-        logprob: of these, nats, under the prompt.
-    """
-
-    text: str
-    ids: tuple[int, ...]
-    logprob: float
-
-
 class Teacher:
     """Samples, answers and marks for many users side by side."""
 
@@ -132,8 +117,8 @@ class Teacher:
         )
         return [self._engine.backbone.decode(generation.ids) if generation else "" for generation in generations]
 
-    def open(self, openings: Sequence[Opening], *, length: int, temperature: float) -> list[Opened]:
-        """Write on from each opening, each from a random stream of its own; empty where there is no room.
+    def open(self, openings: Sequence[Opening], *, length: int, temperature: float) -> list[str]:
+        """Return each opening with what follows it, from a random stream of its own; empty where there is no room.
 
         Args:
             openings: those of one prompt share its computation.
@@ -149,9 +134,7 @@ class Teacher:
         streams = [self._seed_of(opening.place, opening.messages) for opening in openings]
         generations = self._run(prompts, keys, length, temperature=temperature, streams=streams)
         return [
-            Opened("", (), 0.0)
-            if made is None
-            else Opened(opening.words + backbone.decode(made.ids), made.ids, sum(made.logprobs))
+            "" if made is None else opening.words + backbone.decode(made.ids)
             for opening, made in zip(openings, generations, strict=True)
         ]
 

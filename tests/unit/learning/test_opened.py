@@ -18,7 +18,7 @@ from locas_agent.study.forms.untold import UNTOLD
 from locas_agent.study.items import Item, Swept
 from locas_agent.study.opened import FOREIGN_SHARE, MOST_UNTOLD, OpenedSweep
 from locas_agent.study.spans import words_of
-from locas_agent.study.teacher import Answer, Candidate, Opened, Opening, Taught, Teacher
+from locas_agent.study.teacher import Answer, Candidate, Opening, Taught, Teacher
 
 SETTINGS = StudySettings(max_rounds=1, wordings_per_turn=2, negatives_per_piece=8)
 CALIBRATION = Calibration(
@@ -42,9 +42,9 @@ class FakeTeacher(Teacher):
         self.opened: list[Opening] = []
         self.read: list[Candidate] = []
 
-    def open(self, openings: Sequence[Opening], *, length: int, temperature: float) -> list[Opened]:
+    def open(self, openings: Sequence[Opening], *, length: int, temperature: float) -> list[str]:
         self.opened += openings
-        return [Opened(self._writes(opening), (), 0.0) for opening in openings]
+        return [self._writes(opening) for opening in openings]
 
     def teach(self, candidates: Sequence[Candidate]) -> list[Taught | None]:
         self.read += candidates
