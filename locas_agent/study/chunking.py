@@ -1,7 +1,4 @@
-"""Pieces of overflow: a dated run of turns, short enough to stand before the teacher.
-
-Knows no model, no user and no store.
-"""
+"""Pieces of overflow: a dated run of turns, short enough to stand before the teacher."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Study items to store records and back.
 
-Knows the byte form of a teacher's distribution; knows no model and no store.
+Owns the byte form of a teacher's distribution.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What a study set is made of: items, their kinds, how well they cover the overflow.
-
-Knows no model, no store and no training.
-"""
+"""What a study set is made of: items, their kinds, how well they cover the overflow."""
 
 from __future__ import annotations
 

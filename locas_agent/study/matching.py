@@ -1,4 +1,4 @@
-"""Comparing answers as text: normalise, token F1, containment, abstention. Knows no model and no tokenizer."""
+"""Comparing answers as text: normalise, token F1, containment, abstention."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def contains(answer: str, gold: str) -> bool:
 def agree(first: str, second: str) -> bool:
     """Tell whether two answers say the same: all words of one stand in the other, or nearly all are shared.
 
-    Half of the words are not enough: "rubber maps" then agrees with "rubber postcards", and what was told anew does not
+    Half of the words are not enough: "rubber maps" then agrees with "rubber postcards", and what is told again does not
     replace the old.
     """
     got, expected = set(words(first)), set(words(second))

@@ -1,4 +1,4 @@
-"""The English seed prompts of self-study, and the reading of what comes back. Knows no model, no user and no store.
+"""The English seed prompts of self-study, and the reading of what comes back.
 
 The same prompts serve every backbone: a large one follows them as instructions, the bundled one was trained on them.
 """

@@ -1,7 +1,5 @@
 """The sweep over a piece: ask about every turn until each that carries a fact has kept questions.
 
-Knows no user, no store and no training.
-
 A question is kept when the backbone with the piece in context answers it as it was written, does not abstain, and could
 not answer it without.
 """
@@ -199,7 +197,7 @@ def told_in(quotes: Sequence[Quote], asked: int, item: Item) -> int | None:
     Asked about one turn, a small backbone now and then writes about its neighbour. Counted for the wrong turn, such an
     item would leave the neighbour's own questions out as known, and hide that the turn asked about still has none. None
     where a turn that is not to be learnt from says more of the answer than every turn that is: it is that turn's claim,
-    whoever was asked about.
+    no matter which turn was asked about.
     """
     wanted = set(words(item.answer)) - set(words(item.question))
     shared = [len(wanted & set(words(quote.text))) for quote in quotes]

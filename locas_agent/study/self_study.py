@@ -1,4 +1,4 @@
-"""Study sets: what the backbone asks itself about the overflow of one or many users. Knows no store and no training.
+"""Study sets: what the backbone asks itself about the overflow of one or many users.
 
 For each piece: *sweep* its turns (`question_generation.py`). Then *refresh*: earlier items are asked again with the new
 piece in context; those answered differently are replaced, negatives that are now answered are retired. Then
@@ -53,7 +53,7 @@ class _Again:
 
     @property
     def fact(self) -> tuple[int, str, int, str]:
-        """Whose fact it is, and which: all questions about one turn with one answer. Of a negative, itself alone."""
+        """The user and the fact: all questions about one turn with one answer. A negative stands for itself."""
         if self.item.kind == NEGATIVE:
             return self.candidate.owner, self.item.item_id, 0, ""
         return self.candidate.owner, "", self.item.turn_seq, " ".join(words(self.item.answer))

@@ -1,4 +1,4 @@
-"""Who may be learnt from: which turns the teacher reads, and about which of them it asks. Knows no model and no store.
+"""Who may be learnt from: which turns the teacher reads, and about which of them it asks.
 
 A policy over what a turn says of itself, its role, its name and its label `trust`; nothing is guessed from its text.
 """

@@ -35,7 +35,7 @@ class StudyStrategy(Protocol):
 
     @property
     def min_confidence(self) -> float:
-        """Least confidence with which an old question must be answered anew to change what is known."""
+        """Least confidence with which an old question must be answered again to change what is known."""
         ...
 
     def over(self, pieces: Mapping[int, Piece], done: Callable[[int], None]) -> dict[int, Swept]:

@@ -1,7 +1,5 @@
 """The backbone as a teacher: it writes questions about a piece and answers them with the piece before it.
 
-Knows no user, no store and no training.
-
 It holds no memory of its own, and takes one only to say what that memory answers already.
 """
 

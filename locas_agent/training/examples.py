@@ -1,7 +1,5 @@
 """Training examples: token rows with what is to be learnt at which position, and their batches.
 
-Knows no user, no store and no optimiser.
-
 Shapes: U users, R rows per user, B = U * R, T tokens, n scored tokens, K kept candidates.
 """
 

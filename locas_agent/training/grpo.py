@@ -2,8 +2,8 @@
 
 A memory's rows are the policy's only trainable parameters, and the bare backbone is the reference policy.
 
-Knows nothing of users, stores or rewards. For a memory that already recalls something: where no answer of a group earns
-a reward there is no gradient. Needs the extra `grpo`.
+For a memory that already recalls something: where no answer of a group earns a reward there is no gradient.
+Needs the extra `grpo`.
 """
 
 from __future__ import annotations

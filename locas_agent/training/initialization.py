@@ -1,6 +1,6 @@
 """The first rows of a memory: backbone neurons ranked by activation and cloned, or random ones; and the output scale.
 
-Knows nothing of users, stores or training: token ids in, memories out.
+Token ids in, memories out.
 
 Shapes: L layers (of the backbone, or those that carry the memory),
 B input rows, T tokens, D hidden size, W width, N neurons of the backbone's FFN.

@@ -1,7 +1,5 @@
 """The end of the backbone, for memories that stand beside its last FFN only: from that FFN's input to logits.
 
-Knows no user and no training.
-
 Nothing below the last FFN depends on such a memory. So the bare backbone is run once per text, three vectors are kept
 at each position that matters, and trying another memory costs one side FFN, one norm and the output projection at those
 positions instead of a whole forward.

@@ -1,4 +1,4 @@
-"""The losses a memory is trained with, per token. Knows no user, no study set and no optimiser.
+"""The losses a memory is trained with, per token.
 
 Shapes: n scored tokens, V vocabulary, K entries of the teacher's distribution that were kept. All losses are in nats.
 
@@ -74,7 +74,7 @@ def teacher_divergence(logits: Tensor, teacher_ids: Tensor, teacher_logprobs: Te
 def mean_by_user(losses: Tensor, rows: Tensor, row_weights: Tensor, n_users: int) -> Tensor:
     """Return each user's weighted mean over rows of the row's mean over tokens.
 
-    Sum the result over users before backward: gradients are then what each user would get alone, whatever the batch.
+    Sum the result over users before backward: gradients are then what each user would get alone, in any batch.
 
     Args:
         losses: per token, shape (n,).

@@ -1,4 +1,4 @@
-"""Neutral text: what a memory must leave alone. Knows no user and no training.
+"""Neutral text: what a memory must leave alone.
 
 The file `neutral.jsonl` ships with the package: small dialogues with facts that are asked while they stand in the
 context, general questions, small talk and prose. Even lines are anchors, seen in training; odd lines are only for

@@ -37,7 +37,7 @@ ASKED_BEHIND = 3
 UNANSWERED_BEHIND = 0.25
 """Share of the questions behind a window that are never answered."""
 REHEARSED = 128
-"""Earlier items that one consolidation rehearses, drawn anew each time, and questions never answered. Beyond that they
+"""Earlier items that one consolidation rehearses, drawn again each time, and questions never answered. Beyond that they
 are drawn fact by fact: one of each at least, however many facts there are."""
 
 
@@ -98,7 +98,7 @@ class Curriculum:
         self._neutral = neutral
 
     def stream(self, lesson: Lesson, schedule: Schedule) -> Stream:
-        """Return the draws of one lesson. They follow from the lesson and the seed alone, whoever is taught beside it.
+        """Return the draws of one lesson. They follow from the lesson and the seed alone.
 
         Args:
             lesson: what is to be learnt.
@@ -269,7 +269,7 @@ class Stream:
 
 
 class _Cycle:
-    """Walks through a list again and again, shuffled anew each time, so that every element comes equally often."""
+    """Walks through a list again and again, shuffled again each time, so that every element comes equally often."""
 
     def __init__(self, elements: Sequence[Example], rng: Random) -> None:
         self.elements = list(elements)

@@ -104,7 +104,7 @@ def schedule_of(
 
 
 def fact_of(item: Item) -> tuple[str, int, str]:
-    """Return which fact an item asks about: all questions about one turn with one answer. Of a negative, itself."""
+    """Return the fact of an item: all questions about one turn with one answer. A negative stands for itself."""
     if item.kind == NEGATIVE:
         return item.item_id, 0, ""
     return "", item.turn_seq, " ".join(words(item.answer))

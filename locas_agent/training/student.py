@@ -1,7 +1,5 @@
 """The student: the backbone with one memory per user, on examples without the text they came from.
 
-Knows no optimiser, no user and no store.
-
 Three ways to the same numbers: the readout for memories beside the last layer only, the upper layers for memories at
 other depths, and a whole forward for backbones that cannot be cut.
 

@@ -1,7 +1,4 @@
-"""What the answers of `eval recall` come to: by age, by kind of person, for what was told anew and never told.
-
-Knows no model and no store.
-"""
+"""What the answers of `eval recall` come to: by age, by kind of person, for what was told again and never told."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ def share(none: float, context: float, memory: float) -> float | None:
 
 
 def retention(source: Source, asked: Sequence[Asked], right: Sequence[bool]) -> list[float | None]:
-    """Return recall by the session that told the fact; None: all its facts were told anew later."""
+    """Return recall by the session that told the fact; None: all its facts were told again later."""
     return [
         _rate(hit for hit, one in zip(right, asked, strict=True) if one.fact.session == number)
         for number in range(source.sessions)
@@ -48,7 +45,7 @@ def retention_by_age(source: Source, asked: Sequence[Asked], right: Sequence[boo
 
 
 def updated(source: Source, asked: Sequence[Asked], recalled: Sequence[str], right: Right) -> dict[str, Any] | None:
-    """Score the questions about what was told anew, in the former fact's wordings where it has some.
+    """Score the questions about what was told again, in the former fact's wordings where it has some.
 
     `exact_match` names the newest value, `stale` the share that names a former one, `answered` the share that names
     either, `new_among_answered` the newest among these, and `context` the share that the backbone reads right where the

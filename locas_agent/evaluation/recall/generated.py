@@ -1,4 +1,4 @@
-"""Made-up people of a seed as a source of `eval recall`. Knows no model and no store."""
+"""Made-up people of a seed as a source of `eval recall`."""
 
 from __future__ import annotations
 

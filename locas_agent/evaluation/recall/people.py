@@ -1,7 +1,4 @@
-"""The seam of `eval recall`: whoever is evaluated, made up or read from a file, is a `Source` of tellers.
-
-Knows no model and no store.
-"""
+"""The seam of `eval recall`: the people evaluated, made up or read from a file, are a `Source` of tellers."""
 
 from __future__ import annotations
 
@@ -106,7 +103,7 @@ class Asked:
 
     @property
     def is_updated(self) -> bool:
-        """Tell whether it asks for what was told anew."""
+        """Tell whether it asks for what was told again."""
         return bool(self.former)
 
 

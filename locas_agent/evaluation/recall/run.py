@@ -1,6 +1,6 @@
 """`eval recall`: what people told in sessions that left the context is answered from the weights, in other wordings.
 
-Knows nothing of training: it calls the verbs anybody can call. Two halves, so that a new process can do the second:
+It calls the public verbs only. Two halves, so that a new process can do the second:
 `teach` (`setup.py`) fills a database, `ask` reads it. Made-up people follow from the seed alone and use values and
 wordings that the bundled backbone never saw; the questions asked come from a group of wordings that it never writes,
 and `ask` checks against the stored study sets that none was trained on. People of files are asked as the files say.

@@ -1,4 +1,4 @@
-"""People of the talk schema as a source of `eval recall`. Knows no model and no store."""
+"""People of the talk schema as a source of `eval recall`."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from locas_agent.study.forms.reading import READING_FORMS, ReadingForm
 from locas_agent.study.forms.writing import SEED, WRITING_FORMS, WritingForm
 
 VERSION = 1
-"""Of the measurement: of its talk, its forms and its scoring. What was measured by another is measured anew."""
+"""Of the measurement: of its talk, its forms and its scoring. What was measured by another is measured again."""
 
 
 class _Record(BaseModel):
