@@ -127,7 +127,7 @@ class SourceSettings(_Settings):
     """Labels of the assistant's turns that are learnt; without one of them what it says is only the context of what the
     user says."""
     context: tuple[str, ...] = ("user", "import")
-    """Labels of turns that the teacher reads beside the two above, whoever says them."""
+    """Labels of turns that the teacher reads beside the two above, no matter who says them."""
     named_speakers: bool = True
     """Where the user's turns carry names, a turn of the assistant that carries one is another person's, and follows
     `user`."""

@@ -138,7 +138,7 @@ class Runtime:
         return self._memories.batch(memories)
 
     def answer(self, asked: Sequence[ReplyRequest], sampling: Sampling) -> list[Reply]:
-        """Journal each user's turn, answer all in one batch, journal the answers, and consolidate whoever is due."""
+        """Journal each user's turn, answer all in one batch, journal the answers, and consolidate those who are due."""
         return [
             self._with_consolidation(one.user, reply)
             for one, reply in zip(asked, self.replies.answer(asked, sampling), strict=True)

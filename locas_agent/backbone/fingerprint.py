@@ -1,7 +1,4 @@
-"""What identifies a backbone: one digest over its config, its tokenizer and its weights.
-
-Knows nothing of memories, devices in use or how a backbone is loaded.
-"""
+"""What identifies a backbone: one digest over its config, its tokenizer and its weights."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 Its files are `sources.py` and `loading.py`, its FFNs `ffn.py`.
 
-Knows nothing of users, memories or training.
-
 Shapes: L layers, N neurons of the FFN, D hidden size.
 """
 

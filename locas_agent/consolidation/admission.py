@@ -1,6 +1,6 @@
 """The admission gate: may this trained memory become a revision?
 
-Knows no store and no training; it measures, and decides by settings alone.
+It measures, and decides by settings alone.
 
 Recall here is strict: every answer token must be the most likely one, so it equals greedy decoding of the whole answer.
 """

@@ -1,7 +1,5 @@
 """One consolidation of many users, from overflow to decision: study, train, measure, admit or refuse.
 
-Knows no store and no user.
-
 This is the order in which the learning modules are read: `pieces` -> `study` -> `consolidation` -> `gate`.
 """
 

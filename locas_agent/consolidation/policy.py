@@ -1,6 +1,6 @@
 """When to consolidate: a pure decision over what is pending.
 
-Knows no torch, no store and no clock; it is told what it needs.
+It is told what it needs. It imports no torch: an import contract holds that, so that commands start without it.
 """
 
 from __future__ import annotations

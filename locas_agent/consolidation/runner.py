@@ -1,6 +1,6 @@
 """One round of consolidation: from what waits in the store to revisions in the store, many users side by side.
 
-Knows no clock, no queue's order and no policy: it is told whose turns to learn, up to which one, and under which lease.
+It is told whose turns to learn, up to which one, and under which lease.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The drain loop: claims queued consolidations, has them learnt, and keeps their leases alive meanwhile.
 
-Knows no model. Several workers may drain one store: a lease makes sure that only one of them writes what it learnt.
+Several workers may drain one store: a lease makes sure that only one of them writes what it learnt.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Worker:
             except StoreUnavailable:
                 if once:
                     raise
-                # What is still leased runs out, and is claimed anew.
+                # What is still leased runs out, and is claimed again.
                 logger.warning("store unavailable, trying again", extra={"action": "wait"})
                 found = False
             if once and not found:

@@ -187,6 +187,6 @@ def _check_rebuilds(backbone: Backbone, model: Any) -> None:
     wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     if wrong:
         raise ExchangeError(
-            f"{type(model).__name__} cannot hold a wider FFN: built anew it differs in {len(wrong)} tensors, such as "
+            f"{type(model).__name__} cannot hold a wider FFN: built again it differs in {len(wrong)} tensors, such as "
             f"{wrong[0]}; use form='memory'"
         )

@@ -1,6 +1,6 @@
 """Looking into a memory: norms and saturation of its rows, layer by layer.
 
-Knows nothing of users, texts or plots. What a memory does to a text is `UserMemory.explain`.
+What a memory does to a text is `UserMemory.explain`.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class Hold:
             self._paused_at = None
 
     def end(self) -> None:
-        """Let the next one in, once, whoever says so first."""
+        """Let the next one in, once: the first to say so does it."""
         if self._has_ended.acquire(blocking=False):
             self._place.holder = None
             self._place.lock.release()

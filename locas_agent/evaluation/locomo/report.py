@@ -1,4 +1,4 @@
-"""From raw answers to the figures and the table of a LoCoMo run. Knows no model and no store.
+"""From raw answers to the figures and the table of a LoCoMo run.
 
 Intervals resample whole conversations, since the answers of one hang together; with a single conversation there are
 none.

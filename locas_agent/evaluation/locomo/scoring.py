@@ -1,4 +1,4 @@
-"""LoCoMo's scorer, written anew from the rules of its published code. Knows no model, no store and no file.
+"""LoCoMo's scorer, written again from the rules of its published code.
 
 The rules: commas go, letters become small, ASCII punctuation goes without leaving a space, the words "a", "an", "the"
 and "and" go, spaces are squeezed, each token is stemmed (Porter, as NLTK does it by default); two texts are compared as

@@ -1,4 +1,4 @@
-"""What `eval pg19` can be asked for, and the two sets of settings it is run with. Knows no model and no book."""
+"""What `eval pg19` can be asked for, and the two sets of settings it is run with."""
 
 from __future__ import annotations
 

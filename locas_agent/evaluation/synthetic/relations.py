@@ -1,7 +1,5 @@
 """What synthetic people can tell: relations, and the wordings in which each is told and asked.
 
-Knows no value, no person and no model.
-
 Four groups of wordings, disjoint by construction:
 
 - `told` and `told_held`: statements; the second group never occurs in the training of the bundled backbone;

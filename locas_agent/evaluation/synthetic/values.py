@@ -1,4 +1,4 @@
-"""Made-up values for synthetic people: names, places, dishes, codes. Knows no relation, no wording and no model.
+"""Made-up values for synthetic people: names, places, dishes, codes.
 
 Every value belongs to exactly one split, decided by a hash of the value itself, so the bundled backbone can be trained
 on one half of the world and measured on the other: `held` values are never seen in training. Most values are made up

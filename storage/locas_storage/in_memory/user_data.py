@@ -103,7 +103,7 @@ class UserData:
         )
 
     def raise_fence(self) -> None:
-        """Overtake whoever read the counters before."""
+        """Overtake callers that read the counters before."""
         self.state = replace(self.state, fence=self.state.fence + 1)
 
     def prune(self, keep: int) -> None:

@@ -188,7 +188,7 @@ class Turn:
 
     @property
     def local_at(self) -> dt.datetime:
-        """When it was said, by the clock of whoever said it: in UTC where no time was given."""
+        """When it was said, by the speaker's clock: in UTC where no time was given."""
         return self.at.astimezone(dt.timezone(dt.timedelta(seconds=self.offset_seconds)))
 
 

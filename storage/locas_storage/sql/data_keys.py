@@ -1,6 +1,6 @@
 """Owns the way from a user's row to the seal of the user's content.
 
-Whether there is a data key, unwrapping it, making one, wrapping it anew.
+Whether there is a data key, unwrapping it, making one, wrapping it again.
 
 Every method that takes a connection works within the caller's transaction.
 """

@@ -1,4 +1,4 @@
-"""The admission gate's decision, case by case. Knows no model: figures are given."""
+"""The admission gate's decision, case by case. Figures are given, no model runs."""
 
 from __future__ import annotations
 

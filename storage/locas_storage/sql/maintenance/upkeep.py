@@ -33,7 +33,7 @@ class SqlUpkeep:
         write: begins one that writes.
         vault: the users' data keys.
         keeping: where payloads lie.
-        rewrite: writes tables anew, tells whether no old byte of them is left.
+        rewrite: writes tables again, tells whether no old byte of them is left.
         fault_point: called with the name of each step of a change.
     """
 
@@ -114,7 +114,7 @@ class SqlUpkeep:
         if not digests or self._files is None:
             return 0
         with self._write() as connection:
-            counters.locked_tombstone(connection, key)  # whoever brings such a file back has to wait
+            counters.locked_tombstone(connection, key)  # a caller that brings such a file back has to wait
             unnamed = payloads.without_row(connection, key, digests)
             for digest in unnamed:
                 self._files.remove(key.digest, digest)

@@ -2,13 +2,13 @@
 
 Every function works within the caller's transaction.
 
-An append leaves the index alone: whoever appends seldom searches, and the index would cost more than the turn. A search
-first puts in what was said since the last one. `lm_search` holds one row of words for each turn up to the newest that
-is in it, and refuses by its foreign key that a turn is deleted before `remove` has taken it out. A turn whose text is
-kept encrypted is simply never added. On SQLite the FTS5 index `lm_search_fts` stands beside it, kept in step here and
-not by triggers: those may not touch FTS5 while the schema of a file is not trusted. On PostgreSQL there is no index
-over the words of all users: GIN keeps words for ever that no row holds any more, so a search looks at the rows of its
-user.
+An append leaves the index alone: users append far more often than they search, and the index would cost more than the
+turn. A search first puts in what was said since the last one. `lm_search` holds one row of words for each turn up to
+the newest that is in it, and refuses by its foreign key that a turn is deleted before `remove` has taken it out. A turn
+whose text is kept encrypted is simply never added. On SQLite the FTS5 index `lm_search_fts` stands beside it, kept in
+step here and not by triggers: those may not touch FTS5 while the schema of a file is not trusted. On PostgreSQL there
+is no index over the words of all users: GIN keeps words for ever that no row holds any more, so a search looks at the
+rows of its user.
 
 No text of a user reaches a query's syntax: `rules/ranking.py` leaves letters, digits and symbols such as emoji, no
 quotes and no operators.
