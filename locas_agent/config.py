@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from locas_agent.types import Initialization, ScaleRule
+
 Objective = Literal["self_study", "ntp", "sd", "mix"]
-Initialization = Literal["highest", "lowest", "random", "random_index", "inputs"]
-ScaleRule = Literal["width", "sqrt", "none"]
 StoredAs = Literal["float32", "bfloat16", "int8"]
 _Depth = r"(0(\.[0-9]+)?|1(\.0+)?)"
 Layers = (

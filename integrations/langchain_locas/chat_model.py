@@ -42,7 +42,7 @@ from langchain_locas.options import StoreUrl, check_options, refused, secret, st
 from locas_agent import AgentMemory, ChatAnswer, GenerationStream, UserKey
 from locas_agent.errors import ConfigurationError, GenerationTimeout, TurnTooLong
 from locas_agent.serving.tool_calls import must_call, require_tools
-from locas_agent.types import DEFAULT_STORE
+from locas_agent.types import DEFAULT_STORE, Dtype
 from locas_storage.records.bounds import check_text
 
 DEFAULT_MODEL = "tiny"
@@ -81,7 +81,7 @@ class ChatLocas(BaseChatModel):
     """A ready memory, shared by reference; decides model, store, device and dtype."""
     device: str | None = None
     """Where the backbone runs; the first GPU if there is one, else the CPU."""
-    dtype: str = "auto"
+    dtype: Dtype = "auto"
     """Dtype of the backbone."""
     temperature: float | None = None
     """0, or nothing, is greedy."""

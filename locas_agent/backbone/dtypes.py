@@ -7,11 +7,8 @@ from __future__ import annotations
 
 from functools import cache
 from time import perf_counter
-from typing import Literal
 
 import torch
-
-Dtype = Literal["float32", "bfloat16", "float16", "auto"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

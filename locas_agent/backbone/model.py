@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from locas_agent.backbone.alternating import alternating
 from locas_agent.backbone.detokenizer import clean
-from locas_agent.backbone.dtypes import DTYPES, Dtype, fast_dtype
+from locas_agent.backbone.dtypes import DTYPES, fast_dtype
 from locas_agent.backbone.ends import ends_of_text, ends_of_turn, line_ends
 from locas_agent.backbone.ffn import FfnSite, find_sites
 from locas_agent.backbone.fingerprint import fingerprint_of, weights_digest
@@ -36,6 +36,7 @@ from locas_agent.backbone.loading import (
 from locas_agent.backbone.sources import TINY, find_source
 from locas_agent.backbone.transcript import transcript
 from locas_agent.errors import BackboneError, ConfigurationError, InvalidTurn
+from locas_agent.types import Dtype
 
 _TOO_LONG_WARNING = "sequence-length-is-longer-than-the-specified-maximum"
 """The name under which a tokenizer remembers that it has warned of a long text."""

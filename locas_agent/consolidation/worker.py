@@ -14,7 +14,7 @@ from threading import Event, Lock, Thread
 from types import TracebackType
 from typing import Self
 
-from locas_agent.consolidation.runner import Order, Rounds
+from locas_agent.consolidation.runner import ConsolidationRequest, ConsolidationRunner
 from locas_agent.errors import LeaseLost, RevisionConflict, StorageError, StoreUnavailable, UnknownUser, UserErased
 from locas_agent.results import WorkSummary
 from locas_agent.types import Progress
@@ -39,7 +39,7 @@ class Worker:
 
     Args:
         store: whose queue is drained.
-        rounds: learns what is claimed.
+        runner: learns what is claimed.
         jobs_at_once: jobs of similar length learnt side by side.
         lease_seconds: time after which another worker may take over from one that fell silent.
         poll_seconds: time between two looks at an empty queue.
@@ -49,7 +49,7 @@ class Worker:
     def __init__(
         self,
         store: MemoryStore,
-        rounds: Rounds,
+        runner: ConsolidationRunner,
         *,
         jobs_at_once: int = 8,
         lease_seconds: float = 300.0,
@@ -57,7 +57,7 @@ class Worker:
         progress: Progress | None = None,
     ) -> None:
         self._store = store
-        self._rounds = rounds
+        self._runner = runner
         self._jobs_at_once = jobs_at_once
         self._lease_seconds = lease_seconds
         self._poll_seconds = poll_seconds
@@ -137,10 +137,13 @@ class Worker:
     def _round(self, leases: Sequence[Lease], progress: Progress) -> None:
         """Learn up to each stop of the leases; only a rebuild, which is claimed alone, has more than one."""
         for stop in [*leases[0].stops, None]:
-            orders = [Order(lease.key, upto=lease.to_seq if stop is None else stop, lease=lease) for lease in leases]
+            requests = [
+                ConsolidationRequest(lease.key, upto=lease.to_seq if stop is None else stop, lease=lease)
+                for lease in leases
+            ]
             if stop is not None and stop >= leases[0].to_seq:
                 continue
-            for lease, result in zip(leases, self._rounds.run(orders, progress=progress), strict=True):
+            for lease, result in zip(leases, self._runner.run(requests, progress=progress), strict=True):
                 if isinstance(result, StorageError):
                     self._fail(lease, result)
                     if len(leases) == 1:

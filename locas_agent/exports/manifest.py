@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from locas_agent.config import Initialization
 from locas_agent.errors import CorruptPayload, IncompatibleMemory
 from locas_agent.memory import LocasMemory
 from locas_agent.memory.slab import topmost
+from locas_agent.types import Initialization
 
 if TYPE_CHECKING:
     from locas_agent.backbone import Backbone

@@ -32,7 +32,7 @@ def live(backbone: Backbone, store: SqlMemoryStore, heard: Overheard) -> None:
     agent = quick_agent(backbone, store)
     ada, said = agent.for_user(heard.name, tenant=heard.name), f"My code is {heard.canary}"
     labels = {"name": heard.canary, "session": heard.canary}
-    do, learner = heard.attempt, agent.learner
+    do, learner = heard.attempt, agent.runner.learner
     assert isinstance(learner, QuickLearner)
     do(lambda: ada.add("user", said, idempotency_key=heard.canary, trust="tool", **labels))
     do(lambda: ada.add("user", said, idempotency_key=heard.canary, **labels))

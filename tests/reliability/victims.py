@@ -22,7 +22,6 @@ from sqlalchemy import Connection, event
 from locas_agent import AgentMemory, LocasConfig
 from locas_agent.backbone import Backbone
 from locas_agent.consolidation.learner import Learner, Task
-from locas_agent.consolidation.runner import Rounds
 from locas_agent.inference import Engine
 from locas_storage import Lease, SqlMemoryStore, Turn, TurnDraft, UserKey, UserState
 from locas_storage.conformance.samples import draft, item
@@ -201,7 +200,7 @@ def claim(life: Life, store: SqlMemoryStore, key: UserKey) -> None:
 def train(life: Life, store: SqlMemoryStore, key: UserKey) -> None:
     """Drain the queue with the real learner."""
     agent = AgentMemory(backbone=_backbone, store=store, config=TRAINING, consolidation="background")
-    agent.rounds = Rounds(_backbone, store, _learner, agent._memories, TRAINING)
+    agent.runner.learner = _learner
     life.begin()
     done = agent.work(lease_seconds=HOLD_SECONDS, progress=life.step)
     assert done.admitted == 1, done

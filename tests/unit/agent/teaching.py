@@ -11,7 +11,6 @@ from locas_agent import AgentMemory, LocasConfig
 from locas_agent.backbone import Backbone
 from locas_agent.consolidation.admission import Admission
 from locas_agent.consolidation.learner import Outcome, Task
-from locas_agent.consolidation.runner import Rounds
 from locas_agent.inference.generation import TopK
 from locas_agent.runtime import ConsolidationMode
 from locas_agent.study.chunking import Piece, cut_pieces
@@ -106,9 +105,7 @@ class QuickLearner:
 
 
 def quick_agent(backbone: Backbone, store: MemoryStore, consolidation: ConsolidationMode = "background") -> AgentMemory:
-    """Return an agent whose learner is the stand-in: `agent.learner`."""
+    """Return an agent whose learner is the stand-in: `agent.runner.learner`."""
     agent = AgentMemory(backbone=backbone, store=store, config=CONFIG, consolidation=consolidation)
-    learner = QuickLearner(backbone)
-    agent.learner = learner  # type: ignore[assignment]
-    agent.rounds = Rounds(backbone, store, learner, agent._memories, CONFIG)  # type: ignore[arg-type]
+    agent.runner.learner = QuickLearner(backbone)
     return agent

@@ -36,8 +36,8 @@ def make_agent(backbone: Backbone, tmp_path: Path) -> Iterator[MakeAgent]:
 
 
 def lessons(agent: AgentMemory) -> list[tuple[str, ...]]:
-    assert isinstance(agent.learner, QuickLearner)
-    return agent.learner.lessons
+    assert isinstance(agent.runner.learner, QuickLearner)
+    return agent.runner.learner.lessons
 
 
 def test_what_was_learnt_from_the_old_text_is_gone_and_the_new_text_is_learnt(make_agent: MakeAgent) -> None:

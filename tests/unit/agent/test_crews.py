@@ -48,7 +48,7 @@ async def behind(
 
 
 def test_journal_and_answers_do_not_wait_behind_training(agent: AgentMemory) -> None:
-    let_go, learner = threading.Event(), agent.learner
+    let_go, learner = threading.Event(), agent.runner.learner
     assert isinstance(learner, QuickLearner)
     learner.meanwhile = lambda _: None if let_go.wait(PATIENCE_SECONDS) else pytest.fail("never let go")
 

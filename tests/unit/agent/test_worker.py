@@ -31,7 +31,7 @@ MakeAgent = Callable[..., AgentMemory]
 
 @pytest.fixture
 def make_agent(backbone: Backbone, tmp_path: Path) -> Iterator[MakeAgent]:
-    """Agents on one file, each as a process of its own would have it; `agent.learner` is the stand-in."""
+    """Agents on one file, each as a process of its own would have it; `agent.runner.learner` is the stand-in."""
     made: list[AgentMemory] = []
 
     def make(consolidation: str = "background") -> AgentMemory:
@@ -49,8 +49,8 @@ def agent(make_agent: MakeAgent) -> AgentMemory:
 
 
 def learner_of(agent: AgentMemory) -> QuickLearner:
-    assert isinstance(agent.learner, QuickLearner)
-    return agent.learner
+    assert isinstance(agent.runner.learner, QuickLearner)
+    return agent.runner.learner
 
 
 def tell(agent: AgentMemory, user: str = "ada", count: int = 8) -> None:
@@ -60,7 +60,7 @@ def tell(agent: AgentMemory, user: str = "ada", count: int = 8) -> None:
 
 
 def worker_of(agent: AgentMemory, **settings: object) -> Worker:
-    return Worker(agent.store, agent.rounds, **settings)  # type: ignore[arg-type]
+    return Worker(agent.store, agent.runner, **settings)  # type: ignore[arg-type]
 
 
 def test_reply_leaves_learning_to_a_worker(agent: AgentMemory) -> None:

@@ -37,9 +37,8 @@ def taught(agent: AgentMemory, options: RecallOptions = OPTIONS) -> Taught:
 
 
 def quick(agent: AgentMemory) -> QuickLearner:
-    learner: object = agent.learner
-    assert isinstance(learner, QuickLearner)
-    return learner
+    assert isinstance(agent.runner.learner, QuickLearner)
+    return agent.runner.learner
 
 
 def test_people_are_told_with_their_dates_and_sessions(agent: AgentMemory) -> None:

@@ -67,7 +67,7 @@ def test_noise_whose_spelling_is_longer_than_a_turn_can_be_is_cut(agent: AgentMe
 
 
 def test_an_answer_outlives_the_consolidation_it_set_off(agent: AgentMemory) -> None:
-    learner = agent.learner
+    learner = agent.runner.learner
     assert isinstance(learner, QuickLearner)
     say_much(agent, "ada")
 
