@@ -80,6 +80,10 @@ class OneAtATime:
         self._places: WeakValueDictionary[UserKey, _Place] = WeakValueDictionary()
         self._lock = Lock()
 
+    def __len__(self) -> int:
+        """Count the users of whom a call is under way or waits."""
+        return len(self._places)
+
     @contextmanager
     def of(self, user: UserKey) -> Iterator[Hold]:
         """Wait until nobody else answers this user; the block may say that it waits for a reader."""

@@ -13,7 +13,7 @@ from locas_agent.memory.serialization import from_bytes, to_bytes
 from locas_storage import MemoryStore, TurnDraft, UserKey
 from locas_storage.conformance.samples import draft
 from tests.conftest import MakeMemory
-from tests.reliability.whose_answer import strangers
+from tests.reliability.answer_attribution import strangers
 
 CONFIG = LocasConfig.model_validate({"policy": {"automatic": False}, "window": {"window_tokens": 16}})
 NEW_TOKENS = 16

@@ -45,6 +45,11 @@ class DataKeys:
         """Whether content is kept encrypted."""
         return self._provider is not None
 
+    @property
+    def remembered(self) -> int:
+        """How many data keys this process holds."""
+        return len(self._remembered)
+
     def seal(self, connection: Connection, key: UserKey) -> Cipher:
         """Return how a user's content is kept; of an unknown or erased user nothing can be opened.
 

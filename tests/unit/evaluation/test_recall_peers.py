@@ -23,7 +23,7 @@ from locas_agent.inference import Engine
 from locas_agent.training.sampler import Lesson
 from locas_storage import InMemoryStore
 from tests.unit.agent.teaching import quick_agent
-from tests.unit.peer_lessons import neutral_text
+from tests.unit.evaluation.peer_lessons import neutral_text
 
 
 def test_other_people_or_settings_are_other_users_of_a_store(backbone: Backbone) -> None:

@@ -170,7 +170,7 @@ def test_batches_that_name_the_same_users_in_another_order_do_not_wait_for_ever(
             call.result(PATIENCE_SECONDS)
     for user in users:
         assert pairs([turn.content for turn in agent.for_user(user).turns()])
-    assert len(agent.replies._one_at_a_time._places) == 0  # nothing is kept of whoever is not being answered
+    assert len(agent.replies.one_at_a_time) == 0  # nothing is kept of users who are not being answered
 
 
 def test_streams_for_one_user_are_written_one_after_the_other(

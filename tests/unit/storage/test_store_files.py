@@ -115,7 +115,7 @@ def test_pruned_payload_leaves_no_row(url: str, tmp_path: Path) -> None:
     for number in range(3):
         say(store, 1)
         store.commit(ADA, draft(number, number + 1, number + 1))
-    with store._database.read() as connection:
+    with store.database.read() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM lm_blob").scalar() == 1
     store.close()
     assert broken_invariants(tmp_path / "locas.db") == []

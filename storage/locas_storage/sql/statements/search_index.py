@@ -60,7 +60,7 @@ def is_behind(connection: Connection, key: UserKey) -> bool:
 def catch_up(connection: Connection, key: UserKey, seal: Cipher) -> None:
     """Put into the index what a locked user has said since this was last done, in the order it was said."""
     while said := connection.execute(_waiting(key).order_by(turn.c.seq).limit(VALUES_PER_STATEMENT)).all():
-        _add(connection, key, [rows.turn(row, seal) for row in said])
+        add(connection, key, [rows.turn(row, seal) for row in said])
 
 
 def _waiting(key: UserKey) -> Select[Any]:
@@ -72,7 +72,7 @@ def _waiting(key: UserKey) -> Select[Any]:
     return select(turn).where(rows.belongs_to(turn, key), turn.c.forgotten_at.is_(None), turn.c.seq > newest)
 
 
-def _add(connection: Connection, key: UserKey, turns: Iterable[Turn]) -> None:
+def add(connection: Connection, key: UserKey, turns: Iterable[Turn]) -> None:
     """Put turns into the index, given in ascending order."""
     found = [(one.seq, indexed_words(one.content)) for one in turns]
     if connection.dialect.name == "sqlite":
