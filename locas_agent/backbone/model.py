@@ -62,7 +62,7 @@ class Backbone:
         """
         self.name = name
         self.model = cast(Any, model)
-        self.tokenizer = cast(Any, tokenizer)
+        self.tokenizer = tokenizer
         # Who counts the tokens of a long text wants to know how long it is; the tokenizer would warn, once, on standard
         # error.
         getattr(self.tokenizer, "deprecation_warnings", {})[_TOO_LONG_WARNING] = True
@@ -275,7 +275,7 @@ class Backbone:
             sanitize_control_tokens=True,
             enable_thinking=False,
         )
-        return [int(token) for token in ids]
+        return [int(token) for token in cast("list[int]", ids)]  # text only where it does not tokenize
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, nothing added around it; control tokens spelled out in it count as such.

@@ -291,7 +291,7 @@ class Learner:
         after = gate.measure(student, finite, questions, self.neutral.held_out)
         judged = {}
         for i, was, now in zip(chosen, before, after, strict=True):
-            admission = gate.decide(was, now, is_finite=trained[i].is_finite, settings=config.admission)
+            admission = gate.admit(was, now, is_finite=trained[i].is_finite, settings=config.admission)
             figures: dict[str, Any] = {
                 "before": asdict(was),
                 "after": asdict(now),

@@ -236,11 +236,11 @@ class SqlMemoryStore:
 
     def record(self, key: UserKey, action: str, facts: Mapping[str, Any]) -> None:
         """See `MemoryStore.record`."""
-        commit.check_action(action)
+        known = commit.check_action(action)
         plain = plain_json("facts", facts)
         with self._write() as connection:
             users.locked(connection, key)
-            audit.record(connection, key, action, plain)
+            audit.record(connection, key, known, plain)
 
     def audit(self, key: UserKey) -> list[AuditEntry]:
         """See `MemoryStore.audit`."""

@@ -7,17 +7,17 @@ import math
 import pytest
 
 from locas_agent.config import AdmissionSettings
-from locas_agent.consolidation.admission import Measured, decide
+from locas_agent.consolidation.admission import Measurement, admit
 
 SETTINGS = AdmissionSettings(min_gain=0.05, max_old_loss=0.1, max_drift_nats=0.05)
-BEFORE = Measured(0.0, 0.0, 1.0, 0.0, 0.0)
-GOOD = Measured(1.0, 0.9, 0.95, 0.02, 0.1)
-UNASKED = Measured(None, None, None, 0.02, 0.1)
+BEFORE = Measurement(0.0, 0.0, 1.0, 0.0, 0.0)
+GOOD = Measurement(1.0, 0.9, 0.95, 0.02, 0.1)
+UNASKED = Measurement(None, None, None, 0.02, 0.1)
 """Of objectives that ask nothing."""
 
 
-def reason(after: Measured, before: Measured = BEFORE, *, is_finite: bool = True) -> str:
-    decision = decide(before, after, is_finite=is_finite, settings=SETTINGS)
+def reason(after: Measurement, before: Measurement = BEFORE, *, is_finite: bool = True) -> str:
+    decision = admit(before, after, is_finite=is_finite, settings=SETTINGS)
     assert decision.admitted == (decision.reason == "admitted")
     return decision.reason
 
@@ -28,21 +28,21 @@ def test_a_memory_that_helps_and_harms_nothing_is_admitted() -> None:
 
 
 def test_one_that_knew_it_already_need_not_gain() -> None:
-    assert reason(Measured(1.0, 1.0, 1.0, 0.02, 0.1), Measured(1.0, 1.0, 1.0, 0.01, 0.1)) == "admitted"
+    assert reason(Measurement(1.0, 1.0, 1.0, 0.02, 0.1), Measurement(1.0, 1.0, 1.0, 0.01, 0.1)) == "admitted"
 
 
 @pytest.mark.parametrize(
     ("after", "why"),
     [
-        (Measured(1.0, 0.9, 0.95, 0.06, 0.1), "drift"),
-        (Measured(1.0, 0.9, 0.95, math.nan, math.nan), "drift"),
-        (Measured(1.0, 0.9, 0.95, math.inf, math.inf), "drift"),
-        (Measured(None, None, None, math.nan, math.nan), "drift"),
-        (Measured(1.0, 0.9, 0.8, 0.02, 0.1), "forgets"),
-        (Measured(0.04, 0.04, 1.0, 0.02, 0.1), "no gain"),
+        (Measurement(1.0, 0.9, 0.95, 0.06, 0.1), "drift"),
+        (Measurement(1.0, 0.9, 0.95, math.nan, math.nan), "drift"),
+        (Measurement(1.0, 0.9, 0.95, math.inf, math.inf), "drift"),
+        (Measurement(None, None, None, math.nan, math.nan), "drift"),
+        (Measurement(1.0, 0.9, 0.8, 0.02, 0.1), "forgets"),
+        (Measurement(0.04, 0.04, 1.0, 0.02, 0.1), "no gain"),
     ],
 )
-def test_anything_less_is_refused_with_the_reason(after: Measured, why: str) -> None:
+def test_anything_less_is_refused_with_the_reason(after: Measurement, why: str) -> None:
     assert reason(after) == why
 
 

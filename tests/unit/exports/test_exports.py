@@ -23,6 +23,7 @@ from transformers import AutoModelForCausalLM, BitNetConfig, BitNetForCausalLM
 
 from locas_agent.backbone import Backbone
 from locas_agent.errors import ConfigurationError, CorruptPayload, ExchangeError, IncompatibleMemory
+from locas_agent.exports import portable
 from locas_agent.exports.dense import merge, write_dense
 from locas_agent.exports.lora import ADAPTER, write_lora, write_padded_base
 from locas_agent.exports.manifest import MANIFEST_NAME, digest_of
@@ -31,6 +32,7 @@ from locas_agent.exports.reading import read_export
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.training.initialization import initialize
+from locas_storage.records import bounds
 from tests.conftest import MakeBackbone, MakeMemory, byte_tokenizer, tiny_model
 from tests.unit.core.architectures import SIZES, SUPPORTED, build
 
@@ -446,3 +448,7 @@ def test_archive_that_would_unpack_to_more_than_it_shows_is_refused(backbone: Ba
                 archive.writestr(PAYLOAD, payload)
     with pytest.raises(CorruptPayload, match="no portable memory"):
         read_export(backbone, exports / "memory")
+
+
+def test_a_portable_file_holds_as_much_as_a_store_takes() -> None:
+    assert portable.MAX_PAYLOAD_BYTES == bounds.MAX_PAYLOAD_BYTES
