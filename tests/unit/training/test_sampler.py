@@ -57,8 +57,11 @@ def curriculum(engine: Engine) -> Curriculum:
     return Curriculum(engine, CONFIG, neutral)
 
 
-def draws_of(curriculum: Curriculum, lesson: Lesson, layers: tuple[int, ...] = (-1,)) -> Stream:
-    return curriculum.stream(lesson, schedule_of(CONFIG.training, layers, lesson.new, lesson.earlier))
+def draws_of(
+    curriculum: Curriculum, lesson: Lesson, layers: tuple[int, ...] = (-1,), config: LocasConfig = CONFIG
+) -> Stream:
+    """Return the draws of a curriculum that was made with these settings."""
+    return curriculum.stream(lesson, schedule_of(config.training, layers, lesson.new, lesson.earlier))
 
 
 def test_a_stream_follows_from_its_lesson_alone(curriculum: Curriculum, lesson: Lesson) -> None:
@@ -103,7 +106,7 @@ def test_questions_are_put_behind_windows_and_only_their_answers_scored(
 
 def test_without_windows_nothing_stands_before_a_question(engine: Engine, lesson: Lesson) -> None:
     config = LocasConfig.model_validate({"training": {"window_tokens": 0}})
-    stream = draws_of(Curriculum(engine, config, NeutralText((), (), ())), lesson)
+    stream = draws_of(Curriculum(engine, config, NeutralText((), (), ())), lesson, config=config)
     assert stream.draw().behind == stream.draw().anchors == []
 
 
