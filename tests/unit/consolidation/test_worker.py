@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,8 +59,8 @@ def tell(agent: AgentMemory, user: str = "ada", count: int = 8) -> None:
         agent.for_user(user).add("user", f"{user} says {number}")
 
 
-def worker_of(agent: AgentMemory, **settings: object) -> Worker:
-    return Worker(agent.store, agent.runner, **settings)  # type: ignore[arg-type]
+def worker_of(agent: AgentMemory, **settings: Any) -> Worker:
+    return Worker(agent.store, agent.runner, **settings)
 
 
 def test_reply_leaves_learning_to_a_worker(agent: AgentMemory) -> None:
@@ -225,8 +226,8 @@ def test_worker_outlives_a_store_that_goes_away_in_the_middle_of_a_round(
     monkeypatch.setattr(agent.store, "commit", gone("commit", 1, agent.store.commit))
     monkeypatch.setattr(queue, "fail", gone("fail", 2, queue.fail))
     counts: list[WorkSummary] = []
-    settings = {"once": False, "poll_seconds": 0.05, "lease_seconds": 1.0}
-    thread = threading.Thread(target=lambda: counts.append(agent.work(stop=stop, **settings)))  # type: ignore[arg-type]
+    settings: dict[str, Any] = {"once": False, "poll_seconds": 0.05, "lease_seconds": 1.0}
+    thread = threading.Thread(target=lambda: counts.append(agent.work(stop=stop, **settings)))
     thread.start()
     for _ in range(1000):
         if agent.for_user("ada").revisions() or not thread.is_alive():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select, text
@@ -39,8 +40,8 @@ def clear(store_url: str) -> Iterator[SqlMemoryStore]:
 def open_encrypted(store_url: str, key_file: Path) -> Iterator[Callable[..., SqlMemoryStore]]:
     made: list[SqlMemoryStore] = []
 
-    def opened(**more: object) -> SqlMemoryStore:
-        made.append(SqlMemoryStore(store_url, key_provider=FileKeyProvider(key_file), **more))  # type: ignore[arg-type]
+    def opened(**more: Any) -> SqlMemoryStore:
+        made.append(SqlMemoryStore(store_url, key_provider=FileKeyProvider(key_file), **more))
         return made[-1]
 
     yield opened

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -40,8 +41,8 @@ from locas_storage.sql.tables.schema import blob, revision, study_item, subject,
 SECRET = "Zanzibar-4711"
 
 
-def opened(url: str, key_file: Path, **more: object) -> SqlMemoryStore:
-    return SqlMemoryStore(url, key_provider=FileKeyProvider(key_file), **more)  # type: ignore[arg-type]
+def opened(url: str, key_file: Path, **more: Any) -> SqlMemoryStore:
+    return SqlMemoryStore(url, key_provider=FileKeyProvider(key_file), **more)
 
 
 @pytest.fixture
