@@ -37,7 +37,7 @@ class LocasChatMessageHistory(BaseChatMessageHistory):
         self._session = session_id
 
     @property
-    def messages(self) -> list[BaseMessage]:  # type: ignore[override]  # an attribute there, which it says may be a property
+    def messages(self) -> list[BaseMessage]:  # type: ignore[override]  # there it may be one
         """The messages, oldest first; read again each time."""
         return from_turns(self._turns())
 

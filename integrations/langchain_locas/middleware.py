@@ -142,8 +142,9 @@ class LocasMemoryMiddleware(AgentMiddleware[ThreadState, Any, Any]):
         def count(messages: Any) -> int:
             return model.get_num_tokens_from_messages([*system, *messages], request.tools)
 
+        shown = live(self._memory, thread, request.messages, recorded, answer_tokens=answer, count=count)
         return request.override(
-            messages=live(self._memory, thread, request.messages, recorded, answer_tokens=answer, count=count),  # type: ignore[arg-type]
+            messages=shown,  # type: ignore[arg-type]
             model_settings={**request.model_settings, USER_ID: thread.user.key.user},
         )
 

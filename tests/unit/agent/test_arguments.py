@@ -20,6 +20,7 @@ from locas_storage import InMemoryStore, SqlMemoryStore, answer_key
 from tests.conftest import MakeBackbone
 from tests.unit.agent.teaching import quick_agent
 
+NAIVE = dt.datetime(2026, 1, 1)  # noqa: DTZ001
 HALF = "sad \udc4d face"
 Call = Callable[[Any, Any], object]
 Case = tuple[Call, type[Exception]]
@@ -64,7 +65,7 @@ WRONG: dict[str, Case] = {
     "long key": (lambda user, agent: user.reply("Hi.", idempotency_key="k" * 201), InvalidTurn),
     "made key": (lambda user, agent: user.reply("Hi.", idempotency_key=answer_key("7")), InvalidTurn),
     "made key of a turn": (lambda user, agent: user.add("user", "Hi.", idempotency_key=answer_key("7")), InvalidTurn),
-    "naive time": (lambda user, agent: user.add("user", "Hi.", at=dt.datetime(2026, 1, 1)), InvalidTurn),  # noqa: DTZ001
+    "naive time": (lambda user, agent: user.add("user", "Hi.", at=NAIVE), InvalidTurn),
 }
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from locas_agent import AgentMemory, Backbone, UserMemory
 from locas_agent.results import WorkSummary
+from locas_agent.runtime import ConsolidationMode
 from locas_storage import SqlMemoryStore
 from tests.unit.agent.teaching import quick_agent
 
@@ -22,8 +23,8 @@ def make_agent(backbone: Backbone, tmp_path: Path) -> Iterator[MakeAgent]:
     """Agents on one file, each as a process of its own would have it; `agent.runner.learner` is the stand-in."""
     made: list[AgentMemory] = []
 
-    def make(consolidation: str = "background") -> AgentMemory:
-        made.append(quick_agent(backbone, SqlMemoryStore(f"sqlite:///{tmp_path / 'locas.db'}"), consolidation))  # type: ignore[arg-type]
+    def make(consolidation: ConsolidationMode = "background") -> AgentMemory:
+        made.append(quick_agent(backbone, SqlMemoryStore(f"sqlite:///{tmp_path / 'locas.db'}"), consolidation))
         return made[-1]
 
     yield make

@@ -20,6 +20,7 @@ from locas_agent.consolidation.worker import RetryPolicy, Worker
 from locas_agent.errors import ConfigurationError, RevisionConflict, TurnNotFound, UnsupportedBackbone, UserErased
 from locas_agent.memory_cache import LoadedMemories
 from locas_agent.results import WorkSummary
+from locas_agent.runtime import ConsolidationMode
 from locas_agent.study.forms.calibration import Calibration
 from locas_agent.study.forms.measuring import calibrate
 from locas_storage import Lease, SqlMemoryStore, StoreUnavailable
@@ -34,8 +35,8 @@ def make_agent(backbone: Backbone, tmp_path: Path) -> Iterator[MakeAgent]:
     """Agents on one file, each as a process of its own would have it; `agent.runner.learner` is the stand-in."""
     made: list[AgentMemory] = []
 
-    def make(consolidation: str = "background") -> AgentMemory:
-        made.append(quick_agent(backbone, SqlMemoryStore(f"sqlite:///{tmp_path / 'locas.db'}"), consolidation))  # type: ignore[arg-type]
+    def make(consolidation: ConsolidationMode = "background") -> AgentMemory:
+        made.append(quick_agent(backbone, SqlMemoryStore(f"sqlite:///{tmp_path / 'locas.db'}"), consolidation))
         return made[-1]
 
     yield make
