@@ -18,7 +18,7 @@ from langgraph.types import Command
 from langchain_locas.chat_model import ChatLocas
 from langchain_locas.errors import ForeignThread
 from langchain_locas.identity import USER_ID, caller
-from langchain_locas.journaling import Thread, live, record
+from langchain_locas.journaling import Thread, record, trim_to_window
 from langchain_locas.marks import NOBODY, Marks, ThreadState
 from locas_agent import AgentMemory, UserMemory
 from locas_agent.errors import ConfigurationError
@@ -142,7 +142,7 @@ class LocasMemoryMiddleware(AgentMiddleware[ThreadState, Any, Any]):
         def count(messages: Any) -> int:
             return model.get_num_tokens_from_messages([*system, *messages], request.tools)
 
-        shown = live(self._memory, thread, request.messages, recorded, answer_tokens=answer, count=count)
+        shown = trim_to_window(self._memory, thread, request.messages, recorded, answer_tokens=answer, count=count)
         return request.override(
             messages=shown,  # type: ignore[arg-type]
             model_settings={**request.model_settings, USER_ID: thread.user.key.user},

@@ -22,7 +22,7 @@ from locas_agent.backbone.alternating import alternating
 from locas_agent.backbone.detokenizer import clean
 from locas_agent.backbone.dtypes import DTYPES, fast_dtype
 from locas_agent.backbone.ends import ends_of_text, ends_of_turn, line_ends
-from locas_agent.backbone.ffn import FfnSite, find_sites
+from locas_agent.backbone.ffn import GatedFfn, find_ffns
 from locas_agent.backbone.fingerprint import fingerprint_of, weights_digest
 from locas_agent.backbone.hooks import FfnEnds, install
 from locas_agent.backbone.loading import (
@@ -70,7 +70,7 @@ class Backbone:
         self.model.eval()
         self.decoder: Any = self.model.get_decoder()
         self.config: Any = self.model.config.get_text_config(decoder=True)
-        self.sites: tuple[FfnSite, ...] = find_sites(self.decoder, name=name)
+        self.sites: tuple[GatedFfn, ...] = find_ffns(self.decoder, name=name)
         self.hook_key: object = install(
             [FfnEnds(site.module, site.down_proj, site.module) for site in self.sites],
             getattr(self.decoder, "norm", None),

@@ -9,7 +9,7 @@ from locas_agent.config import WindowSettings
 from locas_agent.conversation.messages import Message, question
 from locas_agent.errors import ConfigurationError
 from locas_agent.inference import Engine
-from locas_agent.memory.stats import layer_figures
+from locas_agent.memory.stats import layer_stats
 from locas_agent.memory_cache import LoadedMemories
 from locas_agent.results import ExplainedToken, Explanation, Recall
 from locas_agent.study.matching import agree
@@ -81,7 +81,7 @@ class MemoryInspection:
         rows = zip(ids, with_memory.tolist(), without.tolist(), strict=True)
         tokens = tuple(ExplainedToken(self._backbone.decode([token]), logprob, bare) for token, logprob, bare in rows)
         return Explanation(
-            tokens, revision.number if revision else None, () if current is None else layer_figures(current)
+            tokens, revision.number if revision else None, () if current is None else layer_stats(current)
         )
 
     def _citations(self, key: UserKey, asked: str, answer: str) -> tuple[Turn, ...]:

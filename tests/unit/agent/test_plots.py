@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from locas_agent.errors import ConfigurationError, ExchangeError, MissingExtra
-from locas_agent.memory.stats import layer_figures
+from locas_agent.memory.stats import layer_stats
 from locas_agent.plots import plot_explanation, plot_layers
 from locas_agent.results import ExplainedToken, Explanation
 from tests.conftest import MakeMemory
@@ -23,7 +23,7 @@ def test_pictures_are_drawn_of_any_text(make_memory: MakeMemory, tmp_path: Path,
     tokens = tuple(ExplainedToken(text, -0.1 * at, -0.3 * at) for at, text in enumerate(texts))
     drawn = [
         plot_explanation(Explanation(tokens, 1, ()), tmp_path / f"text{suffix}"),
-        plot_layers(layer_figures(make_memory(1)), tmp_path / f"layers{suffix}"),
+        plot_layers(layer_stats(make_memory(1)), tmp_path / f"layers{suffix}"),
     ]
     assert all(path.read_bytes().startswith(SIGNATURES[suffix]) for path in drawn)
 
@@ -31,7 +31,7 @@ def test_pictures_are_drawn_of_any_text(make_memory: MakeMemory, tmp_path: Path,
 def test_picture_needs_a_name_a_place_and_the_extra(
     make_memory: MakeMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    figures = layer_figures(make_memory(1))
+    figures = layer_stats(make_memory(1))
     with pytest.raises(ConfigurationError, match=r"ends in \.png"):
         plot_layers(figures, tmp_path / "layers.exe")
     with pytest.raises(ExchangeError, match=r"cannot write 'layers\.png'"):

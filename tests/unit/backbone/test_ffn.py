@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from locas_agent.backbone import Backbone
-from locas_agent.backbone.ffn import KINDS, NamedProjections, find_sites
+from locas_agent.backbone.ffn import KINDS, NamedProjections, find_ffns
 from locas_agent.errors import UnsupportedBackbone
 from tests.conftest import byte_tokenizer
 from tests.unit.core.architectures import build
@@ -34,7 +34,7 @@ def decoder(*ffns: nn.Module) -> nn.Module:
 
 def test_two_projections_and_a_fused_one_are_found() -> None:
     parted, fused = Ffn("gate_proj", "up_proj"), Ffn("gate_up_proj")
-    first, second = find_sites(decoder(parted, fused), name="made up")
+    first, second = find_ffns(decoder(parted, fused), name="made up")
     assert (first.module, second.module) == (parted, fused)
     assert torch.equal(first.up_rows(), parted.get_submodule("up_proj").weight)
     assert torch.equal(second.gate_rows(), fused.get_submodule("gate_up_proj").weight[:N])
@@ -45,8 +45,8 @@ def test_two_projections_and_a_fused_one_are_found() -> None:
 def test_a_kind_of_ones_own_is_one_line() -> None:
     other = Ffn("w1", "w3", down="w2")
     with pytest.raises(UnsupportedBackbone, match="found 0"):
-        find_sites(decoder(other), name="made up")
-    (site,) = find_sites(decoder(other), name="made up", kinds=(*KINDS, NamedProjections(("w1", "w3"), down="w2")))
+        find_ffns(decoder(other), name="made up")
+    (site,) = find_ffns(decoder(other), name="made up", kinds=(*KINDS, NamedProjections(("w1", "w3"), down="w2")))
     assert torch.equal(site.gate_rows(), other.get_submodule("w1").weight)
     assert torch.equal(site.up_rows(), other.get_submodule("w3").weight)
     assert torch.equal(site.down_rows(), other.get_submodule("w2").weight.t())

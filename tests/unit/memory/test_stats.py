@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from locas_agent.memory.slab import DOWN
-from locas_agent.memory.stats import layer_figures
+from locas_agent.memory.stats import layer_stats
 from tests.conftest import MakeMemory
 
 
@@ -14,7 +14,7 @@ def test_figures_of_a_layer_are_means_and_shares_of_its_rows(make_memory: MakeMe
     memory = make_memory(1)
     memory.slab[0, DOWN] = torch.eye(4, 32) * torch.tensor([0.25, 0.5, 1.0, 3.0])[:, None]
     memory.scale.copy_(torch.tensor([0.5, 2.0]))
-    lower, last = layer_figures(memory)
+    lower, last = layer_stats(memory)
     assert (lower.layer, last.layer) == (1, 0)
     assert lower.down_norm == pytest.approx((0.25 + 0.5 + 1.0 + 3.0) / 4)
     assert (lower.clipped_gate, lower.clipped_up, lower.clipped_down) == (1.0, 1.0, 0.5)
