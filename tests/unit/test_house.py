@@ -283,6 +283,25 @@ def test_index_lists_every_decision() -> None:
     ]
 
 
+def test_decisions_of_two_branches_get_numbers_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, page = tmp_path / "decisions", tmp_path / "decisions.md"
+    folder.mkdir()
+    for name in ("0001-one", "0002-first", "0002-second", "0003-third"):
+        (folder / f"{name}.md").write_text(f"# 2026-01-01 · {name}\n", encoding="utf-8")
+    page.write_text("## 2026-01-02 · New one\n\ntext\n", encoding="utf-8")
+    monkeypatch.setattr(decisions, "FOLDER", folder)
+    monkeypatch.setattr(decisions, "INDEX", page)
+    decisions.main()
+    assert [path.name for path in decisions.files()] == [
+        "0001-one.md",
+        "0002-first.md",
+        "0003-third.md",
+        "0004-second.md",
+        "0005-new-one.md",
+    ]
+    assert page.read_text(encoding="utf-8") == decisions.index()
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "GLOSSARY.md", *(ROOT / "docs").rglob("*.md")]
     broken = []
