@@ -215,13 +215,15 @@ def test_no_tracked_file_names_a_registry_or_a_machine() -> None:
     assert read > 10  # it did look
 
 
-TEST_FOLDERS = {"locas_storage": "storage", "langchain_locas": "langchain"}
-"""Folders of `tests/unit`; a package of `locas_agent` has one of its name, the modules beside those have `agent`."""
-
-
 def has_own_tests(package: str, inner: tuple[str, ...], stem: str) -> bool:
-    """Tell whether a module has a test file of its name, or of its folder's and its own, where it is looked for."""
-    folder = ROOT / "tests" / "unit" / TEST_FOLDERS.get(package, inner[0] if inner else "agent")
+    """Tell whether a module has a test file of its name, or of its folder's and its own, where it is looked for.
+
+    A package of `locas_agent` has a folder of its name, the modules beside those have `agent`.
+    """
+    place = package.removeprefix("locas_").removesuffix("_locas")  # storage, langchain
+    if package == "locas_agent":
+        place = inner[0] if inner else "agent"
+    folder = ROOT / "tests" / "unit" / place
     names = {f"test_{stem}.py", *(f"test_{above}_{stem}.py" for above in inner)}
     return any(path.name in names for path in folder.rglob("test_*.py"))
 
