@@ -24,7 +24,7 @@ FOLDERS = {
     TESTS / "integration",
     *(
         TESTS / "unit" / folder
-        for folder in ("backbone", "benchmarks", "exports", "inference", "memory", "paper", "study", "training")
+        for folder in ("backbone", "benchmarks", "core", "exports", "inference", "memory", "paper", "study", "training")
     ),
 }
 
