@@ -47,6 +47,12 @@ def serve(
     learns: Annotated[
         bool, typer.Option("--learn/--no-learn", help="Consolidate in this process, or leave it to `locas-agent work`.")
     ] = True,
+    pages: Annotated[
+        bool, typer.Option("--pages/--no-pages", help="Whether the pages below /inspect are there.")
+    ] = True,
+    secure_cookies: Annotated[
+        bool, typer.Option("--secure-cookies", help="Send the pages' cookie over TLS alone; behind a proxy with TLS.")
+    ] = False,
     metrics: Annotated[bool, typer.Option("--metrics/--no-metrics", help="Whether /metrics answers.")] = True,
     backbone: BackboneOption = "tiny",
     store: StoreOption = DEFAULT_STORE,
@@ -78,6 +84,8 @@ def serve(
         answer_seconds=answer_seconds,
         drain_seconds=drain_seconds,
         learns=learns,
+        shows_pages=pages,
+        secure_cookies=secure_cookies,
         shows_metrics=metrics,
     )
     kept = StoreSettings(keep_payloads=keep_payloads, files=files, inline_bytes=inline_bytes)

@@ -13,11 +13,12 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from locas_agent import AgentMemory
 from locas_agent.errors import LocasError
 from locas_agent.server.endpoints import Endpoints
+from locas_agent.server.inspector.pages import Inspector
 from locas_agent.server.metrics import CONTENT_TYPE, Metrics
 from locas_agent.server.middleware import Observed, facts_of
 from locas_agent.server.protocol import errors
@@ -61,13 +62,15 @@ def create_app(memory: AgentMemory, settings: ServerSettings | None = None) -> S
     async def counts(_: Request) -> Response:
         return Response(metrics.text(waiting=queue.waiting, running=queue.running), media_type=CONTENT_TYPE)
 
-    routes = [
+    routes: list[BaseRoute] = [
         Route("/health", health, methods=["GET"]),
         Route("/v1/models", endpoints.models, methods=["GET"]),
         Route("/v1/models/{model:path}", endpoints.one_model, methods=["GET"]),
         Route("/v1/chat/completions", endpoints.chat_completions, methods=["POST"]),
         Route("/v1/responses", endpoints.responses, methods=["POST"]),
     ]
+    if chosen.shows_pages:
+        routes += Inspector(memory, chosen).routes()
     if chosen.shows_metrics:
         routes.append(Route("/metrics", counts, methods=["GET"]))
 

@@ -34,5 +34,9 @@ class ServerSettings(BaseModel):
     """Time for the answers under way when the server is asked to stop."""
     learns: bool = True
     """Whether a thread of the server consolidates what is due; else `locas-agent work` does it beside the server."""
+    shows_pages: bool = True
+    """Whether the pages below /inspect are there."""
+    secure_cookies: bool = False
+    """Whether browsers send the pages' cookie over TLS alone; for a server behind a proxy with TLS."""
     shows_metrics: bool = True
     """Whether /metrics answers; it tells counts and times, of nobody in particular, without a key."""

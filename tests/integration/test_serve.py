@@ -6,9 +6,13 @@ The process is real, so are the sockets and the clients.
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import socket
+import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,6 +140,67 @@ def prepared(
             name = f"user {number}"
             taught(agent, make_memory(number), name)
             expected[name] = agent.for_user(name).generate([{"role": "user", "content": "Who am I?"}]).text
+    options = ("--backbone", backbone_folder, "--dtype", "float32", "--config", str(folder / "config.json"))
+    return Prepared(folder / "locas.db", expected, (*options, "--no-learn"))
+
+
+@pytest.fixture
+def canaries(prepared: Prepared, url: str, tmp_path: Path) -> Iterator[tuple[ServerProcess, dict[str, str]]]:
+    """A server for these users, and what each of them answers."""
+    shutil.copy(prepared.database, tmp_path / "locas.db")
+    with serving(url, tmp_path / "log", *prepared.options) as server:
+        yield server, prepared.expected
+
+
+def test_fifty_clients_at_once_get_answers_of_their_own(canaries: tuple[ServerProcess, dict[str, str]]) -> None:
+    server, expected = canaries
+    assert len(set(expected.values())) > CLIENTS // 2  # memories that do tell
+    secret = server.key()
+    barrier = threading.Barrier(CLIENTS)
+
+    def talk(name: str) -> list[str]:
+        with server.client(secret) as client:
+            model = client.models.list().data[0].id
+            barrier.wait(60)
+            messages: Any = [{"role": "user", "content": "Who am I?"}]
+            whole = client.chat.completions.create(model=model, messages=messages, user=name)
+            chunks = client.chat.completions.create(model=model, messages=messages, user=name, stream=True)
+            streamed = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+            return [whole.choices[0].message.content or "", streamed]
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        answers = dict(zip(expected, pool.map(talk, expected), strict=True))
+    assert answers == {name: [text, text] for name, text in expected.items()}
+    for name, text in expected.items():
+        said = [("user", "Something was said."), ("user", "Who am I?")]
+        assert turns(server.store, name) == ([*said, ("assistant", text)] if text.strip() else said)
+
+
+def test_kill_during_a_stream_loses_nothing_that_was_acknowledged(
+    canaries: tuple[ServerProcess, dict[str, str]], prepared: Prepared, tmp_path: Path
+) -> None:
+    server, expected = canaries
+    secret = server.key()
+    with server.client(secret) as client:
+        first = ask(client, "Who am I?", user="user 1")
+        model = client.models.list().data[0].id
+        stream = client.chat.completions.create(
+            model=model,
+            messages=[{"role": "user", "content": "Tell me a long story."}],
+            user="user 1",
+            max_tokens=200,
+            stream=True,
+        )
+        next(iter(stream))
+        server.stop(signal.SIGKILL)
+        with suppress(Exception):  # the client's own, of whatever layer notices first
+            list(stream)
+    kept = [text for _, text in turns(server.store, "user 1")]
+    assert kept[:2] == ["Something was said.", "Who am I?"]
+    assert first.strip() == "" or first in kept
+    assert kept[-1] == "Tell me a long story."  # it was there before the first piece; half an answer is none
+    with closing(open_store(server.store)) as store:
+        assert store.verify().is_sound
     with serving(server.store, tmp_path / "log 2", *prepared.options) as again, again.client(secret) as client:
         assert ask(client, "Who am I?", user="user 2") == expected["user 2"]
 
