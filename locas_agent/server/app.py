@@ -107,7 +107,7 @@ class Learning:
         while not self._stop.is_set():
             try:
                 memory.work(stop=self._stop, once=False)
-            except LocasError as error:  # a store that was migrated or locked out meanwhile: it may come back
+            except Exception as error:  # noqa: BLE001  whatever it is, answering goes on, and learning is tried again
                 logger.warning("learning stopped", extra={"action": "learn", "reason": type(error).__name__})
                 self._stop.wait(10.0)
 

@@ -22,7 +22,7 @@ from locas_agent.server.protocol.errors import ApiError
 from locas_agent.server.protocol.events import DONE, EventStream, event
 from locas_agent.server.protocol.responses import ResponseForm, ResponseRequest, new_id
 from locas_agent.server.reply_queue import ReplyQueue, WaitingRequest
-from locas_agent.server.requests import CONVERSATION_HEADER, Door, stores, while_client_waits
+from locas_agent.server.requests import CONVERSATION_HEADER, IDEMPOTENCY_HEADER, Door, stores, while_client_waits
 from locas_agent.server.response_journal import ResponseJournal
 from locas_agent.server.settings import ServerSettings
 
@@ -70,6 +70,7 @@ class Endpoints:
         caller = self._door.caller(request, key, safety_identifier=asked.safety_identifier, user=asked.user)
         self._check_model(asked.model)
         options, messages = asked.options(), asked.chat()
+        self._queue.check_room()
         keep: Keep | None = None
         if stores(request, asked.store):
             conversation = request.headers.get(CONVERSATION_HEADER)
@@ -91,7 +92,9 @@ class Endpoints:
         caller = self._door.caller(request, key, safety_identifier=asked.safety_identifier, user=asked.user)
         self._check_model(asked.model)
         options, given, name = asked.options(), asked.given(), asked.conversation_name()
-        form = ResponseForm(asked, new_id(), stores(request, asked.store))
+        again = request.headers.get(IDEMPOTENCY_HEADER)
+        form = ResponseForm(asked, new_id(caller.user, again), stores(request, asked.store))
+        self._queue.check_room()
 
         def record() -> tuple[JournalledChat | None, list[Message]]:
             session, history = self._threads.history(

@@ -122,6 +122,19 @@ class ReplyQueue:
                 tell(error)
 
     async def _take_turn(self) -> None:
+        self.check_room()
+        self.waiting += 1
+        try:
+            await self._free.acquire()
+        finally:
+            self.waiting -= 1
+
+    def check_room(self) -> None:
+        """Refuse a request before anything is done for it, if it could not even wait.
+
+        Raises:
+            ApiError: as many wait as may.
+        """
         if self._free.locked() and self.waiting >= self._most_waiting:
             raise ApiError(
                 429,
@@ -130,11 +143,6 @@ class ReplyQueue:
                 code="queue_full",
                 headers={"Retry-After": "1"},
             )
-        self.waiting += 1
-        try:
-            await self._free.acquire()
-        finally:
-            self.waiting -= 1
 
     def _give_back(self) -> None:
         self.running -= 1

@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 STORE_HEADER = "X-Locas-Store"
 """`false`: what is said is neither journalled nor learnt."""
+IDEMPOTENCY_HEADER = "Idempotency-Key"
+"""The same text twice is one response, whose turns are journalled once."""
 CONVERSATION_HEADER = "X-Locas-Conversation"
 """Names the conversation, so that what begins alike is told apart."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import tempfile
@@ -20,7 +21,7 @@ from locas_agent import AgentMemory, UserKey, UserMemory
 from locas_agent.errors import LocasError
 from locas_agent.server.inspector import views
 from locas_agent.server.inspector.sessions import PATH, TOKEN, Session, Sessions, check_origin, check_token
-from locas_agent.server.middleware import facts_of
+from locas_agent.server.middleware import RateLimit, facts_of
 from locas_agent.server.protocol import errors
 from locas_agent.server.protocol.errors import ApiError
 from locas_agent.server.requests import read_body
@@ -55,6 +56,9 @@ class Inspector:
     def __init__(self, memory: AgentMemory, settings: ServerSettings) -> None:
         self._memory = memory
         self._settings = settings
+        self._rate = RateLimit(settings.requests_per_minute)
+        self._asking = asyncio.Semaphore(settings.answers_at_once)
+        self._questions = 0
         self._sessions = Sessions(memory, is_secure=settings.secure_cookies)
         self._pages = Environment(
             loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -104,6 +108,7 @@ class Inspector:
             if session is None:
                 return _to(f"{PATH}/login")
             facts_of(request).key_id = session.key.key_id
+            self._rate.take(session.key.key_id)
             return await page(request, session)
 
         return self._open(shown)
@@ -216,11 +221,24 @@ class Inspector:
         if request.method == "POST":
             form = await self._form(request)
             check_token(session, form.get(TOKEN, ""))
-            nobody = self._memory.for_user(secrets.token_hex(16), tenant=user.key.tenant)
-            asked = await self._memory.crews.run(
-                "answers", views.ask, self._memory, user, form.get("question", ""), nobody
-            )
+            asked = await self._asked(user, form.get("question", ""))
         return self._of_user("ask.html", session, user, asked=asked)
+
+    async def _asked(self, user: UserMemory, question: str) -> views.AskedBoth:
+        """Have a question answered in its turn.
+
+        Raises:
+            ApiError: too many wait already.
+        """
+        if self._questions > self._settings.waiting_answers:
+            raise ApiError(429, "many questions wait for their answers: ask again in a moment", code="queue_full")
+        nobody = self._memory.for_user(secrets.token_hex(16), tenant=user.key.tenant)
+        self._questions += 1
+        try:
+            async with self._asking:
+                return await self._memory.crews.run("answers", views.ask, user, question, nobody)
+        finally:
+            self._questions -= 1
 
     async def download_turns(self, request: Request, session: Session) -> Response:
         """Send the journal as JSON."""

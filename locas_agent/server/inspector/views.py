@@ -99,11 +99,10 @@ class AskedBoth:
     explained: Explanation | None
 
 
-def ask(memory: AgentMemory, user: UserMemory, question: str, nobody: UserMemory) -> AskedBoth:
+def ask(user: UserMemory, question: str, nobody: UserMemory) -> AskedBoth:
     """Ask a question with the memory and without it; nothing is stored.
 
     Args:
-        memory: answers.
         user: whose memory.
         question: what is asked.
         nobody: a user of whom nothing is kept: the bare backbone.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -10,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from locas_agent import ChatAnswer
+from locas_agent import ChatAnswer, UserKey
 from locas_agent.server.protocol.content import (
     MAX_MESSAGES,
     MAX_TOOLS,
@@ -150,9 +151,16 @@ def _message(item: _Item, param: str) -> Message:
     raise unsupported(f"{param}.type", "expected message, function_call or function_call_output")
 
 
-def new_id() -> str:
-    """Return a fresh id of a response."""
-    return f"resp_{uuid.uuid4().hex}"
+def new_id(user: UserKey, again: str | None) -> str:
+    """Return the id of a response: a fresh one, or that of a call that is tried again.
+
+    Args:
+        user: whose response.
+        again: what the client calls this call, if it may be tried again.
+    """
+    if again is None:
+        return f"resp_{uuid.uuid4().hex}"
+    return f"resp_{hashlib.sha256(f'{user.digest}{again}'.encode()).hexdigest()[:32]}"
 
 
 @dataclass(slots=True)

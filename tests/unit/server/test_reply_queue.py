@@ -47,6 +47,9 @@ def test_queue_that_is_full_answers_429(serve: Serve, gate: Gate) -> None:
             client.chat.completions.create(**asked("I am late."), user="carl", stream=stream)
         assert (caught.value.status_code, caught.value.code) == (429, "queue_full")
         assert caught.value.response.headers["retry-after"] == "1"
+    with pytest.raises(APIStatusError):
+        client.responses.create(model=MODEL, input="I am late.", safety_identifier="carl")
+    assert served.said("carl") == []  # nothing was done for what was refused
     gate.open()
     for thread in threads:
         thread.join()

@@ -92,6 +92,17 @@ def test_stream_of_events_says_what_the_whole_answer_says(scripted: Served) -> N
     assert told == whole.output_text
 
 
+def test_call_that_is_tried_again_under_its_key_is_one_response(served: Served) -> None:
+    client = served.client()
+    options: dict[str, Any] = {"model": MODEL, "input": "One.", "extra_headers": {"Idempotency-Key": "call-1"}}
+    made = [client.responses.create(safety_identifier="ada", **options) for _ in range(2)]
+    assert made[0].id == made[1].id
+    assert served.said() == [("user", "One."), ("assistant", made[0].output_text)]
+    other = client.responses.create(safety_identifier="ben", **options)
+    assert other.id != made[0].id
+    assert served.said("ben")[0] == ("user", "One.")
+
+
 @pytest.mark.parametrize(
     "change",
     [
