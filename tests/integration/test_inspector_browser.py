@@ -46,13 +46,18 @@ def head(server: ServerProcess) -> Revision | None:
         return store.revision(ADA)
 
 
-def wait_until_learnt(server: ServerProcess, *, upto: int) -> Revision:
-    """Wait until the current memory has learnt the turns up to a number."""
+def wait_until_settled(server: ServerProcess) -> None:
+    """Wait until nothing is left that a worker has to do."""
     until = time.monotonic() + 400
-    while not ((found := head(server)) and found.has_payload and found.to_seq >= upto):
-        assert time.monotonic() < until, server.log.read_text()
-        time.sleep(1)
-    return found
+    with closing(open_store(server.store)) as store:
+        while any(job.state != "dead" for job in store.queue.jobs()):
+            assert time.monotonic() < until, server.log.read_text()
+            time.sleep(1)
+
+
+def was_refused(server: ServerProcess) -> bool:
+    with closing(open_store(server.store)) as store:
+        return any(entry.action == "refuse" for entry in store.audit(ADA))
 
 
 def ask(browser: Chrome, question: str) -> tuple[str, str]:
@@ -77,7 +82,9 @@ def test_person_asks_sees_why_corrects_asks_again_forgets_and_rolls_back(tmp_pat
         tell(
             server, secret, "My dog is called Zorbin.", "I live in Tromso.", WICKED, "Good night.", "See you tomorrow."
         )
-        first = wait_until_learnt(server, upto=3)
+        wait_until_settled(server)
+        first = head(server)
+        assert first is not None
 
         browser.get(f"http://127.0.0.1:{server.port}/inspect")
         write(browser, "key", secret + Keys.ENTER)
@@ -113,10 +120,17 @@ def test_person_asks_sees_why_corrects_asks_again_forgets_and_rolls_back(tmp_pat
         assert "Zorbin" not in ask(browser, "What is my dog called?")[0]  # gone at once
         press(browser, "Overview")
         press(browser, "Learn what was said")
-        corrected = wait_until_learnt(server, upto=11)
-        press(browser, "What was said")
-        open_details(browser, "turn-11", "What was learnt of it")
-        assert "Mirella" in text_of(browser, "#turn-11 details table")
+        wait_until_settled(server)
+        corrected = head(server)
+        assert corrected is not None
+        if corrected.to_seq >= 11:
+            press(browser, "What was said")
+            open_details(browser, "turn-11", "What was learnt of it")
+            assert "Mirella" in text_of(browser, "#turn-11 details table")
+        else:  # the admission gate may refuse one training; then it says so
+            assert was_refused(server)
+            press(browser, "Refusals")
+            assert browser.find_elements(By.CSS_SELECTOR, "main table tbody tr")
         assert "Zorbin" not in ask(browser, "What is my dog called?")[0]
 
         # Forgets a turn; the memory that saw it is gone, and what is left is learnt anew.
@@ -125,8 +139,7 @@ def test_person_asks_sees_why_corrects_asks_again_forgets_and_rolls_back(tmp_pat
         press(browser, "Forget turn 3")
         assert "The turn is forgotten" in text_of(browser, "[role=status]")
         assert "Tromso" not in browser.page_source
-        again = wait_until_learnt(server, upto=11)
-        assert again.number > corrected.number
+        wait_until_settled(server)
 
         # Goes back to the time before the first memory, and sees it in the table.
         press(browser, "Revisions")
