@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+
+logger = logging.getLogger(__name__)
 
 DONE = b"data: [DONE]\n\n"
 
@@ -53,8 +56,12 @@ class EventStream(Response):
                 leaving.cancel()
                 is_cut = sending.cancel()
                 await asyncio.wait({sending, leaving})
-            if not is_cut:
-                sending.result()
+            if is_cut:
+                return
+            if isinstance(sending.exception(), TimeoutError):
+                logger.warning("client too slow", extra={"action": "cut", "seconds": self._send_seconds})
+                return
+            sending.result()
 
     async def _send(self, events: AsyncIterator[bytes], send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
+from collections.abc import AsyncGenerator
 from contextlib import closing
 from http.client import HTTPConnection
 from typing import Any
 
 import pytest
 from openai import APIStatusError
+from starlette.types import Message
 
+from locas_agent.server.protocol.events import EventStream
 from tests.unit.server.conftest import MODEL, Gate, Serve, Served, wait_for
 
 pytestmark = pytest.mark.rounding
@@ -101,3 +105,27 @@ def test_answer_that_takes_too_long_is_ended(serve: Serve, gate: Gate) -> None:
     with pytest.raises(APIStatusError) as caught:
         served.client().chat.completions.create(**asked("Hello."), user="ada")
     assert (caught.value.status_code, caught.value.code) == (504, "timeout")
+
+
+async def test_client_that_accepts_nothing_is_left() -> None:
+    ended: list[str] = []
+
+    async def events() -> AsyncGenerator[bytes]:
+        try:
+            while True:
+                yield b"data: {}\n\n"
+        finally:
+            ended.append("closed")
+
+    async def receive() -> Message:
+        await asyncio.sleep(60)
+        raise AssertionError("the client says nothing more")
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.sleep(60)  # its window is full
+
+    scope = {"type": "http", "method": "GET", "headers": []}
+    async with asyncio.timeout(20):
+        await EventStream(events(), send_seconds=0.05)(scope, receive, send)
+    assert ended == ["closed"]
