@@ -50,7 +50,7 @@ class Endpoints:
         self._chats = ChatJournal(memory)
         self._threads = ResponseJournal(memory)
         self._since = int(time.time())
-        self.model = settings.model or Path(memory.backbone.name).name
+        self.model = model_name(memory, settings)
 
     async def models(self, request: Request) -> Response:
         """List the one model there is."""
@@ -182,6 +182,11 @@ class Endpoints:
             raise ApiError(
                 404, f"this server has one model, {self.model!r}: name that", code="model_not_found", param="model"
             )
+
+
+def model_name(memory: AgentMemory, settings: ServerSettings) -> str:
+    """Return what clients call the backbone."""
+    return settings.model or Path(memory.backbone.name).name
 
 
 async def _chunks(form: Completion, pieces: Pieces) -> AsyncGenerator[bytes]:

@@ -14,6 +14,7 @@ import uvicorn
 from locas_agent import AgentMemory
 from locas_agent.errors import ConfigurationError
 from locas_agent.server.app import create_app
+from locas_agent.server.endpoints import model_name
 from locas_agent.server.settings import ServerSettings
 
 _IDLE_SECONDS = 10
@@ -43,13 +44,14 @@ def serve(memory: AgentMemory, settings: ServerSettings) -> None:
     """Serve until SIGTERM or SIGINT, then write the answers under way to their end and return.
 
     Args:
-        memory: answers; the caller closes it.
+        memory: answers; the caller closes it. Its backbone is called what clients call it from here on.
         settings: where, and how much at once.
 
     Raises:
         ConfigurationError: the address cannot be listened on.
     """
     listening = _listening(settings)
+    memory.backbone.name = model_name(memory, settings)  # messages reach clients: no folder of this machine in them
     _log_lines()
     _allow_many_connections()
     host, port = listening.getsockname()[:2]

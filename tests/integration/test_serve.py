@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openai import OpenAI
+from openai import BadRequestError, OpenAI
 
 from locas_agent import AgentMemory, Backbone, LocasConfig
 from locas_storage import UserKey, open_store
@@ -44,6 +44,7 @@ CONFIG = LocasConfig.model_validate(
     }
 )
 CLIENTS = 50
+TOOL: Any = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
 
 
 @dataclass(frozen=True)
@@ -248,7 +249,9 @@ def test_slow_and_idle_connections_keep_nobody_out(canaries: tuple[ServerProcess
         assert server.get("/health") == (200, b'{"status":"ok"}')
 
 
-def test_large_and_broken_requests_leave_the_server_as_it_was(canaries: tuple[ServerProcess, dict[str, str]]) -> None:
+def test_large_and_broken_requests_leave_the_server_as_it_was(
+    canaries: tuple[ServerProcess, dict[str, str]], prepared: Prepared
+) -> None:
     server, expected = canaries
     secret = server.key()
     big = json.dumps({"model": "x", "messages": [{"role": "user", "content": "x" * 10_000_000}]}).encode()
@@ -267,6 +270,10 @@ def test_large_and_broken_requests_leave_the_server_as_it_was(canaries: tuple[Se
                 assert answer.split(b" ")[1].startswith(status) if answer else True
     with server.client(secret) as client:
         assert ask(client, "Who am I?", user="user 4") == expected["user 4"]
+        with pytest.raises(BadRequestError) as caught:
+            ask(client, "Who am I?", user="user 4", tools=[TOOL])
+    assert "cannot call tools" in str(caught.value)
+    assert str(prepared.options[1]) not in str(caught.value)  # the backbone's folder is nobody's business
     assert "Traceback" not in server.log.read_text()
 
 
