@@ -35,11 +35,12 @@ reliability: $(STAMP)  ## Set up, then run the gates of docs/reliability.md in f
 	RELIABILITY=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/reliability --timeout 14400 $(ARGS)
 	$(BIN)/python -m tests.reliability.report_table docs/reliability.md
 
-check: $(STAMP)  ## Format, lint, types, floors: changes nothing
+check: $(STAMP)  ## Format, lint, types, floors, security: changes nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive locas_agent storage integrations
 
 lint: $(STAMP)  ## Format, and mend what ruff can mend
 	$(BIN)/ruff format .

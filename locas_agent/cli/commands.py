@@ -53,6 +53,7 @@ from locas_agent.cli.output import (
     progress_bar,
     table,
 )
+from locas_agent.cli.serve import serve
 from locas_agent.cli.signals import stop_on_signals
 from locas_agent.cli.verify import verify
 from locas_agent.config import StoreSettings
@@ -253,6 +254,7 @@ app.command("import")(import_)
 app.command()(explain)
 app.command()(bench)
 app.command()(calibrate)
+app.command()(serve)
 
 
 evaluations.command("recall")(recall)

@@ -19,6 +19,7 @@ from locas_agent.types import Dtype
 if TYPE_CHECKING:
     from locas_agent.agent import AgentMemory
     from locas_agent.config import LocasConfig, StoreSettings
+    from locas_agent.runtime import ConsolidationMode
 
 BackboneOption = Annotated[
     str, typer.Option("--backbone", help="'tiny' (bundled), 'smollm2', a folder, a .gguf file, or a hub id.")
@@ -56,13 +57,22 @@ def open_agent(
     kept: StoreSettings | None = None,
     *,
     key_file: str | None = None,
+    consolidation: ConsolidationMode = "inline",
 ) -> AgentMemory:
     """Load what a command works on; `kept` says how the store keeps payloads."""
     from locas_agent.agent import AgentMemory
     from locas_agent.config import LocasConfig, StoreSettings
 
     settings = (config or LocasConfig()).model_copy(update={"store": kept or StoreSettings()})
-    return AgentMemory.load(backbone, store, settings, device=device, dtype=dtype, key_provider=key_provider(key_file))
+    return AgentMemory.load(
+        backbone,
+        store,
+        settings,
+        device=device,
+        dtype=dtype,
+        consolidation=consolidation,
+        key_provider=key_provider(key_file),
+    )
 
 
 def read_config(path: Path | None) -> LocasConfig:

@@ -1,0 +1,137 @@
+"""The application: routes, what is around them, and what runs beside them while it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from threading import Event, Thread
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from locas_agent import AgentMemory
+from locas_agent.errors import LocasError
+from locas_agent.server.endpoints import Endpoints
+from locas_agent.server.inspector.pages import Inspector
+from locas_agent.server.metrics import CONTENT_TYPE, Metrics
+from locas_agent.server.middleware import Observed, facts_of
+from locas_agent.server.protocol import errors
+from locas_agent.server.protocol.errors import ApiError
+from locas_agent.server.reply_queue import ReplyQueue
+from locas_agent.server.settings import ServerSettings
+from locas_storage import UserKey
+
+logger = logging.getLogger(__name__)
+
+_HEALTH = UserKey("health", "health")
+"""A user of whom nothing is ever journalled: reading its state tells whether the store answers."""
+_LEAVE_SECONDS = 30.0
+"""Time that a consolidation in progress has to be given back."""
+
+
+def create_app(memory: AgentMemory, settings: ServerSettings | None = None) -> Starlette:
+    """Return an ASGI application that answers with the memories of the users whom its API keys name.
+
+    Args:
+        memory: answers; one whose consolidation is "background", if the server is to learn. The caller closes it.
+        settings: what can be chosen.
+    """
+    chosen = settings or ServerSettings()
+    metrics = Metrics()
+    queue = ReplyQueue(
+        memory,
+        at_once=chosen.answers_at_once,
+        waiting=chosen.waiting_answers,
+        answer_seconds=chosen.answer_seconds,
+    )
+    endpoints = Endpoints(memory, queue, metrics, chosen)
+
+    async def health(_: Request) -> Response:
+        try:
+            await memory.crews.run("journal", memory.store.state, _HEALTH)
+        except LocasError:
+            return JSONResponse({"status": "store unavailable"}, status_code=503)
+        return JSONResponse({"status": "ok"})
+
+    async def counts(_: Request) -> Response:
+        return Response(metrics.text(waiting=queue.waiting, running=queue.running), media_type=CONTENT_TYPE)
+
+    routes: list[BaseRoute] = [
+        Route("/health", health, methods=["GET"]),
+        Route("/v1/models", endpoints.models, methods=["GET"]),
+        Route("/v1/models/{model:path}", endpoints.one_model, methods=["GET"]),
+        Route("/v1/chat/completions", endpoints.chat_completions, methods=["POST"]),
+        Route("/v1/responses", endpoints.responses, methods=["POST"]),
+    ]
+    if chosen.shows_pages:
+        routes += Inspector(memory, chosen).routes()
+    if chosen.shows_metrics:
+        routes.append(Route("/metrics", counts, methods=["GET"]))
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        with Learning(memory, is_wanted=chosen.learns and memory.consolidation == "background"):
+            yield
+            await asyncio.to_thread(queue.close)
+
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(Observed, metrics=metrics)],
+        exception_handlers={LocasError: _refused, HTTPException: _no_such_route},
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False  # where it would lead follows from the Host header, which a client chooses
+    return app
+
+
+class Learning:
+    """A thread that consolidates what is due, while the server serves.
+
+    Args:
+        memory: whose queue of consolidations.
+        is_wanted: whether there is one at all.
+    """
+
+    def __init__(self, memory: AgentMemory, *, is_wanted: bool) -> None:
+        self._stop = Event()
+        self._thread = Thread(target=self._work, args=(memory,), name="locas-learning", daemon=True)
+        self._is_wanted = is_wanted
+
+    def _work(self, memory: AgentMemory) -> None:
+        while not self._stop.is_set():
+            try:
+                memory.work(stop=self._stop, once=False)
+            except Exception as error:  # noqa: BLE001  whatever it is, answering goes on, and learning is tried again
+                logger.warning("learning stopped", extra={"action": "learn", "reason": type(error).__name__})
+                self._stop.wait(10.0)
+
+    def __enter__(self) -> None:
+        """Begin."""
+        if self._is_wanted:
+            self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        """Have what is in progress given back, and end."""
+        self._stop.set()
+        if self._is_wanted:
+            self._thread.join(_LEAVE_SECONDS)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    told = errors.of(error)
+    if told.status >= 500:
+        facts_of(request).reason = type(error).__name__
+    return JSONResponse(told.body, status_code=told.status, headers=told.headers)
+
+
+async def _no_such_route(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    known = {404: "there is nothing at this path", 405: "this path takes another method"}
+    told = ApiError(error.status_code, known.get(error.status_code, "the request cannot be taken"))
+    return JSONResponse(told.body, status_code=told.status, headers=dict(error.headers or {}))

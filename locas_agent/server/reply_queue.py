@@ -1,0 +1,153 @@
+"""`ReplyQueue`: requests that wait for an answer, and the answers that are being written.
+
+This is the one place that knows how answers share the processor: each is one run of `UserMemory.generate_stream` in a
+thread of its own, and a few run at once. An engine whose running batch rows may join and leave takes the place of the
+threads here; whoever asks sees no difference.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from locas_agent import AgentMemory, ChatAnswer, UserKey
+from locas_agent.server.protocol.content import Message, Options
+from locas_agent.server.protocol.errors import ApiError
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingRequest:
+    """One answer that is asked for.
+
+    Attributes:
+        user: whose memory answers.
+        messages: the whole prompt.
+        options: how it is drawn.
+    """
+
+    user: UserKey
+    messages: Sequence[Message] = field(repr=False)
+    options: Options
+
+
+class ReplyQueue:
+    """Answers requests, a few at once; the others wait, and beyond a bound they are refused.
+
+    To be used by one event loop.
+
+    Args:
+        memory: answers.
+        at_once: answers that are written at the same time.
+        waiting: requests that may wait.
+        answer_seconds: longest time for one answer, waiting not counted.
+    """
+
+    def __init__(self, memory: AgentMemory, *, at_once: int, waiting: int, answer_seconds: float) -> None:
+        self._memory = memory
+        self._most_waiting = waiting
+        self._answer_seconds = answer_seconds
+        self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="locas-rows")
+        self._free = asyncio.Semaphore(at_once)
+        self.waiting = 0
+        """Requests that wait now."""
+        self.running = 0
+        """Answers that are being written now."""
+
+    async def stream(self, asked: WaitingRequest) -> AsyncGenerator[str | ChatAnswer]:
+        """Answer piece by piece; the last thing that comes is the whole answer.
+
+        Closing the generator stops the answer at its next token and gives its place to the next request.
+
+        Raises:
+            ApiError: too many wait already.
+            LocasError: as `UserMemory.generate`.
+        """
+        await self._take_turn()
+        loop = asyncio.get_running_loop()
+        pieces: asyncio.Queue[str | ChatAnswer | BaseException] = asyncio.Queue()
+        is_left = threading.Event()
+
+        def tell(piece: str | ChatAnswer | BaseException) -> None:
+            loop.call_soon_threadsafe(pieces.put_nowait, piece)
+
+        def write() -> None:
+            try:
+                self._write(asked, tell, is_left)
+            finally:
+                with suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+                    loop.call_soon_threadsafe(self._give_back)
+
+        self.running += 1
+        self._threads.submit(write)
+        try:
+            while True:
+                piece = await pieces.get()
+                if isinstance(piece, BaseException):
+                    raise piece
+                yield piece
+                if isinstance(piece, ChatAnswer):
+                    return
+        finally:
+            is_left.set()
+
+    def _write(
+        self, asked: WaitingRequest, tell: Callable[[str | ChatAnswer | BaseException], None], is_left: threading.Event
+    ) -> None:
+        """Write one answer in the calling thread; stop when its reader is gone."""
+        options = asked.options
+        handle = self._memory.for_user(asked.user.user, tenant=asked.user.tenant)
+        try:
+            stream = handle.generate_stream(
+                asked.messages,
+                stop=options.stop,
+                tools=options.tools,
+                tool_choice=options.tool_choice,
+                max_new_tokens=options.max_new_tokens,
+                temperature=options.temperature,
+                seed=options.seed,
+                timeout_seconds=self._answer_seconds,
+            )
+            for piece in stream:
+                if is_left.is_set():
+                    return
+                tell(piece)
+            assert stream.answer is not None
+            tell(stream.answer)
+        except Exception as error:  # noqa: BLE001  raised again where the answer is read
+            with suppress(RuntimeError):
+                tell(error)
+
+    async def _take_turn(self) -> None:
+        self.check_room()
+        self.waiting += 1
+        try:
+            await self._free.acquire()
+        finally:
+            self.waiting -= 1
+
+    def check_room(self) -> None:
+        """Refuse a request before anything is done for it, if it could not even wait.
+
+        Raises:
+            ApiError: as many wait as may.
+        """
+        if self._free.locked() and self.waiting >= self._most_waiting:
+            raise ApiError(
+                429,
+                f"{self.waiting} requests wait for an answer, which is as many as may: try again in a moment",
+                kind="rate_limit_error",
+                code="queue_full",
+                headers={"Retry-After": "1"},
+            )
+
+    def _give_back(self) -> None:
+        self.running -= 1
+        self._free.release()
+
+    def close(self) -> None:
+        """Let the threads go when what they write has ended."""
+        self._threads.shutdown(wait=True)

@@ -1,0 +1,156 @@
+"""Responses that go on from earlier ones: the conversation lies in the journal, and the client sends what is new.
+
+The answer's turn has the response's id as its key. A conversation is a session; one that goes on from a response which
+is not its newest is a session of its own, whose name says from which turn it goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Sequence
+
+from locas_agent import AgentMemory, ChatAnswer, Turn, UserKey
+from locas_agent.server.journal import JournalledChat, append_answer
+from locas_agent.server.protocol.content import Message, answered_text
+from locas_agent.server.protocol.errors import ApiError
+from locas_agent.serving.tool_calls import CLOSE, OPEN, read
+from locas_storage import TurnDraft
+
+CALLS, RETURNED = "calls", "returned"
+"""Trust of turns that hold calls of tools, and of what tools returned: nothing is learnt from them."""
+_NEWEST_TURNS = 1000
+"""Turns of a journal that are looked through for those of one conversation; no prompt holds as many."""
+_MOST_FORKS = 64
+_FORK = re.compile(r"resp-[0-9a-f]{16}@(\d{1,18})")
+
+
+class ResponseJournal:
+    """Journals conversations that the server holds. May be called from several threads.
+
+    Args:
+        memory: whose journals.
+    """
+
+    def __init__(self, memory: AgentMemory) -> None:
+        self._memory = memory
+        self._store = memory.store
+
+    def history(self, user: UserKey, *, previous: str | None, conversation: str | None) -> tuple[str, list[Turn]]:
+        """Return the session in which a conversation goes on, and its turns so far.
+
+        Args:
+            user: whose.
+            previous: id of the response it goes on from.
+            conversation: its name; a new conversation begins without either.
+
+        Raises:
+            ApiError: the user has no such response.
+        """
+        if conversation is not None:
+            turns = self._store.turns(user, newest=_NEWEST_TURNS)
+            return conversation, [turn for turn in turns if turn.session == conversation]
+        fresh = f"resp-{secrets.token_hex(8)}"
+        if previous is None:
+            return fresh, []
+        found = self._store.known(user, [previous])
+        if not found or found[0].is_forgotten:
+            raise ApiError(
+                400,
+                "previous_response_id: this user has no such response; it may have been forgotten, or not stored",
+                code="previous_response_not_found",
+                param="previous_response_id",
+            )
+        last = found[0]
+        later = self._store.turns(user, after=last.seq, upto=last.seq + _NEWEST_TURNS)
+        is_newest = last.session is not None and not any(turn.session == last.session for turn in later)
+        session = str(last.session) if is_newest else f"{fresh}@{last.seq}"
+        return session, self._upto(user, last)
+
+    def record(
+        self, user: UserKey, response_id: str, given: Sequence[Message], *, session: str, history: Sequence[Turn]
+    ) -> JournalledChat:
+        """Journal what a request brings, and return the whole conversation.
+
+        Args:
+            user: whose.
+            response_id: id of the answer that comes.
+            given: what the request brings; system messages and calls of tools are not journalled.
+            session: as `history` returned it.
+            history: as it returned it.
+
+        Raises:
+            TurnTooLong, InvalidTurn: something new cannot be journalled.
+        """
+        said = [at for at, message in enumerate(given) if message["role"] != "system" and "tool_calls" not in message]
+        drafts = [_draft(given[at], session, f"{response_id}.{at}") for at in said]
+        turns = dict(zip(said, self._memory.append(user, drafts), strict=True))
+        system = [at for at in range(len(given)) if given[at]["role"] == "system"]
+        rest = [at for at in range(len(given)) if given[at]["role"] != "system"]
+        of: list[Turn | None] = [*([None] * len(system)), *history, *(turns.get(at) for at in rest)]
+        return JournalledChat(user, session, response_id, self.shown(given, history), of)
+
+    @staticmethod
+    def shown(given: Sequence[Message], history: Sequence[Turn]) -> list[Message]:
+        """Return a conversation with what is new in it, system messages first."""
+        system = [message for message in given if message["role"] == "system"]
+        rest = [message for message in given if message["role"] != "system"]
+        return [*system, *(_message(turn) for turn in history), *rest]
+
+    def answered(self, recorded: JournalledChat, answer: ChatAnswer) -> None:
+        """Journal an answer under the id of its response, calls of tools with it.
+
+        Raises:
+            StorageError: it cannot be stored.
+        """
+        calls = [call for call in answer.calls if call.name is not None]
+        content = answered_text(answer) + "".join(
+            f'{OPEN}{{"name": {json.dumps(call.name)}, "arguments": {call.arguments}}}{CLOSE}' for call in calls
+        )
+        draft = TurnDraft(
+            "assistant",
+            content,
+            session=recorded.session,
+            trust=CALLS if calls else "user",
+            idempotency_key=recorded.chain,
+        )
+        append_answer(self._memory, recorded.user, draft)
+
+    def _upto(self, user: UserKey, last: Turn) -> list[Turn]:
+        """Return a conversation up to one of its turns, through the sessions from which it goes on."""
+        turns: list[Turn] = []
+        for _ in range(_MOST_FORKS):
+            before = self._store.turns(user, upto=last.seq, newest=_NEWEST_TURNS)
+            turns = [*(turn for turn in before if turn.session == last.session), *turns]
+            fork = _FORK.fullmatch(last.session or "")
+            found = self._store.turns(user, after=int(fork[1]) - 1, upto=int(fork[1])) if fork else []
+            if not found:
+                break
+            last = found[0]
+        return turns
+
+
+def _draft(message: Message, session: str, key: str) -> TurnDraft:
+    is_tool = message["role"] == "tool"
+    return TurnDraft(
+        message["role"],
+        message["content"],
+        name=message.get("name") if message["role"] == "user" else None,
+        session=session,
+        trust=RETURNED if is_tool else "user",
+        idempotency_key=key,
+    )
+
+
+def _message(turn: Turn) -> Message:
+    """Return a turn as the message that it was."""
+    if turn.trust != CALLS:
+        return {"role": turn.role, "content": turn.content} | ({"name": turn.name} if turn.name else {})
+    calls, text = read(turn.content)
+    made = [
+        {"type": "function", "function": {"name": call.name, "arguments": json.loads(call.arguments)}}
+        for call in calls
+        if call.name is not None
+    ]
+    return {"role": turn.role, "content": text} | ({"tool_calls": made} if made else {})

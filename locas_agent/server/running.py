@@ -1,0 +1,106 @@
+"""Serving with uvicorn: the socket, the log, and the end, at which answers under way are written to their end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import resource
+import socket
+import sys
+from datetime import UTC, datetime
+
+import uvicorn
+
+from locas_agent import AgentMemory
+from locas_agent.errors import ConfigurationError
+from locas_agent.server.app import create_app
+from locas_agent.server.endpoints import model_name
+from locas_agent.server.settings import ServerSettings
+
+_IDLE_SECONDS = 10
+"""Time after which a connection without a request is closed."""
+_MOST_HEADER_BYTES = 1 << 16
+_STANDARD = frozenset(vars(logging.makeLogRecord({})))
+
+
+class JsonLines(logging.Formatter):
+    """Writes each record as one line of JSON: time, level, name, message, and the facts of its `extra`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        facts = {name: value for name, value in vars(record).items() if name not in _STANDARD and value is not None}
+        line = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info and record.exc_info[0] is not None:
+            line["error"] = record.exc_info[0].__name__  # its text may quote what somebody said
+        return json.dumps(line | facts, default=str, ensure_ascii=False)
+
+
+def serve(memory: AgentMemory, settings: ServerSettings) -> None:
+    """Serve until SIGTERM or SIGINT, then write the answers under way to their end and return.
+
+    Args:
+        memory: answers; the caller closes it. Its backbone is called what clients call it from here on.
+        settings: where, and how much at once.
+
+    Raises:
+        ConfigurationError: the address cannot be listened on.
+    """
+    listening = _listening(settings)
+    memory.backbone.name = model_name(memory, settings)  # messages reach clients: no folder of this machine in them
+    _log_lines()
+    _allow_many_connections()
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    sys.stderr.write(f"locas-agent serves on http://{shown}:{port}\n")
+    config = uvicorn.Config(
+        create_app(memory, settings),
+        http="h11",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_IDLE_SECONDS,
+        timeout_graceful_shutdown=round(settings.drain_seconds),
+        h11_max_incomplete_event_size=_MOST_HEADER_BYTES,
+    )
+    with listening:
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listening(settings: ServerSettings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((settings.host, settings.port))
+        made.listen(1024)
+    except OSError as error:
+        made.close()
+        raise ConfigurationError(
+            f"cannot listen on {settings.host}, port {settings.port}: {error.strerror}; choose another --port, or stop "
+            "what listens there"
+        ) from error
+    return made
+
+
+def _allow_many_connections() -> None:
+    """Use as many descriptors as the system lets this process have: each idle connection holds one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _log_lines() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    for name in ("locas_agent", "locas_storage", "uvicorn"):
+        named = logging.getLogger(name)
+        named.handlers, named.propagate = [handler], False
+        named.setLevel(logging.INFO if name != "uvicorn" else logging.WARNING)

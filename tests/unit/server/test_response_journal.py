@@ -1,0 +1,122 @@
+"""Responses go on from earlier ones, from any of them, and streams say what whole answers say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from openai import BadRequestError
+
+from tests.unit.server.conftest import MODEL, Served
+
+pytestmark = pytest.mark.rounding
+
+
+def message(role: str, text: str) -> dict[str, Any]:
+    return {"role": role, "content": text}
+
+
+def test_response_goes_on_from_any_earlier_one(served: Served) -> None:
+    client, ada = served.client(), served.agent.for_user("ada")
+    options: dict[str, Any] = {"model": MODEL, "safety_identifier": "ada"}
+    one = client.responses.create(input="One.", **options)
+    two = client.responses.create(input="Two.", previous_response_id=one.id, **options)
+    fork = client.responses.create(input="Other.", previous_response_id=one.id, **options)
+    after = client.responses.create(input="After.", previous_response_id=fork.id, **options)
+    begin = [message("user", "One."), message("assistant", one.output_text)]
+    for made, prompt in (
+        (two, [*begin, message("user", "Two.")]),
+        (fork, [*begin, message("user", "Other.")]),
+        (
+            after,
+            [
+                *begin,
+                message("user", "Other."),
+                message("assistant", fork.output_text),
+                message("user", "After."),
+            ],
+        ),
+    ):
+        alone = ada.generate(prompt)
+        assert made.usage is not None
+        assert (made.output_text, made.usage.input_tokens) == (alone.text, alone.prompt_tokens)
+    assert [text for role, text in served.said() if role == "user"] == ["One.", "Two.", "Other.", "After."]
+
+
+def test_conversation_goes_on_by_its_name(served: Served) -> None:
+    client, ada = served.client(), served.agent.for_user("ada")
+    options: dict[str, Any] = {"model": MODEL, "safety_identifier": "ada", "conversation": "kitchen"}
+    one = client.responses.create(input="One.", **options)
+    two = client.responses.create(input=[{"role": "user", "content": "Two."}], instructions="Be short.", **options)
+    prompt = [
+        message("system", "Be short."),
+        message("user", "One."),
+        message("assistant", one.output_text),
+        message("user", "Two."),
+    ]
+    assert two.usage is not None
+    assert two.usage.input_tokens == ada.generate(prompt).prompt_tokens
+    assert {turn.session for turn in ada.turns()} == {"kitchen"}
+    with pytest.raises(BadRequestError):
+        client.responses.create(input="Three.", previous_response_id=one.id, **options)
+
+
+def test_response_of_which_something_was_forgotten_goes_on_without_it(served: Served) -> None:
+    client, ada = served.client(), served.agent.for_user("ada")
+    options: dict[str, Any] = {"model": MODEL, "safety_identifier": "ada"}
+    one = client.responses.create(input="My secret is 4711.", **options)
+    two = client.responses.create(input="Two.", previous_response_id=one.id, **options)
+    ada.forget([1, 2], wait=False)
+    three = client.responses.create(input="Three.", previous_response_id=two.id, **options)
+    prompt = [message("user", "Two."), message("assistant", two.output_text), message("user", "Three.")]
+    assert three.usage is not None
+    assert three.usage.input_tokens == ada.generate(prompt).prompt_tokens
+    with pytest.raises(BadRequestError):
+        client.responses.create(input="Four.", previous_response_id=one.id, **options)
+
+
+def test_stream_of_events_says_what_the_whole_answer_says(scripted: Served) -> None:
+    client = scripted.client()
+    options: dict[str, Any] = {"model": MODEL, "input": "One.", "safety_identifier": "ada", "max_output_tokens": 40}
+    whole = client.responses.create(**options)
+    with client.responses.stream(**options) as stream:
+        events = list(stream)
+        last = stream.get_final_response()
+    assert last.output_text == whole.output_text
+    assert last.usage == whole.usage
+    assert last.status == whole.status
+    assert [event.type for event in events][:2] == ["response.created", "response.in_progress"]
+    numbers = [event.sequence_number for event in events if hasattr(event, "sequence_number")]
+    assert numbers == list(range(len(events)))
+    told = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    assert told == whole.output_text
+
+
+def test_call_that_is_tried_again_under_its_key_is_one_response(served: Served) -> None:
+    client = served.client()
+    options: dict[str, Any] = {"model": MODEL, "input": "One.", "extra_headers": {"Idempotency-Key": "call-1"}}
+    made = [client.responses.create(safety_identifier="ada", **options) for _ in range(2)]
+    assert made[0].id == made[1].id
+    assert served.said() == [("user", "One."), ("assistant", made[0].output_text)]
+    other = client.responses.create(safety_identifier="ben", **options)
+    assert other.id != made[0].id
+    assert served.said("ben")[0] == ("user", "One.")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"input": []},
+        {"input": [{"type": "image_generation_call", "content": "x"}]},
+        {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
+        {"tools": [{"type": "web_search"}]},
+        {"text": {"format": {"type": "json_object"}}},
+        {"background": True},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_kept_is_refused(served: Served, change: dict[str, Any]) -> None:
+    options: dict[str, Any] = {"model": MODEL, "input": "One.", "safety_identifier": "ada"}
+    with pytest.raises(BadRequestError):
+        served.client().responses.create(**(options | change))
+    assert served.said() == []
