@@ -239,7 +239,7 @@ def test_readme_is_read_in_one_sitting() -> None:
 def test_architecture_names_every_package_in_one_short_table() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if line.startswith("| ")][1:]  # without the head
-    assert len(rows) <= 16
+    assert len(rows) <= 20
     named = {row.split("`")[1].removesuffix("/") for row in rows}
     folders = {path.parent.name for path in (ROOT / "locas_agent").glob("*/__init__.py")}
     assert named - {"locas_agent/*.py", "locas_storage", "langchain_locas"} == folders

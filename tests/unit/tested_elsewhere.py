@@ -10,7 +10,7 @@ TESTED_ELSEWHERE = {
     "locas_agent.aio": "tests/unit/agent/test_crews.py",
     "locas_agent.config": "tests/integration/test_cli_config.py",
     "locas_agent.errors": "tests/unit/test_house.py",
-    "locas_agent.import_export": "tests/integration/test_exchange.py",
+    "locas_agent.import_export.memory_files": "tests/integration/test_exchange.py",
     "locas_agent.plots": "tests/unit/core/test_stats.py",
     "locas_agent.results": "tests/unit/agent",
     "locas_agent.runtime": "tests/unit/agent",

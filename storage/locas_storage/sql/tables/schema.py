@@ -13,6 +13,7 @@ import datetime as dt
 
 from sqlalchemy import (
     DDL,
+    Boolean,
     CheckConstraint,
     Column,
     ForeignKeyConstraint,
@@ -28,6 +29,7 @@ from sqlalchemy import (
     Uuid,
     event,
     text,
+    true,
 )
 from sqlalchemy.dialects.postgresql import TSVECTOR
 
@@ -114,6 +116,7 @@ turn = Table(
     Column("forgotten_at", UtcMicros),
     Column("token_count", Integer, nullable=False),
     Column("trust", String(16), nullable=False, server_default="user"),
+    Column("learn", Boolean, nullable=False, server_default=true()),
     _created(),
     _key("seq"),
     _to_subject(),
