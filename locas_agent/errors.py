@@ -19,6 +19,7 @@
         RevisionNotFound
         RevisionConflict            someone saved first
         LeaseLost                   a worker that does not hold its job any more
+        ApiKeyNotFound              no such key of a server, or one that was revoked
         CorruptPayload              digest differs, or bytes that are no memory
         EncryptionMismatch          encrypted without keys at hand, or clear where all has to be encrypted
         KeyUnavailable              no such key, or another one
@@ -33,6 +34,7 @@ A refusal by the admission gate is a result, not an error.
 from __future__ import annotations
 
 from locas_storage.errors import (
+    ApiKeyNotFound,
     CorruptPayload,
     EncryptionMismatch,
     ForeignDatabase,
@@ -53,6 +55,7 @@ from locas_storage.errors import (
 )
 
 __all__ = [
+    "ApiKeyNotFound",
     "BackboneError",
     "ConfigurationError",
     "ConsolidationError",

@@ -9,6 +9,7 @@ from locas_storage.encryption.keys import (
     retire_keys,
 )
 from locas_storage.errors import (
+    ApiKeyNotFound,
     CorruptPayload,
     EncryptionMismatch,
     ForeignDatabase,
@@ -29,6 +30,7 @@ from locas_storage.errors import (
 )
 from locas_storage.in_memory.store import InMemoryStore
 from locas_storage.in_memory.user_data import UserData
+from locas_storage.records.api_keys import ApiKey, NewApiKey
 from locas_storage.records.bounds import new_item_id
 from locas_storage.records.jobs import Job, Lease
 from locas_storage.records.metrics import ConsolidationMetrics, CoverageMetrics, MemoryMetrics, NormMetrics
@@ -39,10 +41,13 @@ from locas_storage.sql.database.engine import shown_url
 from locas_storage.sql.maintenance.verify import Fault, Verification
 from locas_storage.sql.store import SqlMemoryStore, open_store
 from locas_storage.sql.version import SchemaVersion, check_schema, schema_version, upgrade_schema
-from locas_storage.store import JobQueue, MemoryStore
+from locas_storage.store import ApiKeys, JobQueue, MemoryStore
 
 __all__ = [
     "IMPORTED",
+    "ApiKey",
+    "ApiKeyNotFound",
+    "ApiKeys",
     "AuditEntry",
     "ConsolidationMetrics",
     "Conversion",
@@ -67,6 +72,7 @@ __all__ = [
     "LocasError",
     "MemoryMetrics",
     "MemoryStore",
+    "NewApiKey",
     "NormMetrics",
     "Receipt",
     "Revision",

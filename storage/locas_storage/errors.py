@@ -10,6 +10,7 @@ LocasError
     RevisionNotFound        no such revision, or one that stands for "no memory"
     RevisionConflict        someone saved first
     LeaseLost               a job is not held any more
+    ApiKeyNotFound          no such key of a server, or one that was revoked
     CorruptPayload          digest or size differs from what was saved
     EncryptionMismatch      content is encrypted and there are no keys, or clear and it should be encrypted
     KeyUnavailable          the key that wraps a user's data key is not there, or is another
@@ -63,6 +64,10 @@ class LeaseLost(StorageError):
 
     Nothing was written.
     """
+
+
+class ApiKeyNotFound(StorageError):
+    """No API key in force has this id."""
 
 
 class CorruptPayload(StorageError):

@@ -1,8 +1,9 @@
-"""Owns `MemoryStore` and its `JobQueue`, the contract that every store keeps."""
+"""Owns `MemoryStore`, its `JobQueue` and its `ApiKeys`, the contract that every store keeps."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from locas_storage.records.api_keys import ApiKey, NewApiKey
 from locas_storage.records.jobs import Job, Lease
 from locas_storage.records.receipts import CorrectedTurn, Receipt
 from locas_storage.records.revisions import Revision, RevisionDraft, StudyItem
@@ -95,6 +96,46 @@ class JobQueue(Protocol):
 
 
 @runtime_checkable
+class ApiKeys(Protocol):
+    """Keys of a server, each of a tenant or of one of its users. Each method is one transaction.
+
+    Of a secret its digest is kept. Erasing a user removes the keys that stand for this user.
+    """
+
+    def new(self, tenant: str, user: str | None = None, *, label: str = "") -> NewApiKey:
+        """Make a key, and return it with its secret, which nobody can read again.
+
+        Args:
+            tenant: the tenant whose users it may name.
+            user: the one user whom it stands for; nobody has to have said anything yet.
+            label: what the operator calls it, at most 200 characters.
+
+        Raises:
+            InvalidTurn: a name or the label cannot be kept.
+        """
+        ...
+
+    def holder(self, secret: str) -> ApiKey | None:
+        """Return the key in force that a secret is of, None for any other text.
+
+        Secrets are compared in constant time.
+        """
+        ...
+
+    def keys(self, tenant: str | None = None) -> list[ApiKey]:
+        """Return every key, those that were revoked too, or those of one tenant, the oldest first."""
+        ...
+
+    def revoke(self, key_id: str) -> ApiKey:
+        """Refuse a key from now on; it stays in the list.
+
+        Raises:
+            ApiKeyNotFound: no key in force has this id.
+        """
+        ...
+
+
+@runtime_checkable
 class MemoryStore(Protocol):
     """Rows and bytes of every user's memory. Each method is one transaction; all may be called from several threads.
 
@@ -106,6 +147,11 @@ class MemoryStore(Protocol):
     @property
     def queue(self) -> JobQueue:
         """The queue of consolidations, in the same transactions."""
+        ...
+
+    @property
+    def api_keys(self) -> ApiKeys:
+        """The keys of a server that answers for the users of this store."""
         ...
 
     def append(self, key: UserKey, drafts: Sequence[TurnDraft], *, enqueue: int | None = None) -> list[Turn]:

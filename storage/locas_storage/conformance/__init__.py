@@ -21,6 +21,14 @@ that cannot do what a case asks for deselects it by name, and says so in its doc
 different payloads of a user, which is the default of ours.
 """
 
+from locas_storage.conformance.api_keys import (
+    test_any_other_text_is_of_no_key,
+    test_api_keys_keep_the_protocol,
+    test_key_of_an_erased_user_is_gone_and_others_are_not,
+    test_key_of_nobody_is_not_made,
+    test_revoked_key_is_refused_and_stays_in_the_list,
+    test_secret_is_of_the_key_that_it_was_made_with,
+)
 from locas_storage.conformance.forgetting import (
     test_base_that_was_pruned_is_passed_over,
     test_branch_that_was_rolled_back_is_purged_too,
@@ -119,6 +127,8 @@ from locas_storage.conformance.search import (
 
 __all__ = [
     "test_answers_are_found_by_the_key_of_their_question",
+    "test_any_other_text_is_of_no_key",
+    "test_api_keys_keep_the_protocol",
     "test_audit_keeps_what_was_recorded",
     "test_base_that_was_pruned_is_passed_over",
     "test_branch_that_was_rolled_back_is_purged_too",
@@ -147,6 +157,8 @@ __all__ = [
     "test_job_of_one_user_can_be_claimed",
     "test_job_whose_workers_fall_silent_dies",
     "test_jobs_of_similar_length_are_claimed_together",
+    "test_key_of_an_erased_user_is_gone_and_others_are_not",
+    "test_key_of_nobody_is_not_made",
     "test_largest_turns_are_found",
     "test_late_writers_are_refused_after_erasure",
     "test_learning_goes_on_after_a_rollback",
@@ -167,6 +179,7 @@ __all__ = [
     "test_released_job_was_never_claimed",
     "test_repeated_turn_is_found_once",
     "test_retired_items_are_in_force_again_when_what_retired_them_is_forgotten",
+    "test_revoked_key_is_refused_and_stays_in_the_list",
     "test_rollback_brings_an_older_revision_back",
     "test_rollback_keeps_every_payload",
     "test_rollback_to_the_current_revision_changes_nothing",
@@ -182,6 +195,7 @@ __all__ = [
     "test_search_shows_nothing_of_others",
     "test_search_takes_any_text_as_words",
     "test_search_without_a_word_finds_nothing",
+    "test_secret_is_of_the_key_that_it_was_made_with",
     "test_store_keeps_the_protocol",
     "test_study_items_keep_their_order",
     "test_study_items_that_do_not_fit_change_nothing",

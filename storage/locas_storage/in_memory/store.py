@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from locas_storage.in_memory.api_keys import InMemoryApiKeys
 from locas_storage.in_memory.queue import InMemoryQueue
 from locas_storage.in_memory.user_data import UserData, utc_now
 from locas_storage.in_memory.users import Save, Users
@@ -19,7 +20,7 @@ class InMemoryStore:
     """A `MemoryStore` in this process's memory. One process may use it, from several threads.
 
     With `kept` and `save` it is a store for any place that can hold one user in one piece, such as a file or an object
-    of a bucket: give what was saved, and save what changes.
+    of a bucket: give what was saved, and save what changes. API keys are no user's and stay in this process.
 
     Args:
         keep_payloads: how many different payloads of a user are kept, the newest; revisions beyond them are pruned.
@@ -42,6 +43,7 @@ class InMemoryStore:
         self._keep_payloads = keep_payloads
         self._users = Users(kept, save)
         self.queue = InMemoryQueue(self._users)
+        self.api_keys = InMemoryApiKeys()
 
     def append(self, key: UserKey, drafts: Sequence[TurnDraft], *, enqueue: int | None = None) -> list[Turn]:
         """See `MemoryStore.append`."""
@@ -211,7 +213,9 @@ class InMemoryStore:
     def erase(self, key: UserKey) -> Receipt:
         """See `MemoryStore.erase`."""
         with self._users.changing(key):
-            return self._users.known(key).erase()
+            receipt = self._users.known(key).erase()
+            self.api_keys.drop(key)
+            return receipt
 
     def reinstate(self, key: UserKey) -> None:
         """See `MemoryStore.reinstate`."""

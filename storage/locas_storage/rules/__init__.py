@@ -2,6 +2,7 @@
 
 | module | holds | verbs of `MemoryStore` that need it |
 |---|---|---|
+| `api_keys` | the form of a secret, its digest, how it is compared | those of `api_keys` |
 | `commit` | what a commit must follow, digests, the audit chain, errors in the words of all stores | all of them |
 | `lineage` | which revisions saw a turn, and where learning begins again | `forget`, `correct`, `expire` |
 | `queue` | which jobs are claimed together, attempts, reasons | those of `queue` |
@@ -11,6 +12,6 @@ A store that keeps each user in one piece calls none of them: `InMemoryStore(kep
 `locas_storage.conformance` has the cases that every store passes.
 """
 
-from locas_storage.rules import commit, lineage, queue, ranking
+from locas_storage.rules import api_keys, commit, lineage, queue, ranking
 
-__all__ = ["commit", "lineage", "queue", "ranking"]
+__all__ = ["api_keys", "commit", "lineage", "queue", "ranking"]

@@ -19,6 +19,7 @@ from locas_storage.records.revisions import Revision, RevisionDraft, StudyItem
 from locas_storage.records.turns import AuditEntry, FoundTurn, Turn, TurnDraft, UserKey, UserState
 from locas_storage.rules import commit, ranking
 from locas_storage.sql import version
+from locas_storage.sql.api_keys import SqlApiKeys
 from locas_storage.sql.data_keys import DataKeys
 from locas_storage.sql.database.engine import Database
 from locas_storage.sql.forgetting import SqlForgetting
@@ -72,6 +73,7 @@ class SqlMemoryStore:
         self._fault_point = fault_point
         self._is_ready = False
         self.queue = SqlJobQueue(self._read, self._write, fault_point)
+        self.api_keys = SqlApiKeys(self._read, self._write)
         self._upkeep = SqlUpkeep(
             self._read,
             self._write,

@@ -19,7 +19,7 @@ from locas_storage.rules import commit, lineage
 from locas_storage.sql.statements import audit as trail
 from locas_storage.sql.statements import payloads, revisions
 from locas_storage.sql.tables import rows
-from locas_storage.sql.tables.schema import blob, job, revision, search, study_event, study_item, subject, turn
+from locas_storage.sql.tables.schema import api_key, blob, job, revision, search, study_event, study_item, subject, turn
 
 Finding = tuple[str, str]
 """What is wrong, as a word and as a sentence."""
@@ -273,7 +273,7 @@ def audit(ledger: UserSnapshot) -> Iterator[Finding]:
 
 def tombstone(ledger: UserSnapshot) -> Iterator[Finding]:
     """Of an erased user nothing is left but counters and the audit trail, whose chain holds."""
-    for table in (turn, search, blob, revision, study_item, study_event, job):
+    for table in (turn, search, blob, revision, study_item, study_event, job, api_key):
         left = ledger.connection.scalar(
             select(func.count()).select_from(table).where(rows.belongs_to(table, ledger.key))
         )

@@ -22,7 +22,7 @@ from locas_storage.sql.statements import audit, jobs, revisions, search_index, s
 from locas_storage.sql.tables import rows
 from locas_storage.sql.tables.columns import DbNow
 from locas_storage.sql.tables.parameters import chunks
-from locas_storage.sql.tables.schema import blob, job, revision, study_event, study_item, subject, turn
+from locas_storage.sql.tables.schema import api_key, blob, job, revision, study_event, study_item, subject, turn
 
 _EMPTY_SHA256 = hashlib.sha256(b"").digest()
 
@@ -126,10 +126,10 @@ def queue_rebuild(connection: Connection, state: UserState, stops: Sequence[int]
 
 
 def delete_rows(connection: Connection, key: UserKey) -> int:
-    """Delete jobs, study items, revisions and turns of a user, and return how many study items there were."""
+    """Delete keys, jobs, study items, revisions and turns of a user; return how many study items there were."""
     search_index.remove(connection, key)
     count = connection.scalar(select(func.count()).where(rows.belongs_to(study_item, key))) or 0
-    for table in (job, study_event, study_item, revision, turn):  # children before their parents
+    for table in (api_key, job, study_event, study_item, revision, turn):  # children before their parents
         connection.execute(delete(table).where(rows.belongs_to(table, key)))
     return count
 

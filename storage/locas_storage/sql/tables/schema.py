@@ -2,7 +2,8 @@
 
 What the tables hold to, whatever the code does:
 
-- every key begins with the tenant, and every foreign key carries it: a row of one tenant cannot point at another's;
+- every key of a user's row begins with the tenant, and every foreign key carries it: a row of one tenant cannot point
+  at another's;
 - a blob belongs to one user, so that erasing the user erases the bytes and nobody learns that two users share some;
 - a parent revision has at most one child in the chain, and the root's parent is 0, never NULL: a chain cannot fork;
 - a user has at most one open job of a kind;
@@ -307,6 +308,22 @@ job = Table(
         postgresql_where=_OPEN_JOB,
     ),
     Index("ix_lm_job_claim", "run_after", sqlite_where=_OPEN_JOB, postgresql_where=_OPEN_JOB),
+)
+
+# Who may call a server: a tenant, or one user of it. Of the secret the digest. A user may have a key before the first
+# turn, so no foreign key.
+api_key = Table(
+    "lm_api_key",
+    metadata,
+    Column("key_id", String(16), nullable=False),
+    Column("tenant_id", String(64), nullable=False),
+    Column("subject_id", String(200)),
+    Column("label", String(200), nullable=False),
+    Column("secret_sha256", LargeBinary(32), nullable=False),
+    _created(),
+    Column("revoked_at", UtcMicros),
+    PrimaryKeyConstraint("key_id"),
+    Index("ix_lm_api_key_owner", "tenant_id", "subject_id"),
 )
 
 # What was done to a user's memory, append-only. No foreign key: it outlives whatever it speaks of. No content.
