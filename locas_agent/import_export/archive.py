@@ -39,6 +39,7 @@ revisions.jsonl    every saved memory: what it was made from and what was measur
 memories/N.safetensors  the numbers of revision N, where they are still kept
 audit.jsonl        what was done: exports, forgettings, refusals; no content
 jobs.json          what waits to be learnt
+api_keys.json      keys of a server that stand for this person; not the secrets, which nobody keeps
 manifest.json      SHA-256 and size of each of these files
 
 Text is UTF-8, times are UTC, bytes stand in base64. A turn that was forgotten is not in here.
@@ -151,7 +152,9 @@ def _files(store: MemoryStore, state: UserState) -> Iterator[tuple[str, Iterable
         if revision.has_payload:
             yield f"memories/{revision.number}.safetensors", [store.payload(key, revision.number)]
     yield "audit.jsonl", (_line(_fields(entry)) for entry in store.audit(key))
+    api_keys = [one for one in store.api_keys.keys(key.tenant) if one.user == key.user]
     yield "jobs.json", [_line([_fields(job, leave_out=("key", "job_id")) for job in jobs])]
+    yield "api_keys.json", [_line([_fields(one) for one in api_keys])]
 
 
 def _turns(store: MemoryStore, state: UserState) -> Iterator[Turn]:

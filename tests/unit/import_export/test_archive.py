@@ -50,6 +50,8 @@ def agent(backbone: Backbone, store: MemoryStore) -> AgentMemory:
     ada.forget(2)
     agent.work()
     agent.for_user("ben").add("user", "I am Ben.")
+    for user in ("ada", "ben"):
+        store.api_keys.new("default", user, label=f"phone of {user}")
     return agent
 
 
@@ -77,6 +79,7 @@ def test_it_holds_all_that_is_kept_and_nothing_else(agent: AgentMemory, tmp_path
         head = max(kept)
         assert archive.read(f"memories/{head}.safetensors") == agent.store.payload(ada.key, head)
         assert [entry["action"] for entry in lines(archive, "audit.jsonl")] == ["forget", "export"]
+        assert [key["label"] for key in json.loads(archive.read("api_keys.json"))] == ["phone of ada"]
         (about,) = lines(archive, "user.json")
         assert (about["tenant"], about["user"], about["turns"]) == ("default", "ada", 3)
         whole = b"".join(archive.read(name) for name in archive.namelist())

@@ -1,10 +1,10 @@
-"""Step 0005: whether a turn may be learnt. A released step is frozen: it takes nothing from the package."""
+"""Step 0006: whether a turn may be learnt. A released step is frozen: it takes nothing from the package."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 
