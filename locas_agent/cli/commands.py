@@ -24,6 +24,7 @@ from locas_agent.cli.eval_pg19 import pg19
 from locas_agent.cli.export import explain, export, import_
 from locas_agent.cli.forget import erase, forget, jobs
 from locas_agent.cli.keys import keys
+from locas_agent.cli.mcp import mcp
 from locas_agent.cli.model import (
     BackboneOption,
     ConfigOption,
@@ -341,6 +342,7 @@ app.command("import")(import_)
 app.command()(explain)
 app.command()(bench)
 app.command()(calibrate)
+app.command()(mcp)
 
 
 @evaluations.command("recall")

@@ -18,6 +18,7 @@ from locas_agent.cli.options import key_provider
 if TYPE_CHECKING:
     from locas_agent.agent import AgentMemory
     from locas_agent.config import LocasConfig, StoreSettings
+    from locas_agent.runtime import ConsolidationMode
 
 DtypeName = Literal["float32", "bfloat16", "float16", "auto"]
 
@@ -57,13 +58,22 @@ def open_agent(
     kept: StoreSettings | None = None,
     *,
     key_file: str | None = None,
+    consolidation: ConsolidationMode = "inline",
 ) -> AgentMemory:
     """Load what a command works on; `kept` says how the store keeps payloads."""
     from locas_agent.agent import AgentMemory
     from locas_agent.config import LocasConfig, StoreSettings
 
     settings = (config or LocasConfig()).model_copy(update={"store": kept or StoreSettings()})
-    return AgentMemory.load(backbone, store, settings, device=device, dtype=dtype, key_provider=key_provider(key_file))
+    return AgentMemory.load(
+        backbone,
+        store,
+        settings,
+        device=device,
+        dtype=dtype,
+        consolidation=consolidation,
+        key_provider=key_provider(key_file),
+    )
 
 
 def read_config(path: Path | None) -> LocasConfig:

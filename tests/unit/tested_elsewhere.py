@@ -41,6 +41,7 @@ TESTED_ELSEWHERE = {
     # Measurements and commands: run whole, as a user runs them.
     "locas_agent.benchmarks": "tests/unit/benchmarks/test_quick.py",
     "locas_agent.cli": "tests/integration",
+    "locas_agent.mcp_server": "tests/unit/mcp_server",
     "locas_agent.evaluation": "tests/unit/evaluation",
     "locas_agent.evaluation.synthetic": "tests/unit/learning/test_people.py",
     # A store is tested through its contract: what it does with rows is its own affair.
