@@ -51,4 +51,5 @@ TESTED_ELSEWHERE = {
     "locas_storage.records": "tests/unit/storage/test_store_records.py",
     # Adapters are tested through LangChain's own interfaces.
     "langchain_locas": "tests/unit/langchain",
+    "locas_frameworks": "tests/unit/frameworks",
 }
