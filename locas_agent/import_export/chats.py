@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,41 +69,47 @@ class ChatImporter:
         chats = sorted((chat for chat in read_chats(path) if chat.messages), key=lambda chat: chat.began_at)
         added = known = left_out = 0
         for done, chat in enumerate(chats, start=1):
-            drafts = self._drafts(chat, learn=learn)
-            left_out += len(chat.messages) - len(drafts)
-            for start in range(0, len(drafts), TURNS_AT_ONCE):
-                new = self._new(key, drafts[start : start + TURNS_AT_ONCE])
-                known += len(drafts[start : start + TURNS_AT_ONCE]) - len(new)
-                added += len(new)
-                self._store.append(key, new)
+            drafts = _drafts(chat, learn=learn)
+            new = self._unknown(key, drafts)
+            fitting = [draft for draft in map(self._counted, new) if draft is not None]
+            for start in range(0, len(fitting), TURNS_AT_ONCE):
+                self._store.append(key, fitting[start : start + TURNS_AT_ONCE])
+            added += len(fitting)
+            known += len(drafts) - len(new)
+            left_out += len(chat.messages) - len(drafts) + len(new) - len(fitting)
             if progress is not None:
                 progress("import", done, len(chats))
         return ChatImport(chats[0].source if chats else None, len(chats), added, known, left_out)
 
-    def _new(self, key: UserKey, drafts: Sequence[TurnDraft]) -> list[TurnDraft]:
+    def _unknown(self, key: UserKey, drafts: Sequence[TurnDraft]) -> list[TurnDraft]:
         """Return the drafts that the journal has no turn for, not even a forgotten one."""
         found = self._store.known(key, [str(draft.idempotency_key) for draft in drafts])
         before = {turn.idempotency_key for turn in found}
         return [draft for draft in drafts if draft.idempotency_key not in before]
 
-    def _drafts(self, chat: ExportedChat, *, learn: bool) -> list[TurnDraft]:
-        """Return the counted turns of a conversation, those left out that cannot be one."""
-        drafts: dict[str, TurnDraft] = {}
-        for message in chat.messages:
-            name = _digest(chat.source, chat.chat_id, message.message_id)
-            try:
-                draft = TurnDraft(
-                    message.role,
-                    message.text,
-                    session=f"{chat.source}:{_digest(chat.chat_id)[:32]}",
-                    at=message.at or chat.began_at,
-                    idempotency_key=f"chat:{name}",
-                    learn=learn,
-                )
-                drafts[name] = counted(self._backbone, draft, answer_tokens=self._answer_tokens)
-            except (InvalidTurn, TurnTooLong):
-                continue  # counted by who asked: one message must not keep the others out
-        return list(drafts.values())
+    def _counted(self, draft: TurnDraft) -> TurnDraft | None:
+        """Return a draft with its token count, None where the backbone could not read it."""
+        try:
+            return counted(self._backbone, draft, answer_tokens=self._answer_tokens)
+        except TurnTooLong:
+            return None
+
+
+def _drafts(chat: ExportedChat, *, learn: bool) -> list[TurnDraft]:
+    """Return the turns of a conversation; a message that no journal takes is left out, and keeps no other one out."""
+    drafts: dict[str, TurnDraft] = {}
+    for message in chat.messages:
+        name = _digest(chat.source, chat.chat_id, message.message_id)
+        with suppress(InvalidTurn):
+            drafts[name] = TurnDraft(
+                message.role,
+                message.text,
+                session=f"{chat.source}:{_digest(chat.chat_id)[:32]}",
+                at=message.at or chat.began_at,
+                idempotency_key=f"chat:{name}",
+                learn=learn,
+            )
+    return list(drafts.values())
 
 
 def _digest(*parts: str) -> str:

@@ -11,7 +11,7 @@ import sys
 
 
 class Absent:
-    names = {"mcp", "mcp_types", "starlette", "uvicorn"}
+    names = {"agents", "google", "llama_index", "mcp", "mcp_types", "starlette", "uvicorn"}
 
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in self.names:
