@@ -49,7 +49,8 @@ class ExportedChat:
 
     source: ChatSource
     chat_id: str = field(repr=False)
-    began_at: datetime
+    began_at: datetime | None
+    """Its own time, else that of its first message; None where the file tells neither."""
     messages: tuple[ChatMessage, ...] = field(repr=False)
 
 
@@ -128,7 +129,9 @@ def _of_chatgpt(found: Mapping[str, Any]) -> ExportedChat:
                 ChatMessage(_id(message["id"]), _ROLES[message["author"]["role"]], text, _seconds(at) if at else None)
             )
     chat_id = _id(found.get("conversation_id") or found.get("id"))
-    return ExportedChat("chatgpt", chat_id, _seconds(found.get("create_time") or 0), tuple(messages))
+    at = found.get("create_time")
+    began_at = _seconds(at) if at else next((message.at for message in messages if message.at), None)
+    return ExportedChat("chatgpt", chat_id, began_at, tuple(messages))
 
 
 def _shown_branch(mapping: Mapping[str, Any], current: str | None) -> Sequence[str]:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from locas_agent.backbone import Backbone
@@ -16,6 +17,7 @@ from locas_agent.import_export.chat_files import ChatSource, ExportedChat, read_
 from locas_agent.types import Progress
 from locas_storage import MemoryStore, TurnDraft, UserKey
 
+_UNTOLD = datetime.min.replace(tzinfo=UTC)
 TURNS_AT_ONCE = 500
 """Turns of one transaction."""
 
@@ -66,7 +68,7 @@ class ChatImporter:
             ExchangeError: it is no such file, or damaged; nothing was written.
             UserErased: the user was erased; nothing was written.
         """
-        chats = sorted((chat for chat in read_chats(path) if chat.messages), key=lambda chat: chat.began_at)
+        chats = sorted((chat for chat in read_chats(path) if chat.messages), key=lambda chat: chat.began_at or _UNTOLD)
         added = known = left_out = 0
         for done, chat in enumerate(chats, start=1):
             drafts = _drafts(chat, learn=learn)

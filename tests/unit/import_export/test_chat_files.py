@@ -58,9 +58,10 @@ def test_chats_are_found_in_an_archive_as_it_was_downloaded(tmp_path: Path, name
 
 def test_a_chat_whose_last_node_is_not_named_is_read_from_its_newest_end(tmp_path: Path) -> None:
     chat = branching_chat()
-    chat["current_node"] = None
+    chat["current_node"] = chat["create_time"] = None
     (read,) = read_chats(write_json(tmp_path / "conversations.json", [chat]))
     assert read.messages[0].text == "I moved to Turin."
+    assert read.began_at == read.messages[0].at
 
 
 def _without(chat: dict[str, Any], *names: str) -> dict[str, Any]:
