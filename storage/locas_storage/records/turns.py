@@ -87,6 +87,7 @@ class TurnDraft:
         idempotency_key: the same key twice is one turn; None means a fresh key. A draft with `answers` gets
             `answer_key` of that.
         answers: idempotency key of the turn that this one answers; one turn has one answer.
+        learn: whether it may be learnt; a turn that may not is journalled and shown, and no more.
         trust: where the text comes from, for policies that learn from some sources only; `IMPORTED` where a turn stands
             for a memory learnt elsewhere.
         token_count: tokens of the content, 0 if not counted.
@@ -106,6 +107,7 @@ class TurnDraft:
     token_count: int = 0
     expires_at: dt.datetime | None = None
     answers: str | None = field(default=None, repr=False)
+    learn: bool = True
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
@@ -124,6 +126,8 @@ class TurnDraft:
         self._check_key()
         check_text("trust", self.trust, max_chars=16, may_be_blank=False)
         check_integer("token_count", self.token_count, least=0, most=(1 << 31) - 1)
+        if not isinstance(self.learn, bool):
+            raise InvalidTurn(f"learn: got {type(self.learn).__name__}, expected True or False")
         for label, time_of in (("at", self.at), ("expires_at", self.expires_at)):
             if time_of is not None:
                 check_time(label, time_of)
@@ -171,6 +175,7 @@ class Turn:
         is_forgotten: True for what is left of a turn that was forgotten: a number without content. Reads leave it out;
             an append that repeats its key answers with it.
         offset_seconds: how far east of UTC `at` was given, 0 if it was not given.
+        learn: whether it may be learnt.
     """
 
     seq: int
@@ -186,6 +191,7 @@ class Turn:
     expires_at: dt.datetime | None = None
     is_forgotten: bool = False
     offset_seconds: int = 0
+    learn: bool = True
 
     @property
     def local_at(self) -> dt.datetime:

@@ -208,6 +208,7 @@ def new_turn(draft: TurnDraft, *, seq: int, idempotency_key: str, created_at: dt
         created_at=created_at,
         expires_at=None if draft.expires_at is None else draft.expires_at.astimezone(dt.UTC),
         offset_seconds=draft.offset_seconds,
+        learn=draft.learn,
     )
 
 

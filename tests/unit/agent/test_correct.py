@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from locas_agent import AgentMemory, Backbone
+from locas_agent.cli import app
 from locas_agent.errors import ConfigurationError, InvalidTurn, TurnNotFound, TurnTooLong
 from locas_agent.results import WorkSummary
 from locas_agent.runtime import ConsolidationMode
@@ -141,3 +144,22 @@ def test_rebuild_that_nobody_waited_for_is_done_by_the_next_consolidation(make_a
     agent.work()
     assert agent.store.queue.jobs() == []
     assert ada.revisions()[-1].to_seq == made.seq
+
+
+def test_the_command_corrects_and_leaves_the_rest_to_a_worker(
+    make_agent: MakeAgent, backbone_folder: str, tmp_path: Path
+) -> None:
+    agent = make_agent()
+    ada = agent.for_user("ada")
+    for text in ("I park on level 3.", "I row."):
+        ada.add("user", text)
+    ada.consolidate(flush=True)
+    where = ["--user", "ada", "--store", f"sqlite:///{tmp_path / 'locas.db'}", "--backbone", backbone_folder]
+    made = CliRunner().invoke(app, ["correct", "1", "I park on level 5.", *where, "--json", "-"])
+    assert made.exit_code == 0, made.stderr
+    facts = json.loads(made.stdout)
+    assert (facts["seq"], facts["content"], facts["receipt"]["turns"]) == (3, "I park on level 5.", [1])
+    assert [turn.content for turn in ada.turns()] == ["I row.", "I park on level 5."]
+    assert [job.is_rebuild for job in agent.store.queue.jobs()] == [True]
+    refused = CliRunner().invoke(app, ["correct", "9", "x", *where])
+    assert (refused.exit_code, "no turn 9" in refused.stderr) == (1, True)

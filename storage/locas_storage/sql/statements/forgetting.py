@@ -42,6 +42,7 @@ def remove_turns(connection: Connection, key: UserKey, seqs: Sequence[int], now:
         "session_id": None,
         "token_count": 0,
         "trust": "user",
+        "learn": True,
     }
     times = {"said_at": turn.c.created_at, "said_offset": 0, "expires_at": None, "forgotten_at": now}
     for chunk in chunks(removed):

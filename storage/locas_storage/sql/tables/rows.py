@@ -65,6 +65,7 @@ def turn_values(key: UserKey, turn: Turn, seal: Cipher) -> Values:
         "said_offset": turn.offset_seconds,
         "token_count": turn.token_count,
         "trust": turn.trust,
+        "learn": turn.learn,
         "created_at": turn.created_at,
         "expires_at": turn.expires_at,
     }
@@ -100,6 +101,7 @@ def turn(row: Row[Any], seal: Cipher) -> Turn:
         expires_at=row.expires_at,
         is_forgotten=is_forgotten,
         offset_seconds=row.said_offset,
+        learn=row.learn,
     )
 
 

@@ -14,6 +14,7 @@ import datetime as dt
 
 from sqlalchemy import (
     DDL,
+    Boolean,
     CheckConstraint,
     Column,
     ForeignKeyConstraint,
@@ -29,6 +30,7 @@ from sqlalchemy import (
     Uuid,
     event,
     text,
+    true,
 )
 from sqlalchemy.dialects.postgresql import TSVECTOR
 
@@ -115,6 +117,7 @@ turn = Table(
     Column("forgotten_at", UtcMicros),
     Column("token_count", Integer, nullable=False),
     Column("trust", String(16), nullable=False, server_default="user"),
+    Column("learn", Boolean, nullable=False, server_default=true()),
     _created(),
     _key("seq"),
     _to_subject(),

@@ -1,0 +1,1 @@
+"""Adapters of agent frameworks, against the real packages where they are installed."""

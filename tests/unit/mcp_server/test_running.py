@@ -1,0 +1,195 @@
+"""The server over both transports, asked by the protocol's own client: two users, and keys of every kind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import uvicorn
+from mcp import Client
+from mcp.client.stdio import StdioServerParameters
+from mcp.client.streamable_http import streamable_http_client
+from typer.testing import CliRunner
+
+from locas_agent import AgentMemory, Backbone
+from locas_agent.cli import app as commands
+from locas_agent.mcp_server.running import PATH, create_app
+from locas_storage import SqlMemoryStore, UserKey, open_store
+from tests.unit.agent.teaching import quick_agent
+from tests.unit.mcp_server.test_tools import call
+
+pytestmark = pytest.mark.rounding
+
+
+@pytest.fixture
+def agent(backbone: Backbone, tmp_path: Path) -> Iterator[AgentMemory]:
+    with quick_agent(backbone, SqlMemoryStore(f"sqlite:///{tmp_path / 'locas.db'}")) as memory:
+        yield memory
+
+
+@asynccontextmanager
+async def served(agent: AgentMemory) -> AsyncIterator[str]:
+    """Serve on a free port of this machine; give the address."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+        server = uvicorn.Server(uvicorn.Config(create_app(agent, port=port), log_level="error", lifespan="on"))
+        running = asyncio.create_task(server.serve(sockets=[listening]))
+        while not server.started:
+            await asyncio.sleep(0.01)
+            assert not running.done()
+        try:
+            yield f"http://127.0.0.1:{port}{PATH}"
+        finally:
+            server.should_exit = True
+            await running
+
+
+@asynccontextmanager
+async def client_of(address: str, secret: str) -> AsyncIterator[Client]:
+    async with (
+        httpx2.AsyncClient(headers={"Authorization": f"Bearer {secret}"}, timeout=30) as http,
+        Client(streamable_http_client(address, http_client=http)) as client,
+    ):
+        yield client
+
+
+def secret_of(agent: AgentMemory, user: str | None, tenant: str = "default") -> str:
+    return agent.store.api_keys.new(tenant, user).secret
+
+
+async def test_over_http_the_key_says_whose_memory_it_is(agent: AgentMemory) -> None:
+    async with (
+        served(agent) as address,
+        client_of(address, secret_of(agent, "ada")) as ada,
+        client_of(address, secret_of(agent, "ben")) as ben,
+        client_of(address, secret_of(agent, "ada", "acme")) as other,
+    ):
+        await call(ada, "remember", text="My code is 5512.")
+        for stranger in (ben, other):
+            assert await call(stranger, "search_memory", query="code") == []
+        assert [turn["text"] for turn in await call(ada, "list_memories")] == ["My code is 5512."]
+    assert agent.users() == [UserKey("default", "ada")]
+
+
+async def test_many_calls_at_once_stay_apart(agent: AgentMemory) -> None:
+    names = [f"user {number}" for number in range(6)]
+
+    async def tell(address: str, name: str) -> list[str]:
+        async with client_of(address, secret_of(agent, name)) as client:
+            await asyncio.gather(*(call(client, "remember", text=f"{name} says {n}") for n in range(5)))
+            return [turn["text"] for turn in await call(client, "list_memories")]
+
+    async with served(agent) as address:
+        told = await asyncio.gather(*(tell(address, name) for name in names))
+    assert [sorted(each) for each in told] == [[f"{name} says {n}" for n in range(5)] for name in names]
+
+
+INITIALIZE = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
+
+
+async def test_without_a_key_that_names_a_user_nothing_is_answered(agent: AgentMemory) -> None:
+    revoked = agent.store.api_keys.new("default", "ada")
+    agent.store.api_keys.revoke(revoked.key.key_id)
+    good = secret_of(agent, "ada")
+    wrong = [
+        {},
+        {"Authorization": ""},
+        {"Authorization": "Bearer"},
+        {"Authorization": "Bearer nonsense"},
+        {"Authorization": f"Basic {good}"},
+        {"Authorization": f"Bearer {good}x"},
+        {"Authorization": f"Bearer {revoked.secret}"},
+        {"Authorization": f"Bearer {secret_of(agent, None)}"},
+        {"X-Locas-User": "ada"},
+    ]
+    async with served(agent) as address, httpx2.AsyncClient() as http:
+        accepts = {"Accept": "application/json, text/event-stream"}
+        for headers in wrong:
+            answer = await http.post(address, json=INITIALIZE, headers=accepts | headers)
+            assert answer.status_code == 401, headers
+            assert good not in answer.text
+        named = {"Authorization": f"Bearer {good}", "Host": "attacker.example"}
+        assert (await http.post(address, json=INITIALIZE, headers=accepts | named)).status_code in (400, 403, 421)
+        for body in (b"", b"{", b"[]", b'{"jsonrpc": "2.0"}'):
+            headers = accepts | {"Authorization": f"Bearer {good}", "Content-Type": "application/json"}
+            answer = await http.post(address, content=body, headers=headers)
+            assert answer.status_code in (400, 406, 415), body
+    assert agent.users() == []
+
+
+def started(backbone_folder: str, store: Path, *options: str) -> StdioServerParameters:
+    paths = [path for path in sys.path if path]
+    program = f"import sys; sys.path[:0] = {paths!r}\nfrom locas_agent.cli import main; main()"
+    arguments = ["mcp", *options, "--backbone", backbone_folder, "--store", f"sqlite:///{store}"]
+    kept = {name: value for name, value in os.environ.items() if name in ("OMP_NUM_THREADS", "XDG_CACHE_HOME")}
+    return StdioServerParameters(command=sys.executable, args=["-c", program, *arguments], env=kept)
+
+
+@pytest.mark.slow
+async def test_over_stdio_the_process_says_whose_memory_it_is(backbone_folder: str, tmp_path: Path) -> None:
+    store = tmp_path / "locas.db"
+    async with Client(started(backbone_folder, store, "--user", "ada", "--no-learn")) as ada:
+        assert (await call(ada, "remember", text="My code is 5512."))["turn"] == 1
+        assert [found["text"] for found in await call(ada, "search_memory", query="code")] == ["My code is 5512."]
+    async with Client(started(backbone_folder, store, "--user", "ben")) as ben:
+        assert await call(ben, "list_memories") == []
+    opened = open_store(f"sqlite:///{store}")
+    assert opened.users() == [UserKey("default", "ada")]
+    opened.close()
+
+
+def test_the_command_wants_to_know_whose_memory_it_is_and_in_one_way_only() -> None:
+    for options, said in (
+        (["--transport", "stdio"], "--user NAME"),
+        (["--transport", "http", "--user", "ada"], "leave --user out"),
+    ):
+        made: Any = CliRunner().invoke(commands, ["mcp", *options])
+        assert made.exit_code == 2
+        assert said in " ".join(made.output.replace("│", " ").split())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGTERM")
+async def test_the_http_server_of_the_command_ends_when_it_is_told_to(backbone_folder: str, tmp_path: Path) -> None:
+    store = tmp_path / "locas.db"
+    opened = open_store(f"sqlite:///{store}")
+    secret = opened.api_keys.new("default", "ada").secret
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = started(backbone_folder, store, "--transport", "http", "--port", str(port))
+    process = await asyncio.create_subprocess_exec(command.command, *command.args, env=command.env)
+    try:
+        async with asyncio.timeout(120):
+            while not await _listens(port):
+                assert process.returncode is None
+                await asyncio.sleep(0.1)
+            async with client_of(f"http://127.0.0.1:{port}{PATH}", secret) as ada:
+                await call(ada, "remember", text="I row.")
+            process.terminate()
+            assert await process.wait() in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+        assert [turn.content for turn in opened.turns(UserKey("default", "ada"))] == ["I row."]
+    finally:
+        if process.returncode is None:
+            process.kill()
+        opened.close()
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    await writer.wait_closed()
+    return True
