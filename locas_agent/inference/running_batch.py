@@ -134,6 +134,11 @@ class RunningBatch:
         """Requests that have a row."""
         return len(self._running) + len(self._joining)
 
+    @property
+    def is_prefilling(self) -> bool:
+        """Whether prompts are being run."""
+        return self._prefill is not None
+
     def submit(self, request: GenerationRequest) -> RunningAnswer:
         """Ask for an answer; it is taken in by one of the next steps.
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from locas_agent.benchmarks import suite
-from locas_agent.benchmarks.measuring import Goal, interleaved, one_thread
+from locas_agent.benchmarks.measuring import Goal, interleaved, one_thread, peak_bytes
 from locas_agent.errors import ConfigurationError
 
 AT_MOST = Goal("less", "what is done", "ms", "ours/peer", 1.15, 1.06)
@@ -66,6 +66,18 @@ def test_one_thread_is_given_back() -> None:
 
 def test_families_give_every_row_of_the_table() -> None:
     assert set(suite.NAMES) == {
+        "decode-base-real",
+        "decode-all-real",
+        "decode-batch",
+        "decode-hf",
+        "learn-deep",
+        "learn-templora-real",
+        "learn-long-real",
+        "reply-first-token",
+        "load-real",
+        "bytes-real",
+        "serve-peak",
+        "train-peak",
         "decode-base",
         "decode-peft-equal",
         "decode-peft-r64",
@@ -89,6 +101,19 @@ def test_families_give_every_row_of_the_table() -> None:
 def test_unknown_row_is_refused_before_anything_is_measured() -> None:
     with pytest.raises(ConfigurationError, match="decode-base"):
         suite.run(["append", "speed"])
+
+
+def test_unknown_backbone_of_real_shapes_is_refused() -> None:
+    assert suite.real_name("qwen3-0.6b") == "qwen3-0.6b"
+    with pytest.raises(ConfigurationError, match="smollm2"):
+        suite.real_name("tiny")
+
+
+def test_peak_is_what_a_call_takes_beyond_what_is_taken() -> None:
+    def take() -> None:
+        torch.ones(64 << 20, dtype=torch.uint8)
+
+    assert 60 << 20 < peak_bytes(take, torch.device("cpu")) < 128 << 20
 
 
 def test_chosen_rows_alone_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
