@@ -20,6 +20,8 @@ from locas_agent.memory.placement import placement
 QUICK_LAYERS = 3
 """Layers of the small backbone of quick runs, where a memory stands beside two: more than the last, and not all."""
 CONTEXT_TOKENS = 32768
+LOUD = 100.0
+"""Output scale with which random rows of norm 1 move the logits of a deep backbone far beyond rounding."""
 WIDTH = 32
 """Slots beside each layer: those of some ten facts."""
 
@@ -67,8 +69,8 @@ def memories_of(
     shape = (len(placed), 3, WIDTH, backbone.hidden_size)
     return [
         LocasMemory(
-            slab=torch.randn(shape, generator=generator) * strength / backbone.hidden_size**0.5,
-            scale=torch.ones(len(placed)),
+            slab=torch.randn(shape, generator=generator) / backbone.hidden_size**0.5,
+            scale=torch.full((len(placed),), LOUD * strength),
             neuron_indices=torch.full((len(placed), WIDTH), -1),
             fingerprint=backbone.fingerprint,
             initialization="random",
