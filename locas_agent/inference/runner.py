@@ -14,6 +14,7 @@ from torch import Tensor
 
 from locas_agent.backbone import Backbone
 from locas_agent.backbone.hooks import Entering, Observer, Observing, Recorder, Recording, carrying
+from locas_agent.backbone.kernels.attention import NAME
 from locas_agent.backbone.partial import lower_part, upper_part
 from locas_agent.errors import TurnTooLong
 from locas_agent.inference.kv_buffer import looks_at_everything
@@ -200,7 +201,7 @@ class ModelRunner:
         return (
             backbone.device.type == "cpu"
             and backbone.dtype.itemsize < 4
-            and backbone.config._attn_implementation == "sdpa"
+            and backbone.config._attn_implementation in ("sdpa", NAME)
             and looks_at_everything(cache)
         )
 

@@ -121,6 +121,7 @@ def hugging_face(bench: Bench) -> list[Row]:
     backbone = backbone_of(bench)
     ours, peer = Engine(backbone), bare_copy(backbone)
     without_hooks(peer)
+    peer.model.set_attn_implementation("sdpa")
     tokens = 4 if bench.is_quick else HF_TOKENS
     longest = 8 if bench.is_quick else PROMPT_TOKENS
     prompts = ids_of(bench, backbone, [longest * (16 + at) // 23 for at in range(USERS)])
