@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -14,7 +15,7 @@ from locas_agent.backbone.loading import find_device
 from locas_agent.benchmarks import append, decode, latency, learn, loading, recall_cost
 from locas_agent.benchmarks.bench import Bench, RealName
 from locas_agent.benchmarks.measuring import Row, one_thread
-from locas_agent.benchmarks.real import decoding, learning, users
+from locas_agent.benchmarks.real import decoding, kernel, learning, users
 from locas_agent.errors import ConfigurationError
 from locas_agent.types import Progress
 
@@ -30,6 +31,7 @@ FAMILIES: dict[Measure, tuple[str, ...]] = {
     users.stored: ("load-real", "bytes-real"),
     users.serving_peak: ("serve-peak",),
     users.training_peak: ("train-peak",),
+    kernel.fused: ("side-ffn-fused",),
     decode.decode: ("decode-base", "decode-peft-equal", "decode-peft-r64", "decode-sequential"),
     learn.short: ("learn-short", "learn-templora-short"),
     learn.long: ("learn-long", "learn-templora", "step-forward"),
@@ -50,6 +52,7 @@ def run(
     seed: int = 0,
     device: str | None = None,
     real: RealName = "smollm2",
+    budget_seconds: float | None = None,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Measure rows, each beside its peer in this process, on one thread.
@@ -60,6 +63,7 @@ def run(
         seed: of everything drawn at random.
         device: a GPU takes sizes of its own, see `bench.GPU`.
         real: the backbone of the rows on real shapes; the larger one takes most of an hour on a processor.
+        budget_seconds: nothing more is begun after so many seconds; what was measured until then comes back.
         progress: told how many rows are done.
 
     Returns:
@@ -74,9 +78,11 @@ def run(
         raise ConfigurationError(f"no benchmark {unknown[0]!r}: there are {', '.join(NAMES)}")
     wanted = names or NAMES
     found: list[dict[str, Any]] = []
-    target = find_device(device)
+    target, started = find_device(device), time.monotonic()
     with one_thread():
         for measure in [measure for measure, rows in FAMILIES.items() if set(rows) & set(wanted)]:
+            if budget_seconds is not None and time.monotonic() - started > budget_seconds:
+                break
             with tempfile.TemporaryDirectory(prefix="locas-bench-") as folder:
                 rows = measure(Bench(Path(folder), target, is_quick, seed, real))
             found += [row.facts() | {"device": device_name(target)} for row in rows if row.name in wanted]

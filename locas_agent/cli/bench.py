@@ -29,6 +29,10 @@ def bench(
             help="Of the rows on real shapes: smollm2, or qwen3-0.6b with random weights, which takes far longer."
         ),
     ] = "smollm2",
+    budget: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Begin nothing more after so long; the rows so far are given."),
+    ] = None,
     device: DeviceOption = None,
     seed: SeedOption = 0,
     json: JsonOption = None,

@@ -78,6 +78,7 @@ def test_families_give_every_row_of_the_table() -> None:
         "bytes-real",
         "serve-peak",
         "train-peak",
+        "side-ffn-fused",
         "decode-base",
         "decode-peft-equal",
         "decode-peft-r64",
@@ -128,3 +129,17 @@ def test_chosen_rows_alone_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [row["name"] for row in rows] == ["other"]
     assert rows[0]["device"].endswith("one thread")
     assert told == [("measured", 1, 1)]
+
+
+def test_nothing_is_begun_after_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    def one(_bench: object) -> list[object]:
+        return [AT_MOST.row([1.0], [1.0])]
+
+    def other(_bench: object) -> list[object]:
+        raise AssertionError
+
+    monkeypatch.setattr(suite, "FAMILIES", {one: ("less",), other: ("other",)})
+    monkeypatch.setattr(suite, "NAMES", ("less", "other"))
+    moments = iter([0.0, 1.0, 11.0])
+    monkeypatch.setattr(suite.time, "monotonic", lambda: next(moments))
+    assert [row["name"] for row in suite.run(device="cpu", budget_seconds=10.0)] == ["less"]

@@ -11,7 +11,7 @@ import torch
 
 from locas_agent.benchmarks.bench import Bench
 from locas_agent.benchmarks.measuring import Row
-from locas_agent.benchmarks.real import decoding, learning, users
+from locas_agent.benchmarks.real import decoding, kernel, learning, users
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
 from locas_agent.training.upper_layers import UpperLayers
@@ -75,3 +75,7 @@ def test_users(bench: Bench) -> None:
     check(users.stored(bench), "load-real", "bytes-real")
     check(users.serving_peak(bench), "serve-peak")
     check(users.training_peak(bench), "train-peak")
+
+
+def test_fused_kernel_has_no_row_without_a_gpu(bench: Bench) -> None:
+    assert kernel.fused(bench) == []
