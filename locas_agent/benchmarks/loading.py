@@ -42,10 +42,10 @@ def load(bench: Bench) -> list[Row]:
         RuntimeError: what was loaded computes something else than what was stored.
     """
     backbone = bench.backbone()
-    return [compare(bench, LOAD, backbone, bench.memories(backbone, 1)[0])]
+    return [compare(bench, LOAD, backbone, bench.memories(backbone, 1)[0], tolerance=bench.tolerance)]
 
 
-def compare(bench: Bench, goal: Goal, backbone: Backbone, memory: LocasMemory) -> Row:
+def compare(bench: Bench, goal: Goal, backbone: Backbone, memory: LocasMemory, *, tolerance: float) -> Row:
     """Load a memory and an adapter in turn; raises as `load` does."""
     peer = adapted(backbone, ["stored", "kept"], rank=bench.sizes.rank)
     folder = bench.folder / "adapters"
@@ -80,7 +80,7 @@ def compare(bench: Bench, goal: Goal, backbone: Backbone, memory: LocasMemory) -
         (_logits(engine, ids, MemoryBatch.of([memory], backbone)), _logits(engine, ids, found["ours"])),
         (expected, _logits(peer_engine, ids)),
     )
-    if any(largest_difference(stored, read) > bench.tolerance for stored, read in pairs):
+    if any(largest_difference(stored, read) > tolerance for stored, read in pairs):
         raise RuntimeError("what was loaded computes something else than what was stored: nothing was measured")
     return goal.row(taken["ours"], taken["theirs"])
 

@@ -83,7 +83,18 @@ def side_ffn(hidden: Tensor, output: Tensor, rows: Tensor, activation: Activatio
     flat_rows = rows.to(hidden.dtype).reshape(memories, 3 * width, size)
     gate_up, down = torch.split(flat_rows, [2 * width, width], dim=1)  # (U, 2W, D), (U, W, D)
     flat = hidden.reshape(memories, -1, size)  # (U, R*T, D)
-    gate, up = torch.bmm(flat, gate_up.transpose(1, 2)).chunk(2, dim=-1)  # (U, R*T, W) each
+    gate, up = _products(flat, gate_up).chunk(2, dim=-1)  # (U, R*T, W) each
     slots = activation(gate) * up  # (U, R*T, W)
     total = torch.baddbmm(output.reshape(memories, -1, size), slots, down)  # (U, R*T, D)
     return total.view(output.shape)
+
+
+def _products(flat: Tensor, gate_up: Tensor) -> Tensor:
+    """Multiply inputs with gate and up rows, shape (U, R*T, D) and (U, 2W, D) -> (U, R*T, 2W).
+
+    For one token in half precision the rows stand on the left, where they are read as they lie: on a processor the
+    other way takes two to six times as long.
+    """
+    if flat.shape[1] == 1 and flat.dtype.itemsize < 4:
+        return torch.bmm(gate_up, flat.transpose(1, 2)).transpose(1, 2)
+    return torch.bmm(flat, gate_up.transpose(1, 2))

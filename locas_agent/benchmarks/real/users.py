@@ -15,7 +15,7 @@ from locas_agent.benchmarks.learn import Memories
 from locas_agent.benchmarks.loading import compare
 from locas_agent.benchmarks.measuring import Goal, Row, interleaved, peak_bytes
 from locas_agent.benchmarks.peers import adapted
-from locas_agent.benchmarks.real.backbones import backbone_of, ids_of, memories_of
+from locas_agent.benchmarks.real.backbones import backbone_of, ids_of, memories_of, tolerance_of
 from locas_agent.config import TrainingSettings
 from locas_agent.inference import Engine
 from locas_agent.inference.decoding import BatchGeneration
@@ -110,7 +110,7 @@ def stored(bench: Bench) -> list[Row]:
     own = {name: part.float() for name, part in peer.state_dict().items() if ".lora_" in name}
     size = BYTES.row([float(len(to_bytes(memory)))], [float(len(save(own)))], is_equal=False)
     del peer, own
-    return [compare(bench, LOAD, backbone, memory), size]
+    return [compare(bench, LOAD, backbone, memory, tolerance=tolerance_of(backbone)), size]
 
 
 def serving_peak(bench: Bench) -> list[Row]:
