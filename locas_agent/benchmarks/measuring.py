@@ -7,6 +7,7 @@ the median of these ratios with the least and the greatest: a machine that slows
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import statistics
 import time
@@ -166,6 +167,8 @@ def peak_bytes(call: Call, device: torch.device) -> int:
     if not _CLEAR.exists():
         raise ConfigurationError("peak bytes are measured on Linux or on a GPU; leave this row out")
     gc.collect()
+    if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)  # what was freed before would be taken again unseen
     _CLEAR.write_text("5", encoding="ascii")  # the peak begins again at what is taken now
     before = _resident("VmRSS")
     call()

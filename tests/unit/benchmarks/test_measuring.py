@@ -114,7 +114,14 @@ def test_peak_is_what_a_call_takes_beyond_what_is_taken() -> None:
     def take() -> None:
         torch.ones(64 << 20, dtype=torch.uint8)
 
-    assert 60 << 20 < peak_bytes(take, torch.device("cpu")) < 128 << 20
+    for _ in range(3):  # what an earlier call freed counts again
+        assert 60 << 20 < peak_bytes(take, torch.device("cpu")) < 128 << 20
+
+    def take_small_ones() -> None:
+        [torch.ones(1 << 16, dtype=torch.uint8) for _ in range(512)]
+
+    for _ in range(3):
+        assert 24 << 20 < peak_bytes(take_small_ones, torch.device("cpu")) < 64 << 20
 
 
 def test_chosen_rows_alone_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
