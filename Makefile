@@ -14,7 +14,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-rounding reliability check lint install clean
+.PHONY: help demo test test-rounding reliability bench-gpu check lint install clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -34,6 +34,11 @@ test-rounding: $(STAMP)  ## Set up, then run each test of a model under four way
 reliability: $(STAMP)  ## Set up, then run the gates of docs/reliability.md in full: kills, pauses, stops, damage
 	RELIABILITY=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/reliability --timeout 14400 $(ARGS)
 	$(BIN)/python -m tests.reliability.report_table docs/reliability.md
+
+# One call for all rows on a lent GPU: nothing is begun after six minutes, so that it ends within eight. Nobody has run it yet.
+bench-gpu: $(STAMP)  ## Set up, then measure all rows on the GPU and write build/bench-gpu.json
+	mkdir -p build
+	timeout 480 $(BIN)/locas-agent bench --device cuda --backbone qwen3-0.6b --budget 360 --json build/bench-gpu.json $(ARGS)
 
 check: $(STAMP)  ## Format, lint, types, floors, security: changes nothing
 	$(BIN)/ruff format --check .

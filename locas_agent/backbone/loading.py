@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from locas_agent.backbone.fingerprint import weights_digest
+from locas_agent.backbone.kernels.attention import register
 from locas_agent.backbone.sources import BackboneSource
 from locas_agent.errors import BackboneError, ConfigurationError, MissingExtra
 
@@ -108,7 +109,9 @@ def attention_kernel(attention: Attention, device: torch.device, dtype: torch.dt
     is_usable = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
     if attention == "flash" and not is_usable:
         raise _no_flash(f"{device.type} and {str(dtype).removeprefix('torch.')}")
-    return "flash_attention_2" if attention != "sdpa" and is_usable and _has_flash() else "sdpa"
+    if attention != "sdpa" and is_usable and _has_flash():
+        return "flash_attention_2"
+    return register() if attention == "auto" and device.type == "cpu" and dtype.itemsize < 4 else "sdpa"
 
 
 def _has_flash() -> bool:

@@ -6,9 +6,9 @@ one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
@@ -55,6 +55,8 @@ GPU = Sizes(
     rank=64,
 )
 """Qwen3-0.6B."""
+RealName = Literal["smollm2", "qwen3-0.6b"]
+"""SmolLM2-135M-Instruct with its weights, or the shape of Qwen3-0.6B with random ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +68,14 @@ class Bench:
         device: where the work is done.
         is_quick: small sizes and few rounds: what is computed is checked, no time means anything.
         seed: of weights, memories and ids.
+        real: which backbone the rows on real shapes are measured on.
     """
 
     folder: Path
     device: torch.device
     is_quick: bool = False
     seed: int = 0
+    real: RealName = "smollm2"
 
     @property
     def sizes(self) -> Sizes:
@@ -104,24 +108,8 @@ class Bench:
             context_tokens: most tokens it can attend to.
             words: rows of its output projection, where it has to write text: as many as its tokenizer knows.
         """
-        sizes = self.sizes
-        config = Qwen3Config(
-            vocab_size=words or sizes.words,
-            hidden_size=sizes.hidden,
-            intermediate_size=sizes.neurons,
-            num_hidden_layers=sizes.layers,
-            num_attention_heads=sizes.heads,
-            num_key_value_heads=sizes.key_heads,
-            head_dim=sizes.head_size,
-            max_position_embeddings=context_tokens,
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            eos_token_id=None,
-            pad_token_id=0,
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            model: Any = Qwen3ForCausalLM(config)
+        sizes = self.sizes if words is None else replace(self.sizes, words=words)
+        model = random_model(sizes, seed=self.seed, context_tokens=context_tokens)
         return wrapped(model.to(device=self.device, dtype=self.dtype), name="random Qwen3")
 
     def memories(self, backbone: Backbone, count: int) -> list[LocasMemory]:
@@ -148,6 +136,27 @@ class Bench:
         generator = torch.Generator().manual_seed(self.seed)
         drawn: list[list[int]] = torch.randint(1, self.sizes.words, (rows, tokens), generator=generator).tolist()
         return drawn
+
+
+def random_model(sizes: Sizes, *, seed: int, context_tokens: int) -> Any:
+    """Draw a Qwen3 of known sizes; the same weights each time."""
+    config = Qwen3Config(
+        vocab_size=sizes.words,
+        hidden_size=sizes.hidden,
+        intermediate_size=sizes.neurons,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+        num_key_value_heads=sizes.key_heads,
+        head_dim=sizes.head_size,
+        max_position_embeddings=context_tokens,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Qwen3ForCausalLM(config)
 
 
 def wrapped(model: Qwen3ForCausalLM, *, name: str) -> Backbone:

@@ -16,7 +16,8 @@ from locas_agent.benchmarks.bench import Bench, largest_difference, without_hook
 from locas_agent.benchmarks.measuring import Goal, Row, interleaved
 from locas_agent.benchmarks.peers import adapted, exported, mixed_batch
 from locas_agent.inference import Engine
-from locas_agent.inference.generation import BatchGeneration
+from locas_agent.inference.decoding import BatchGeneration
+from locas_agent.inference.generation import AnswerRow
 from locas_agent.memory import MemoryBatch
 
 ROUNDS, STEPS = 24, 3
@@ -90,7 +91,7 @@ def _writer(
     engine: Engine, prompts: Sequence[Sequence[int]], memory: MemoryBatch | None = None, *, tokens: int
 ) -> Callable[[], None]:
     """Run the prompts and their first token, and return what writes the next ones."""
-    decoding = BatchGeneration(engine, prompts, memory, tokens, 0.0, [(0, row) for row in range(len(prompts))])
+    decoding = BatchGeneration(engine, [AnswerRow(prompt, tokens) for prompt in prompts], memory)
     decoding.step()
 
     def write() -> None:

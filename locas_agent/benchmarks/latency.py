@@ -20,6 +20,7 @@ from locas_agent.benchmarks.journals import commit, fill, text
 from locas_agent.benchmarks.measuring import Goal, Row, interleaved
 from locas_agent.config import LocasConfig, PolicySettings, WindowSettings
 from locas_agent.conversation.window import first_of_window
+from locas_agent.memory import LocasMemory
 from locas_storage import MemoryStore, open_store
 
 SOON, LATE, LONG = 20, 1000, 400
@@ -58,8 +59,9 @@ def flat(bench: Bench) -> list[Row]:
     """
     backbone, rounds = _backbone(bench), bench.rounds(FLAT_ROUNDS)
     with closing(open_store(f"sqlite:///{bench.folder / 'flat.db'}")) as store:
-        late = _Talk(bench, store, backbone, turns=60 if bench.is_quick else LATE)
-        soon = _Talk(bench, store, backbone, turns=SOON)
+        (memory,) = bench.memories(backbone, 1)
+        late = Talk(store, backbone, memory, turns=60 if bench.is_quick else LATE)
+        soon = Talk(store, backbone, memory, turns=SOON)
         before = {"late": late.prepare, "soon": soon.prepare}
         taken = interleaved({"late": late.reply, "soon": soon.reply}, rounds=rounds, device=bench.device, before=before)
     if late.answers != soon.answers or not all(late.answers):
@@ -74,8 +76,8 @@ def growth(bench: Bench) -> list[Row]:
     rows = []
     with closing(open_store(f"sqlite:///{bench.folder / 'growth.db'}")) as store:
         for goal, is_back in ((GROWTH, True), (KEPT, False)):
-            ours = _Talk(bench, store, backbone, turns=turns, is_back=is_back)
-            theirs = _Talk(bench, store, backbone, turns=turns, is_back=is_back, has_all=True)
+            ours = Talk(store, backbone, bench.memories(backbone, 1)[0], turns=turns, is_back=is_back)
+            theirs = Talk(store, backbone, None, turns=turns, is_back=is_back)
             before = {"ours": ours.prepare, "theirs": theirs.prepare}
             taken = interleaved(
                 {"ours": ours.reply, "theirs": theirs.reply},
@@ -88,28 +90,37 @@ def growth(bench: Bench) -> list[Row]:
     return rows
 
 
-class _Talk:
+class Talk:
     """The same point of a conversation again and again, each time with a new user."""
 
     def __init__(
         self,
-        bench: Bench,
         store: MemoryStore,
         backbone: Backbone,
+        memory: LocasMemory | None,
         *,
         turns: int,
-        has_all: bool = False,
         is_back: bool = True,
     ) -> None:
+        """Take the parts.
+
+        Args:
+            store: where journals are.
+            backbone: answers.
+            memory: has learnt all turns outside the window; None leaves all turns in the prompt.
+            turns: said before the answer, its question included.
+            is_back: nothing was run yet of the conversation; else one reply was given just now.
+        """
+        has_all = memory is None
         window = (
-            WindowSettings(window_tokens=CONTEXT_TOKENS, max_new_tokens=ANSWER_TOKENS)
+            WindowSettings(window_tokens=backbone.context_tokens, max_new_tokens=ANSWER_TOKENS)
             if has_all
             else WindowSettings(max_new_tokens=ANSWER_TOKENS)
         )
         self._agent = AgentMemory(
             backbone=backbone, store=store, config=LocasConfig(window=window, policy=PolicySettings(automatic=False))
         )
-        self._memory = None if has_all else bench.memories(backbone, 1)[0]
+        self._memory = memory
         self._turns = turns
         self._is_back = is_back
         self._name = f"{turns}{' all' * has_all}{' back' * is_back}"
@@ -135,6 +146,11 @@ class _Talk:
     def reply(self) -> None:
         """Answer the turn that is next."""
         self.answers.append(self._user.reply(text(1, words=WORDS)).text)
+
+    def begin(self) -> None:
+        """Answer the turn that is next as far as the first piece of text."""
+        stream = iter(self._user.stream(text(1, words=WORDS)))
+        self.answers.append(next(stream, ""))
 
 
 def _backbone(bench: Bench) -> Backbone:

@@ -24,7 +24,7 @@ from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
 from locas_agent.training.examples import Example, ExampleBatch
 from locas_agent.training.losses import mean_by_user
-from locas_agent.training.student import WholeStudent
+from locas_agent.training.student import Student, WholeStudent
 from locas_agent.training.trainer import clip_by_user
 
 SHORT, LONG = 32, 256
@@ -77,9 +77,10 @@ def _rows(bench: Bench, tokens: int) -> list[Row]:
     memories = bench.memories(backbone, bench.sizes.users)
     texts = bench.ids(len(memories), (tokens // 4 if bench.is_quick else tokens) + 1)
     examples = [[Example(tuple(text[:1]), tuple(text[1:]), None)] for text in texts]
-    together = _Memories(backbone, memories, examples, batch_tokens=BATCH_TOKENS)
+    engine = Engine(backbone)
+    together = Memories(WholeStudent(engine, max_batch_tokens=BATCH_TOKENS), backbone, memories, examples)
     alone = [
-        _Memories(backbone, [memory], [own], batch_tokens=tokens)
+        Memories(WholeStudent(engine, max_batch_tokens=tokens), backbone, [memory], [own])
         for memory, own in zip(memories, examples, strict=True)
     ]
     apart = torch.cat([one.gradient() for one in alone], dim=1)
@@ -87,7 +88,7 @@ def _rows(bench: Bench, tokens: int) -> list[Row]:
         raise RuntimeError(
             f"side by side gradients differ by {difference:.2g} of the largest from those alone: nothing was measured"
         )
-    lora = _Lora(backbone, rank=bench.sizes.rank)
+    lora = Lora(backbone, rank=bench.sizes.rank)
 
     def one_by_one() -> None:
         for one in alone:
@@ -105,18 +106,18 @@ def _rows(bench: Bench, tokens: int) -> list[Row]:
     return [*rows, FORWARD.row(taken["ours"], taken["forward"])] if tokens == LONG else rows
 
 
-class _Memories:
+class Memories:
     """Memories in training, side by side."""
 
     def __init__(
         self,
+        student: Student,
         backbone: Backbone,
         memories: Sequence[LocasMemory],
         examples: Sequence[Sequence[Example]],
-        *,
-        batch_tokens: int,
     ) -> None:
-        self._student = WholeStudent(Engine(backbone), max_batch_tokens=batch_tokens)
+        self._student = student
+        self._layers = memories[0].layers
         self._slab = (
             torch.stack([memory.slab for memory in memories], dim=1).to(backbone.device).requires_grad_(True)
         )  # (L, U, 3, W, D)
@@ -127,7 +128,7 @@ class _Memories:
     def gradient(self) -> Tensor:
         """Each user's gradient, clipped, shape (L, U, 3, W, D)."""
         self._slab.grad = torch.zeros_like(self._slab)
-        self._student.learn(self._slab, self._scale, self._examples, 1.0)
+        self._student.learn(self._slab, self._scale, self._examples, 1.0, layers=self._layers)
         clip_by_user(self._slab.grad, CLIP)
         return self._slab.grad
 
@@ -137,7 +138,7 @@ class _Memories:
         self._optimizer.step()
 
 
-class _Lora:
+class Lora:
     """One adapter that stands for every user's.
 
     A peer with one for each would have to switch between them, and is spared that.

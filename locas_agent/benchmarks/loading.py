@@ -9,12 +9,13 @@ from contextlib import closing
 
 import torch
 
+from locas_agent.backbone import Backbone
 from locas_agent.benchmarks.bench import Bench, largest_difference, wrapped
 from locas_agent.benchmarks.journals import commit, fill
 from locas_agent.benchmarks.measuring import Goal, Row, interleaved
 from locas_agent.benchmarks.peers import adapted
 from locas_agent.inference import Engine
-from locas_agent.memory import MemoryBatch
+from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.memory_cache import LoadedMemories
 from locas_storage import UserKey, open_store
 
@@ -41,7 +42,11 @@ def load(bench: Bench) -> list[Row]:
         RuntimeError: what was loaded computes something else than what was stored.
     """
     backbone = bench.backbone()
-    (memory,) = bench.memories(backbone, 1)
+    return [compare(bench, LOAD, backbone, bench.memories(backbone, 1)[0], tolerance=bench.tolerance)]
+
+
+def compare(bench: Bench, goal: Goal, backbone: Backbone, memory: LocasMemory, *, tolerance: float) -> Row:
+    """Load a memory and an adapter in turn; raises as `load` does."""
     peer = adapted(backbone, ["stored", "kept"], rank=bench.sizes.rank)
     folder = bench.folder / "adapters"
     peer.save_pretrained(folder, selected_adapters=["stored"])
@@ -75,9 +80,9 @@ def load(bench: Bench) -> list[Row]:
         (_logits(engine, ids, MemoryBatch.of([memory], backbone)), _logits(engine, ids, found["ours"])),
         (expected, _logits(peer_engine, ids)),
     )
-    if any(largest_difference(stored, read) > bench.tolerance for stored, read in pairs):
+    if any(largest_difference(stored, read) > tolerance for stored, read in pairs):
         raise RuntimeError("what was loaded computes something else than what was stored: nothing was measured")
-    return [LOAD.row(taken["ours"], taken["theirs"])]
+    return goal.row(taken["ours"], taken["theirs"])
 
 
 @torch.inference_mode()

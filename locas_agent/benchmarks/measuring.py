@@ -7,16 +7,22 @@ the median of these ratios with the least and the greatest: a machine that slows
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from locas_agent.errors import ConfigurationError
+
 Call = Callable[[], object]
+_CLEAR = Path("/proc/self/clear_refs")
 Over = Literal["ours/peer", "peer/ours"]
 
 
@@ -143,6 +149,35 @@ def milliseconds(call: Call, device: torch.device) -> float:
     started = time.thread_time()
     call()
     return (time.thread_time() - started) * 1e3
+
+
+def peak_bytes(call: Call, device: torch.device) -> int:
+    """Return how far a call raises what is taken, over what is taken before it.
+
+    On a GPU that is what torch has allocated; elsewhere what the process has in memory, which Linux counts.
+
+    Raises:
+        ConfigurationError: the machine does not count it.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        return int(torch.cuda.max_memory_allocated(device)) - before
+    if not _CLEAR.exists():
+        raise ConfigurationError("peak bytes are measured on Linux or on a GPU; leave this row out")
+    gc.collect()
+    if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)  # what was freed before would be taken again unseen
+    _CLEAR.write_text("5", encoding="ascii")  # the peak begins again at what is taken now
+    before = _resident("VmRSS")
+    call()
+    return _resident("VmHWM") - before
+
+
+def _resident(name: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 @contextmanager

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import platform
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import torch
 
 from locas_agent.backbone.loading import find_device
 from locas_agent.benchmarks import append, decode, latency, learn, loading, recall_cost
-from locas_agent.benchmarks.bench import Bench
+from locas_agent.benchmarks.bench import Bench, RealName
 from locas_agent.benchmarks.measuring import Row, one_thread
+from locas_agent.benchmarks.real import decoding, kernel, learning, users
 from locas_agent.errors import ConfigurationError
 from locas_agent.types import Progress
 
 Measure = Callable[[Bench], list[Row]]
 
 FAMILIES: dict[Measure, tuple[str, ...]] = {
+    decoding.base: ("decode-base-real", "decode-all-real"),
+    decoding.together: ("decode-batch",),
+    decoding.hugging_face: ("decode-hf",),
+    learning.deep: ("learn-deep", "learn-templora-real"),
+    learning.long: ("learn-long-real",),
+    users.first_token: ("reply-first-token",),
+    users.stored: ("load-real", "bytes-real"),
+    users.serving_peak: ("serve-peak",),
+    users.training_peak: ("train-peak",),
+    kernel.fused: ("side-ffn-fused",),
     decode.decode: ("decode-base", "decode-peft-equal", "decode-peft-r64", "decode-sequential"),
     learn.short: ("learn-short", "learn-templora-short"),
     learn.long: ("learn-long", "learn-templora", "step-forward"),
@@ -29,7 +41,7 @@ FAMILIES: dict[Measure, tuple[str, ...]] = {
     latency.growth: ("growth", "growth-kept"),
     append.append: ("append",),
 }
-"""What is measured together, with the rows it gives."""
+"""What is measured together, with the rows it gives: real shapes first, then the random backbone of four layers."""
 NAMES = tuple(name for rows in FAMILIES.values() for name in rows)
 
 
@@ -39,6 +51,8 @@ def run(
     is_quick: bool = False,
     seed: int = 0,
     device: str | None = None,
+    real: RealName = "smollm2",
+    budget_seconds: float | None = None,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Measure rows, each beside its peer in this process, on one thread.
@@ -48,6 +62,8 @@ def run(
         is_quick: small sizes and two rounds: checks that both sides compute what they should, says nothing about time.
         seed: of everything drawn at random.
         device: a GPU takes sizes of its own, see `bench.GPU`.
+        real: the backbone of the rows on real shapes; the larger one takes most of an hour on a processor.
+        budget_seconds: nothing more is begun after so many seconds; what was measured until then comes back.
         progress: told how many rows are done.
 
     Returns:
@@ -62,15 +78,28 @@ def run(
         raise ConfigurationError(f"no benchmark {unknown[0]!r}: there are {', '.join(NAMES)}")
     wanted = names or NAMES
     found: list[dict[str, Any]] = []
-    target = find_device(device)
+    target, started = find_device(device), time.monotonic()
     with one_thread():
         for measure in [measure for measure, rows in FAMILIES.items() if set(rows) & set(wanted)]:
+            if budget_seconds is not None and time.monotonic() - started > budget_seconds:
+                break
             with tempfile.TemporaryDirectory(prefix="locas-bench-") as folder:
-                rows = measure(Bench(Path(folder), target, is_quick, seed))
+                rows = measure(Bench(Path(folder), target, is_quick, seed, real))
             found += [row.facts() | {"device": device_name(target)} for row in rows if row.name in wanted]
             if progress is not None:
                 progress("measured", len(found), len(wanted))
     return found
+
+
+def real_name(name: str) -> RealName:
+    """Return the name of a backbone of real shapes as it is known here.
+
+    Raises:
+        ConfigurationError: there is no such one.
+    """
+    if name not in get_args(RealName):
+        raise ConfigurationError(f"backbone is one of {', '.join(get_args(RealName))}, got {name!r}")
+    return cast(RealName, name)
 
 
 def device_name(device: torch.device) -> str:

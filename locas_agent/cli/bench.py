@@ -23,6 +23,16 @@ def bench(
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE", help="Picture of the ratios: .png, .svg or .pdf.")
     ] = None,
+    backbone: Annotated[
+        str,
+        typer.Option(
+            help="Of the rows on real shapes: smollm2, or qwen3-0.6b with random weights, which takes far longer."
+        ),
+    ] = "smollm2",
+    budget: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Begin nothing more after so long; the rows so far are given."),
+    ] = None,
     device: DeviceOption = None,
     seed: SeedOption = 0,
     json: JsonOption = None,
@@ -32,13 +42,13 @@ def bench(
     A missed limit is a result: the exit code stays 0.
     """
     from locas_agent.benchmarks.plot import plot_rows
-    from locas_agent.benchmarks.suite import run
+    from locas_agent.benchmarks.suite import real_name, run
     from locas_agent.plots import check_picture
 
     if plot is not None:
         check_picture(plot)
     with progress_bar() as progress:
-        rows = run(names or (), is_quick=quick, seed=seed, device=device, progress=progress)
+        rows = run(names or (), is_quick=quick, seed=seed, device=device, real=real_name(backbone), progress=progress)
     if plot is not None:
         plot_rows(rows, plot)
     deliver(

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from locas_agent.errors import ConfigurationError, IncompatibleMemory, TurnTooLong
 from locas_agent.inference.batching import grouped_batches, memories_of, micro_batches, pad, shared_lengths
-from locas_agent.inference.generation import AllowedTokens, BatchGeneration, Generation, TopK, check_decoding, top_k_of
+from locas_agent.inference.decoding import BatchGeneration
+from locas_agent.inference.drawing import top_k_of
+from locas_agent.inference.generation import AllowedTokens, AnswerRow, Generation, TopK, check_decoding
 from locas_agent.inference.prefix_cache import PrefixSlot
 from locas_agent.inference.runner import ModelRunner
 from locas_agent.memory import MemoryBatch
@@ -84,24 +86,29 @@ class Engine(ModelRunner):
             raise ConfigurationError(
                 f"kept: one per prompt and no groups beside it, got {len(kept)} for {len(prompts)}"
             )
-        results: dict[int, Generation] = {}
+        rows = [
+            AnswerRow(
+                prompt,
+                min(max_new_tokens, self.backbone.context_tokens - len(prompt)),
+                temperature,
+                (seed, at) if isinstance(seed, int) else (seed[at], 0),
+                kept=None if kept is None else kept[at],
+            )
+            for at, prompt in enumerate(prompts)
+        ]
         shared = shared_lengths(prompts, groups)
-        for rows in grouped_batches(prompts, shared, groups, max_new_tokens, max_batch_tokens):
+        for chosen in grouped_batches(prompts, shared, groups, max_new_tokens, max_batch_tokens):
             decoding = BatchGeneration(
                 self,
-                [prompts[row] for row in rows],
-                memories_of(memory, rows),
-                max_new_tokens,
-                temperature,
-                [(seed, row) if isinstance(seed, int) else (seed[row], 0) for row in rows],
-                groups=None if groups is None else [(groups[row], shared[row]) for row in rows],
-                kept=None if kept is None else [kept[row] for row in rows],
+                [rows[at] for at in chosen],
+                memories_of(memory, chosen),
+                groups=None if groups is None else [(groups[at], shared[at]) for at in chosen],
                 top_k=min(top_k, self.backbone.vocab_size),
+                is_scored=True,
             )
             while decoding.alive:
                 decoding.step()
-            results.update(zip(rows, decoding.generations(), strict=True))
-        return [results[row] for row in range(len(prompts))]
+        return [row.generation for row in rows]
 
     def stream(
         self,
@@ -133,22 +140,15 @@ class Engine(ModelRunner):
         """
         self._check([prompt], memory, spare=1)
         check_decoding(max_new_tokens, temperature, seed)
-        decoding = BatchGeneration(
-            self,
-            [prompt],
-            memory,
-            max_new_tokens,
-            temperature,
-            [(seed, 0)],
-            allowed=allowed,
-            kept=None if kept is None else [kept],
-        )
-        given = 0
+        room = self.backbone.context_tokens - len(prompt)
+        row = AnswerRow(prompt, min(max_new_tokens, room), temperature, (seed, 0), kept=kept, allowed=allowed)
+        decoding, given = BatchGeneration(self, [row], memory), 0
         while decoding.alive:
             decoding.step()
-            ids = decoding.ids[0]
-            yield from ids[given:]
-            given = len(ids)
+            if row.error is not None:
+                raise row.error
+            yield from row.ids[given:]
+            given = len(row.ids)
 
     def score(
         self,

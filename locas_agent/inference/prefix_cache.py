@@ -17,7 +17,6 @@ from typing import Any
 
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +51,6 @@ class PrefixSlot:
     """Where a call finds the past of a row, and leaves the new one."""
 
     past: CachedPrefix | None = None
-
-
-def is_full_attention(cache: DynamicCache) -> bool:
-    """Tell whether a cache keeps every position of every layer; one with a sliding window lets go of the older ones."""
-    return all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
 def load_prefix(

@@ -117,6 +117,22 @@ class MemoryBatch:
         return cls(rows=rows, rows_per_memory=rows_per_memory, layers=layers)
 
     @classmethod
+    def joined(cls, parts: Sequence[tuple[MemoryBatch | None, int]], backbone: Backbone) -> MemoryBatch | None:
+        """Put batches behind one another, for rows that come to others.
+
+        Args:
+            parts: each a batch, or None for the bare backbone, and how many input rows it serves.
+            backbone: gives dtype and device.
+
+        Returns:
+            A batch that serves all of them; None where all of them are bare.
+        """
+        if all(batch is None for batch, _ in parts):
+            return None
+        ready = [own for batch, rows in parts for own in ([None] * rows if batch is None else batch._ready_rows())]
+        return cls.stacked(ready, backbone)
+
+    @classmethod
     def training(
         cls,
         slab: Tensor,
@@ -140,6 +156,10 @@ class MemoryBatch:
         """
         rows = effective_rows(slab, scale).to(device=backbone.device, dtype=backbone.dtype)
         return cls(rows=rows, rows_per_memory=rows_per_memory, layers=layers)
+
+    def _ready_rows(self) -> list[ReadyRows]:
+        """What each input row uses."""
+        return [ReadyRows(self.rows[:, row // self.rows_per_memory], self.layers) for row in range(self.n_rows)]
 
     def select(self, indices: Sequence[int]) -> MemoryBatch:
         """The batch for a choice of input rows, in the order given.

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from locas_agent.backbone import Backbone, loading, sources
+from locas_agent.backbone.kernels.attention import NAME
 from locas_agent.errors import BackboneError, ConfigurationError, MissingExtra
 from tests.conftest import byte_tokenizer, tiny_model
 
@@ -58,7 +59,8 @@ def test_flash_is_taken_only_where_it_can_run(monkeypatch: pytest.MonkeyPatch) -
     kernel = loading.attention_kernel
     half, full = torch.bfloat16, torch.float32
     assert kernel("auto", cuda, half) == "flash_attention_2"
-    assert kernel("auto", cuda, full) == kernel("auto", cpu, half) == kernel("sdpa", cuda, torch.float16) == "sdpa"
+    assert kernel("auto", cuda, full) == kernel("auto", cpu, full) == kernel("sdpa", cuda, torch.float16) == "sdpa"
+    assert kernel("auto", cpu, half) == NAME != kernel("sdpa", cpu, half)
     with pytest.raises(ConfigurationError, match="CUDA device and dtype bfloat16 or float16, got cuda and float32"):
         kernel("flash", cuda, full)
     with pytest.raises(ConfigurationError, match="CUDA"):

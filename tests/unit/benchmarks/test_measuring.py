@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from locas_agent.benchmarks import suite
-from locas_agent.benchmarks.measuring import Goal, interleaved, one_thread
+from locas_agent.benchmarks.measuring import Goal, interleaved, one_thread, peak_bytes
 from locas_agent.errors import ConfigurationError
 
 AT_MOST = Goal("less", "what is done", "ms", "ours/peer", 1.15, 1.06)
@@ -66,6 +66,19 @@ def test_one_thread_is_given_back() -> None:
 
 def test_families_give_every_row_of_the_table() -> None:
     assert set(suite.NAMES) == {
+        "decode-base-real",
+        "decode-all-real",
+        "decode-batch",
+        "decode-hf",
+        "learn-deep",
+        "learn-templora-real",
+        "learn-long-real",
+        "reply-first-token",
+        "load-real",
+        "bytes-real",
+        "serve-peak",
+        "train-peak",
+        "side-ffn-fused",
         "decode-base",
         "decode-peft-equal",
         "decode-peft-r64",
@@ -91,6 +104,26 @@ def test_unknown_row_is_refused_before_anything_is_measured() -> None:
         suite.run(["append", "speed"])
 
 
+def test_unknown_backbone_of_real_shapes_is_refused() -> None:
+    assert suite.real_name("qwen3-0.6b") == "qwen3-0.6b"
+    with pytest.raises(ConfigurationError, match="smollm2"):
+        suite.real_name("tiny")
+
+
+def test_peak_is_what_a_call_takes_beyond_what_is_taken() -> None:
+    def take() -> None:
+        torch.ones(64 << 20, dtype=torch.uint8)
+
+    for _ in range(3):  # what an earlier call freed counts again
+        assert 60 << 20 < peak_bytes(take, torch.device("cpu")) < 128 << 20
+
+    def take_small_ones() -> None:
+        [torch.ones(1 << 16, dtype=torch.uint8) for _ in range(512)]
+
+    for _ in range(3):
+        assert 24 << 20 < peak_bytes(take_small_ones, torch.device("cpu")) < 64 << 20
+
+
 def test_chosen_rows_alone_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     def two(_bench: object) -> list[object]:
         row = AT_MOST.row([1.0], [1.0])
@@ -103,3 +136,17 @@ def test_chosen_rows_alone_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [row["name"] for row in rows] == ["other"]
     assert rows[0]["device"].endswith("one thread")
     assert told == [("measured", 1, 1)]
+
+
+def test_nothing_is_begun_after_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    def one(_bench: object) -> list[object]:
+        return [AT_MOST.row([1.0], [1.0])]
+
+    def other(_bench: object) -> list[object]:
+        raise AssertionError
+
+    monkeypatch.setattr(suite, "FAMILIES", {one: ("less",), other: ("other",)})
+    monkeypatch.setattr(suite, "NAMES", ("less", "other"))
+    moments = iter([0.0, 1.0, 11.0])
+    monkeypatch.setattr(suite.time, "monotonic", lambda: next(moments))
+    assert [row["name"] for row in suite.run(device="cpu", budget_seconds=10.0)] == ["less"]

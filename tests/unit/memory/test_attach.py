@@ -13,6 +13,7 @@ from locas_agent.backbone import Backbone
 from locas_agent.errors import IncompatibleMemory, UnsupportedBackbone
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
+from locas_agent.memory.attach import side_ffn
 from locas_agent.memory.slab import DOWN, GATE, UP, effective_rows
 from locas_agent.training.initialization import initialize
 from tests.conftest import MakeBackbone, MakeMemory, byte_tokenizer
@@ -180,3 +181,13 @@ def test_effective_rows_are_clipped_and_scaled_in_the_graph() -> None:
     assert slab.grad is not None
     # a clipped row has constant norm, so the gradient of its squared norm vanishes
     assert slab.grad.abs().max() < 1e-5
+
+
+def test_one_token_in_half_precision_is_the_same_function() -> None:
+    torch.manual_seed(0)
+    hidden, output = (torch.randn(3, 1, 32, dtype=torch.bfloat16) for _ in range(2))
+    rows = torch.randn(3, 3, 5, 32, dtype=torch.bfloat16) / 32**0.5
+    found = side_ffn(hidden, output, rows, torch.nn.functional.silu)
+    whole = side_ffn(hidden.float(), output.float(), rows.float(), torch.nn.functional.silu)
+    torch.testing.assert_close(found.float(), whole, atol=0.03, rtol=0.02)  # a few roundings of bf16, of numbers near 1
+    assert float((whole - output.float()).abs().max()) > 0.3

@@ -1,0 +1,217 @@
+"""Rows of one batch while they are being answered.
+
+Token by token, each row with its own memory, and a KV cache that dies with them. Rows may be put beside those of
+another batch under way, see `running_batch.py`.
+
+What a row was run with may be taken up from its `PrefixSlot` and is left there again: a copy, see `prefix_cache.py`.
+
+Shapes: B rows, T tokens, C columns of the cache, P tokens of a common beginning, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from locas_agent.inference.batching import memories_of, pad
+from locas_agent.inference.drawing import draw, top_k_of
+from locas_agent.inference.generation import AnswerRow, TopK
+from locas_agent.inference.kv_buffer import (
+    is_buffered,
+    join_rows,
+    joined_masks,
+    looks_at_everything,
+    new_cache,
+)
+from locas_agent.inference.prefix_cache import load_prefix, save_prefix
+from locas_agent.inference.runner import ModelRunner
+from locas_agent.memory import MemoryBatch
+
+
+class BatchGeneration:
+    """Rows under way: left-padded tokens that wait to be run, and the KV cache, which dies with them."""
+
+    def __init__(
+        self,
+        runner: ModelRunner,
+        rows: Sequence[AnswerRow],
+        memory: MemoryBatch | None,
+        *,
+        groups: Sequence[tuple[int, int]] | None = None,
+        top_k: int = 0,
+        is_scored: bool = False,
+    ) -> None:
+        """Take up what need not be run row by row; prompts are run by the first step.
+
+        Args:
+            runner: runs the backbone.
+            rows: nothing is written of them yet.
+            memory: serves exactly these rows; None is the bare backbone.
+            groups: of each row its group and how many tokens the group shares; no `kept` beside it.
+            top_k: candidates kept of each distribution.
+            is_scored: keep the log-probability of each token.
+        """
+        self.runner = runner
+        self.rows = list(rows)  # of the running batch; finished ones leave when half of it is done
+        self.memory = memory
+        self._top_k = top_k
+        self._is_scored = is_scored or bool(top_k)
+        self.cache: Any = new_cache(runner.backbone.model.config)
+        begun, shared = self._begin(groups)
+        suffixes = [row.prompt[count:] for row, count in zip(self.rows, shared, strict=True)]
+        self.inputs, mask = (
+            part.to(runner.backbone.device) for part in pad(suffixes, runner.backbone.pad_id, left=True)
+        )
+        self.mask = torch.cat([begun, mask], dim=1)  # (B, C + T)
+
+    @property
+    def alive(self) -> list[AnswerRow]:
+        """Rows that still generate."""
+        return [row for row in self.rows if not row.is_over]
+
+    @property
+    def may_be_joined(self) -> bool:
+        """Whether rows can be put beside these: not where a layer keeps a state instead of keys and values."""
+        return is_buffered(self.cache)
+
+    @property
+    def waiting_tokens(self) -> int:
+        """T, how many columns of tokens the next step runs; 1 once the prompts are run."""
+        return self.inputs.shape[1]
+
+    def step(self) -> list[AnswerRow]:
+        """Generate one token for every living row, and return these rows."""
+        if len(self.alive) * 2 <= len(self.rows):
+            self.drop_finished()
+        return self._generate()
+
+    @torch.inference_mode()
+    def _generate(self) -> list[AnswerRow]:
+        hidden = self._run(self.inputs.shape[1])
+        logits = self.runner.head(hidden[:, -1]).float()  # (B, V)
+        chosen = draw(logits, self.rows)  # (B,)
+        alive = self.alive
+        if self._is_scored:
+            self._score(logits, chosen)
+        stop_ids = self.runner.backbone.stop_ids
+        for row, token in zip(self.rows, chosen.tolist(), strict=True):
+            if not row.is_over:
+                row.take(token, stop_ids)
+        self.inputs = chosen[:, None]
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.rows), 1)], dim=1)
+        if not self.alive:
+            self.drop_finished()
+        return alive
+
+    @torch.inference_mode()
+    def run_ahead(self, tokens: int) -> None:
+        """Run the first columns of long prompts, so that the next step runs the rest; at least one column stays.
+
+        Args:
+            tokens: columns to run.
+        """
+        self._run(min(tokens, self.waiting_tokens - 1))
+
+    @torch.inference_mode()
+    def join(self, other: BatchGeneration) -> None:
+        """Put the rows of another batch behind these; both have run their prompts, and the other is used up."""
+        self.memory = _joined_memories(self, other)
+        self.mask = joined_masks(self.mask, other.mask)
+        empty = int(self.mask.any(dim=0).int().argmax())  # columns of rows that have left
+        self.mask = self.mask[:, empty:]
+        self.inputs = torch.cat([self.inputs, other.inputs])
+        join_rows(self.cache, other.cache, drop=empty)
+        self.rows += other.rows
+
+    @torch.inference_mode()
+    def drop_finished(self) -> None:
+        """Let finished rows leave the batch, its cache and its memories."""
+        keep = [at for at, row in enumerate(self.rows) if not row.is_over]
+        if len(keep) == len(self.rows):
+            return
+        self._leave([at for at, row in enumerate(self.rows) if row.is_over])
+        if not keep:
+            self.rows = []
+            return
+        index = torch.tensor(keep, device=self.mask.device)
+        self.inputs, self.mask = self.inputs[index], self.mask[index]
+        self.cache.batch_select_indices(index)
+        self.memory = memories_of(self.memory, keep)
+        self.rows = [self.rows[at] for at in keep]
+
+    def _run(self, columns: int) -> Tensor:
+        """Run the first columns of what waits, shape (B, columns, D)."""
+        seen = self.mask[:, : self.mask.shape[1] - self.inputs.shape[1] + columns]
+        positions = (seen.cumsum(dim=1) - 1).clamp_min(0)[:, -columns:]
+        hidden = self.runner.hidden(
+            self.inputs[:, :columns], seen, self.memory, cache=self.cache, position_ids=positions
+        )
+        self.inputs = self.inputs[:, columns:]
+        return hidden
+
+    def _score(self, logits: Tensor, chosen: Tensor) -> None:
+        """Keep the log-probabilities of the tokens of living rows, and heads where they are asked for."""
+        distributions = logits.log_softmax(dim=-1)  # (B, V)
+        logprobs = distributions.gather(1, chosen[:, None])[:, 0].tolist()
+        heads = top_k_of(distributions, self._top_k) if self._top_k else None
+        stop_ids = self.runner.backbone.stop_ids
+        for at, (row, token) in enumerate(zip(self.rows, chosen.tolist(), strict=True)):
+            if row.is_over:
+                continue
+            if token not in stop_ids:
+                row.logprobs.append(logprobs[at])
+            if heads is not None:
+                row.heads.append(TopK(heads.ids[at : at + 1], heads.logprobs[at : at + 1]))
+
+    @torch.inference_mode()
+    def _begin(self, groups: Sequence[tuple[int, int]] | None) -> tuple[Tensor, list[int]]:
+        """Fill the cache with what need not be run row by row.
+
+        Return its mask, shape (B, P), and the tokens of each row it holds.
+        """
+        if groups is not None:
+            return self._run_shared(groups), [shared for _, shared in groups]
+        shared = [0] * len(self.rows)
+        if looks_at_everything(self.cache):
+            pasts = [None if row.kept is None else row.kept.past for row in self.rows]
+            shared = load_prefix(self.cache, pasts, [row.prompt for row in self.rows])
+        longest = max(shared)
+        mask = [[0] * (longest - count) + [1] * count for count in shared]
+        return torch.tensor(mask, dtype=torch.int64, device=self.runner.backbone.device).reshape(
+            len(shared), longest
+        ), shared
+
+    def _run_shared(self, groups: Sequence[tuple[int, int]]) -> Tensor:
+        """Run each group's common beginning once and hand its cache to every row of the group.
+
+        Return their mask, shape (B, P).
+        """
+        first = {group: row for row, (group, _) in reversed(list(enumerate(groups)))}
+        names = list(first)
+        device = self.runner.backbone.device
+        beginnings = [self.rows[first[group]].prompt[: groups[first[group]][1]] for group in names]
+        if not any(beginnings):
+            return torch.zeros(len(groups), 0, dtype=torch.int64, device=device)
+        ids, mask = (part.to(device) for part in pad(beginnings, self.runner.backbone.pad_id, left=True))
+        self.runner.hidden(ids, mask, memories_of(self.memory, [first[group] for group in names]), cache=self.cache)
+        index = torch.tensor([names.index(group) for group, _ in groups], device=device)
+        self.cache.batch_select_indices(index)
+        return mask[index]
+
+    @torch.inference_mode()
+    def _leave(self, places: Sequence[int]) -> None:
+        """Hand out what rows that are about to go have left in the cache."""
+        if not looks_at_everything(self.cache):
+            return
+        for at in places:
+            row = self.rows[at]
+            if row.kept is not None:
+                row.kept.past = save_prefix(self.cache, at, self.mask[at], [*row.prompt, *row.ids])
+
+
+def _joined_memories(one: BatchGeneration, other: BatchGeneration) -> MemoryBatch | None:
+    parts = [(each.memory, len(each.rows)) for each in (one, other)]
+    return MemoryBatch.joined(parts, one.runner.backbone)

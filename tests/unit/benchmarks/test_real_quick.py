@@ -1,0 +1,81 @@
+"""The quick form of the rows on real shapes, on a small backbone of three layers: what is computed, not how fast."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from locas_agent.benchmarks.bench import Bench
+from locas_agent.benchmarks.measuring import Row
+from locas_agent.benchmarks.real import decoding, kernel, learning, users
+from locas_agent.inference import Engine
+from locas_agent.memory import LocasMemory
+from locas_agent.training.upper_layers import UpperLayers
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path, torch.device("cpu"), is_quick=True)
+
+
+def check(rows: list[Row], *names: str) -> None:
+    assert [row.name for row in rows] == list(names)
+    for row in rows:
+        assert row.ours > 0
+        assert row.peer > 0
+        assert row.spread[0] <= row.ratio <= row.spread[1]
+
+
+def test_decoding(bench: Bench) -> None:
+    check(decoding.base(bench), "decode-base-real", "decode-all-real")
+    check(decoding.together(bench), "decode-batch")
+    check(decoding.hugging_face(bench), "decode-hf")
+
+
+def test_other_tokens_than_those_of_transformers_are_noticed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = Engine.head
+    monkeypatch.setattr(Engine, "head", lambda self, hidden: -head(self, hidden))
+    with pytest.raises(RuntimeError, match="other tokens"):
+        decoding.hugging_face(bench)
+
+
+def test_memories_that_do_nothing_are_noticed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    memories = decoding.memories_of
+
+    def silent(*asked: Any, **options: Any) -> list[LocasMemory]:
+        return [replace(memory, scale=torch.zeros_like(memory.scale)) for memory in memories(*asked, **options)]
+
+    monkeypatch.setattr(decoding, "memories_of", silent)
+    with pytest.raises(RuntimeError, match="change nothing"):
+        decoding.base(bench)
+
+
+def test_learning(bench: Bench) -> None:
+    check(learning.deep(bench), "learn-deep", "learn-templora-real")
+    check(learning.long(bench), "learn-long-real")
+
+
+def test_states_of_another_text_are_noticed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = UpperLayers._states
+
+    def shuffled(self: UpperLayers, *asked: Any) -> list[torch.Tensor]:  # longer than the texts it is tried out on
+        return [each.flip(0) if len(each) > 12 else each for each in states(self, *asked)]
+
+    monkeypatch.setattr(UpperLayers, "_states", shuffled)
+    with pytest.raises(RuntimeError, match="cached states"):
+        learning.deep(bench)
+
+
+def test_users(bench: Bench) -> None:
+    check(users.first_token(bench), "reply-first-token")
+    check(users.stored(bench), "load-real", "bytes-real")
+    check(users.serving_peak(bench), "serve-peak")
+    check(users.training_peak(bench), "train-peak")
+
+
+def test_fused_kernel_has_no_row_without_a_gpu(bench: Bench) -> None:
+    assert kernel.fused(bench) == []
