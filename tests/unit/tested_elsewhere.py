@@ -29,7 +29,6 @@ TESTED_ELSEWHERE = {
     "locas_agent.memory": "tests/unit/core/test_memory.py",
     "locas_agent.paper.mlp": "tests/unit/core/test_mlp.py",
     "locas_agent.server": "tests/unit/server/test_app.py",
-    "locas_agent.server.running": "tests/integration/test_serve.py",
     "locas_agent.serving.streams": "tests/unit/serving/test_one_at_a_time.py",
     "locas_agent.serving.tool_calls": "tests/unit/serving/test_stream_filter.py",
     "locas_agent.study": "tests/unit/learning/test_study.py",
