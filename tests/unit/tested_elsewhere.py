@@ -20,7 +20,6 @@ TESTED_ELSEWHERE = {
     "locas_agent.memory.batch": "tests/unit/memory/test_attach.py",
     "locas_agent.paper.mlp": "tests/unit/paper/test_mlp.py",
     "locas_agent.server": "tests/unit/server/test_app.py",
-    "locas_agent.server.running": "tests/integration/test_serve.py",
     "locas_agent.serving.streams": "tests/unit/serving/test_one_at_a_time.py",
     "locas_agent.study": "tests/unit/study/test_self_study.py",
     "locas_agent.study.forms": "tests/unit/study/test_forms.py",
