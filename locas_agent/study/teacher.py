@@ -115,13 +115,16 @@ class Teacher:
         )
         return [self._engine.backbone.decode(generation.ids) if generation else "" for generation in generations]
 
-    def open(self, openings: Sequence[Opening], *, length: int, temperature: float) -> list[str]:
+    def open(
+        self, openings: Sequence[Opening], *, length: int, temperature: float = 0.0, scribe: LocasMemory | None = None
+    ) -> list[str]:
         """Return each opening with what follows it, from a random stream of its own; empty where there is no room.
 
         Args:
             openings: those of one prompt share its computation.
             length: most tokens after an opening.
             temperature: 0 is greedy.
+            scribe: writes; the bare backbone unless given.
         """
         backbone = self._engine.backbone
         encoded = self._encoded([list(opening.messages) for opening in openings])
@@ -130,7 +133,7 @@ class Teacher:
         ]
         keys = [_said(opening.messages) for opening in openings]
         streams = [self._seed_of(opening.place, opening.messages) for opening in openings]
-        generations = self._run(prompts, keys, length, temperature=temperature, streams=streams)
+        generations = self._run(prompts, keys, length, scribe=scribe, temperature=temperature, streams=streams)
         return [
             "" if made is None else opening.words + backbone.decode(made.ids)
             for opening, made in zip(openings, generations, strict=True)
@@ -158,6 +161,23 @@ class Teacher:
         return [
             self._answer(generation) if generation is not None and self._is_answer(generation) else None
             for generation in generations
+        ]
+
+    def read(
+        self, prompts: Sequence[tuple[Message, ...]], keys: Sequence[object], *, length: int, scribe: LocasMemory
+    ) -> list[Answer | None]:
+        """Answer prompts greedily with a scribe; None where an answer did not end in time.
+
+        Args:
+            prompts: what was read, and a question about it.
+            keys: of each prompt; those of one key begin alike, which is run once.
+            length: most tokens of an answer.
+            scribe: answers.
+        """
+        encoded = self._encoded([list(prompt) for prompt in prompts])
+        generations = self._run(encoded, keys, length, scribe=scribe)
+        return [
+            self._answer(made) if made is not None and self._is_answer(made) else None for made in generations
         ]
 
     def teach(self, candidates: Sequence[Candidate]) -> list[Taught | None]:
@@ -267,6 +287,7 @@ class Teacher:
         length: int,
         *,
         memories: Sequence[LocasMemory | None] | None = None,
+        scribe: LocasMemory | None = None,
         temperature: float = 0.0,
         streams: Sequence[int] | None = None,
         top_k: int = 0,
@@ -275,12 +296,15 @@ class Teacher:
         fitting = [at for at, tokens in enumerate(encoded) if len(tokens) + length <= backbone.context_tokens]
         seen: dict[object, int] = {}
         groups = [seen.setdefault(key, len(seen)) for key in keys]
+        memory = None
+        if fitting and memories is not None:
+            memory = MemoryBatch.of([memories[at] for at in fitting], backbone)
+        elif fitting and scribe is not None:
+            memory = MemoryBatch.of([scribe], backbone, rows_per_memory=len(fitting))
         found = self._engine.generate(
             [encoded[at] for at in fitting],
             groups=[groups[at] for at in fitting] if memories is None else None,
-            memory=MemoryBatch.of([memories[at] for at in fitting], backbone)
-            if memories is not None and fitting
-            else None,
+            memory=memory,
             max_new_tokens=length,
             temperature=temperature,
             seed=0 if streams is None else [streams[at] for at in fitting],
@@ -294,3 +318,4 @@ class Teacher:
 
 def _said(messages: Sequence[Message]) -> tuple[tuple[str, str], ...]:
     return tuple((message["role"], message["content"]) for message in messages)
+
