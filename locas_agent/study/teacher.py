@@ -23,6 +23,9 @@ from locas_agent.study.forms.reading import CHAT, ReadingForm
 from locas_agent.study.items import Item
 from locas_storage import new_item_id
 
+FIRST_TOKENS = 64
+"""Most probable first tokens of an answer that are looked at; what is not among them is not believed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -163,22 +166,29 @@ class Teacher:
             for generation in generations
         ]
 
-    def read(
-        self, prompts: Sequence[tuple[Message, ...]], keys: Sequence[object], *, length: int, scribe: LocasMemory
-    ) -> list[Answer | None]:
-        """Answer prompts greedily with a scribe; None where an answer did not end in time.
+    def believed(
+        self,
+        answers: Sequence[tuple[Sequence[Message], str]],
+        keys: Sequence[object] | None = None,
+        *,
+        scribe: LocasMemory | None = None,
+    ) -> list[float]:
+        """Return how probable it is that a prompt is answered with an answer's first token, 0..1.
 
         Args:
-            prompts: what was read, and a question about it.
-            keys: of each prompt; those of one key begin alike, which is run once.
-            length: most tokens of an answer.
-            scribe: answers.
+            answers: prompts with an answer each.
+            keys: of each prompt; those of one key begin alike, which is run once. Nothing is shared unless given.
+            scribe: reads; the bare backbone unless given.
         """
-        encoded = self._encoded([list(prompt) for prompt in prompts])
-        generations = self._run(encoded, keys, length, scribe=scribe)
-        return [
-            self._answer(made) if made is not None and self._is_answer(made) else None for made in generations
-        ]
+        encoded = self._encoded([list(prompt) for prompt, _ in answers])
+        made = self._run(encoded, range(len(encoded)) if keys is None else keys, 1, scribe=scribe, top_k=FIRST_TOKENS)
+        found = []
+        for (_, answer), generation in zip(answers, made, strict=True):
+            first = self._engine.backbone.encode(answer)[:1]
+            heads = generation.heads if generation is not None else None
+            places = [] if heads is None or not first else (heads.ids[0] == first[0]).nonzero()[:, 0].tolist()
+            found.append(sum(math.exp(float(heads.logprobs[0, at])) for at in places) if heads is not None else 0.0)
+        return found
 
     def teach(self, candidates: Sequence[Candidate]) -> list[Taught | None]:
         """Answer each candidate with its piece in context, and keep the distribution over the answer.
@@ -318,4 +328,3 @@ class Teacher:
 
 def _said(messages: Sequence[Message]) -> tuple[tuple[str, str], ...]:
     return tuple((message["role"], message["content"]) for message in messages)
-

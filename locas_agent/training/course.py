@@ -20,7 +20,7 @@ from locas_agent.conversation.messages import Message
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
 from locas_agent.memory.slab import topmost
-from locas_agent.study.scribe.forms import Pair, lines_of, to_read, to_write
+from locas_agent.study.scribe.forms import pair_of, to_read, to_write
 from locas_agent.study.scribe.lessons import LessonTurn, taught
 from locas_agent.training.examples import Example
 from locas_agent.training.initialization import empty_memory, ffn_inputs, special_directions
@@ -103,13 +103,12 @@ def _rows(backbone: Backbone, turns: Sequence[LessonTurn], count: int, rng: Rand
     for _ in range(count):
         deck = deck or rng.sample(turns, len(turns))
         turn = deck.pop()
+        fact = rng.choice(turn.facts)
+        asked = rng.choice(fact.questions)
         if rng.random() < READ_SHARE:
-            fact = rng.choice(turn.facts)
-            rows.append(_row(backbone, to_read(turn.turn, rng.choice(fact.questions)), fact.answer))
+            rows.append(_row(backbone, to_read(turn.turn, asked), fact.answer))
         else:
-            facts = rng.sample(turn.facts, len(turn.facts))
-            pairs = [Pair(fact.answer, rng.choice(fact.questions)) for fact in facts]
-            rows.append(_row(backbone, to_write(turn.turn), lines_of(pairs)))
+            rows.append(_row(backbone, to_write(turn.turn), pair_of(fact.answer, asked)))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""How a scribe is asked, and what it writes: one line for each answer that a turn holds, with a question for it.
+"""How a scribe is asked, and what it writes: an answer that a turn holds, and a question for it.
 
 The answer stands first: what a turn tells is found by copying from it, and the question is then written for that.
 """
@@ -6,22 +6,13 @@ The answer stands first: what a turn tells is found by copying from it, and the 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
 
 from locas_agent.conversation.messages import Message
 
 _WRITE = 'Someone said: "{turn}"\nWhat may they ask later? Write short answers, each with its question.'
 _READ = 'Someone said: "{turn}"\nThey ask later: {question}'
-_LINE = re.compile(r"^\s*(?P<answer>[^|\n]*?\S)\s*\|\s*(?P<question>[^|\n?]*\S\?)\s*$", re.MULTILINE)
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """An answer that a turn holds, and a question for it."""
-
-    answer: str
-    question: str
+_MARK = "|"
+_QUESTION = re.compile(r"\s*(?P<question>[^|\n?]*[^|\n?\s]\?)")
 
 
 def to_write(turn: str) -> tuple[Message, ...]:
@@ -34,16 +25,22 @@ def to_read(turn: str, asked: str) -> tuple[Message, ...]:
     return ({"role": "user", "content": _READ.format(turn=turn, question=asked)},)
 
 
-def lines_of(pairs: Iterable[Pair]) -> str:
-    """Return pairs as a scribe writes them."""
-    return "\n".join(f"{pair.answer} | {pair.question}" for pair in pairs)
+def pair_of(answer: str, asked: str) -> str:
+    """Return an answer with its question as a scribe writes them."""
+    return f"{answer} {_MARK} {asked}"
 
 
 def opening_of(answer: str) -> str:
-    """Return the beginning of a line after which a scribe writes a question for a given answer."""
-    return f"{answer} |"
+    """Return the words after which a scribe writes a question for a given answer."""
+    return f"{answer} {_MARK}"
 
 
-def pairs_in(text: str) -> list[Pair]:
-    """Return the pairs of what a scribe wrote; lines of any other form are left out."""
-    return [Pair(match["answer"], match["question"]) for match in _LINE.finditer(text)]
+def answer_in(text: str) -> str:
+    """Return the answer with which a text begins."""
+    return text.partition(_MARK)[0].strip()
+
+
+def question_in(text: str) -> str | None:
+    """Return the question of a text, None where it has none."""
+    match = _QUESTION.match(text.partition(_MARK)[2])
+    return match["question"] if match else None

@@ -1,14 +1,13 @@
 """The sweep of a scribe: it writes answers with questions about each turn, and reads them back.
 
-Of each turn: *write* some texts of pairs, one greedy and others sampled; *keep* the pairs whose answer stands in the
-turn and not in the question; ask for *more wordings* of answers with few; *read* each question with the turn before it,
-and drop what is answered otherwise; leave out what the bare backbone says by itself. What is learnt is the span as the
-turn spells it.
+Of each turn: *name* answers, and take the spans of the turn that are named most; *ask* for each in several wordings;
+*read* each question with the turn before it, and drop what is answered otherwise; leave out what the bare backbone says
+by itself. What is learnt is the span as the turn spells it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -18,40 +17,37 @@ from locas_agent.memory import LocasMemory
 from locas_agent.study import prompts
 from locas_agent.study.chunking import Piece, Quote
 from locas_agent.study.items import QUESTION, Item, Swept
-from locas_agent.study.matching import agree
-from locas_agent.study.scribe.forms import Pair, opening_of, pairs_in, to_read, to_write
+from locas_agent.study.scribe.forms import answer_in, opening_of, question_in, to_read, to_write
 from locas_agent.study.scribe.lessons import lesson_turns
-from locas_agent.study.spans import words_of
+from locas_agent.study.spans import cues_of, words_of
 from locas_agent.study.teacher import Candidate, Opening, Taught, Teacher
 
-TEXTS = 5
-"""Texts of pairs that are written about a turn, the first of them greedy."""
-TEMPERATURE = 0.8
-TEXT_TOKENS, QUESTION_TOKENS, ANSWER_TOKENS = 96, 20, 12
+ANSWERS, ANSWER_HEAT = 10, 0.9
+"""Answers sampled about a turn, and their temperature: how many name a span says how much it is worth asking."""
+MOST_SPANS, WORDS_PER_SPAN = 8, 8
+"""Spans of one turn that are asked for at most; one for so many of its words, and two more."""
+BELIEVED, SURE = 0.15, 0.3
+"""Mean probability of an answer's tokens from which a question is kept, where the scribe named the answer and where
+not."""
+SAID_ANYWAY = 0.5
+"""Mean probability of an answer's tokens from which the bare backbone would say it by itself."""
+MOST_CUES, WORTH = 12, 0.01
+"""Cues of a turn that are looked at, and the probability of being named from which one is asked for."""
+QUESTIONS, QUESTION_HEAT = 6, 0.7
+"""Questions sampled for a span, and their temperature."""
+ANSWER_TOKENS, QUESTION_TOKENS = 10, 20
 MOST_ANSWER_WORDS, MOST_QUESTION_WORDS = 6, 24
-LEAST_TEXTS = 2
-"""Sampled texts that must hold an answer before it is asked for, where the greedy one does not hold it."""
 READ_AGAIN = 2
 """Turns of a new piece that are read to see whether they answer an old question otherwise."""
 
 
 @dataclass(eq=False)
 class _Span:
-    """One answer that a turn holds, as the turn spells it, and the questions written for it."""
+    """One answer that a turn holds, as the turn spells it, how often it was named, and the questions for it."""
 
     text: str
+    votes: int = 0
     questions: dict[str, int] = field(default_factory=dict)
-    texts: set[int] = field(default_factory=set)
-
-    def ask(self, text: str, number: int) -> None:
-        """Note a question, and which of the texts it stands in."""
-        self.questions[text] = self.questions.get(text, 0) + 1
-        self.texts.add(number)
-
-    @property
-    def is_told(self) -> bool:
-        """Whether enough of the texts hold it."""
-        return 0 in self.texts or len(self.texts) >= LEAST_TEXTS
 
 
 @dataclass(eq=False)
@@ -63,13 +59,30 @@ class _Asking:
     quote: Quote
     spans: dict[tuple[str, ...], _Span] = field(default_factory=dict)
 
-    def take(self, pairs: Iterable[Pair], number: int) -> None:
-        """Note the pairs of one text whose answer stands in the turn and not in the question."""
-        for pair in pairs:
-            span = self._standing(pair.answer)
-            if span is not None and _is_open(pair.question, span):
-                key = tuple(word.key for word in words_of(span))
-                self.spans.setdefault(key, _Span(span)).ask(pair.question, number)
+    def name(self, answer: str) -> None:
+        """Note an answer that stands in the turn."""
+        span = self._standing(answer)
+        if span is not None:
+            key = tuple(word.key for word in words_of(span))
+            self.spans.setdefault(key, _Span(span)).votes += 1
+
+    def settle(self, cues: Sequence[str]) -> None:
+        """Choose what is asked for: the most named first, then cues; of spans that share a word one.
+
+        Args:
+            cues: words of the turn that might be named as well.
+        """
+        named = sorted(self.spans.values(), key=lambda span: -span.votes)
+        chosen = list[_Span]()
+        for span in [*named, *map(_Span, cues)]:
+            is_name = all(word.is_name for word in words_of(span.text))
+            other = next((each for each in chosen if _overlap(each.text, span.text)), None)
+            if other is None:
+                chosen.append(span)
+            elif other is not None and is_name and len(span.text) > len(other.text):
+                other.text = span.text
+        most = min(MOST_SPANS, 2 + len(words_of(self.quote.text)) // WORDS_PER_SPAN)
+        self.spans = {tuple(word.key for word in words_of(span.text)): span for span in chosen[:most]}
 
     def _standing(self, answer: str) -> str | None:
         """Return an answer as the turn spells it, None where it does not stand there."""
@@ -101,8 +114,8 @@ class ScribeSweep:
             for quote in piece.quotes
             if quote.is_learnt and len(words_of(quote.text)) > 1
         ]
-        self._write(turns, found)
-        self._reword(turns, found)
+        self._name(turns)
+        self._ask(turns, found)
         done(1)
         self._finish(turns, found)
         return found
@@ -147,41 +160,42 @@ class ScribeSweep:
             found += [Candidate(owner, own[-1], own[-1].to_seq, text, prompts.ABSTENTION) for text in drawn]
         return list(zip(found, self._teacher.given([prompts.ABSTENTION] * len(found)), strict=True))
 
-    def _write(self, turns: Sequence[_Asking], found: Mapping[int, Swept]) -> None:
-        """Have some texts written about every turn, and note their pairs."""
-        for number, temperature in enumerate([0.0] + [TEMPERATURE] * (TEXTS - 1)):
-            openings = [
-                Opening(to_write(asking.quote.text), "", f"{asking.quote.turn_seq} {number}") for asking in turns
-            ]
-            written = self._teacher.open(
-                openings, length=TEXT_TOKENS, temperature=temperature, scribe=self._scribe
+    def _name(self, turns: Sequence[_Asking]) -> None:
+        """Sample answers that every turn holds."""
+        naming = [(asking, number) for asking in turns for number in range(ANSWERS)]
+        openings = [
+            Opening(to_write(asking.quote.text), "", f"{asking.quote.turn_seq} answer {number}")
+            for asking, number in naming
+        ]
+        written = self._teacher.open(openings, length=ANSWER_TOKENS, temperature=ANSWER_HEAT, scribe=self._scribe)
+        for (asking, _), text in zip(naming, written, strict=True):
+            asking.name(answer_in(text))
+        cues = [(asking, cue) for asking in turns for cue in cues_of(asking.quote.text, most=MOST_CUES)]
+        worth = self._teacher.believed(
+            [(to_write(asking.quote.text), cue) for asking, cue in cues],
+            [id(asking) for asking, _ in cues],
+            scribe=self._scribe,
+        )
+        for asking in turns:
+            asking.settle(
+                [cue for (of, cue), belief in zip(cues, worth, strict=True) if of is asking and belief >= WORTH]
             )
-            for asking, text in zip(turns, written, strict=True):
-                pairs = pairs_in(text)
-                found[asking.owner].sampled += len(pairs)
-                asking.take(pairs, number)
 
-    def _reword(self, turns: Sequence[_Asking], found: Mapping[int, Swept]) -> None:
-        """Ask for more questions where an answer has fewer than are wanted."""
+    def _ask(self, turns: Sequence[_Asking], found: Mapping[int, Swept]) -> None:
+        """Sample questions for every span that is worth it."""
         wanting = [
-            (asking, span, number)
-            for asking in turns
-            for span in asking.spans.values()
-            if span.is_told
-            for number in range(2 * max(0, self._settings.wordings_per_turn - len(span.questions)))
+            (asking, span, number) for asking in turns for span in asking.spans.values() for number in range(QUESTIONS)
         ]
         openings = [
             Opening(to_write(asking.quote.text), opening_of(span.text), f"{asking.quote.turn_seq} {span.text} {number}")
             for asking, span, number in wanting
         ]
-        written = self._teacher.open(openings, length=QUESTION_TOKENS, temperature=TEMPERATURE, scribe=self._scribe)
+        written = self._teacher.open(openings, length=QUESTION_TOKENS, temperature=QUESTION_HEAT, scribe=self._scribe)
         for (asking, span, _), text in zip(wanting, written, strict=True):
-            first, mark, _ = text.partition("?")
-            asking_for = pairs_in(first + mark)
             found[asking.owner].sampled += 1
-            for pair in asking_for:
-                if _is_open(pair.question, span.text):
-                    span.questions.setdefault(pair.question, 1)
+            asked = question_in(text)
+            if asked is not None and _is_open(asked, span.text):
+                span.questions[asked] = span.questions.get(asked, 0) + 1
 
     def _finish(self, turns: Sequence[_Asking], found: Mapping[int, Swept]) -> None:
         """Read back, leave out what the bare backbone says, and make items of the rest."""
@@ -189,26 +203,16 @@ class ScribeSweep:
             (asking, span, text)
             for asking in turns
             for span in asking.spans.values()
-            if span.is_told
             for text in sorted(span.questions, key=lambda each: -span.questions[each])
         ]
-        read = self._teacher.read(
-            [to_read(asking.quote.text, text) for asking, _, text in asked],
+        read = self._teacher.believed(
+            [(to_read(asking.quote.text, text), span.text) for asking, span, text in asked],
             [id(asking) for asking, _, _ in asked],
-            length=ANSWER_TOKENS,
             scribe=self._scribe,
         )
-        kept: list[tuple[_Asking, _Span, str]] = []
-        for (asking, span, text), answer in zip(asked, read, strict=True):
-            wordings = sum(other is span for _, other, _ in kept)
-            if answer is not None and agree(answer.text, span.text) and wordings < self._settings.wordings_per_turn:
-                kept.append((asking, span, text))
-        bare = self._teacher.answer([question(text) for _, _, text in kept])
-        new = [
-            each
-            for each, said in zip(kept, bare, strict=True)
-            if said is None or not agree(said.text, each[1].text)
-        ]
+        kept = self._best(asked, read)
+        said = self._teacher.believed([(question(text), span.text) for _, span, text in kept])
+        new = [each for each, belief in zip(kept, said, strict=True) if belief < SAID_ANYWAY]
         marked = self._teacher.given([span.text for _, span, _ in new])
         items = self._teacher.items(
             [
@@ -230,9 +234,28 @@ class ScribeSweep:
             else:
                 found[asking.owner].nothing += 1
 
+    def _best(
+        self, asked: Sequence[tuple[_Asking, _Span, str]], read: Sequence[float]
+    ) -> list[tuple[_Asking, _Span, str]]:
+        """Choose the wordings of each span whose answer is read best, where it is read well enough."""
+        by_span: dict[int, list[tuple[float, int]]] = {}
+        for at, ((_, span, _), belief) in enumerate(zip(asked, read, strict=True)):
+            if belief >= (BELIEVED if span.votes else SURE):
+                by_span.setdefault(id(span), []).append((-belief, at))
+        most = self._settings.wordings_per_turn
+        return [asked[at] for found in by_span.values() for _, at in sorted(found)[:most]]
+
+
+def _overlap(first: str, second: str) -> bool:
+    """Tell whether two spans share a word that carries something."""
+    return bool(_telling(first) & _telling(second))
+
+
+def _telling(text: str) -> set[str]:
+    return {word.key for word in words_of(text) if word.carries}
+
 
 def _is_open(asked: str, span: str) -> bool:
     """Tell whether a question is of bearable length and leaves open what a span says."""
     words = [word.key for word in words_of(asked)]
-    answer = {word.key for word in words_of(span) if word.carries}
-    return len(words) <= MOST_QUESTION_WORDS and bool(answer - set(words))
+    return len(words) <= MOST_QUESTION_WORDS and bool(_telling(span) - set(words))
