@@ -22,7 +22,7 @@ from locas_agent.results import Consolidation, Reply, WorkSummary
 from locas_agent.runtime import ConsolidationMode, Runtime, check_parts
 from locas_agent.serving.replies import ReplyRequest, Sampling
 from locas_agent.study.strategies import StrategyFactory
-from locas_agent.types import Progress
+from locas_agent.types import Dtype, Progress
 from locas_agent.user import UserMemory
 from locas_storage import (
     KeyProvider,
@@ -61,7 +61,7 @@ class AgentMemory(Runtime):
         config: LocasConfig | None = None,
         *,
         device: str | None = None,
-        dtype: str = "auto",
+        dtype: Dtype = "auto",
         consolidation: ConsolidationMode = "inline",
         key_provider: KeyProvider | None = None,
         strategy: StrategyFactory | None = None,
@@ -90,7 +90,7 @@ class AgentMemory(Runtime):
             raise ConfigurationError(
                 "key_provider or config.store was given beside a ready store: give it to the store when you make that"
             )
-        ready = backbone if isinstance(backbone, Backbone) else Backbone.load(str(backbone), device=device, dtype=dtype)  # type: ignore[arg-type]
+        ready = backbone if isinstance(backbone, Backbone) else Backbone.load(str(backbone), device=device, dtype=dtype)
         made = (
             open_store(store, key_provider=key_provider, **kept.model_dump())
             if isinstance(store, str | Path)
@@ -143,7 +143,7 @@ class AgentMemory(Runtime):
             users: users of the tenant "default", or handles; whoever has no memory is passed over.
         """
         for handle in self._handles(users):
-            self._memories.prefetch(handle.key)
+            self.memories.prefetch(handle.key)
 
     def consolidate_many(
         self,
@@ -189,7 +189,7 @@ class AgentMemory(Runtime):
         """
         worker = Worker(
             self.store,
-            self.rounds,
+            self.runner,
             jobs_at_once=jobs_at_once,
             lease_seconds=lease_seconds,
             poll_seconds=poll_seconds,

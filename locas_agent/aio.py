@@ -59,7 +59,7 @@ class Crews:
 
 
 class Crewed(Protocol):
-    """Whoever has twins."""
+    """An object whose verbs have async twins."""
 
     @property
     def crews(self) -> Crews: ...  # noqa: D102

@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from locas_agent.types import Initialization, ScaleRule
+
 Objective = Literal["self_study", "ntp", "sd", "mix"]
-Initialization = Literal["highest", "lowest", "random", "random_index", "inputs"]
-ScaleRule = Literal["width", "sqrt", "none"]
 StoredAs = Literal["float32", "bfloat16", "int8"]
 _Depth = r"(0(\.[0-9]+)?|1(\.0+)?)"
 Layers = (
@@ -131,7 +131,7 @@ class SourceSettings(_Settings):
     """Labels of the assistant's turns that are learnt; without one of them what it says is only the context of what the
     user says."""
     context: tuple[str, ...] = ("user", "import")
-    """Labels of turns that the teacher reads beside the two above, whoever says them."""
+    """Labels of turns that the teacher reads beside the two above, no matter who says them."""
     named_speakers: bool = True
     """Where the user's turns carry names, a turn of the assistant that carries one is another person's, and follows
     `user`."""

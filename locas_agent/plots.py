@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from locas_agent.errors import ConfigurationError, ExchangeError, MissingExtra
-from locas_agent.memory.stats import LayerFigures
+from locas_agent.memory.stats import LayerStats
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,11 +61,11 @@ def plot_explanation(explanation: Explanation, path: str | Path) -> Path:
     return save_figure(figure, path)
 
 
-def plot_layers(figures: Sequence[LayerFigures], path: str | Path) -> Path:
+def plot_layers(figures: Sequence[LayerStats], path: str | Path) -> Path:
     """Draw a memory's mean row norms and the share of rows at the clip, by layer.
 
     Args:
-        figures: from `memory.stats.layer_figures`.
+        figures: from `memory.stats.layer_stats`.
         path: as in `plot_explanation`.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from locas_storage import ConsolidationMetrics, Revision, Turn
 
 if TYPE_CHECKING:
-    from locas_agent.memory.stats import LayerFigures
+    from locas_agent.memory.stats import LayerStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class Explanation:
     """The text's tokens in order; one that has nothing before it cannot be predicted and is left out."""
     revision: int | None
     """The revision looked at; None when there is none yet, and both figures are the bare backbone's."""
-    layers: tuple[LayerFigures, ...]
+    layers: tuple[LayerStats, ...]
     """Norms and saturation of the memory's rows, the lowest layer first."""
 
     @property

@@ -1,6 +1,6 @@
 """What both faces share: the parts, and the work on the keys of users. `AgentMemory` and `UserMemory` stand above it.
 
-It holds no logic of the parts: `Replies` answers, `Rounds` consolidates, `Worker` drains the queue.
+It holds no logic of the parts: `Replies` answers, `ConsolidationRunner` consolidates, `Worker` drains the queue.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from locas_agent.backbone import Backbone
 from locas_agent.config import LocasConfig, MemorySettings
 from locas_agent.consolidation import pending, policy
 from locas_agent.consolidation.learner import Learner
-from locas_agent.consolidation.runner import Order, Rounds
+from locas_agent.consolidation.runner import ConsolidationRequest, ConsolidationRunner
 from locas_agent.consolidation.worker import Worker
 from locas_agent.conversation import window
 from locas_agent.conversation.token_count import counted, longest_answer
@@ -29,6 +29,7 @@ from locas_agent.memory.placement import placement
 from locas_agent.memory_cache import CacheInfo, LoadedMemories
 from locas_agent.results import Consolidation, Reply
 from locas_agent.serving.generation import ChatGeneration
+from locas_agent.serving.inspection import MemoryInspection
 from locas_agent.serving.prompt import PromptBuilder
 from locas_agent.serving.replies import Replies, ReplyRequest, Sampling
 from locas_agent.study.strategies import StrategyFactory
@@ -79,23 +80,26 @@ class Runtime:
         self.engine = Engine(backbone)
         self.learner = Learner(self.engine, self.config, strategy)
         self.consolidation = consolidation
-        self._memories = LoadedMemories(backbone, store)
-        self.rounds = Rounds(backbone, store, self.learner, self._memories, self.config)
+        self.memories = LoadedMemories(backbone, store)
+        self.runner = ConsolidationRunner(backbone, store, self.learner, self.memories, self.config)
         self.prompts = PromptBuilder(backbone, store, self.config.window)
         self.chat = ChatGeneration(
-            backbone=backbone, store=store, engine=self.engine, memories=self._memories, settings=self.config.window
+            backbone=backbone, store=store, engine=self.engine, memories=self.memories, settings=self.config.window
+        )
+        self.inspection = MemoryInspection(
+            backbone=backbone, store=store, engine=self.engine, memories=self.memories, settings=self.config.window
         )
         self.replies = Replies(
             backbone=backbone,
             store=store,
             prompts=self.prompts,
             engine=self.engine,
-            memories=self._memories,
+            memories=self.memories,
             settings=self.config.window,
             append=self.append,
         )
         self.exchange = Exchange(
-            backbone=backbone, store=store, memories=self._memories, config=self.config, append=self.append
+            backbone=backbone, store=store, memories=self.memories, config=self.config, append=self.append
         )
         if consolidation not in get_args(ConsolidationMode):
             raise ConfigurationError(
@@ -111,7 +115,7 @@ class Runtime:
 
     def cache_info(self) -> CacheInfo:
         """Count the memories found ready, read and dropped so far, and what is kept of users now."""
-        return self._memories.cache_info()
+        return self.memories.cache_info()
 
     def append(self, key: UserKey, drafts: Sequence[TurnDraft]) -> list[Turn]:
         """Journal turns with their token counts; in the background mode the same transaction asks for what is due.
@@ -127,18 +131,18 @@ class Runtime:
 
     def current(self, key: UserKey) -> tuple[Revision | None, LocasMemory | None]:
         """Return a user's current revision and its memory."""
-        return self._memories.current(key)
+        return self.memories.current(key)
 
     def memory_of(self, key: UserKey, revision: Revision | None) -> LocasMemory | None:
         """Return a revision's memory, from the cache or checked from the store."""
-        return self._memories.of(key, revision)
+        return self.memories.of(key, revision)
 
     def batch_of(self, memories: Sequence[LocasMemory | None]) -> MemoryBatch | None:
         """Return the memories as one forward takes them; None when nobody has any."""
-        return self._memories.batch(memories)
+        return self.memories.batch(memories)
 
     def answer(self, asked: Sequence[ReplyRequest], sampling: Sampling) -> list[Reply]:
-        """Journal each user's turn, answer all in one batch, journal the answers, and consolidate whoever is due."""
+        """Journal each user's turn, answer all in one batch, journal the answers, and consolidate those who are due."""
         return [
             self._with_consolidation(one.user, reply)
             for one, reply in zip(asked, self.replies.answer(asked, sampling), strict=True)
@@ -192,7 +196,9 @@ class Runtime:
                 f"{len(keys)} users are to be consolidated, {len(set(keys))} different ones: name each once"
             )
         results: list[Consolidation] = []
-        for result in self.rounds.run([Order(key, flush=flush) for key in keys], progress=progress, seed=seed):
+        for result in self.runner.run(
+            [ConsolidationRequest(key, flush=flush) for key in keys], progress=progress, seed=seed
+        ):
             if isinstance(result, StorageError):
                 raise result
             results.append(result)
@@ -223,7 +229,7 @@ class Runtime:
     def forget(self, key: UserKey, turns: Sequence[int]) -> Receipt:
         """Detach and remove turns; where it `rebuilds`, `rebuild` comes next."""
         receipt = self.store.forget(key, turns)
-        self._memories.drop(key)
+        self.memories.drop(key)
         return receipt
 
     def correct(self, key: UserKey, turn: int, text: str) -> CorrectedTurn:
@@ -248,7 +254,7 @@ class Runtime:
         made = self.store.correct(
             key, turn, counted(self.backbone, draft, answer_tokens=self.config.window.max_new_tokens)
         )
-        self._memories.drop(key)
+        self.memories.drop(key)
         return made
 
     def rebuilds(self, receipt: Receipt, wait: bool | None) -> bool:
@@ -260,12 +266,12 @@ class Runtime:
 
     def rebuild(self, key: UserKey, progress: Progress | None) -> None:
         """Learn a user's remaining turns again after a forgetting."""
-        Worker(self.store, self.rounds, progress=progress).drain(key=key)
+        Worker(self.store, self.runner, progress=progress).drain(key=key)
 
     def erase(self, key: UserKey) -> Receipt:
         """Remove everything of a user."""
         receipt = self.store.erase(key)
-        self._memories.drop(key)
+        self.memories.drop(key)
         return receipt
 
 

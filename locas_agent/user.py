@@ -1,4 +1,4 @@
-"""`UserMemory`, the per-user handle: the verbs of one user. Holds nothing but the key; `Runtime` does the work."""
+"""`UserMemory`, the per-user handle: the verbs of one user. It holds nothing but the key; `Runtime` does the work."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ from typing import Any, NoReturn, Self
 from locas_agent.aio import Crew, Crews, async_twin
 from locas_agent.consolidation import policy
 from locas_agent.conversation.messages import conversation
-from locas_agent.conversation.messages import question as asking
 from locas_agent.errors import ConfigurationError, RevisionNotFound
 from locas_agent.exports.manifest import Form
-from locas_agent.memory.stats import layer_figures
-from locas_agent.results import ChatAnswer, Consolidation, ExplainedToken, Explanation, Recall, Reply
+from locas_agent.results import ChatAnswer, Consolidation, Explanation, Recall, Reply
 from locas_agent.runtime import Runtime
 from locas_agent.serving.generation import ChatRequest
+from locas_agent.serving.inspection import asked_alone
 from locas_agent.serving.replies import ReplyRequest, Sampling
 from locas_agent.serving.streams import GenerationStream, ReplyStream
-from locas_agent.study.matching import agree
 from locas_agent.types import Progress
 from locas_storage import CorrectedTurn, FoundTurn, Receipt, Revision, Turn, TurnDraft, UserKey
 
@@ -119,30 +117,10 @@ class UserMemory:
         idempotency_key: str | None = None,
         session: str | None = None,
     ) -> ReplyStream:
-        """Do what `reply` does, piece by piece; see `ReplyStream`."""
+        """Do what `reply` does, piece by piece, for `for` or `async for`; see `ReplyStream`."""
         asked = ReplyRequest(self.key, text, idempotency_key, session)
         sampling = Sampling(max_new_tokens, temperature, seed)
         return ReplyStream(self._runtime.stream_answer(asked, sampling), self.crews)
-
-    def astream(
-        self,
-        text: str,
-        *,
-        max_new_tokens: int | None = None,
-        temperature: float = 0.0,
-        seed: int = 0,
-        idempotency_key: str | None = None,
-        session: str | None = None,
-    ) -> ReplyStream:
-        """Do what `stream` does, for `async for`: each piece is written off the event loop."""
-        return self.stream(
-            text,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=seed,
-            idempotency_key=idempotency_key,
-            session=session,
-        )
 
     def generate(
         self,
@@ -253,22 +231,7 @@ class UserMemory:
             InvalidTurn: it is no text that a turn could hold.
             TurnTooLong: it leaves no room for an answer.
         """
-        runtime = self._runtime
-        prompt = runtime.backbone.encode_chat(asking(_as_said(question_text)))
-        revision, current = runtime.current(self.key)
-        memory = runtime.batch_of([current])
-        generation = runtime.engine.generate(
-            [prompt], memory=memory, max_new_tokens=runtime.config.window.answer_tokens(max_new_tokens)
-        )[0]
-        answer = runtime.backbone.decode(generation.ids).strip()
-        without = float(runtime.engine.score([prompt], [generation.ids])[0].sum()) if generation.ids else 0.0
-        return Recall(
-            answer,
-            revision.number if revision else None,
-            sum(generation.logprobs),
-            without,
-            self._citations(question_text, answer),
-        )
+        return self._runtime.inspection.recall(self.key, question_text, max_new_tokens=max_new_tokens)
 
     def explain(self, text: str, *, question: str | None = None) -> Explanation:
         """Tell what the memory does to a text: the log-probability of each token with and without it.
@@ -285,28 +248,7 @@ class UserMemory:
             InvalidTurn: one of them is no text that a turn could hold.
             TurnTooLong: it does not fit into the backbone's context.
         """
-        runtime = self._runtime
-        revision, current = runtime.current(self.key)
-        ids = runtime.backbone.encode(_as_said(text))
-        if question is not None:
-            prompt = runtime.backbone.encode_chat(asking(_as_said(question)))
-        else:
-            start = runtime.backbone.tokenizer.bos_token_id
-            prompt, ids = ([int(start)], ids) if start is not None else (ids[:1], ids[1:])
-        if not ids:
-            raise ConfigurationError(
-                "a text to explain has at least one token after its beginning; give more of it, or the question it "
-                "answers"
-            )
-        without = runtime.engine.score([prompt], [ids])[0]
-        with_memory = (
-            without if current is None else runtime.engine.score([prompt], [ids], memory=runtime.batch_of([current]))[0]
-        )
-        rows = zip(ids, with_memory.tolist(), without.tolist(), strict=True)
-        tokens = tuple(ExplainedToken(runtime.backbone.decode([token]), logprob, bare) for token, logprob, bare in rows)
-        return Explanation(
-            tokens, revision.number if revision else None, () if current is None else layer_figures(current)
-        )
+        return self._runtime.inspection.explain(self.key, text, question_text=question)
 
     def export(
         self, path: str | Path, *, form: Form = "dense", multiple: int = 1, base: str | Path | None = None
@@ -386,7 +328,7 @@ class UserMemory:
         Raises:
             InvalidTurn: it is no text that a turn could hold.
         """
-        asked = asking(_as_said(text))
+        asked = asked_alone(text)
         return [*conversation(self._runtime.prompts.build(self.key).layout.prompt_turns), *asked]
 
     def revisions(self) -> list[Revision]:
@@ -525,8 +467,9 @@ class UserMemory:
 
     aadd = async_twin(add, "journal")
     areply = async_twin(reply, "answers")
+    astream = stream  # what it returns is for `async for` as well: each piece off the event loop
     agenerate = async_twin(generate, "answers")
-    agenerate_stream = generate_stream  # what it returns is for `async for` as well: each piece off the event loop
+    agenerate_stream = generate_stream  # as astream
     apending = async_twin(pending, "journal")
     arecall = async_twin(recall, "answers")
     aexplain = async_twin(explain, "answers")
@@ -566,28 +509,9 @@ class UserMemory:
             "there"
         )
 
-    def _citations(self, asked: str, answer: str) -> tuple[Turn, ...]:
-        """Return the turns whose study items are answered this way; of several, those asked most alike."""
-        items = [
-            item
-            for item in self._runtime.store.study_items(self.key)
-            if item.kind != "negative" and agree(item.answer, answer)
-        ]
-        exact = [item for item in items if agree(item.question, asked)] or items
-        found: Sequence[int] = sorted({item.turn_seq for item in exact})
-        return tuple(turn for seq in found for turn in self.turns(after=seq - 1, upto=seq))
-
     def __repr__(self) -> str:
         """Show the key, which hides the names."""
         return f"UserMemory({self.key!r})"
-
-
-def _as_said(text: str) -> str:
-    """Return a text that is asked about and not journalled, if a turn could hold it.
-
-    What is refused does not depend on the verb.
-    """
-    return TurnDraft("user", text).content
 
 
 def _seqs(turns: int | Turn | Iterable[int | Turn]) -> list[int]:

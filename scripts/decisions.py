@@ -4,6 +4,7 @@
 
 A decision is a section `## DATE · TITLE` at the end of docs/decisions.md, or a file docs/decisions/NNNN-title.md with
 the title as `# DATE · TITLE`. Nothing of a section is changed on its way into a file but links to other pages.
+Where two branches gave one number to two files, the later by name gets the next free one.
 """
 
 from __future__ import annotations
@@ -54,15 +55,28 @@ def index() -> str:
     return _HEAD + "".join(lines)
 
 
+def part_twins() -> None:
+    """Give every file a number of its own; the first by name keeps one that two have."""
+    taken: set[str] = set()
+    twins = []
+    for path in files():
+        if path.name[:4] in taken:
+            twins.append(path)
+        taken.add(path.name[:4])
+    for number, path in enumerate(twins, max(map(int, taken), default=0) + 1):
+        path.rename(path.with_name(f"{number:04}{path.name[4:]}"))
+
+
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
-    number = len(files())
+    part_twins()
+    number = max((int(path.name[:4]) for path in files()), default=0)
     for title, text in sections(INDEX.read_text(encoding="utf-8")):
         number += 1
         moved = _PAGE.sub(r"](../\1", text)
         (FOLDER / f"{number:04}-{slug(title)}.md").write_text(f"# {title}\n\n{moved}\n", encoding="utf-8")
     INDEX.write_text(index(), encoding="utf-8")
-    sys.stdout.write(f"{number} decisions\n")
+    sys.stdout.write(f"{len(files())} decisions\n")
 
 
 if __name__ == "__main__":

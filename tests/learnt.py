@@ -9,7 +9,7 @@ none.
 
 from __future__ import annotations
 
-from locas_agent import UserMemory
+from locas_agent import AgentMemory, UserMemory
 from locas_agent.study.items import QUESTION
 
 LEARNT_NATS = 5.0
@@ -23,11 +23,11 @@ def gain_nats(user: UserMemory, question: str, value: str) -> float:
     return found.logprob - found.logprob_without
 
 
-def share_answered(user: UserMemory, value: str) -> float:
+def share_answered(agent: AgentMemory, user: UserMemory, value: str) -> float:
     """Return the share of the user's study questions about a value to which the memory answers it.
 
     There has to be one.
     """
-    items = user._runtime.store.study_items(user.key)
+    items = agent.store.study_items(user.key)
     asked = [item.question for item in items if item.kind == QUESTION and value in item.answer]
     return sum(value in user.recall(question).answer for question in asked) / len(asked)

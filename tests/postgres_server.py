@@ -55,7 +55,7 @@ class PostgresServer:
             os.chown(self.folder, owner.pw_uid, owner.pw_gid)
             self._as_user = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
         # Only the owner of the folder can reach the socket in it, so nobody is asked for a password.
-        self._run(
+        self.run(
             "initdb",
             "-D",
             str(self.folder / "data"),
@@ -77,7 +77,7 @@ class PostgresServer:
             *self._settings,
         ]
         arguments = " ".join(f"-c {option}" for option in options)
-        self._run(
+        self.run(
             "pg_ctl",
             "-D",
             str(self.folder / "data"),
@@ -93,7 +93,7 @@ class PostgresServer:
 
     def stop(self, mode: str = "fast") -> None:
         """Stop it: "fast" in order, "immediate" as a crash does."""
-        self._run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-t", "60", "-m", mode, "stop")
+        self.run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-t", "60", "-m", mode, "stop")
 
     def is_running(self) -> bool:
         return (
@@ -114,7 +114,7 @@ class PostgresServer:
 
     def psql(self, database: str, statement: str) -> str:
         """Run a statement beside the store and return what it prints."""
-        return self._run(
+        return self.run(
             "psql",
             "-X",
             "-q",
@@ -142,7 +142,8 @@ class PostgresServer:
                 return
             time.sleep(0.1)
 
-    def _run(self, program: str, *arguments: str) -> str:
+    def run(self, program: str, *arguments: str) -> str:
+        """Run one of PostgreSQL's programs and return what it said."""
         environment = {**os.environ, "LC_ALL": "C.UTF-8"}
         # No pipe for pg_ctl: the server would inherit it and hold it open.
         with tempfile.TemporaryFile("w+") as output:

@@ -16,15 +16,16 @@ from torch.nn import Module
 from torch.nn.modules.module import register_module_forward_pre_hook
 from transformers import PreTrainedModel
 
-HOLD_A_MODEL = {"make_backbone", "make_backbone_folder", "nursery", "with_tools"}
+HOLD_A_MODEL = {"make_backbone", "make_backbone_folder", "process_pool", "with_tools"}
 """The fixtures at the bottom: whatever else holds a model asks for one of them, and pytest names them all."""
 TESTS = Path(__file__).parent
 FOLDERS = {
     TESTS / "conformance",
     TESTS / "integration",
-    TESTS / "unit" / "benchmarks",
-    TESTS / "unit" / "core",
-    TESTS / "unit" / "learning",
+    *(
+        TESTS / "unit" / folder
+        for folder in ("backbone", "benchmarks", "core", "exports", "inference", "memory", "paper", "study", "training")
+    ),
 }
 
 

@@ -1,7 +1,7 @@
 """LangChain adapters over the verbs of `locas_agent`.
 
-Hold no logic of their own and know nothing of tensors or tables. Names are loaded when they are first used, so that a
-missing extra is named by the class that needs it.
+They hold no logic of their own. Names are loaded when they are first used, so that a missing extra is named by the
+class that needs it.
 """
 
 from importlib import import_module

@@ -1,25 +1,26 @@
 """`ChatLocas`: a chat model that answers each call with the memory of the user who calls.
 
-Owns the way of the user id into a call, the shape of LangChain's results, and the cache key. It journals nothing: what
-is said is recorded by `LocasMemoryMiddleware`, `LocasChatMessageHistory`, or the verbs of `AgentMemory`.
+Owns the shape of LangChain's results and the cache key; the way of the user id into a call is `routing.py`'s. It
+journals nothing: what is said is recorded by `LocasMemoryMiddleware`, `LocasChatMessageHistory`, or the verbs of
+`AgentMemory`.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Self
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
+from langchain_core.language_models import LanguageModelInput, ModelProfile
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.chat_models import generate_from_stream
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
+from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import (
@@ -35,14 +36,15 @@ from pydantic import (
 
 from langchain_locas.errors import AnswerTimeout, PromptTooLong
 from langchain_locas.fitting import fitted
-from langchain_locas.identity import NO_USER, USER_ID, checked, in_config
+from langchain_locas.identity import NO_USER, USER_ID, checked
 from langchain_locas.loading import MemoryOpening, profile_of
 from langchain_locas.messages import to_chat
 from langchain_locas.options import StoreUrl, check_options, refused, secret, stop_words, without_values
+from langchain_locas.routing import RoutedChatModel
 from locas_agent import AgentMemory, ChatAnswer, GenerationStream, UserKey
 from locas_agent.errors import ConfigurationError, GenerationTimeout, TurnTooLong
 from locas_agent.serving.tool_calls import must_call, require_tools
-from locas_agent.types import DEFAULT_STORE
+from locas_agent.types import DEFAULT_STORE, Dtype
 from locas_storage.records.bounds import check_text
 
 DEFAULT_MODEL = "tiny"
@@ -51,7 +53,7 @@ _STANDARD = frozenset({"api_key", "max_retries"})
 """What LangChain's interface gives every constructor and a model in this process has no use for."""
 
 
-class ChatLocas(BaseChatModel):
+class ChatLocas(RoutedChatModel):
     """Answer with the memory of one user, named per call.
 
     The user is looked for in the call (`user_id=`), then in `config["configurable"]["user_id"]`, then in the
@@ -81,7 +83,7 @@ class ChatLocas(BaseChatModel):
     """A ready memory, shared by reference; decides model, store, device and dtype."""
     device: str | None = None
     """Where the backbone runs; the first GPU if there is one, else the CPU."""
-    dtype: str = "auto"
+    dtype: Dtype = "auto"
     """Dtype of the backbone."""
     temperature: float | None = None
     """0, or nothing, is greedy."""
@@ -166,92 +168,11 @@ class ChatLocas(BaseChatModel):
             self.profile = profile_of(memory.backbone)
         return memory
 
-    # The user's way into a call
-    # ----------------------------------------------------------------------------------------
-    # `BaseChatModel` hands neither `configurable` nor the constructor to `_generate`, and `batch` loses the context:
-    # each public
-    # call makes the id an argument of its own, which reaches generation, cache key and traces.
-
-    def _routed(self, config: RunnableConfig | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        if USER_ID in kwargs:
-            return {**kwargs, USER_ID: checked(kwargs[USER_ID], "the call")}
-        named = in_config(ensure_config(config))
-        return {**kwargs, USER_ID: self._key({}).user if named is None else named}
-
     def _key(self, kwargs: Mapping[str, Any]) -> UserKey:
         named = kwargs.get(USER_ID, self.user_id)
         if named is None:
             raise ConfigurationError(NO_USER)
         return UserKey(self.tenant, checked(named, "the call or the constructor"))
-
-    def invoke(
-        self,
-        input: LanguageModelInput,
-        config: RunnableConfig | None = None,
-        *,
-        stop: list[str] | None = None,
-        **kwargs: Any,
-    ) -> AIMessage:
-        """Answer; `user_id=` names the user."""
-        return super().invoke(input, config, stop=stop, **self._routed(config, kwargs))
-
-    async def ainvoke(
-        self,
-        input: LanguageModelInput,
-        config: RunnableConfig | None = None,
-        *,
-        stop: list[str] | None = None,
-        **kwargs: Any,
-    ) -> AIMessage:
-        """Answer in a worker thread; `user_id=` names the user."""
-        return await super().ainvoke(input, config, stop=stop, **self._routed(config, kwargs))
-
-    def stream(
-        self,
-        input: LanguageModelInput,
-        config: RunnableConfig | None = None,
-        *,
-        stop: list[str] | None = None,
-        **kwargs: Any,
-    ) -> Iterator[AIMessageChunk]:
-        """Answer piece by piece; `user_id=` names the user."""
-        yield from super().stream(input, config, stop=stop, **self._routed(config, kwargs))
-
-    async def astream(
-        self,
-        input: LanguageModelInput,
-        config: RunnableConfig | None = None,
-        *,
-        stop: list[str] | None = None,
-        **kwargs: Any,
-    ) -> AsyncIterator[AIMessageChunk]:
-        """Answer piece by piece, each in a worker thread; `user_id=` names the user."""
-        async for chunk in super().astream(input, config, stop=stop, **self._routed(config, kwargs)):
-            yield chunk
-
-    def stream_events(
-        self,
-        input: LanguageModelInput,
-        config: RunnableConfig | None = None,
-        *,
-        version: Literal["v1", "v2", "v3"] = "v2",
-        **kwargs: Any,
-    ) -> Any:
-        """Answer as events; versions 1 and 2 run through `stream`, which names the user."""
-        routed = self._routed(config, kwargs) if version == "v3" else kwargs
-        return cast(Any, super().stream_events)(input, config, version=version, **routed)
-
-    def astream_events(
-        self,
-        input: LanguageModelInput,
-        config: RunnableConfig | None = None,
-        *,
-        version: Literal["v1", "v2", "v3"] = "v2",
-        **kwargs: Any,
-    ) -> Any:
-        """Answer as events; versions 1 and 2 run through `astream`, which names the user."""
-        routed = self._routed(config, kwargs) if version == "v3" else kwargs
-        return cast(Any, super().astream_events)(input, config, version=version, **routed)
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         """Extend the cache key by whatever changes an answer.

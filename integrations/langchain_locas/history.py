@@ -19,7 +19,7 @@ class LocasChatMessageHistory(BaseChatMessageHistory):
     """The transcript of one user's session, in the journal.
 
     What a person or the assistant said is kept, in words; calls of tools and their results are not. A message that has
-    an id is one turn, however often it is added; after it was forgotten, adding it again says it anew.
+    an id is one turn, however often it is added; after it was forgotten, adding it again says it again.
 
     `messages` holds all of the session. When that is more than the backbone's context, `ChatLocas` leaves the oldest
     out of the prompt.
@@ -37,8 +37,8 @@ class LocasChatMessageHistory(BaseChatMessageHistory):
         self._session = session_id
 
     @property
-    def messages(self) -> list[BaseMessage]:  # type: ignore[override]  # an attribute there, which it says may be a property
-        """The messages, oldest first; read anew each time."""
+    def messages(self) -> list[BaseMessage]:  # type: ignore[override]  # there it may be one
+        """The messages, oldest first; read again each time."""
         return from_turns(self._turns())
 
     def add_messages(self, messages: Sequence[BaseMessage]) -> None:

@@ -124,7 +124,7 @@ def record(agent: AgentMemory, thread: Thread, messages: Sequence[BaseMessage]) 
     return Recorded(turns, frozenset(hidden), frozenset(refused), corrected)
 
 
-def live(
+def trim_to_window(
     agent: AgentMemory,
     thread: Thread,
     messages: Sequence[BaseMessage],

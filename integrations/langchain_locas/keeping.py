@@ -15,8 +15,8 @@ def keep(agent: AgentMemory, user: UserKey, session: str | None, messages: Seque
     """Journal what was said in messages, oldest first.
 
     A message that has an id is one turn, however often it is given, and so is one that was read from the journal. One
-    whose turn was forgotten is said anew: whoever gives it again, as a replay or an import does, wants it kept. What
-    this reads does not grow with the journal.
+    whose turn was forgotten is said again: a caller that gives it again, as a replay or an import does, wants it kept.
+    What this reads does not grow with the journal.
 
     Raises:
         ConfigurationError: a message has no role that is known, or holds something else than text.

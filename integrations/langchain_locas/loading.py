@@ -12,6 +12,7 @@ from langchain_locas.options import StoreUrl
 from locas_agent import AgentMemory, Backbone
 from locas_agent.errors import ConfigurationError
 from locas_agent.serving.tool_calls import can_call_tools
+from locas_agent.types import Dtype
 
 
 class MemoryOpening:
@@ -19,9 +20,9 @@ class MemoryOpening:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._built: dict[tuple[str, StoreUrl | Path | None, str | None, str], AgentMemory] = {}
+        self._built: dict[tuple[str, StoreUrl | Path | None, str | None, Dtype], AgentMemory] = {}
 
-    def get(self, model: str, store: StoreUrl | Path | None, device: str | None, dtype: str) -> AgentMemory:
+    def get(self, model: str, store: StoreUrl | Path | None, device: str | None, dtype: Dtype) -> AgentMemory:
         """Return the one of these parts."""
         with self._lock:
             parts = (model, store, device, dtype)

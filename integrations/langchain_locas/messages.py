@@ -151,7 +151,7 @@ def turn_key(session: str | None, message_id: str, *, again: int = 0) -> str:
     Args:
         session: the session or thread.
         message_id: any text.
-        again: how often the message was said anew after it had been forgotten; the forgotten turn keeps its key.
+        again: how often the message was said again after it had been forgotten; the forgotten turn keeps its key.
     """
     scope, named = (session or "").encode("utf-8", "surrogatepass"), message_id.encode("utf-8", "surrogatepass")
     key = f"langchain-{hashlib.sha256(len(scope).to_bytes(4, 'big') + scope + named).hexdigest()[:40]}"

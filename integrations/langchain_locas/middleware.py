@@ -18,7 +18,7 @@ from langgraph.types import Command
 from langchain_locas.chat_model import ChatLocas
 from langchain_locas.errors import ForeignThread
 from langchain_locas.identity import USER_ID, caller
-from langchain_locas.journaling import Thread, live, record
+from langchain_locas.journaling import Thread, record, trim_to_window
 from langchain_locas.marks import NOBODY, Marks, ThreadState
 from locas_agent import AgentMemory, UserMemory
 from locas_agent.errors import ConfigurationError
@@ -33,7 +33,7 @@ class LocasMemoryMiddleware(AgentMiddleware[ThreadState, Any, Any]):
     message edited under its id replaces its turn.
 
     A thread belongs to the user who began it; anybody else's call is refused with `ForeignThread`, and leaves nothing
-    in the thread. With `shared` a thread is a room: whoever speaks is journalled for themselves alone, and no answer
+    in the thread. With `shared` a thread is a room: each speaker is journalled for themselves alone, and no answer
     is, since it may quote the others.
 
     A message that the journal refuses fails the call that brings it. Later calls pass it over, with a line in the log.
@@ -92,7 +92,7 @@ class LocasMemoryMiddleware(AgentMiddleware[ThreadState, Any, Any]):
     def wrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], ToolMessage | Command[Any]]
     ) -> ToolMessage | Command[Any]:
-        """Run a tool for whoever may speak here: a run that waits for a person may be resumed by somebody else."""
+        """Run a tool for the user who may speak here: a run that waits for a person may be resumed by somebody else."""
         self._thread(request.state, request.runtime, get_config())
         return handler(request)
 
@@ -142,8 +142,9 @@ class LocasMemoryMiddleware(AgentMiddleware[ThreadState, Any, Any]):
         def count(messages: Any) -> int:
             return model.get_num_tokens_from_messages([*system, *messages], request.tools)
 
+        shown = trim_to_window(self._memory, thread, request.messages, recorded, answer_tokens=answer, count=count)
         return request.override(
-            messages=live(self._memory, thread, request.messages, recorded, answer_tokens=answer, count=count),  # type: ignore[arg-type]
+            messages=shown,  # type: ignore[arg-type]
             model_settings={**request.model_settings, USER_ID: thread.user.key.user},
         )
 

@@ -19,7 +19,7 @@ FOUND_TURNS = 5
 
 
 def memory_tools(memory: AgentMemory, *, tenant: str = "default") -> list[BaseTool]:
-    """Return `search_memory` and `forget_memory`, bound to whoever calls.
+    """Return `search_memory` and `forget_memory`, bound to the user who calls.
 
     The user of the run's context or of `configurable`.
 

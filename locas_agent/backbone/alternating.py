@@ -1,4 +1,4 @@
-"""Chat messages for a template that takes only a user and an assistant in turn. Knows no tokenizer and no store."""
+"""Chat messages for a template that takes only a user and an assistant in turn."""
 
 from __future__ import annotations
 

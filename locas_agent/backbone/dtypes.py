@@ -7,11 +7,8 @@ from __future__ import annotations
 
 from functools import cache
 from time import perf_counter
-from typing import Literal
 
 import torch
-
-Dtype = Literal["float32", "bfloat16", "float16", "auto"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -45,14 +42,15 @@ def is_fast_at_bfloat16(device: str) -> bool:
                 for dtype in (torch.bfloat16, torch.float32)
             ]
             # in turns, the best of each: another process on the same cores slows both down
-            times = [[_seconds(*pair) for pair in pairs] for _ in range(_REPEATS + 1)][1:]
+            times = [[product_seconds(*pair) for pair in pairs] for _ in range(_REPEATS + 1)][1:]
     except RuntimeError:  # a device without bf16, or without room
         return False
     half, full = (min(column) for column in zip(*times, strict=True))
     return bool(half < _WORTH_IT * full)
 
 
-def _seconds(left: torch.Tensor, right: torch.Tensor) -> float:
+def product_seconds(left: torch.Tensor, right: torch.Tensor) -> float:
+    """Time the product of two matrices."""
     begin = perf_counter()
     float((left @ right)[0, 0])  # reading a number waits for the device
     return perf_counter() - begin

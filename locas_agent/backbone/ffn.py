@@ -18,7 +18,7 @@ from locas_agent.errors import UnsupportedBackbone
 
 
 @dataclass(frozen=True, eq=False)
-class FfnSite:
+class GatedFfn:
     """One frozen gated FFN beside which a memory can stand.
 
     Attributes:
@@ -54,7 +54,7 @@ class FfnSite:
 class FfnKind(Protocol):
     """One kind of gated FFN."""
 
-    def site(self, module: nn.Module) -> FfnSite | None:
+    def site(self, module: nn.Module) -> GatedFfn | None:
         """Return a module as a site, or None where it is no FFN of this kind."""
 
 
@@ -74,7 +74,7 @@ class NamedProjections:
     down: str = "down_proj"
     activations: tuple[str, ...] = ("act_fn", "activation_fn")
 
-    def site(self, module: nn.Module) -> FfnSite | None:
+    def site(self, module: nn.Module) -> GatedFfn | None:
         """See `FfnKind.site`."""
         found = (getattr(module, name, None) for name in self.activations)
         activation = next((one for one in found if callable(one)), None)
@@ -91,14 +91,14 @@ class NamedProjections:
         halves = 2 // len(self.gate_up)
         if shapes[:-1] != [(halves * neurons, size)] * len(self.gate_up):
             return None
-        return FfnSite(module=module, activation=activation, gate_up=tuple(modules[:-1]), down_proj=modules[-1])
+        return GatedFfn(module=module, activation=activation, gate_up=tuple(modules[:-1]), down_proj=modules[-1])
 
 
 KINDS: tuple[FfnKind, ...] = (NamedProjections(("gate_up_proj",)), NamedProjections(("gate_proj", "up_proj")))
 """The kinds that are looked for: one fused projection as in Phi-3, two as in Qwen3, Llama, Mistral and Gemma."""
 
 
-def find_sites(decoder: nn.Module, *, name: str, kinds: Sequence[FfnKind] = KINDS) -> tuple[FfnSite, ...]:
+def find_ffns(decoder: nn.Module, *, name: str, kinds: Sequence[FfnKind] = KINDS) -> tuple[GatedFfn, ...]:
     """Find the gated FFN of every decoder layer by its parts, whatever the classes are called.
 
     Args:
@@ -119,7 +119,7 @@ def find_sites(decoder: nn.Module, *, name: str, kinds: Sequence[FfnKind] = KIND
     return tuple(_find_site(layer, f"layer {index} of {name!r}", kinds) for index, layer in enumerate(layers))
 
 
-def _find_site(layer: nn.Module, where: str, kinds: Sequence[FfnKind]) -> FfnSite:
+def _find_site(layer: nn.Module, where: str, kinds: Sequence[FfnKind]) -> GatedFfn:
     modules = dict(layer.named_modules())
     experts = [path for path in modules if "expert" in path.rsplit(".", 1)[-1]]
     if experts:

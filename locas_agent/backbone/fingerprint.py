@@ -1,17 +1,17 @@
-"""What identifies a backbone: one digest over its config, its tokenizer and its weights.
-
-Knows nothing of memories, devices in use or how a backbone is loaded.
-"""
+"""What identifies a backbone: one digest over its config, its tokenizer and its weights."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _VOLATILE = frozenset(
     {"transformers_version", "dtype", "torch_dtype", "_name_or_path", "name_or_path", "architectures", "use_cache"}
@@ -24,7 +24,7 @@ _CHUNK = 1 << 22
 """Numbers widened to fp32 at a time, 16 MiB: a whole embedding would double the memory in use."""
 
 
-def fingerprint_of(model: Any, tokenizer: Any, digest_of_weights: str) -> str:
+def fingerprint_of(model: Any, tokenizer: PreTrainedTokenizerBase, digest_of_weights: str) -> str:
     """Combine config, tokenizer and weights into one digest.
 
     Args:
@@ -81,7 +81,7 @@ def _stable(value: Any) -> Any:
     return value
 
 
-def _tokenizer_state(tokenizer: Any) -> Any:
+def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> Any:
     """What decides which ids a text gets; truncation and padding are left out, since any call may change them."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:

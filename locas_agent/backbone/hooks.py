@@ -164,7 +164,7 @@ def carrying(key: object, intercept: Intercept | None) -> Iterator[None]:
 
 
 def reside(decoder: Any, key: object, choose: Callable[[tuple[Any, ...], dict[str, Any]], Intercept | None]) -> None:
-    """Let every forward of a decoder carry an intercept, whoever calls it.
+    """Let every forward of a decoder carry an intercept, no matter who calls it.
 
     For private copies that trainers of others call.
 

@@ -2,8 +2,6 @@
 
 Its files are `sources.py` and `loading.py`, its FFNs `ffn.py`.
 
-Knows nothing of users, memories or training.
-
 Shapes: L layers, N neurons of the FFN, D hidden size.
 """
 
@@ -22,9 +20,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from locas_agent.backbone.alternating import alternating
 from locas_agent.backbone.detokenizer import clean
-from locas_agent.backbone.dtypes import DTYPES, Dtype, fast_dtype
+from locas_agent.backbone.dtypes import DTYPES, fast_dtype
 from locas_agent.backbone.ends import ends_of_text, ends_of_turn, line_ends
-from locas_agent.backbone.ffn import FfnSite, find_sites
+from locas_agent.backbone.ffn import GatedFfn, find_ffns
 from locas_agent.backbone.fingerprint import fingerprint_of, weights_digest
 from locas_agent.backbone.hooks import FfnEnds, install
 from locas_agent.backbone.loading import (
@@ -38,6 +36,7 @@ from locas_agent.backbone.loading import (
 from locas_agent.backbone.sources import TINY, find_source
 from locas_agent.backbone.transcript import transcript
 from locas_agent.errors import BackboneError, ConfigurationError, InvalidTurn
+from locas_agent.types import Dtype
 
 _TOO_LONG_WARNING = "sequence-length-is-longer-than-the-specified-maximum"
 """The name under which a tokenizer remembers that it has warned of a long text."""
@@ -63,7 +62,7 @@ class Backbone:
         """
         self.name = name
         self.model = cast(Any, model)
-        self.tokenizer = cast(Any, tokenizer)
+        self.tokenizer = tokenizer
         # Who counts the tokens of a long text wants to know how long it is; the tokenizer would warn, once, on standard
         # error.
         getattr(self.tokenizer, "deprecation_warnings", {})[_TOO_LONG_WARNING] = True
@@ -71,7 +70,7 @@ class Backbone:
         self.model.eval()
         self.decoder: Any = self.model.get_decoder()
         self.config: Any = self.model.config.get_text_config(decoder=True)
-        self.sites: tuple[FfnSite, ...] = find_sites(self.decoder, name=name)
+        self.sites: tuple[GatedFfn, ...] = find_ffns(self.decoder, name=name)
         self.hook_key: object = install(
             [FfnEnds(site.module, site.down_proj, site.module) for site in self.sites],
             getattr(self.decoder, "norm", None),
@@ -276,7 +275,7 @@ class Backbone:
             sanitize_control_tokens=True,
             enable_thinking=False,
         )
-        return [int(token) for token in ids]
+        return [int(token) for token in cast("list[int]", ids)]  # text only where it does not tokenize
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, nothing added around it; control tokens spelled out in it count as such.

@@ -1,4 +1,4 @@
-"""The command `bench`. Knows which options there are, and nothing of what is measured."""
+"""The command `bench`: its options, and the tables of its report."""
 
 from __future__ import annotations
 

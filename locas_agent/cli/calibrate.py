@@ -19,7 +19,7 @@ def calibrate(
 ) -> None:
     """Measure which forms a backbone reads and writes, and keep what study will use.
 
-    It is measured anew, and what this machine kept of the backbone is replaced. A backbone that reads nothing fails,
+    It is measured again, and what this machine kept of the backbone is replaced. A backbone that reads nothing fails,
     with the table. The bundled one was trained on a protocol of its own: what ships for it is printed, and nothing is
     measured.
     """

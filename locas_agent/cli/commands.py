@@ -7,7 +7,6 @@ Exit codes: 0 done, 1 failed with a message on standard error, 2 wrong usage.
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import mkdtemp
@@ -21,8 +20,10 @@ from locas_agent.cli.db import databases
 from locas_agent.cli.eval_locomo import locomo
 from locas_agent.cli.eval_mmlu import mmlu
 from locas_agent.cli.eval_pg19 import pg19
+from locas_agent.cli.eval_recall import recall
 from locas_agent.cli.export import explain, export, import_
 from locas_agent.cli.forget import erase, forget, jobs
+from locas_agent.cli.journal import revisions, rollback, search, turns, users
 from locas_agent.cli.keys import keys
 from locas_agent.cli.model import (
     BackboneOption,
@@ -45,23 +46,17 @@ from locas_agent.cli.options import (
     StoreOption,
     TenantOption,
     UserOption,
-    key_provider,
 )
 from locas_agent.cli.output import (
     deliver,
     keep_libraries_quiet,
     progress_bar,
-    revision_facts,
-    revision_table,
     table,
-    turn_facts,
 )
 from locas_agent.cli.signals import stop_on_signals
 from locas_agent.cli.verify import verify
-from locas_agent.config import Objective, StoreSettings
-from locas_agent.evaluation.recall.people import LeftOut
+from locas_agent.config import StoreSettings
 from locas_agent.types import CODE_VERSION
-from locas_storage import UserKey, open_store
 
 if TYPE_CHECKING:
     from locas_agent.results import Consolidation
@@ -163,87 +158,11 @@ def chat(
         Chat(handle, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed).run(typed_lines())
 
 
-@app.command()
-def users(
-    tenant: Annotated[str | None, typer.Option("--tenant", help="Only this tenant's users.")] = None,
-    store: StoreOption = DEFAULT_STORE,
-    json: JsonOption = None,
-) -> None:
-    """List everyone who has ever said something."""
-    rows = []
-    with closing(open_store(store)) as opened:
-        for key in opened.users(tenant):
-            state = opened.state(key)
-            if state is not None:
-                rows.append(
-                    {
-                        "tenant": key.tenant,
-                        "user": key.user,
-                        "turns": state.turns,
-                        "learnt": state.consolidated_seq,
-                        "revision": state.head,
-                    }
-                )
-    deliver(
-        json, rows, table(["tenant", "user", "turns", "learnt up to", "revision"], [list(row.values()) for row in rows])
-    )
-
-
-@app.command()
-def turns(
-    user: UserOption,
-    tenant: TenantOption = "default",
-    newest: Annotated[int | None, typer.Option("--newest", min=0, help="Only the last so many.")] = None,
-    store: StoreOption = DEFAULT_STORE,
-    key_file: KeyFileOption = None,
-    json: JsonOption = None,
-) -> None:
-    """Print a user's journal."""
-    with closing(open_store(store, key_provider=key_provider(key_file))) as opened:
-        journal = opened.turns(UserKey(tenant, user), newest=newest)
-    rows = [[turn.seq, turn.at, turn.role, turn.name, turn.content] for turn in journal]
-    deliver(json, [turn_facts(turn) for turn in journal], table(["turn", "time", "role", "name", "text"], rows))
-
-
-@app.command()
-def search(
-    text: Annotated[str, typer.Argument(help="Words to look for; there is no query syntax.")],
-    user: UserOption,
-    tenant: TenantOption = "default",
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Turns to print at most.")] = 10,
-    store: StoreOption = DEFAULT_STORE,
-    key_file: KeyFileOption = None,
-    json: JsonOption = None,
-) -> None:
-    """Print the turns of a user's journal that share a word with a text, best first."""
-    with closing(open_store(store, key_provider=key_provider(key_file))) as opened:
-        found = opened.search(UserKey(tenant, user), text, limit=limit)
-    rows = [[turn.seq, turn.score, turn.at, turn.role, turn.name, turn.content] for turn in found]
-    deliver(json, [turn_facts(turn) for turn in found], table(["turn", "score", "time", "role", "name", "text"], rows))
-
-
-@app.command()
-def revisions(
-    user: UserOption, tenant: TenantOption = "default", store: StoreOption = DEFAULT_STORE, json: JsonOption = None
-) -> None:
-    """Print a user's saved memories; the last one is current."""
-    with closing(open_store(store)) as opened:
-        found = opened.revisions(UserKey(tenant, user))
-    deliver(json, [revision_facts(revision) for revision in found], revision_table(found))
-
-
-@app.command()
-def rollback(
-    revision: Annotated[int, typer.Argument(min=0, help="The revision to restore; 0 is the time before the first.")],
-    user: UserOption,
-    tenant: TenantOption = "default",
-    store: StoreOption = DEFAULT_STORE,
-    json: JsonOption = None,
-) -> None:
-    """Make an older revision current, as a new one; turns learnt since wait to be learnt again."""
-    with closing(open_store(store)) as opened:
-        head = opened.rollback(UserKey(tenant, user), revision)
-    deliver(json, revision_facts(head), revision_table([head]))
+app.command()(users)
+app.command()(turns)
+app.command()(search)
+app.command()(revisions)
+app.command()(rollback)
 
 
 @app.command()
@@ -336,102 +255,7 @@ app.command()(bench)
 app.command()(calibrate)
 
 
-@evaluations.command("recall")
-def eval_recall(
-    people: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--people",
-            metavar="FILE",
-            exists=True,
-            dir_okay=False,
-            help="Ask people of the talk schema, see docs/people.md, in place of made-up ones; may be repeated.",
-        ),
-    ] = None,
-    users: Annotated[
-        int | None,
-        typer.Option(
-            "--users", min=2, help="People; 64 made-up ones or all of the files unless given, from each file in turn."
-        ),
-    ] = None,
-    sessions: Annotated[int, typer.Option("--sessions", min=1, help="Dated sessions of each made-up person.")] = 4,
-    facts: Annotated[int, typer.Option("--facts", min=1, help="Facts that one tells in each session.")] = 4,
-    wordings: Annotated[
-        int | None,
-        typer.Option(
-            "--wordings", min=1, help="Wordings asked of each fact; one of made-up people, all of files unless given."
-        ),
-    ] = None,
-    consolidations: Annotated[
-        int | None,
-        typer.Option(
-            "--consolidations", min=1, help="Learn each person's turns in so many steps; one a session unless given."
-        ),
-    ] = None,
-    assistant_trust: Annotated[
-        str,
-        typer.Option(
-            "--assistant-trust",
-            help="Label of all turns of the assistant; `sources` of the settings say what is learnt.",
-        ),
-    ] = "user",
-    users_per_batch: Annotated[
-        int, typer.Option("--users-per-batch", min=1, help="People consolidated side by side.")
-    ] = 32,
-    without: Annotated[
-        list[LeftOut] | None, typer.Option("--without", help="An arm that is not asked; may be repeated.")
-    ] = None,
-    lora_users: Annotated[
-        int, typer.Option("--lora-users", min=0, help="People the LoRA peer is trained for; 0 leaves it out.")
-    ] = 16,
-    prefix_users: Annotated[
-        int, typer.Option("--prefix-users", min=0, help="People the prefix peer is trained for; 0 leaves it out.")
-    ] = 0,
-    objective: Annotated[
-        Objective | None,
-        typer.Option("--objective", help="What memories learn from, see docs/method.md; the settings' unless given."),
-    ] = None,
-    backbone: BackboneOption = "tiny",
-    store: StoreOption = "sqlite://",
-    device: DeviceOption = None,
-    dtype: DtypeOption = "auto",
-    config: ConfigOption = None,
-    seed: SeedOption = 0,
-    json: JsonOption = None,
-) -> None:
-    """People tell facts over sessions; questions in other wordings are answered from the weights.
-
-    The people are made up from a seed, or those of files. Default store: memory.
-    """
-    from locas_agent.evaluation.recall.report import groups_table, recall_table
-    from locas_agent.evaluation.recall.run import run_recall
-    from locas_agent.evaluation.recall.setup import RecallOptions, evaluation_config
-
-    options = RecallOptions(
-        files=tuple(people or ()),
-        users=users,
-        sessions=sessions,
-        facts=facts,
-        seed=seed,
-        wordings=wordings,
-        consolidations=consolidations,
-        assistant_trust=assistant_trust,
-        without=tuple(without or ()),
-        lora_users=lora_users,
-        prefix_users=prefix_users,
-        users_per_batch=users_per_batch,
-    )
-    source = options.source()
-    settings = evaluation_config(read_config(config))
-    if objective is not None:
-        settings = settings.model_copy(
-            update={"training": settings.training.model_copy(update={"objective": objective})}
-        )
-    with open_agent(backbone, store, device, dtype, settings) as memory, progress_bar() as progress:
-        report = run_recall(options, agent=memory, source=source, progress=progress)
-    deliver(json, report, recall_table(report), groups_table(report))
-
-
+evaluations.command("recall")(recall)
 evaluations.command("locomo")(locomo)
 evaluations.command("pg19")(pg19)
 evaluations.command("mmlu")(mmlu)

@@ -1,4 +1,4 @@
-"""The command `eval pg19`. Knows which options there are, and nothing of what is measured."""
+"""The command `eval pg19`: its options, and the table of its report."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import typer
 from locas_agent.cli.model import BackboneOption, DeviceOption, DtypeOption, SeedOption
 from locas_agent.cli.options import JsonOption
 from locas_agent.cli.output import deliver, progress_bar, table
+from locas_agent.types import NeuronChoice, ScaleRule
 
 Settings = Literal["same-steps", "paper"]
-Initialization = Literal["highest", "lowest", "random", "random_index"]
-Scale = Literal["width", "sqrt", "none"]
 
 
 def pg19(
@@ -41,11 +40,11 @@ def pg19(
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps per chunk, of both arms.")] = None,
     width: Annotated[int | None, typer.Option("--width", min=1, help="Slots per layer of the memory.")] = None,
     init: Annotated[
-        Initialization | None,
+        NeuronChoice | None,
         typer.Option("--init", help="Of the memory's rows: random is Gaussian, the others clone neurons."),
     ] = None,
     scale: Annotated[
-        Scale | None, typer.Option("--scale", help="What the output scale is divided by; width is the paper's.")
+        ScaleRule | None, typer.Option("--scale", help="What the output scale is divided by; width is the paper's.")
     ] = None,
     rate: Annotated[float | None, typer.Option("--rate", help="The memory's learning rate.")] = None,
     lora_rank: Annotated[int | None, typer.Option("--lora-rank", min=1, help="Of the adapter.")] = None,

@@ -59,7 +59,7 @@ def rotate(
 def encrypt(key_file: RequiredKeyFileOption, store: StoreOption = DEFAULT_STORE, files: FilesOption = None) -> None:
     """Encrypt every user of a store that is in the clear, and leave no clear byte in it.
 
-    Make a backup, and stop whoever works on it without keys.
+    Make a backup, and stop every program that works on it without keys.
     """
     with closing(open_store(store, files=files, key_provider=FileKeyProvider(key_file))) as opened:
         done = opened.encrypt()

@@ -8,18 +8,17 @@ Nothing here imports torch before a command asks for the model.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import ValidationError
 
 from locas_agent.cli.options import key_provider
+from locas_agent.types import Dtype
 
 if TYPE_CHECKING:
     from locas_agent.agent import AgentMemory
     from locas_agent.config import LocasConfig, StoreSettings
-
-DtypeName = Literal["float32", "bfloat16", "float16", "auto"]
 
 BackboneOption = Annotated[
     str, typer.Option("--backbone", help="'tiny' (bundled), 'smollm2', a folder, a .gguf file, or a hub id.")
@@ -28,7 +27,7 @@ DeviceOption = Annotated[
     str | None, typer.Option("--device", help="For example cuda:0; the first GPU if there is one, else the CPU.")
 ]
 DtypeOption = Annotated[
-    DtypeName,
+    Dtype,
     typer.Option(
         "--dtype",
         help="Of the backbone; auto: bfloat16 where that is fast, else float32. Memories are trained in float32 "
@@ -52,7 +51,7 @@ def open_agent(
     backbone: str,
     store: str,
     device: str | None,
-    dtype: str,
+    dtype: Dtype,
     config: LocasConfig | None = None,
     kept: StoreSettings | None = None,
     *,

@@ -1,6 +1,6 @@
 """The admission gate: may this trained memory become a revision?
 
-Knows no store and no training; it measures, and decides by settings alone.
+It measures, and decides by settings alone.
 
 Recall here is strict: every answer token must be the most likely one, so it equals greedy decoding of the whole answer.
 """
@@ -50,7 +50,7 @@ class Questions:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class Measurement:
     """What a memory (or its absence) answers, and how far it moves neutral text."""
 
     new_recall: float | None
@@ -76,7 +76,7 @@ class Admission:
 
 def measure(
     student: Student, memories: Sequence[LocasMemory | None], questions: Sequence[Questions], neutral: Sequence[Example]
-) -> list[Measured]:
+) -> list[Measurement]:
     """Measure each memory on its own lesson's questions and on neutral text it was not trained on.
 
     Args:
@@ -92,11 +92,11 @@ def measure(
     for each, scores, drift in zip(questions, answered, drifts, strict=True):
         hits = iter([float(hit) for _, hit in scores])
         new, probe, earlier = (_mean([next(hits) for _ in group]) for group in (each.new, each.probes, each.earlier))
-        measured.append(Measured(new, probe, earlier, *_drift([losses for losses, _ in drift])))
+        measured.append(Measurement(new, probe, earlier, *_drift([losses for losses, _ in drift])))
     return measured
 
 
-def decide(before: Measured, after: Measured, *, is_finite: bool, settings: AdmissionSettings) -> Admission:
+def admit(before: Measurement, after: Measurement, *, is_finite: bool, settings: AdmissionSettings) -> Admission:
     """Decide whether a memory replaces the former one.
 
     Finite, better at the new, not worse at the old, neutral text left alone.
@@ -139,7 +139,7 @@ def norms(memory: LocasMemory) -> dict[str, float]:
     }
 
 
-def _of_new(measured: Measured) -> float:
+def _of_new(measured: Measurement) -> float:
     """Recall of what is new: held-out wordings where there are some, else the trained ones."""
     values = [value for value in (measured.probe_recall, measured.new_recall) if value is not None]
     return sum(values) / len(values) if values else 1.0

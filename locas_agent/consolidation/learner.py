@@ -1,7 +1,5 @@
 """One consolidation of many users, from overflow to decision: study, train, measure, admit or refuse.
 
-Knows no store and no user.
-
 This is the order in which the learning modules are read: `pieces` -> `study` -> `consolidation` -> `gate`.
 """
 
@@ -302,7 +300,7 @@ class Learner:
         after = gate.measure(student, finite, questions, self.neutral.held_out)
         judged = {}
         for i, was, now in zip(chosen, before, after, strict=True):
-            admission = gate.decide(was, now, is_finite=trained[i].is_finite, settings=config.admission)
+            admission = gate.admit(was, now, is_finite=trained[i].is_finite, settings=config.admission)
             figures: dict[str, Any] = {
                 "before": asdict(was),
                 "after": asdict(now),

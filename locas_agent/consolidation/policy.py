@@ -1,11 +1,12 @@
 """When to consolidate: a pure decision over what is pending.
 
-Knows no torch, no store and no clock; it is told what it needs.
+It is told what it needs. It imports no torch: an import contract holds that, so that commands start without it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from locas_agent.config import PolicySettings
 
@@ -31,7 +32,17 @@ class Decision:
     """Whether to consolidate now, and why, in one word."""
 
     is_due: bool
-    reason: str
+    reason: Literal[
+        "manual",
+        "nothing pending",
+        "refused before",
+        "too little",
+        "overflow tokens",
+        "overflow turns",
+        "age",
+        "session ended",
+        "below every limit",
+    ]
 
 
 def decide(pending: Pending, settings: PolicySettings) -> Decision:

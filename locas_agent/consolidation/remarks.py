@@ -1,7 +1,5 @@
 """What a consolidation says beside its decision: what was not covered, dropped, left out, or not followed.
 
-Knows no model and no store.
-
 Each remark is a sentence of numbers, without content.
 """
 

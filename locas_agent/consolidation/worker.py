@@ -1,6 +1,6 @@
 """The drain loop: claims queued consolidations, has them learnt, and keeps their leases alive meanwhile.
 
-Knows no model. Several workers may drain one store: a lease makes sure that only one of them writes what it learnt.
+Several workers may drain one store: a lease makes sure that only one of them writes what it learnt.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from threading import Event, Lock, Thread
 from types import TracebackType
 from typing import Self
 
-from locas_agent.consolidation.runner import Order, Rounds
+from locas_agent.consolidation.runner import ConsolidationRequest, ConsolidationRunner
 from locas_agent.errors import LeaseLost, RevisionConflict, StorageError, StoreUnavailable, UnknownUser, UserErased
 from locas_agent.results import WorkSummary
 from locas_agent.types import Progress
@@ -22,9 +23,6 @@ from locas_storage import Lease, MemoryStore, UserKey, new_item_id
 
 logger = logging.getLogger(__name__)
 
-RETRY_SECONDS = 30.0
-"""Time until a job that failed for the first time is tried again; twice as long after each further failure."""
-MOST_RETRY_SECONDS = 3600.0
 HEARTBEATS_PER_LEASE = 3
 _GONE = (LeaseLost, UserErased, UnknownUser)
 """What the store says when the turns are somebody else's business by now, or nobody's."""
@@ -34,30 +32,47 @@ class _Stopped(Exception):
     """Raised out of a round in progress; no error, somebody asked for it."""
 
 
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """When a job that failed is tried again; how often is the queue's to say."""
+
+    first_seconds: float = 30.0
+    """After the first failure; twice as long after each further one."""
+    most_seconds: float = 3600.0
+    """Never longer."""
+
+    def seconds(self, attempt: int) -> float:
+        """Return how long a job waits after an attempt, counted from 1."""
+        return min(self.most_seconds, self.first_seconds * float(2 ** (attempt - 1)))
+
+
 class Worker:
     """One drain of the queue.
 
     Args:
         store: whose queue is drained.
-        rounds: learns what is claimed.
+        runner: learns what is claimed.
         jobs_at_once: jobs of similar length learnt side by side.
         lease_seconds: time after which another worker may take over from one that fell silent.
         poll_seconds: time between two looks at an empty queue.
         progress: told of the stages of each round.
+        retry: when what failed is tried again.
     """
 
     def __init__(
         self,
         store: MemoryStore,
-        rounds: Rounds,
+        runner: ConsolidationRunner,
         *,
         jobs_at_once: int = 8,
         lease_seconds: float = 300.0,
         poll_seconds: float = 2.0,
         progress: Progress | None = None,
+        retry: RetryPolicy | None = None,
     ) -> None:
+        self._retry = retry or RetryPolicy()
         self._store = store
-        self._rounds = rounds
+        self._runner = runner
         self._jobs_at_once = jobs_at_once
         self._lease_seconds = lease_seconds
         self._poll_seconds = poll_seconds
@@ -83,7 +98,7 @@ class Worker:
             except StoreUnavailable:
                 if once:
                     raise
-                # What is still leased runs out, and is claimed anew.
+                # What is still leased runs out, and is claimed again.
                 logger.warning("store unavailable, trying again", extra={"action": "wait"})
                 found = False
             if once and not found:
@@ -100,13 +115,17 @@ class Worker:
             self._owner, limit=self._jobs_at_once, lease_seconds=self._lease_seconds, key=key
         )
         if leases:
-            self._learn(leases, ended)
+            self.learn(leases, ended)
         return bool(leases)
 
-    def _learn(self, leases: Sequence[Lease], ended: Event) -> None:
+    def learn(self, leases: Sequence[Lease], ended: Event) -> None:
         """Learn the turns of some leases side by side.
 
         One that breaks the round is found by learning them one by one.
+
+        Args:
+            leases: claimed by this worker.
+            ended: when it is set, the jobs are given back.
         """
         with _Heartbeat(self._store, leases, self._lease_seconds) as heartbeat:
 
@@ -132,15 +151,18 @@ class Worker:
                     self._fail(leases[0], error)
                 else:
                     for lease in leases:
-                        self._learn([lease], ended)
+                        self.learn([lease], ended)
 
     def _round(self, leases: Sequence[Lease], progress: Progress) -> None:
         """Learn up to each stop of the leases; only a rebuild, which is claimed alone, has more than one."""
         for stop in [*leases[0].stops, None]:
-            orders = [Order(lease.key, upto=lease.to_seq if stop is None else stop, lease=lease) for lease in leases]
+            requests = [
+                ConsolidationRequest(lease.key, upto=lease.to_seq if stop is None else stop, lease=lease)
+                for lease in leases
+            ]
             if stop is not None and stop >= leases[0].to_seq:
                 continue
-            for lease, result in zip(leases, self._rounds.run(orders, progress=progress), strict=True):
+            for lease, result in zip(leases, self._runner.run(requests, progress=progress), strict=True):
                 if isinstance(result, StorageError):
                     self._fail(lease, result)
                     if len(leases) == 1:
@@ -153,11 +175,7 @@ class Worker:
         try:
             if isinstance(error, _GONE):
                 raise error
-            retry = (
-                0.0
-                if isinstance(error, RevisionConflict)
-                else min(MOST_RETRY_SECONDS, RETRY_SECONDS * 2 ** (lease.attempt - 1))
-            )
+            retry = 0.0 if isinstance(error, RevisionConflict) else self._retry.seconds(lease.attempt)
             self._store.queue.fail(lease, type(error).__name__, retry_seconds=retry)
             self._counts["failed"] += 1
         except _GONE:

@@ -1,1 +1,1 @@
-"""Measurements: synthetic people, recall, drift, the demo. Knows the public verbs; trains nothing itself."""
+"""Measurements: synthetic people, recall, drift, the demo. It trains through the public verbs alone."""

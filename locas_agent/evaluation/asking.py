@@ -1,7 +1,4 @@
-"""How evaluations put questions: prompts that fit, turns found by BM25, answers in batches.
-
-Knows no arm, no score and no data set.
-"""
+"""How evaluations put questions: prompts that fit, turns found by BM25, answers in batches."""
 
 from __future__ import annotations
 

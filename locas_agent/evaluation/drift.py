@@ -1,4 +1,4 @@
-"""How far memories move text that is none of their business. Knows no store and no person told of.
+"""Measure drift: how much memories change the predictions on text that has nothing to do with them.
 
 The text is never trained on: dialogues of strangers, drawn from the generator with seeds of their own, and a page of
 ordinary prose.

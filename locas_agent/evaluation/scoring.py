@@ -1,7 +1,4 @@
-"""Scores of an evaluation arm: exact match by containment or whole words, token F1, bootstrap intervals.
-
-Knows no model, no store and no person.
-"""
+"""Scores of an evaluation arm: exact match by containment or whole words, token F1, bootstrap intervals."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def write_dense(
     slots = slots_for(backbone, memory.width, multiple=multiple)
     model: Any = merge(backbone, memory, multiple=multiple)
     model.config.locas_personal_data = (
-        True  # a third mark, for whoever passes on the weights without the files beside them
+        True  # a third mark, for those who pass on the weights without the files beside them
     )
     with placed(place) as folder:
         digests = write_checkpoint(backbone, model, folder)

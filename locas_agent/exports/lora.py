@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from locas_agent.backbone import Backbone
-from locas_agent.backbone.ffn import FfnSite
+from locas_agent.backbone.ffn import GatedFfn
 from locas_agent.errors import CorruptPayload, ExchangeError
 from locas_agent.exports.dense import write_checkpoint
 from locas_agent.exports.manifest import NOTICE, Manifest, digest_of, write_beside
@@ -161,7 +161,7 @@ def adapter_tensors(backbone: Backbone, rows: Tensor, memory: LocasMemory) -> di
     return tensors
 
 
-def adapter_rank(site: FfnSite, width: int) -> int:
+def adapter_rank(site: GatedFfn, width: int) -> int:
     """Rank of every module's adapter: the width, or twice that where one product serves gate and up.
 
     Servers want one rank for all modules.

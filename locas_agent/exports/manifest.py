@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from locas_agent.config import Initialization
 from locas_agent.errors import CorruptPayload, IncompatibleMemory
 from locas_agent.memory import LocasMemory
 from locas_agent.memory.slab import topmost
+from locas_agent.types import Initialization
 
 if TYPE_CHECKING:
     from locas_agent.backbone import Backbone
-    from locas_agent.backbone.ffn import FfnSite
+    from locas_agent.backbone.ffn import GatedFfn
 
 Form = Literal["dense", "lora", "memory"]
 
@@ -178,7 +178,7 @@ class Manifest(BaseModel):
         """The layers that carry the memory, numbered from the last (-1)."""
         return topmost(self.n_layers) if self.layers is None else self.layers
 
-    def sites(self, backbone: Backbone) -> list[FfnSite]:
+    def sites(self, backbone: Backbone) -> list[GatedFfn]:
         """The FFNs of a backbone beside which the memory stands, the lowest first."""
         return [backbone.sites[layer] for layer in self.placement]
 

@@ -19,7 +19,8 @@ from locas_agent.memory.serialization import from_bytes, to_bytes
 
 PAYLOAD = "memory.safetensors"
 MAX_PAYLOAD_BYTES = 1 << 30
-"""Largest memory read; one of 128 slots beside all layers of an 8B backbone takes 216 MiB."""
+"""Largest memory read, that which a store takes; the floors allow no import of the store's number, a test holds them
+equal. One of 128 slots beside all layers of an 8B backbone takes 216 MiB."""
 
 
 def write_portable(backbone: Backbone, memory: LocasMemory, path: str | Path, *, revision: int | None = None) -> Path:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from locas_agent.backbone import Backbone
-from locas_agent.backbone.ffn import FfnSite, find_sites
+from locas_agent.backbone.ffn import GatedFfn, find_ffns
 from locas_agent.backbone.hooks import uninstall
 from locas_agent.errors import ConfigurationError, ExchangeError
 from locas_agent.inference import Engine
@@ -86,7 +86,7 @@ def widened(backbone: Backbone, rows: Tensor) -> PreTrainedModel:
     """
     model: Any = copy.deepcopy(backbone.model)
     uninstall(model)
-    for site, (gate, up, down) in zip(find_sites(model.get_decoder(), name=backbone.name), rows, strict=True):
+    for site, (gate, up, down) in zip(find_ffns(model.get_decoder(), name=backbone.name), rows, strict=True):
         _append(site, gate, up, down)
     _set_width(backbone, model, rows.shape[2])
     _check_rebuilds(backbone, model)
@@ -123,7 +123,7 @@ def check_same(backbone: Backbone, memory: LocasMemory | None, model: Any) -> fl
     return difference
 
 
-def _append(site: FfnSite, gate: Tensor, up: Tensor, down: Tensor) -> None:
+def _append(site: GatedFfn, gate: Tensor, up: Tensor, down: Tensor) -> None:
     """Append neurons to one FFN, each of shape (S, D)."""
     if not all(isinstance(part, nn.Linear) for part in (*site.gate_up, site.down_proj)):
         kinds = ", ".join(type(part).__name__ for part in (*site.gate_up, site.down_proj))
@@ -187,6 +187,6 @@ def _check_rebuilds(backbone: Backbone, model: Any) -> None:
     wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     if wrong:
         raise ExchangeError(
-            f"{type(model).__name__} cannot hold a wider FFN: built anew it differs in {len(wrong)} tensors, such as "
+            f"{type(model).__name__} cannot hold a wider FFN: built again it differs in {len(wrong)} tensors, such as "
             f"{wrong[0]}; use form='memory'"
         )

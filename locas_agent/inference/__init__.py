@@ -1,4 +1,7 @@
-"""A backbone at work, each row with its own memory: forward, generation, scoring. It imports no user and no store."""
+"""A backbone at work, each row with its own memory: forward, generation, scoring.
+
+It imports no user and no store: import contracts hold that.
+"""
 
 from locas_agent.inference.engine import Engine
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from locas_agent.backbone import Backbone
-from locas_agent.backbone.ffn import FfnSite
+from locas_agent.backbone.ffn import GatedFfn
 from locas_agent.backbone.hooks import Intercept, carrying
 from locas_agent.errors import IncompatibleMemory
 from locas_agent.memory.batch import MemoryBatch
@@ -31,7 +31,7 @@ class SideFfns(Intercept):
         sites: the backbone's FFNs, each with its own activation.
     """
 
-    def __init__(self, batch: MemoryBatch, sites: Sequence[FfnSite]) -> None:
+    def __init__(self, batch: MemoryBatch, sites: Sequence[GatedFfn]) -> None:
         self._batch = batch
         self._sites = sites
         self._at = {len(sites) + layer: at for at, layer in enumerate(batch.layers)}

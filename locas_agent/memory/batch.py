@@ -1,7 +1,5 @@
 """The batch of memories one forward takes.
 
-Knows nothing of users, stores, training or how a memory is applied to a hidden state.
-
 Shapes: L layers that carry a memory, numbered from the last (-1); U memories of a batch,
 B input rows, W width (slots per layer), D hidden size. Axis 3 of every slab
 is gate, up, down.
@@ -95,7 +93,7 @@ class MemoryBatch:
 
     @classmethod
     def stacked(cls, ready: Sequence[ReadyRows | None], backbone: Backbone, rows_per_memory: int = 1) -> MemoryBatch:
-        """Stack rows that are ready already, for whoever keeps those of memories that come again; see `of`.
+        """Stack rows that are ready already, for a caller that keeps those of memories that come again; see `of`.
 
         Args:
             ready: from `ready_rows` on this backbone; None is a memory of zero slots only.

@@ -1,4 +1,4 @@
-"""Rows of a memory as int8 with one scale for each row, and back. Knows nothing of files, users or training.
+"""Rows of a memory as int8 with one scale for each row, and back.
 
 Shapes: L layers, W width, D hidden size.
 """

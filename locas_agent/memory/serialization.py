@@ -1,7 +1,5 @@
 """A memory as safetensors bytes and back: named tensors, format version, checksum.
 
-Knows nothing of users, revisions or where the bytes are kept.
-
 The header is written and read here, not by the safetensors library: its order of metadata changes from call to call,
 and equal memories must give equal bytes. Any safetensors reader opens the result. Shapes: L layers, W width, D hidden
 size.
@@ -164,7 +162,7 @@ def from_bytes(data: bytes, *, expect_fingerprint: str | None = None) -> LocasMe
 def as_stored(memory: LocasMemory, *, dtype: StoredAs) -> LocasMemory:
     """Return the memory that a reader of `to_bytes(memory, dtype=dtype)` gets, on the CPU.
 
-    Whoever judges a memory that is to be stored has to look at this one.
+    To judge a memory that is to be stored, look at this one.
     """
     return from_bytes(to_bytes(memory, dtype=dtype))
 

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from locas_agent.errors import IncompatibleMemory
+from locas_agent.types import Initialization
 
 GATE, UP, DOWN = 0, 1, 2
 """Index of each kind of row in a slab. Files name the three kinds instead; see `serialization.py`."""
 
-INITIALIZATIONS = ("highest", "lowest", "random", "random_index", "inputs")
-"""How the rows of a new memory are chosen; names of the reference implementation, and "inputs", which is ours."""
+INITIALIZATIONS: tuple[str, ...] = get_args(Initialization)
+"""How the rows of a new memory are chosen; see `types.Initialization`."""
 
 NORM_SLACK = 2.0**-18
 """A norm up to 1 + this counts as 1. It covers the fp32 rounding of a norm, and makes the clip exactly idempotent."""

@@ -1,6 +1,6 @@
 """Looking into a memory: norms and saturation of its rows, layer by layer.
 
-Knows nothing of users, texts or plots. What a memory does to a text is `UserMemory.explain`.
+What a memory does to a text is `UserMemory.explain`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from locas_agent.memory.slab import DOWN, GATE, NORM_SLACK, UP, LocasMemory
 
 
 @dataclass(frozen=True, slots=True)
-class LayerFigures:
+class LayerStats:
     """The rows of one layer.
 
     Attributes:
@@ -34,13 +34,13 @@ class LayerFigures:
     largest_push: float
 
 
-def layer_figures(memory: LocasMemory) -> tuple[LayerFigures, ...]:
+def layer_stats(memory: LocasMemory) -> tuple[LayerStats, ...]:
     """Return the figures of every layer that carries the memory, the lowest first."""
     norms = memory.row_norms().double().cpu()  # (L, 3, W)
     means, shares = norms.mean(dim=-1), (norms >= 1.0 - NORM_SLACK).double().mean(dim=-1)  # (L, 3)
     pushes = norms[:, DOWN].clamp_max(1.0).amax(dim=-1) * memory.scale.double().cpu()  # (L,)
     return tuple(
-        LayerFigures(
+        LayerStats(
             -1 - memory.layers[at],
             float(memory.scale[at]),
             float(means[at, GATE]),

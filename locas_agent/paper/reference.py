@@ -22,8 +22,9 @@ from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.memory.batch import check_fits
 from locas_agent.memory.slab import DOWN, GATE, UP
-from locas_agent.training.initialization import Method, initialize_many, output_scale
+from locas_agent.training.initialization import initialize_many, output_scale
 from locas_agent.training.losses import next_token_loss
+from locas_agent.types import NeuronChoice
 
 _ROWS_OF = (UP, GATE, DOWN)
 """Our row kind at each index of the reference's last axis: key, gate, value. The names are the reference's; which index
@@ -42,7 +43,7 @@ class LocasModel:
         self,
         input_ids: Tensor,
         keep_top: int,
-        memory_init: Method = "highest",
+        memory_init: NeuronChoice = "highest",
         *,
         attention_mask: Tensor | None = None,
         seed: int = 0,
@@ -174,7 +175,7 @@ def to_reference(memories: Sequence[LocasMemory], backbone: Backbone) -> tuple[T
 
 
 def from_reference(
-    tensor: Tensor, backbone: Backbone, *, scale: Tensor | None = None, initialization: Method = "highest"
+    tensor: Tensor, backbone: Backbone, *, scale: Tensor | None = None, initialization: NeuronChoice = "highest"
 ) -> list[LocasMemory]:
     """Memories of ours from a tensor of the reference.
 

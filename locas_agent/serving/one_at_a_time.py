@@ -48,7 +48,7 @@ class Hold:
             self._paused_at = None
 
     def end(self) -> None:
-        """Let the next one in, once, whoever says so first."""
+        """Let the next one in, once: the first to say so does it."""
         if self._has_ended.acquire(blocking=False):
             self._place.holder = None
             self._place.lock.release()
@@ -79,6 +79,10 @@ class OneAtATime:
     def __init__(self) -> None:
         self._places: WeakValueDictionary[UserKey, _Place] = WeakValueDictionary()
         self._lock = Lock()
+
+    def __len__(self) -> int:
+        """Count the users of whom a call is under way or waits."""
+        return len(self._places)
 
     @contextmanager
     def of(self, user: UserKey) -> Iterator[Hold]:

@@ -99,7 +99,7 @@ class Replies:
         self._memories = memories
         self._settings = settings
         self._append = append
-        self._one_at_a_time = OneAtATime()
+        self.one_at_a_time = OneAtATime()
 
     def answer(self, asked: Sequence[ReplyRequest], sampling: Sampling) -> list[Reply]:
         """Answer several users in one batch, each row with its own memory.
@@ -111,7 +111,7 @@ class Replies:
             TurnNotFound: question or answer of the key was forgotten.
         """
         length, drafts = self._checked(asked, sampling)
-        with self._one_at_a_time.all_of(one.user for one in asked):
+        with self.one_at_a_time.all_of(one.user for one in asked):
             said = [self._say(one.user, draft) for one, draft in zip(asked, drafts, strict=True)]
             ready = {
                 at: reply for at, one in enumerate(asked) if (reply := self._answered_before(one, said[at])) is not None
@@ -150,7 +150,7 @@ class Replies:
             ConfigurationError, InvalidTurn, TurnTooLong, TurnNotFound: as `answer`.
         """
         length, (draft,) = self._checked([asked], sampling)
-        with self._one_at_a_time.of(asked.user) as hold:
+        with self.one_at_a_time.of(asked.user) as hold:
             turn = self._say(asked.user, draft)
             reply = self._answered_before(asked, turn)
             if reply is not None:

@@ -5,7 +5,7 @@ LocasError
     InvalidTurn             also ValueError: a key, turn or filter that cannot be stored
     InvalidRevision         also ValueError: a revision draft, study item or audit fact that cannot be stored
     UnknownUser             nothing was ever said by this user
-    UserErased              the user was erased; starting anew is a call of its own
+    UserErased              the user was erased; starting again is a call of its own
     TurnNotFound            no such turn
     RevisionNotFound        no such revision, or one that stands for "no memory"
     RevisionConflict        someone saved first
@@ -43,7 +43,7 @@ class UnknownUser(StorageError):
 
 
 class UserErased(StorageError):
-    """The user was erased: nothing is taken any more until a caller starts anew with `reinstate`."""
+    """The user was erased: nothing is taken any more until a caller starts again with `reinstate`."""
 
 
 class TurnNotFound(StorageError):

@@ -33,7 +33,7 @@ class JobQueue(Protocol):
     ) -> list[Lease]:
         """Claim jobs that are due, oldest first, and with them others of similar length. A rebuild is claimed alone.
 
-        A claim raises the user's fence: whoever held the job before is refused from then on, however late it wakes.
+        A claim raises the user's fence: the worker that held the job before is refused from then on.
 
         Args:
             owner: name of the worker, at most 64 characters.

@@ -348,7 +348,7 @@ def test_in_memory_store_is_closed_after_a_command(run: Run, monkeypatch: pytest
         def close(self) -> None:
             closed.append(self)
 
-    monkeypatch.setattr("locas_agent.cli.commands.open_store", lambda url: Watched())
+    monkeypatch.setattr("locas_agent.cli.journal.open_store", lambda url: Watched())
     assert run("users", "--store", "sqlite://").exit_code == 0
     assert len(closed) == 1
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -102,9 +103,9 @@ def test_consolidation_prunes_as_it_is_told(
     seen: list[dict[str, object]] = []
     made = SqlMemoryStore.__init__
 
-    def watched(self: SqlMemoryStore, where: str, **settings: object) -> None:
+    def watched(self: SqlMemoryStore, where: str, **settings: Any) -> None:
         seen.append(settings)
-        made(self, where, **settings)  # type: ignore[arg-type]
+        made(self, where, **settings)
 
     monkeypatch.setattr(SqlMemoryStore, "__init__", watched)
     told = (

@@ -125,8 +125,8 @@ def test_reply_uses_memory_and_says_so(agent: AgentMemory, ada: UserMemory) -> N
     assert reply.prompt_tokens.total > 0
 
 
-def test_recall_cites_the_turn_it_comes_from_and_prefers_the_memory(ada: UserMemory) -> None:
-    items = [item for item in ada._runtime.store.study_items(ada.key) if TOLD["ada"][0][2] in item.answer]
+def test_recall_cites_the_turn_it_comes_from_and_prefers_the_memory(agent: AgentMemory, ada: UserMemory) -> None:
+    items = [item for item in agent.store.study_items(ada.key) if TOLD["ada"][0][2] in item.answer]
     recalls = [ada.recall(item.question) for item in items]
     cited = [recall for recall in recalls if recall.answer == items[0].answer]
     assert len(cited) >= len(items) / 2  # of what was studied; where rounding costs an answer, another is cited or none
@@ -144,9 +144,9 @@ def test_rollback_goes_back_and_forth(ada: UserMemory) -> None:
     assert [revision.restores for revision in ada.revisions()] == [None, 0, 1]
 
 
-def test_newer_value_replaces_the_older_one(ada: UserMemory) -> None:
+def test_newer_value_replaces_the_older_one(agent: AgentMemory, ada: UserMemory) -> None:
     """By which wordings it is asked for afterwards is measured over many people, by `eval recall`: `updated_facts`."""
-    items = ada._runtime.store.study_items
+    items = agent.store.study_items
     old, new = TOLD["ada"][1][2], "Pelburg"
     former = [item for item in items(ada.key) if old in item.answer]
     told = ada.add("user", f"The city where I live is now {new}.", session="later")
@@ -159,8 +159,8 @@ def test_newer_value_replaces_the_older_one(ada: UserMemory) -> None:
     assert {item.turn_seq for item in items(ada.key) if new in item.answer} == {told.seq}
     # Half of the questions studied, of about six: rounding may cost some, and a memory that was not trained on them
     # answers none.
-    assert share_answered(ada, new) >= 0.5
-    assert share_answered(ada, TOLD["ada"][0][2]) >= 0.5  # what did not change is still known
+    assert share_answered(agent, ada, new) >= 0.5
+    assert share_answered(agent, ada, TOLD["ada"][0][2]) >= 0.5  # what did not change is still known
 
 
 def test_row_of_a_batch_answers_as_alone(agent: AgentMemory) -> None:
@@ -278,7 +278,7 @@ def test_batched_training_gives_each_user_what_training_alone_gives(agent: Agent
     lessons = []
     for user, facts in TOLD.items():
         tell(agent, user)
-        (piece,) = agent.rounds.task(agent.for_user(user).key, None, agent.for_user(user).turns()).pieces
+        (piece,) = agent.runner.task(agent.for_user(user).key, None, agent.for_user(user).turns()).pieces
         lessons.append(
             Lesson(tuple(item_of(agent, piece, asked, value) for _, asked, value in facts), (), (piece,), None)
         )

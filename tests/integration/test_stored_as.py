@@ -38,9 +38,9 @@ def test_memory_saved_as_int8_answers_and_is_learnt_on_from(tmp_path: Path) -> N
         for _, question, value in TOLD:
             assert gain_nats(ada, question, value) > LEARNT_NATS
             assert (
-                share_answered(ada, value) >= 0.5
+                share_answered(agent, ada, value) >= 0.5
             )  # of about five: rounding may cost some, noise for rows would cost all
-        former = agent.rounds.task(ada.key, ada.revisions()[-1], ada.turns()).memory
+        former = agent.runner.task(ada.key, ada.revisions()[-1], ada.turns()).memory
         assert former is not None
         assert torch.equal(former.slab, read.slab)
         assert ada.revisions()[-1].metrics.as_json()["config"]["memory"]["stored_as"] == "int8"

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.nursery import Nursery, a_nursery
 from tests.reliability.places import make_place  # noqa: F401  a fixture
+from tests.reliability.process_pool import ProcessPool, a_process_pool
 
 FORM = os.environ.get("RELIABILITY", "quick")
 RECORD = Path(__file__).parents[2] / "build" / ("reliability.json" if FORM == "full" else f"reliability-{FORM}.json")
@@ -137,9 +137,9 @@ def record() -> Iterator[Record]:
 
 
 @pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    """A process that forks victims."""
-    with a_nursery() as made:
+def process_pool() -> Iterator[ProcessPool]:
+    """A process that forks the processes to be killed."""
+    with a_process_pool() as made:
         yield made
 
 

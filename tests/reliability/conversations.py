@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 from locas_agent import AgentMemory, LocasConfig
 from locas_agent.backbone import Backbone
@@ -13,7 +14,7 @@ from locas_agent.memory.serialization import from_bytes, to_bytes
 from locas_storage import MemoryStore, TurnDraft, UserKey
 from locas_storage.conformance.samples import draft
 from tests.conftest import MakeMemory
-from tests.reliability.whose_answer import strangers
+from tests.reliability.answer_attribution import strangers
 
 CONFIG = LocasConfig.model_validate({"policy": {"automatic": False}, "window": {"window_tokens": 16}})
 NEW_TOKENS = 16
@@ -98,8 +99,8 @@ class Conversations:
     def _listen(self) -> None:
         generate = self._agent.engine.generate
 
-        def heard(prompts: Sequence[Sequence[int]], **more: object) -> list[Generation]:
-            made = generate(prompts, **more)  # type: ignore[arg-type]
+        def heard(prompts: Sequence[Sequence[int]], **more: Any) -> list[Generation]:
+            made = generate(prompts, **more)
             self._heard.append((prompts, made))
             return made
 

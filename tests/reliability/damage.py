@@ -71,7 +71,7 @@ def kept_wrong(
 
 
 def plant(store: SqlMemoryStore, data: bytes, *, fit_digest: bool) -> None:
-    with store._database.write() as connection:
+    with store.database.write() as connection:
         if not fit_digest:
             connection.execute(update(blob).values(data=data))
             return

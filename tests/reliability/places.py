@@ -11,7 +11,7 @@ import pytest
 
 from locas_storage import Lease, SqlMemoryStore, UserKey
 from tests.postgres_server import PostgresServer
-from tests.reliability.victims import open_store
+from tests.reliability.crash_targets import open_store
 
 DATABASES = ("sqlite", "postgresql")
 PATIENCE_SECONDS = 60.0

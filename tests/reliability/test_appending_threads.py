@@ -19,8 +19,8 @@ import pytest
 from locas_storage import UserKey
 from locas_storage.sql.statements import users
 from tests.reliability.conftest import Record, Sizes
-from tests.reliability.nursery import Nursery, Victim
 from tests.reliability.places import DATABASES, Place
+from tests.reliability.process_pool import ProcessPool, Victim
 from tests.reliability.writers import Kept, Writers, kept_of
 
 USERS = [UserKey("default", f"user {number:02}") for number in range(16)]
@@ -52,7 +52,7 @@ class Storm:
     faults: list[str]
 
 
-def storm(nursery: Nursery, place: Place, folder: Path, threads: int, seconds: float) -> Storm:
+def storm(process_pool: ProcessPool, place: Place, folder: Path, threads: int, seconds: float) -> Storm:
     """Append from many threads for so long, while workers are killed and others take their place."""
     rng = random.Random(2026)
     workers: list[tuple[float, Victim]] = []
@@ -60,7 +60,7 @@ def storm(nursery: Nursery, place: Place, folder: Path, threads: int, seconds: f
 
     def employ() -> None:
         notes = folder / f"notes {len(dead)} {len(workers)}"
-        victim = nursery.start("serve", notes, url=place.url, files=str(place.files), user="nobody")
+        victim = process_pool.start("serve", notes, url=place.url, files=str(place.files), user="nobody")
         workers.append((time.monotonic() + rng.uniform(*LIVES_SECONDS), victim))
 
     def dismiss(victim: Victim) -> None:
@@ -96,9 +96,14 @@ def storm(nursery: Nursery, place: Place, folder: Path, threads: int, seconds: f
 
 @pytest.mark.parametrize("database", DATABASES)
 def test_appends_beside_dying_workers_leave_no_gap(
-    database: str, nursery: Nursery, make_place: Callable[[str], Place], tmp_path: Path, sizes: Sizes, record: Record
+    database: str,
+    process_pool: ProcessPool,
+    make_place: Callable[[str], Place],
+    tmp_path: Path,
+    sizes: Sizes,
+    record: Record,
 ) -> None:
-    done = storm(nursery, make_place(database), tmp_path, sizes.append_threads, sizes.append_seconds)
+    done = storm(process_pool, make_place(database), tmp_path, sizes.append_threads, sizes.append_seconds)
     assert (done.kept.lost, done.kept.doubled, done.kept.gaps, done.revisions_lost, done.faults) == (0, 0, 0, 0, [])
     assert done.revisions > 0
     record(
@@ -118,9 +123,9 @@ def test_appends_beside_dying_workers_leave_no_gap(
 
 
 def test_gate_sees_a_number_left_out(
-    nursery: Nursery, make_place: Callable[[str], Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    process_pool: ProcessPool, make_place: Callable[[str], Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(users, "give_back", lambda *_: None)  # the numbers of a repeated turn
-    done = storm(nursery, make_place("sqlite"), tmp_path, threads=4, seconds=0.5)
+    done = storm(process_pool, make_place("sqlite"), tmp_path, threads=4, seconds=0.5)
     assert done.kept.gaps > 0
     assert "journal" in done.faults

@@ -12,10 +12,10 @@ from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_storage import SqlMemoryStore
 from tests.conftest import MakeMemory
-from tests.reliability.batches import PROMPT, USERS, wrong_generations, wrong_rows
+from tests.reliability.answer_attribution import strangers
 from tests.reliability.conftest import Record, Sizes
 from tests.reliability.conversations import Conversations
-from tests.reliability.whose_answer import strangers
+from tests.reliability.mixed_batches import PROMPT, USERS, wrong_generations, wrong_rows
 
 
 @pytest.fixture(scope="module")

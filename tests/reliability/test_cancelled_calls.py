@@ -104,7 +104,7 @@ def test_cancelled_calls_leave_nothing_behind(
         kept, known = sum(map(len, texts.values())), sum(map(len, told.acknowledged.values()))
         lost = sum(len({f"said in {key}" for key in told.acknowledged[user]} - set(texts[user])) for user in USERS)
         doubled = sum(len(said) - len(set(said)) for said in texts.values())
-        leaked = store._database.engine.pool.checkedout()  # type: ignore[attr-defined]
+        leaked = store.database.engine.pool.checkedout()  # type: ignore[attr-defined]
         assert (lost, doubled, leaked) == (0, 0, 0)
         assert told.cancelled >= sizes.cancels
         assert max(told.waits) < sizes.longest_wait_seconds
@@ -152,4 +152,4 @@ def test_call_cancelled_within_the_store_is_kept_once(
         agent = quick_agent(backbone, store)
         asyncio.run(cancel(agent))
         assert [turn.content for turn in agent.for_user("ada").turns()] == ["once"]
-        assert store._database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+        assert store.database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]

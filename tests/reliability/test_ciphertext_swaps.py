@@ -41,7 +41,7 @@ def test_every_swap_of_two_payloads_is_refused(store: SqlMemoryStore, sizes: Siz
             store.commit(key, draft(number, number + 1, number + 1, os.urandom(16)))
     places = [(key, number) for key in keys for number in range(1, each + 1)]
     refused = 0
-    with store._database.write() as connection:
+    with store.database.write() as connection:
         kept = {}
         for key, number in places:
             row = connection.execute(
@@ -55,7 +55,7 @@ def test_every_swap_of_two_payloads_is_refused(store: SqlMemoryStore, sizes: Siz
                 if theirs.subject_id != key.user
             ]
             connection.execute(insert(blob), foreign)
-        seals = {key: store._vault.seal(connection, key) for key in keys}
+        seals = {key: store.data_keys.seal(connection, key) for key in keys}
         for ((key, number), (own, _)), (_, (theirs, _)) in permutations(kept.items(), 2):
             where = (revision.c.subject_id == key.user, revision.c.rev == number)
             swapped = {"blob_sha256": theirs.blob_sha256, "payload_sha256": theirs.payload_sha256}
@@ -83,7 +83,7 @@ def test_every_swap_of_two_texts_is_refused(store: SqlMemoryStore, what: str, re
     read = turns.turns if what == "turns" else partial(study_items.all_of, with_retired=True)
     table, columns = (turn, ["content"]) if what == "turns" else (study_item, ["question", "answer", "teacher"])
     refused = 0
-    with store._database.write() as connection:
+    with store.database.write() as connection:
         found = connection.execute(select(table).order_by(table.c.subject_id)).all()
         cells = [(row, column) for row in found for column in columns]
         primary = list(table.primary_key.columns)
@@ -91,7 +91,7 @@ def test_every_swap_of_two_texts_is_refused(store: SqlMemoryStore, what: str, re
             where = [one == getattr(row, one.name) for one in primary]
             connection.execute(update(table).where(*where).values({column: getattr(other, its_column)}))
             key = UserKey(row.tenant_id, row.subject_id)
-            seal = store._vault.seal(connection, key)
+            seal = store.data_keys.seal(connection, key)
             with pytest.raises(CorruptPayload, match="another place"):
                 read(connection, key, seal)
             refused += 1

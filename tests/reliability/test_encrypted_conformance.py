@@ -23,11 +23,12 @@ def encrypted(postgres_server: PostgresServer, tmp_path_factory: pytest.TempPath
     key_file = tmp_path_factory.mktemp("keys") / "keys"
     new_key_file(key_file)
     with closing(SqlMemoryStore(postgres_server.new_database(), key_provider=FileKeyProvider(key_file))) as store:
+        store.users()  # makes the tables
         yield store
 
 
 @pytest.fixture
 def store(encrypted: SqlMemoryStore) -> SqlMemoryStore:
-    with encrypted._write() as connection:
+    with encrypted.database.write() as connection:
         connection.execute(text(f"TRUNCATE {', '.join(metadata.tables)}"))
     return encrypted

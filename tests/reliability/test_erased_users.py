@@ -94,7 +94,7 @@ def refusals(store: SqlMemoryStore, life: Life) -> int:
 
 def rows_of(store: SqlMemoryStore, key: UserKey) -> dict[str, list[str]]:
     """Return every row of a user, by table."""
-    with store._database.read() as connection:
+    with store.database.read() as connection:
         return {
             table.name: sorted(map(repr, connection.execute(select(table).where(rows.belongs_to(table, key)))))
             for table in TABLES

@@ -171,7 +171,7 @@ def test_sqlite_without_a_page_left(tmp_path: Path, sizes: Sizes, record: Record
         ledger, most = Ledger(), 300
         fill(store, ledger, 5, seed=0)
 
-        @event.listens_for(store._database.engine, "checkout")
+        @event.listens_for(store.database.engine, "checkout")
         def limit(connection: sqlite3.Connection, *_: object) -> None:
             connection.execute(f"PRAGMA max_page_count = {most}")
 
@@ -221,7 +221,7 @@ def test_postgres_whose_log_fills_its_disk(
     folder = small_disk(32)
     server = PostgresServer("restart_after_crash=off")
     try:
-        server._run("pg_resetwal", "--wal-segsize=1", "-D", str(server.folder / "data"))  # files of 1 MiB instead of 16
+        server.run("pg_resetwal", "--wal-segsize=1", "-D", str(server.folder / "data"))  # files of 1 MiB instead of 16
         log = server.folder / "data" / "pg_wal"
         subprocess.run(["cp", "-a", str(log), str(folder / "log")], check=True)
         shutil.rmtree(log)

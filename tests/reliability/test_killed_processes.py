@@ -23,9 +23,9 @@ import pytest
 
 from locas_storage import SqlMemoryStore, StorageError, UserErased, UserKey
 from tests.reliability.conftest import Record, Sizes
-from tests.reliability.nursery import Nursery, Victim
+from tests.reliability.crash_targets import BATCH, BATCHES, learn, payload_of, said, text_of
 from tests.reliability.places import DATABASES, Place, claim_soon
-from tests.reliability.victims import BATCH, BATCHES, learn, payload_of, said, text_of
+from tests.reliability.process_pool import ProcessPool, Victim
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 Told = list[dict[str, Any]]
@@ -74,7 +74,7 @@ class Stage:
     """Something that is cut short.
 
     Attributes:
-        act: the name of what the victim does, see `victims.ACTS`.
+        act: the name of what the victim does, see `crash_targets.ACTS`.
         turns: how many turns there are before.
         learnt: up to which turns memories are committed before.
         check: what survivors find, do again and find then.
@@ -217,7 +217,7 @@ STAGES = {
 class Gate:
     """A run of kills on one place."""
 
-    nursery: Nursery
+    process_pool: ProcessPool
     place: Place
     folder: Path
     rng: random.Random
@@ -252,7 +252,7 @@ class Gate:
         Args:
             stage: what it does.
             end: waits for the end, or brings it about; returns the status.
-            how: the step at which it is killed, see `victims.Life`.
+            how: the step at which it is killed, see `crash_targets.Life`.
         """
         self.number += 1
         key = UserKey("default", f"{stage.act} {self.number:04}")
@@ -260,7 +260,9 @@ class Gate:
             store.users()  # makes the tables
             stage.prepare(store, key)
         where = {"url": self.place.url, "files": str(self.place.files), "user": key.user}
-        victim = self.nursery.start(stage.act, self.folder / f"notes {self.number}", **where, fault=self.fault, **how)
+        victim = self.process_pool.start(
+            stage.act, self.folder / f"notes {self.number}", **where, fault=self.fault, **how
+        )
         status = end(victim)
         is_killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
         assert is_killed or status == 0, f"{stage.act}: status {status}"
@@ -284,9 +286,9 @@ def killed_after(victim: Victim, pause: float) -> int:
 
 
 @pytest.fixture
-def gate(nursery: Nursery, make_place: Callable[[str], Place], tmp_path: Path) -> Callable[..., Gate]:
+def gate(process_pool: ProcessPool, make_place: Callable[[str], Place], tmp_path: Path) -> Callable[..., Gate]:
     def make(database: str, **how: Any) -> Gate:
-        return Gate(nursery, make_place(database), tmp_path, random.Random(2026), **how)
+        return Gate(process_pool, make_place(database), tmp_path, random.Random(2026), **how)
 
     return make
 

@@ -36,7 +36,7 @@ def store(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[SqlMemoryS
 
 
 def kept_bytes(store: SqlMemoryStore) -> bytes:
-    with store._database.read() as connection:
+    with store.database.read() as connection:
         return bytes(connection.scalars(blob.select().with_only_columns(blob.c.data)).one())
 
 

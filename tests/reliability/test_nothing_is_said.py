@@ -32,7 +32,7 @@ def live(backbone: Backbone, store: SqlMemoryStore, heard: Overheard) -> None:
     agent = quick_agent(backbone, store)
     ada, said = agent.for_user(heard.name, tenant=heard.name), f"My code is {heard.canary}"
     labels = {"name": heard.canary, "session": heard.canary}
-    do, learner = heard.attempt, agent.learner
+    do, learner = heard.attempt, agent.runner.learner
     assert isinstance(learner, QuickLearner)
     do(lambda: ada.add("user", said, idempotency_key=heard.canary, trust="tool", **labels))
     do(lambda: ada.add("user", said, idempotency_key=heard.canary, **labels))
@@ -87,7 +87,7 @@ def failing(message: str) -> Callable[[object], None]:
 
 def rows_of(store: SqlMemoryStore, heard: Overheard) -> None:
     """Keep the rows that operators see, but for the columns that name their user."""
-    with store._database.read() as connection:
+    with store.database.read() as connection:
         for table in (job, audit, revision):
             columns = [column for column in table.columns if column.name not in ("tenant_id", "subject_id")]
             heard.hear(f"row of {table.name}", *(repr(tuple(row)) for row in connection.execute(select(*columns))))
@@ -154,7 +154,7 @@ def test_nothing_of_a_life_is_said_whatever_fails(
 def refusing(store: SqlMemoryStore, table: str) -> Iterator[None]:
     """Let a table refuse new rows, `lm_subject` changes of its rows: without one a user has no life."""
     event = "UPDATE" if table == "lm_subject" else "INSERT"
-    with store._database.write() as connection:
+    with store.database.write() as connection:
         if connection.dialect.name == "sqlite":
             connection.execute(
                 text(f"CREATE TRIGGER refuses BEFORE {event} ON {table} BEGIN SELECT RAISE(ABORT, 'refused'); END")
@@ -171,7 +171,7 @@ def refusing(store: SqlMemoryStore, table: str) -> Iterator[None]:
                 text(f"CREATE TRIGGER refuses BEFORE {event} ON {table} FOR EACH ROW EXECUTE FUNCTION refuse()")
             )
     yield
-    with store._database.write() as connection:
+    with store.database.write() as connection:
         connection.execute(
             text("DROP TRIGGER refuses" if connection.dialect.name == "sqlite" else "DROP FUNCTION refuse() CASCADE")
         )

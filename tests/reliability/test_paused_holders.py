@@ -18,9 +18,9 @@ import pytest
 
 from locas_storage import UserKey
 from tests.reliability.conftest import Record, Sizes
-from tests.reliability.nursery import Nursery, Victim
+from tests.reliability.crash_targets import learn, payload_of, said
 from tests.reliability.places import DATABASES, Place, claim_soon
-from tests.reliability.victims import learn, payload_of, said
+from tests.reliability.process_pool import ProcessPool, Victim
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 TURNS = 8
@@ -47,7 +47,7 @@ class Found:
 class Gate:
     """A run of pauses on one place."""
 
-    nursery: Nursery
+    process_pool: ProcessPool
     place: Place
     folder: Path
     fault: str = ""
@@ -75,7 +75,7 @@ class Gate:
         self.number += 1
         with closing(self.place.open()) as store:
             store.append(self.key, said(self.key.user, range(1, TURNS + 1)), enqueue=TURNS)
-        return self.nursery.start(
+        return self.process_pool.start(
             act,
             self.folder / f"notes {self.number}",
             url=self.place.url,
@@ -115,9 +115,9 @@ class Gate:
 
 
 @pytest.fixture
-def gate(nursery: Nursery, make_place: Callable[[str], Place], tmp_path: Path) -> Callable[..., Gate]:
+def gate(process_pool: ProcessPool, make_place: Callable[[str], Place], tmp_path: Path) -> Callable[..., Gate]:
     def make(database: str, fault: str = "") -> Gate:
-        return Gate(nursery, make_place(database), tmp_path, fault)
+        return Gate(process_pool, make_place(database), tmp_path, fault)
 
     return make
 

@@ -26,10 +26,10 @@ from locas_storage.conformance.samples import ADA, BEN, draft, item, say
 from locas_storage.encryption import envelope
 from locas_storage.sql.tables.schema import turn
 from tests.conftest import MakeMemory
-from tests.reliability.batches import USERS, wrong_generations, wrong_rows
 from tests.reliability.conversations import Conversations
 from tests.reliability.damage import kept_wrong, loaded_wrong, memory
 from tests.reliability.listening import Overheard, listening
+from tests.reliability.mixed_batches import USERS, wrong_generations, wrong_rows
 from tests.reliability.mutants_of_bytes import mutants
 
 
@@ -84,7 +84,7 @@ def damaged_memories_are_refused(bench: Workbench) -> None:
 def altered_turn_is_refused(bench: Workbench) -> None:
     store = bench.store()
     say(store, 1)
-    with store._database.write() as connection:
+    with store.database.write() as connection:
         connection.execute(update(turn).values(content=b"text 1"))
     with pytest.raises(CorruptPayload):
         store.turns(ADA)
@@ -102,7 +102,7 @@ def altered_audit_line_is_found(bench: Workbench) -> None:
     store = bench.store()
     say(store, 1)
     store.record(ADA, "refuse", {"to_seq": 1})
-    with store._database.write() as connection:
+    with store.database.write() as connection:
         connection.execute(text("UPDATE lm_audit SET facts = '{}'"))
     assert not store.verify().is_sound
 
@@ -118,7 +118,7 @@ def one_key_opens_one_users_content(bench: Workbench) -> None:
 def turns_cannot_trade_places(bench: Workbench) -> None:
     store = bench.store(encrypts=True)
     say(store, 2)
-    with store._database.write() as connection:
+    with store.database.write() as connection:
         first = select(turn.c.content, turn.c.content_sha256).where(turn.c.seq == 1)
         connection.execute(update(turn).where(turn.c.seq == 2).values(**connection.execute(first).one()._asdict()))
     with pytest.raises(CorruptPayload):
@@ -129,7 +129,7 @@ def wrapped_keys_cannot_trade_places(bench: Workbench) -> None:
     store = bench.store(encrypts=True)
     say(store, 1)
     say(store, 1, BEN)
-    with store._database.write() as connection:
+    with store.database.write() as connection:
         theirs = "SELECT o.wrapped_dek FROM lm_subject o WHERE o.subject_id = 'ben'"
         connection.execute(text(f"UPDATE lm_subject SET wrapped_dek = ({theirs}) WHERE subject_id = 'ada'"))
     with pytest.raises(KeyUnavailable):
@@ -139,7 +139,7 @@ def wrapped_keys_cannot_trade_places(bench: Workbench) -> None:
 def clear_row_is_refused(bench: Workbench) -> None:
     store = bench.store(encrypts=True)
     say(store, 1)
-    with store._database.write() as connection:
+    with store.database.write() as connection:
         connection.execute(update(turn).values(content=b"put there by hand"))
     with pytest.raises(EncryptionMismatch):
         store.turns(ADA)

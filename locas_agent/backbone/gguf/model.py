@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor
 
-from locas_agent.backbone.ffn import find_sites
+from locas_agent.backbone.ffn import find_ffns
 from locas_agent.backbone.gguf.config import config_of
 from locas_agent.backbone.gguf.header import Header, cut_short, read_header
 from locas_agent.backbone.gguf.tokenizer import tokenizer_of
@@ -46,7 +46,7 @@ def load_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """
     header = read_header(path)
     empty = _empty(header)
-    find_sites(empty.get_decoder(), name=str(path))  # before the tensors are read
+    find_ffns(empty.get_decoder(), name=str(path))  # before the tensors are read
     tokenizer = tokenizer_of(header)
     return _filled(empty, _tensors(header, empty), path), tokenizer
 

@@ -2,7 +2,7 @@
 
 The same study items, negatives, rehearsal, neutral windows and anchors in the same order, the same loss and the same
 number of steps; what differs is what is trained, how far a step goes, and that users are trained and asked one after
-another. Knows no store, no session and no admission.
+another.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class AdapterPeer(ABC):
 
         Args:
             lesson: what is learnt; its memory is not looked at.
-            previous: the user's former adapter; None starts anew. It is not changed.
+            previous: the user's former adapter; None starts afresh. It is not changed.
             steps: steps to take; None means as many as a new memory's training takes on this lesson.
             progress: called after each step.
 

@@ -1,7 +1,7 @@
 """The raw answers of a LoCoMo run, one JSON line each, so that a run that was stopped goes on where it was.
 
-Knows no model and no score. The first line says what the run was; an answer names its question by conversation and
-number, and holds neither the question nor the gold, whose licence is the data's.
+The first line says what the run was; an answer names its question by conversation and number, and holds neither the
+question nor the gold, whose licence is the data's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What each arm of a LoCoMo run has before it, and the asking. Knows no score.
+"""What each arm of a LoCoMo run has before it, and the asking.
 
 Every arm is asked the same questions in the same words, greedily, by one backbone. What differs is which turns stand in
 the prompt and whose memory is attached.

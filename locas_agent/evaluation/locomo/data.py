@@ -1,4 +1,4 @@
-"""Conversations of LoCoMo as they are published: sessions, turns, questions. Knows no model, no store and no score.
+"""Conversations of LoCoMo as they are published: sessions, turns, questions.
 
 Two layouts are read, told apart by their shape:
 

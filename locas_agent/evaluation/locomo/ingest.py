@@ -1,4 +1,4 @@
-"""Telling LoCoMo's conversations to `AgentMemory`: one consolidation after each dated session. Knows no question.
+"""Telling LoCoMo's conversations to `AgentMemory`: one consolidation after each dated session.
 
 What was told or learnt before is found again by its keys, so a run that was stopped goes on. Refused turns wait for a
 later session's consolidation, by the rule of `policy`: what waits must have doubled.

@@ -1,7 +1,5 @@
 """Conversations in LoCoMo's schema that the bundled backbone can speak, made of synthetic people.
 
-Knows no model, no store and no score.
-
 Each is between a person and "Assistant". What is said and asked comes from the held-out halves of the wordings and
 values, so nothing of it was in the bundled backbone's training. What the categories are here:
 

@@ -1,4 +1,4 @@
-"""From raw answers to the figures and the table of a LoCoMo run. Knows no model and no store.
+"""From raw answers to the figures and the table of a LoCoMo run.
 
 Intervals resample whole conversations, since the answers of one hang together; with a single conversation there are
 none.
@@ -16,7 +16,7 @@ from rich.table import Table
 from locas_agent.evaluation.locomo.answers import OPEN, TRAP_FIRST, TRAP_SECOND, AnswerBook
 from locas_agent.evaluation.locomo.arms import ARMS, forms
 from locas_agent.evaluation.locomo.data import ADVERSARIAL, CATEGORIES, AskedQuestion, Dialogue
-from locas_agent.evaluation.locomo.scoring import chosen, exact, official, token_f1, trap_comes_first
+from locas_agent.evaluation.locomo.scoring import chosen, exact, official, stemmed_f1, trap_comes_first
 from locas_agent.evaluation.scoring import clustered_interval, mean
 
 ANSWERABLE = "1-4"
@@ -83,7 +83,7 @@ def _scored(book: AnswerBook, dialogue: Dialogue, cluster: int, asked: AskedQues
     }
     first = TRAP_FIRST if trap_comes_first(seed, dialogue.name, asked.number) else TRAP_SECOND
     return _Score(
-        asked.category, cluster, mean(list(picked.values())), known, tokens, picked[first], token_f1(answer, trap)
+        asked.category, cluster, mean(list(picked.values())), known, tokens, picked[first], stemmed_f1(answer, trap)
     )
 
 

@@ -1,4 +1,4 @@
-"""LoCoMo's scorer, written anew from the rules of its published code. Knows no model, no store and no file.
+"""LoCoMo's scorer, written again from the rules of its published code.
 
 The rules: commas go, letters become small, ASCII punctuation goes without leaving a space, the words "a", "an", "the"
 and "and" go, spaces are squeezed, each token is stemmed (Porter, as NLTK does it by default); two texts are compared as
@@ -40,7 +40,7 @@ def normalised(text: str) -> list[str]:
     return [_stem(word) for word in spaced.split()]
 
 
-def token_f1(answer: str, gold: str) -> float:
+def stemmed_f1(answer: str, gold: str) -> float:
     """Return the F1 of two bags of tokens; 0 when they share none."""
     got, expected = normalised(answer), normalised(gold)
     common = sum((Counter(got) & Counter(expected)).values())
@@ -50,7 +50,7 @@ def token_f1(answer: str, gold: str) -> float:
 def parts_f1(answer: str, gold: str) -> float:
     """Return the score of category 1, where both may be lists."""
     guesses = answer.split(",")
-    return mean([max(token_f1(guess, part) for guess in guesses) for part in gold.split(",")])
+    return mean([max(stemmed_f1(guess, part) for guess in guesses) for part in gold.split(",")])
 
 
 def refuses(answer: str) -> bool:
@@ -72,9 +72,9 @@ def official(category: int, answer: str, gold: str | None) -> float:
         case 1:
             return parts_f1(answer, gold)
         case 3:
-            return token_f1(answer, _before_semicolon(gold))
+            return stemmed_f1(answer, _before_semicolon(gold))
         case _:
-            return token_f1(answer, gold)
+            return stemmed_f1(answer, gold)
 
 
 def exact(category: int, answer: str, gold: str | None) -> bool:

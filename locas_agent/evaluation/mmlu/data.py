@@ -1,4 +1,4 @@
-"""MMLU's questions as they lie in a folder, and as tasks of lm-evaluation-harness. Knows no model and no memory.
+"""MMLU's questions as they lie in a folder, and as tasks of lm-evaluation-harness.
 
 The folder holds `mmlu_test.jsonl` and, for prompts with examples, `mmlu_dev.jsonl`; a row is `{subject, question,
 choices: [4 texts], answer: 0..3}`.

@@ -1,7 +1,5 @@
 """A backbone with one memory or none as a model of lm-evaluation-harness (lm-eval).
 
-Knows no task, no score and no user.
-
 Importing this needs lm-eval; `locas_agent.evaluation.mmlu.run` says so where it is missing.
 """
 

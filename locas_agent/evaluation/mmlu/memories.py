@@ -1,7 +1,4 @@
-"""Where `eval mmlu` takes its memories from: made-up people, a text, or a user of a store.
-
-Knows no task and no score.
-"""
+"""Where `eval mmlu` takes its memories from: made-up people, a text, or a user of a store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Statistics of one model measured twice on the same questions, off and on. Knows no model and no task."""
+"""Statistics of one model measured twice on the same questions, off and on."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The books of `eval pg19`: plain text files, each one told apart by its digest.
-
-Knows no model beyond how it cuts a text into tokens.
-"""
+"""The books of `eval pg19`: plain text files, each one told apart by its digest."""
 
 from __future__ import annotations
 

@@ -2,8 +2,7 @@
 
 A chunk is scored before anything is learnt from it.
 
-Knows no book, no file and no report. The three differ in what they train; reading, loss, optimiser and clipping are the
-same code.
+The three differ in what they train; reading, loss, optimiser and clipping are the same code.
 
 Shapes: T tokens of window and chunk, n scored tokens, D hidden size.
 """

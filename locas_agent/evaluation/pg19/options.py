@@ -1,4 +1,4 @@
-"""What `eval pg19` can be asked for, and the two sets of settings it is run with. Knows no model and no book."""
+"""What `eval pg19` can be asked for, and the two sets of settings it is run with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from locas_agent.training.initialization import Method, ScaleRule
+from locas_agent.types import NeuronChoice, ScaleRule
 
 Arm = Literal["none", "temp_lora", "locas"]
 ARMS: tuple[Arm, ...] = ("none", "temp_lora", "locas")
@@ -34,7 +34,7 @@ class LocasSettings(StepSettings):
     """Learning rate; chosen with the scale on a book that is not reported, see docs/results.md."""
     width: int = Field(default=64, ge=1)
     """Slots per layer; the paper's main setting."""
-    initialization: Method = "highest"
+    initialization: NeuronChoice = "highest"
     """Where gate and up rows come from; "random" are Gaussian rows, the others clones."""
     scale: ScaleRule = "none"
     """What the output scale is divided by: the width (the paper's), its root, or nothing; chosen with the rate."""

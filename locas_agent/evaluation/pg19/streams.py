@@ -2,8 +2,8 @@
 
 Files are safetensors; none holds text of a book.
 
-Knows no model: parameters are named tensors here. A file's name says which book, arm and settings it is of, so runs
-that share an arm share its file.
+Parameters are named tensors here. A file's name says which book, arm and settings it is of, so runs that share
+an arm share its file.
 """
 
 from __future__ import annotations

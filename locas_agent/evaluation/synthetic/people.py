@@ -1,4 +1,4 @@
-"""Synthetic people: who tells what, when, between which small talk. Knows no model, no tokenizer and no store.
+"""Synthetic people: who tells what, when, between which small talk.
 
 A person is drawn from one seed. Over dated sessions it tells facts, changes its mind about some, and never tells
 others. Split `train` is what the bundled backbone learns from; split `held` uses values, statements and small talk that
@@ -109,7 +109,7 @@ class Person:
     unknown: tuple[Relation, ...]
     """Relations this person never mentions."""
     replaced: dict[str, str] = field(default_factory=dict)
-    """Relation key -> former value, for facts told anew."""
+    """Relation key -> former value, for facts told again."""
 
 
 def small_talk(rng: Random, split: str = TRAIN) -> Line:

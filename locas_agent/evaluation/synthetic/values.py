@@ -1,4 +1,4 @@
-"""Made-up values for synthetic people: names, places, dishes, codes. Knows no relation, no wording and no model.
+"""Made-up values for synthetic people: names, places, dishes, codes.
 
 Every value belongs to exactly one split, decided by a hash of the value itself, so the bundled backbone can be trained
 on one half of the world and measured on the other: `held` values are never seen in training. Most values are made up
@@ -20,7 +20,7 @@ _PLACE_ENDS = (
     "ton burg ville field mouth stead by dale ford haven holm minster port wick borough heim nik grad sund stad".split()
 )
 _PLACE_STARTS = "North South East West New Old Port Saint Upper Lower Fort Mount Lake Cape".split()
-_FIRST_NAMES = (
+FIRST_NAMES = (
     "Rex Tom Anna Maria Peter Paul Clara Emma Oscar Hugo Nina Lena Max Bella Luna Charlie Ruby Oliver Leo Mia Sofia "
     "Lucas Felix Ivan Olga "
     "Yusuf Amina Chen Mei Hiro Yuki Raj Priya Omar Leila Diego Carmen Pablo Ines Bruno Greta Ingrid Lars Sven Freya "
@@ -30,7 +30,7 @@ _FIRST_NAMES = (
     "Marco Chiara Luca Gino Elio Tara Ravi Anil Mina Sara Ali Hana Tomas Petra Milan Jana Viktor Irena Stefan Ada Ben "
     "Sam Kate Jack Lily"
 ).split()
-_CITIES = (
+CITIES = (
     "Oslo Paris Lima Cairo Tokyo Rome Madrid Lisbon Prague Vienna Dublin Athens Berlin Hamburg Munich Zurich Geneva "
     "Bergen Malmo Turku Riga "
     "Tallinn Vilnius Warsaw Krakow Gdansk Budapest Zagreb Sofia Belgrade Istanbul Izmir Ankara Tbilisi Baku Delhi "
@@ -115,7 +115,7 @@ def _made_up_word(rng: Random) -> str:
 
 
 def _name(rng: Random) -> str:
-    return rng.choice(_FIRST_NAMES) if rng.random() < 0.25 else _made_up(rng)
+    return rng.choice(FIRST_NAMES) if rng.random() < 0.25 else _made_up(rng)
 
 
 def _full_name(rng: Random) -> str:
@@ -125,7 +125,7 @@ def _full_name(rng: Random) -> str:
 def _place(rng: Random) -> str:
     kind = rng.random()
     if kind < 0.3:
-        return rng.choice(_CITIES)
+        return rng.choice(CITIES)
     if kind < 0.8:
         return _made_up(rng) + rng.choice(_PLACE_ENDS)
     return f"{rng.choice(_PLACE_STARTS)} {_made_up(rng)}"

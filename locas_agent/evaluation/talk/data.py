@@ -1,4 +1,4 @@
-"""People of the talk schema: JSON lines, a person each, read strictly. Knows no model, no store and no score.
+"""People of the talk schema: JSON lines, a person each, read strictly.
 
 A line holds `person, name, style, sessions: [{at, turns: [{role, text, facts}]}], facts: {id: {session, kind,
 questions, answers, replaces}}, never_told`. `facts` of a turn are the ids of what it tells; `session` of a fact is the

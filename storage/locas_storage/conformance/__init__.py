@@ -1,4 +1,4 @@
-"""Owns the cases that every `MemoryStore` passes, for whoever writes one.
+"""Owns the cases that every `MemoryStore` passes, for authors of stores.
 
 Needs pytest, as nothing else in this package does.
 

@@ -229,10 +229,10 @@ class InMemoryStore:
 
     def record(self, key: UserKey, action: str, facts: Mapping[str, Any]) -> None:
         """See `MemoryStore.record`."""
-        commit.check_action(action)
+        known = commit.check_action(action)
         plain = plain_json("facts", facts)
         with self._users.changing(key):
-            self._users.living(key).record(action, plain)
+            self._users.living(key).record(known, plain)
 
     def audit(self, key: UserKey) -> list[AuditEntry]:
         """See `MemoryStore.audit`."""

@@ -10,7 +10,7 @@ from locas_storage.records.jobs import Job, Lease
 from locas_storage.records.metrics import ConsolidationMetrics
 from locas_storage.records.receipts import CorrectedTurn, Receipt
 from locas_storage.records.revisions import Revision, StudyItem
-from locas_storage.records.turns import IMPORTED, AuditEntry, Turn, TurnDraft, UserState
+from locas_storage.records.turns import IMPORTED, AuditAction, AuditEntry, Turn, TurnDraft, UserState
 from locas_storage.rules import commit, lineage
 
 
@@ -103,7 +103,7 @@ class UserData:
         )
 
     def raise_fence(self) -> None:
-        """Overtake whoever read the counters before."""
+        """Overtake callers that read the counters before."""
         self.state = replace(self.state, fence=self.state.fence + 1)
 
     def prune(self, keep: int) -> None:
@@ -118,7 +118,7 @@ class UserData:
         for digest in gone:
             del self.payloads[digest]
 
-    def record(self, action: str, facts: Mapping[str, Any]) -> tuple[AuditEntry, str]:
+    def record(self, action: AuditAction, facts: Mapping[str, Any]) -> tuple[AuditEntry, str]:
         """Add a line to the audit trail, and return it with its digest."""
         entry = AuditEntry(len(self.audit) + 1, action, facts, utc_now())
         previous = self.audit[-1][1] if self.audit else commit.FIRST_PREVIOUS

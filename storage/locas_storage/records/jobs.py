@@ -16,7 +16,7 @@ class Lease:
         key: whose turns.
         job_id: 32 hexadecimal digits.
         owner: the worker that claimed it.
-        fence: the user's fence at the claim: whoever claims later has a higher one, and this one is refused from then
+        fence: the user's fence at the claim: a later claim has a higher one, and this one is refused from then
             on.
         to_seq: the last turn to be learnt.
         stops: where the consolidations ended that a rebuild repeats, ascending; empty for an ordinary job.

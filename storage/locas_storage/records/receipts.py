@@ -1,6 +1,6 @@
 """Owns what a change leaves to be shown: `Receipt`, `CorrectedTurn` and `Conversion`.
 
-A digest of a forgotten text is left out on purpose: whoever guesses the text could confirm it.
+A digest of a forgotten text is left out on purpose: it would confirm a guess of the text.
 """
 
 import datetime as dt

@@ -7,7 +7,7 @@ import datetime as dt
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from locas_storage.errors import InvalidTurn
 from locas_storage.records.bounds import (
@@ -21,7 +21,8 @@ from locas_storage.records.bounds import (
 )
 
 ROLES = ("system", "user", "assistant", "tool")
-AUDIT_ACTIONS = ("erase", "export", "forget", "import", "refuse", "revert")
+AuditAction = Literal["erase", "export", "forget", "import", "refuse", "revert"]
+AUDIT_ACTIONS: tuple[AuditAction, ...] = get_args(AuditAction)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -188,7 +189,7 @@ class Turn:
 
     @property
     def local_at(self) -> dt.datetime:
-        """When it was said, by the clock of whoever said it: in UTC where no time was given."""
+        """When it was said, by the speaker's clock: in UTC where no time was given."""
         return self.at.astimezone(dt.timezone(dt.timedelta(seconds=self.offset_seconds)))
 
 
@@ -239,12 +240,12 @@ class AuditEntry:
 
     Attributes:
         seq: 1, 2, 3 ... per user.
-        action: one of `AUDIT_ACTIONS`.
+        action: what was done.
         facts: reason codes and figures, never content.
         created_at: aware UTC, by the database's clock.
     """
 
     seq: int
-    action: str
+    action: AuditAction
     facts: Mapping[str, Any]
     created_at: dt.datetime

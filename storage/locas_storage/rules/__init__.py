@@ -1,4 +1,4 @@
-"""What every store applies, as pure functions over records: public, for whoever writes a store. No database is needed.
+"""What every store applies, as pure functions over records: public, for authors of stores. No database is needed.
 
 | module | holds | verbs of `MemoryStore` that need it |
 |---|---|---|

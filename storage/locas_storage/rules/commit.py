@@ -20,7 +20,7 @@ from locas_storage.records.bounds import MAX_LABEL_CHARS, is_text
 from locas_storage.records.metrics import ConsolidationMetrics
 from locas_storage.records.revisions import Revision, RevisionDraft, StudyItem, StudyItemDraft
 from locas_storage.records.time import micros
-from locas_storage.records.turns import AUDIT_ACTIONS, AuditEntry, Turn, TurnDraft, UserKey, UserState
+from locas_storage.records.turns import AUDIT_ACTIONS, AuditAction, AuditEntry, Turn, TurnDraft, UserKey, UserState
 
 KEEP_PAYLOADS = 3
 """How many different payloads of a user a store keeps unless told otherwise; each is a whole memory."""
@@ -130,10 +130,12 @@ def check_tenant(tenant: str | None) -> None:
         UserKey(tenant, "anyone")
 
 
-def check_action(action: str) -> None:
-    """Refuse an action that the audit trail does not know."""
-    if action not in AUDIT_ACTIONS:
-        raise InvalidRevision(f"audit action: got an unknown one, expected one of {', '.join(AUDIT_ACTIONS)}")
+def check_action(action: str) -> AuditAction:
+    """Return an action of the audit trail, if it is one that the trail knows."""
+    for known in AUDIT_ACTIONS:
+        if action == known:
+            return known
+    raise InvalidRevision(f"audit action: got an unknown one, expected one of {', '.join(AUDIT_ACTIONS)}")
 
 
 def checked(what: str, data: bytes, *, size: int, sha256: str) -> bytes:

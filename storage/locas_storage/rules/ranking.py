@@ -45,7 +45,8 @@ _MARKS = _class_of("Mn", "Mc")
 _SYMBOLS = _class_of("So")
 """Emoji among them: each is a word."""
 _WORD = re.compile(
-    rf"(?P<run>(?:(?=[^\W_{_MARKS}])[{_RUNS}])(?:(?=[\w{_MARKS}])[{_RUNS}])*)|(?=[^\W_])[{_CHARACTERS}]|{_FLAG}{{2}}|[{_SYMBOLS}]"
+    rf"(?P<run>(?:(?=[^\W_{_MARKS}])[{_RUNS}])(?:(?=[\w{_MARKS}])[{_RUNS}])*)"
+    rf"|(?=[^\W_])[{_CHARACTERS}]|{_FLAG}{{2}}|[{_SYMBOLS}]"
     rf"|(?![{_CHARACTERS}{_RUNS}])[^\W_](?:(?![{_CHARACTERS}{_RUNS}_])[\w{_MARKS}])*"
 )
 _UNSEEN = re.compile("[\u200c\u200d\u20dd-\u20e4\ufe00-\ufe0f\U0001f3fb-\U0001f3ff\U000e0100-\U000e01ef]")

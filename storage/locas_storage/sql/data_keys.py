@@ -1,6 +1,6 @@
 """Owns the way from a user's row to the seal of the user's content.
 
-Whether there is a data key, unwrapping it, making one, wrapping it anew.
+Whether there is a data key, unwrapping it, making one, wrapping it again.
 
 Every method that takes a connection works within the caller's transaction.
 """
@@ -44,6 +44,11 @@ class DataKeys:
     def has_keys(self) -> bool:
         """Whether content is kept encrypted."""
         return self._provider is not None
+
+    @property
+    def remembered(self) -> int:
+        """How many data keys this process holds."""
+        return len(self._remembered)
 
     def seal(self, connection: Connection, key: UserKey) -> Cipher:
         """Return how a user's content is kept; of an unknown or erased user nothing can be opened.

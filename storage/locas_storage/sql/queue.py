@@ -39,7 +39,7 @@ class SqlJobQueue:
     ) -> list[Lease]:
         """See `JobQueue.claim`."""
         queue.check_owner(owner)
-        # First whoever is free; if nobody is, wait: without waiting a worker would take a busy queue for an empty one.
+        # First the free users; if none is, wait: without waiting a worker would take a busy queue for an empty one.
         is_patient = False
         while True:
             with self._write() as connection:

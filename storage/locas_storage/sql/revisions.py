@@ -28,7 +28,7 @@ class SqlRevisions:
     Args:
         read: begins a transaction that reads.
         write: begins one that writes.
-        vault: the users' data keys.
+        data_keys: the users' data keys.
         keeping: where payloads lie and how many are kept.
         upkeep: removes the files of payloads that are given up.
         fault_point: called with the name of each step of a change.
@@ -39,14 +39,14 @@ class SqlRevisions:
         read: Transaction,
         write: Transaction,
         *,
-        vault: DataKeys,
+        data_keys: DataKeys,
         keeping: RetentionPolicy,
         upkeep: SqlUpkeep,
         fault_point: Callable[[str], None],
     ) -> None:
         self._read = read
         self._write = write
-        self._vault = vault
+        self._data_keys = data_keys
         self._keeping = keeping
         self._upkeep = upkeep
         self._fault_point = fault_point
@@ -55,7 +55,7 @@ class SqlRevisions:
         """See `MemoryStore.commit`."""
         with self._read() as connection:
             users.standing(connection, key)  # or the payload's file would be written for nobody
-            seal = self._vault.seal(connection, key)
+            seal = self._data_keys.seal(connection, key)
         # Its number is known before the commit: it follows the parent, or the commit is refused.
         payload = payloads.prepare(draft.payload, draft.parent + 1, draft.fingerprint, key, seal, self._keeping)
         try:
@@ -74,7 +74,7 @@ class SqlRevisions:
             state = users.locked(connection, key)
             held = jobs.held(connection, key, lease) if lease is not None else None
             commit.check_follows(draft, state)
-            if self._vault.seal(connection, key) != seal:
+            if self._data_keys.seal(connection, key) != seal:
                 raise RevisionConflict("the user was erased and began again while this was learnt; consolidate again")
             self._fault_point("commit.user")
             payloads.keep(connection, key, payload, self._keeping.files)
@@ -115,7 +115,7 @@ class SqlRevisions:
         """See `MemoryStore.payload`."""
         with self._read() as connection:
             saved = revisions.one(connection, key, number)
-            return payloads.read(connection, key, saved, self._keeping.files, self._vault.seal(connection, key))
+            return payloads.read(connection, key, saved, self._keeping.files, self._data_keys.seal(connection, key))
 
     def rollback(self, key: UserKey, number: int) -> Revision:
         """See `MemoryStore.rollback`."""

@@ -50,6 +50,11 @@ class SqlMemoryStore:
             the extra `encryption`.
         fault_point: called with the name of each step of a change.
 
+    Attributes:
+        queue: the jobs.
+        database: the connections, for maintenance by hand and for tests; rows read there are not checked.
+        data_keys: the users' data keys.
+
     Raises:
         StoreUnavailable: not a URL, or its driver, fsspec or what that needs, or cryptography is not installed.
         InvalidRevision: `keep_payloads` is less than 1.
@@ -66,41 +71,46 @@ class SqlMemoryStore:
         fault_point: Callable[[str], None] = _no_fault,
     ) -> None:
         commit.check_keep(keep_payloads)
-        self._database = Database(url)
+        self.database = Database(url)
         keeping = RetentionPolicy(keep_payloads, PayloadFiles(files) if files is not None else None, inline_bytes)
-        self._vault = DataKeys(key_provider)
+        self.data_keys = DataKeys(key_provider)
         self._fault_point = fault_point
         self._is_ready = False
         self.queue = SqlJobQueue(self._read, self._write, fault_point)
         self._upkeep = SqlUpkeep(
             self._read,
             self._write,
-            vault=self._vault,
+            data_keys=self.data_keys,
             keeping=keeping,
-            rewrite=self._database.rewrite,
+            rewrite=self.database.rewrite,
             fault_point=fault_point,
         )
         self._revisions = SqlRevisions(
-            self._read, self._write, vault=self._vault, keeping=keeping, upkeep=self._upkeep, fault_point=fault_point
+            self._read,
+            self._write,
+            data_keys=self.data_keys,
+            keeping=keeping,
+            upkeep=self._upkeep,
+            fault_point=fault_point,
         )
         self._forgetting = SqlForgetting(
             self._read,
             self._write,
-            overwrite=self._database.overwrite_log,
+            overwrite=self.database.overwrite_log,
             check_reach=self._upkeep.check_reach,
             remove_files=self._upkeep.remove_files,
             fault_point=fault_point,
         )
 
     def __repr__(self) -> str:
-        return f"SqlMemoryStore({self._database.name!r})"
+        return f"SqlMemoryStore({self.database.name!r})"
 
     def append(self, key: UserKey, drafts: Sequence[TurnDraft], *, enqueue: int | None = None) -> list[Turn]:
         """See `MemoryStore.append`."""
         if not drafts:
             return []
         with self._write() as connection:
-            answered = turns_postgresql.append(connection, key, drafts) if not self._vault.has_keys else None
+            answered = turns_postgresql.append(connection, key, drafts) if not self.data_keys.has_keys else None
             self._fault_point("append.user")
             if answered is None:
                 answered = self._append_in_turn(connection, key, drafts)
@@ -113,7 +123,7 @@ class SqlMemoryStore:
 
     def _append_in_turn(self, connection: Connection, key: UserKey, drafts: Sequence[TurnDraft]) -> list[Turn]:
         user = users.reserve(connection, key, len(drafts))
-        seal = self._vault.seal_for_append(connection, user)
+        seal = self.data_keys.seal_for_append(connection, user)
         answered, added = journal.append(connection, key, drafts, seal, next_seq=user.first, now=user.now)
         users.give_back(connection, key, len(drafts) - added)
         return answered
@@ -123,7 +133,7 @@ class SqlMemoryStore:
         commit.check_newest(newest)
         with self._read() as connection:
             return journal.turns(
-                connection, key, self._vault.seal(connection, key), after=after, upto=upto, newest=newest
+                connection, key, self.data_keys.seal(connection, key), after=after, upto=upto, newest=newest
             )
 
     def known(self, key: UserKey, idem_keys: Iterable[str]) -> list[Turn]:
@@ -133,7 +143,7 @@ class SqlMemoryStore:
             return []
         with self._read() as connection:
             return sorted(
-                journal.known(connection, key, possible, self._vault.seal(connection, key)), key=lambda one: one.seq
+                journal.known(connection, key, possible, self.data_keys.seal(connection, key)), key=lambda one: one.seq
             )
 
     def search(self, key: UserKey, text: str, *, limit: int = 10) -> list[FoundTurn]:
@@ -147,7 +157,7 @@ class SqlMemoryStore:
         if found is None:
             with self._write() as connection:
                 if users.locked_if_there(connection, key, skip_locked=False) is not None:
-                    search_index.catch_up(connection, key, self._vault.seal(connection, key))
+                    search_index.catch_up(connection, key, self.data_keys.seal(connection, key))
                 found = self._found(connection, key, wanted, limit)
         return found or []
 
@@ -157,7 +167,7 @@ class SqlMemoryStore:
         None where the index waits for what was said since the last search.
         """
         state = users.state(connection, key)
-        seal = self._vault.seal(connection, key)
+        seal = self.data_keys.seal(connection, key)
         if seal.is_encrypting:  # an index would tell what was said
             found = ranking.sharing(journal.turns(connection, key, seal), wanted)
         elif search_index.is_behind(connection, key):
@@ -180,7 +190,7 @@ class SqlMemoryStore:
     def study_items(self, key: UserKey, *, with_retired: bool = False) -> list[StudyItem]:
         """See `MemoryStore.study_items`."""
         with self._read() as connection:
-            return study_items.all_of(connection, key, self._vault.seal(connection, key), with_retired=with_retired)
+            return study_items.all_of(connection, key, self.data_keys.seal(connection, key), with_retired=with_retired)
 
     def commit(self, key: UserKey, draft: RevisionDraft, *, lease: Lease | None = None) -> Revision:
         """See `MemoryStore.commit`."""
@@ -213,7 +223,7 @@ class SqlMemoryStore:
     def erase(self, key: UserKey) -> Receipt:
         """See `MemoryStore.erase`."""
         made = self._forgetting.erase(key)
-        self._vault.forget(key)
+        self.data_keys.forget(key)
         return made
 
     def reinstate(self, key: UserKey) -> None:
@@ -226,11 +236,11 @@ class SqlMemoryStore:
 
     def record(self, key: UserKey, action: str, facts: Mapping[str, Any]) -> None:
         """See `MemoryStore.record`."""
-        commit.check_action(action)
+        known = commit.check_action(action)
         plain = plain_json("facts", facts)
         with self._write() as connection:
             users.locked(connection, key)
-            audit.record(connection, key, action, plain)
+            audit.record(connection, key, known, plain)
 
     def audit(self, key: UserKey) -> list[AuditEntry]:
         """See `MemoryStore.audit`."""
@@ -280,8 +290,8 @@ class SqlMemoryStore:
 
     def close(self) -> None:
         """Close the connections. Using the store again opens new ones; a database in memory is then empty."""
-        with self._database.opening:
-            self._database.close()
+        with self.database.opening:
+            self.database.close()
             self._is_ready = False
 
     def collect(self, *, grace_seconds: float = 3600.0) -> int:
@@ -295,21 +305,21 @@ class SqlMemoryStore:
     @contextmanager
     def _read(self) -> Iterator[Connection]:
         self._open()
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             yield connection
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:
         self._open()
-        with self._database.write() as connection:
+        with self.database.write() as connection:
             yield connection
 
     def _open(self) -> None:
         if self._is_ready:
             return
-        with self._database.opening:
+        with self.database.opening:
             if not self._is_ready:
-                version.prepare(self._database)
+                version.prepare(self.database)
                 self._is_ready = True
 
 

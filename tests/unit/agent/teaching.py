@@ -11,7 +11,6 @@ from locas_agent import AgentMemory, LocasConfig
 from locas_agent.backbone import Backbone
 from locas_agent.consolidation.admission import Admission
 from locas_agent.consolidation.learner import Outcome, Task
-from locas_agent.consolidation.runner import Rounds
 from locas_agent.inference.generation import TopK
 from locas_agent.runtime import ConsolidationMode
 from locas_agent.study.chunking import Piece, cut_pieces
@@ -82,7 +81,9 @@ class QuickLearner:
             scale_rule="none",
             seed=int.from_bytes(digest[:4], "big"),
         )
-        items = tuple(self._item(piece, quote.turn_seq, quote.text) for piece in task.pieces for quote in piece.quotes)
+        items = tuple(
+            self.item_of(piece, quote.turn_seq, quote.text) for piece in task.pieces for quote in piece.quotes
+        )
         is_refused = any(text in self.refused for text in texts)
         admission = Admission(not is_refused, "drift" if is_refused else "admitted", "")
         study_set = StudySet(items, frozenset(), Coverage(len(texts), len(texts), len(texts), 0, len(texts)))
@@ -90,7 +91,8 @@ class QuickLearner:
         return Outcome(admission, memory, study_set, lesson, ConsolidationMetrics(seed=0))
 
     @staticmethod
-    def _item(piece: Piece, turn_seq: int, text: str) -> Item:
+    def item_of(piece: Piece, turn_seq: int, text: str) -> Item:
+        """Return the one item about a turn."""
         teacher = TopK(torch.zeros((1, 2), dtype=torch.int32), torch.zeros((1, 2)))
         return Item(
             new_item_id(),
@@ -106,9 +108,7 @@ class QuickLearner:
 
 
 def quick_agent(backbone: Backbone, store: MemoryStore, consolidation: ConsolidationMode = "background") -> AgentMemory:
-    """Return an agent whose learner is the stand-in: `agent.learner`."""
+    """Return an agent whose learner is the stand-in: `agent.runner.learner`."""
     agent = AgentMemory(backbone=backbone, store=store, config=CONFIG, consolidation=consolidation)
-    learner = QuickLearner(backbone)
-    agent.learner = learner  # type: ignore[assignment]
-    agent.rounds = Rounds(backbone, store, learner, agent._memories, CONFIG)  # type: ignore[arg-type]
+    agent.runner.learner = QuickLearner(backbone)
     return agent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
+import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from locas_storage import InMemoryStore, SqlMemoryStore, answer_key
 from tests.conftest import MakeBackbone
 from tests.unit.agent.teaching import quick_agent
 
+NAIVE = dt.datetime(2026, 1, 1)  # noqa: DTZ001
 HALF = "sad \udc4d face"
 Call = Callable[[Any, Any], object]
 Case = tuple[Call, type[Exception]]
@@ -30,7 +32,6 @@ NO_TEXT: dict[str, Call] = {
     "search": lambda user, text: user.search(text),
     "reply": lambda user, text: user.reply(text),
     "stream": lambda user, text: list(user.stream(text)),
-    "reply_many": lambda user, text: user._runtime.reply_many([("ben", "Hello."), (user, text)]),
     "session": lambda user, text: user.reply("Hello.", session=text),
     "key": lambda user, text: user.reply("Hello.", idempotency_key=text),
 }
@@ -64,7 +65,7 @@ WRONG: dict[str, Case] = {
     "long key": (lambda user, agent: user.reply("Hi.", idempotency_key="k" * 201), InvalidTurn),
     "made key": (lambda user, agent: user.reply("Hi.", idempotency_key=answer_key("7")), InvalidTurn),
     "made key of a turn": (lambda user, agent: user.add("user", "Hi.", idempotency_key=answer_key("7")), InvalidTurn),
-    "naive time": (lambda user, agent: user.add("user", "Hi.", at=dt.datetime(2026, 1, 1)), InvalidTurn),  # noqa: DTZ001
+    "naive time": (lambda user, agent: user.add("user", "Hi.", at=NAIVE), InvalidTurn),
 }
 
 
@@ -82,15 +83,16 @@ def ada(agent: AgentMemory) -> UserMemory:
 @pytest.mark.parametrize(
     "text", [HALF, "a\x00b", 5, None, b"bytes"], ids=["half a character", "NUL", "number", "None", "bytes"]
 )
-@pytest.mark.parametrize("verb", NO_TEXT)
+@pytest.mark.parametrize("verb", [*NO_TEXT, "reply_many"])
 def test_what_no_turn_can_hold_is_refused_by_every_verb(
     agent: AgentMemory, ada: UserMemory, verb: str, text: Any
 ) -> None:
+    calls = {**NO_TEXT, "reply_many": lambda user, text: agent.reply_many([("ben", "Hello."), (user, text)])}
     if text is None and verb in ("question", "session", "key"):
-        NO_TEXT[verb](ada, text)  # None is none
+        calls[verb](ada, text)  # None is none
         return
     with pytest.raises(InvalidTurn):
-        NO_TEXT[verb](ada, text)
+        calls[verb](ada, text)
     assert agent.users() == []
 
 
@@ -204,7 +206,7 @@ def test_answer_that_leaves_no_room_for_a_question_is_refused_at_construction(ma
 def test_copies_of_a_handle_share_what_it_stands_on(agent: AgentMemory, ada: UserMemory) -> None:
     for other in (copy.copy(ada), copy.deepcopy(ada), copy.deepcopy({"user": ada})["user"]):
         assert other.key == ada.key
-        assert other._runtime is agent
+        assert other.crews is agent.crews
     assert copy.deepcopy(agent) is agent
     for thing in (agent, ada):
         with pytest.raises(ConfigurationError, match="cannot be pickled"):
@@ -232,3 +234,10 @@ def test_what_is_no_part_is_refused_before_anything_is_loaded(backbone: Backbone
     if not isinstance(given["store"], str):
         with pytest.raises(ConfigurationError, match="expected"):
             AgentMemory(**given)
+
+
+@pytest.mark.parametrize(("whole", "in_pieces"), [("reply", "stream"), ("generate", "generate_stream")])
+def test_an_answer_in_pieces_is_asked_for_as_a_whole_one(whole: str, in_pieces: str) -> None:
+    asked = inspect.signature(getattr(UserMemory, whole)).parameters
+    assert len(asked) > 5
+    assert inspect.signature(getattr(UserMemory, in_pieces)).parameters == asked

@@ -15,6 +15,7 @@ import pytest
 from locas_agent import AgentMemory, Backbone
 from locas_agent.errors import ConfigurationError, InvalidTurn, TurnNotFound, TurnTooLong
 from locas_agent.results import WorkSummary
+from locas_agent.runtime import ConsolidationMode
 from locas_storage import IMPORTED, SqlMemoryStore
 from tests.unit.agent.teaching import QuickLearner, quick_agent
 
@@ -26,8 +27,8 @@ MAY = dt.datetime(2026, 5, 4, 10, 0, tzinfo=dt.UTC)
 def make_agent(backbone: Backbone, tmp_path: Path) -> Iterator[MakeAgent]:
     made: list[AgentMemory] = []
 
-    def make(consolidation: str = "inline") -> AgentMemory:
-        made.append(quick_agent(backbone, SqlMemoryStore(f"sqlite:///{tmp_path / 'locas.db'}"), consolidation))  # type: ignore[arg-type]
+    def make(consolidation: ConsolidationMode = "inline") -> AgentMemory:
+        made.append(quick_agent(backbone, SqlMemoryStore(f"sqlite:///{tmp_path / 'locas.db'}"), consolidation))
         return made[-1]
 
     yield make
@@ -36,8 +37,8 @@ def make_agent(backbone: Backbone, tmp_path: Path) -> Iterator[MakeAgent]:
 
 
 def lessons(agent: AgentMemory) -> list[tuple[str, ...]]:
-    assert isinstance(agent.learner, QuickLearner)
-    return agent.learner.lessons
+    assert isinstance(agent.runner.learner, QuickLearner)
+    return agent.runner.learner.lessons
 
 
 def test_what_was_learnt_from_the_old_text_is_gone_and_the_new_text_is_learnt(make_agent: MakeAgent) -> None:

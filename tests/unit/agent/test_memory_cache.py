@@ -12,11 +12,13 @@ from contextlib import closing
 
 import pytest
 import torch
+from torch import Tensor
 
 from locas_agent import memory_cache
 from locas_agent.backbone import Backbone
 from locas_agent.benchmarks.journals import commit, fill
 from locas_agent.memory import LocasMemory, MemoryBatch
+from locas_agent.memory.batch import ReadyRows
 from locas_agent.memory_cache import CacheInfo, LoadedMemories
 from locas_storage import InMemoryStore, UserKey
 from tests.conftest import MakeMemory
@@ -86,15 +88,25 @@ def test_rows_are_made_ready_once(memories: LoadedMemories, monkeypatch: pytest.
     memories.batch([memory, memory])
 
 
-def test_nothing_of_a_user_is_left_who_is_let_go_of(memories: LoadedMemories) -> None:
+def test_nothing_of_a_user_is_left_who_is_let_go_of(memories: LoadedMemories, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[weakref.ref[Tensor]] = []
+    make = memory_cache.ready_rows
+
+    def watched(memory: LocasMemory, backbone: Backbone) -> ReadyRows:
+        ready = make(memory, backbone)
+        rows.append(weakref.ref(ready.rows))
+        return ready
+
+    monkeypatch.setattr(memory_cache, "ready_rows", watched)
     memory = memory_of(memories, USERS[0])
     memories.batch([memory])
     kept = weakref.ref(memory)
     del memory
     gc.collect()
     assert kept() is not None
+    assert rows[0]() is not None
     memories.drop(USERS[0])
     gc.collect()
     assert kept() is None
-    assert len(memories._ready) == 0
+    assert rows[0]() is None
     assert memories.cache_info().memory_bytes == 0

@@ -33,12 +33,12 @@ def agent(backbone: Backbone) -> Iterator[AgentMemory]:
 
 
 def kept(agent: AgentMemory) -> PrefixSlot:
-    return agent._memories.past(ADA, agent.store.revision(ADA))
+    return agent.memories.past(ADA, agent.store.revision(ADA))
 
 
 def without_pasts(agent: AgentMemory, name: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     with monkeypatch.context() as patch:
-        patch.setattr(agent._memories, "keep_past", lambda *_: None)
+        patch.setattr(agent.memories, "keep_past", lambda *_: None)
         return [agent.for_user(name).reply(text).text for text in SAID]
 
 
@@ -99,7 +99,7 @@ def test_another_revision_has_no_past(agent: AgentMemory, make_memory: MakeMemor
 def test_nobody_elses_past_is_found(agent: AgentMemory) -> None:
     agent.for_user("ada").reply(SAID[0])
     for other in (UserKey("default", "bob"), UserKey("work", "ada")):
-        assert agent._memories.past(other, None).past is None
+        assert agent.memories.past(other, None).past is None
     assert kept(agent).past is not None
 
 

@@ -1,1 +1,1 @@
-"""Tests of the tensor core; a package, so that its file names may recur elsewhere."""
+"""What tests of tensors share: random models of every architecture, .gguf files, greedy decoding checked."""

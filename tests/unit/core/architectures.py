@@ -1,7 +1,4 @@
-"""Tiny random models of every architecture the core must carry, and of those it must refuse.
-
-Knows nothing of memories.
-"""
+"""Tiny random models of every architecture the core must carry, and of those it must refuse."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A LoCoMo run on a random backbone: what is journalled, what each arm sees, resuming, and the figures.
-
-Knows nothing of how well it answers.
-"""
+"""A LoCoMo run on a random backbone: what is journalled, what each arm sees, resuming, and the figures."""
 
 from __future__ import annotations
 

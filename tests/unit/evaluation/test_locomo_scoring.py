@@ -1,4 +1,4 @@
-"""LoCoMo's scorer against cases worked out by hand from its rules. Knows no data but its own.
+"""LoCoMo's scorer against cases worked out by hand from its rules.
 
 Stems used below, by Porter's rules: painting, paints -> paint; libraries, library -> librari; dogs -> dog; swims,
 swimming -> swim; before -> befor.

@@ -1,7 +1,4 @@
-"""Online perplexity on the tiny random backbone: what is scored before it is learnt, sums, steps, resuming.
-
-Knows nothing of how well anything learns.
-"""
+"""Online perplexity on the tiny random backbone: what is scored before it is learnt, sums, steps, resuming."""
 
 from __future__ import annotations
 

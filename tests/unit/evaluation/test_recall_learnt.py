@@ -37,9 +37,8 @@ def taught(agent: AgentMemory, options: RecallOptions = OPTIONS) -> Taught:
 
 
 def quick(agent: AgentMemory) -> QuickLearner:
-    learner: object = agent.learner
-    assert isinstance(learner, QuickLearner)
-    return learner
+    assert isinstance(agent.runner.learner, QuickLearner)
+    return agent.runner.learner
 
 
 def test_people_are_told_with_their_dates_and_sessions(agent: AgentMemory) -> None:
@@ -76,7 +75,7 @@ def test_people_are_learnt_in_batches(agent: AgentMemory) -> None:
 
 def test_coverage_goes_by_fact_and_not_by_turn(agent: AgentMemory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A turn that tells two facts is not covered by an item about one of them."""
-    monkeypatch.setattr(QuickLearner, "_item", staticmethod(_item_that_says_one_word))
+    monkeypatch.setattr(QuickLearner, "item_of", staticmethod(_item_that_says_one_word))
     _, source, handles = taught(agent)
     covered, written = covered_facts(agent, handles, source)
     named = {
@@ -86,7 +85,7 @@ def test_coverage_goes_by_fact_and_not_by_turn(agent: AgentMemory, monkeypatch: 
     assert written == round(3 / 7, 4)
 
 
-_MADE = QuickLearner._item
+_MADE = QuickLearner.item_of
 
 
 def _item_that_says_one_word(piece: object, turn_seq: int, text: str) -> object:

@@ -12,6 +12,7 @@ import pytest
 from locas_agent import AgentMemory, LocasConfig
 from locas_agent.backbone import Backbone
 from locas_agent.config import TrainingSettings
+from locas_agent.consolidation.learner import Learner
 from locas_agent.errors import ConfigurationError
 from locas_agent.evaluation.baselines.peer import AdapterPeer, AdapterState, AdapterTrained
 from locas_agent.evaluation.recall.peers import PEERS, peer_arm
@@ -22,7 +23,7 @@ from locas_agent.inference import Engine
 from locas_agent.training.sampler import Lesson
 from locas_storage import InMemoryStore
 from tests.unit.agent.teaching import quick_agent
-from tests.unit.peer_lessons import neutral_text
+from tests.unit.evaluation.peer_lessons import neutral_text
 
 
 def test_other_people_or_settings_are_other_users_of_a_store(backbone: Backbone) -> None:
@@ -63,7 +64,7 @@ def test_peer_is_taught_what_each_revision_added(
 
     monkeypatch.setattr(AdapterPeer, "train", watched)
     with quick_agent(backbone, InMemoryStore()) as agent:
-        monkeypatch.setattr(agent.learner, "neutral", neutral_text(Engine(backbone)), raising=False)
+        monkeypatch.setattr(Learner, "neutral", neutral_text(Engine(backbone)))
         monkeypatch.setattr(
             agent,
             "config",

@@ -17,6 +17,7 @@ from langchain_locas.messages import to_chat
 from locas_agent import AgentMemory, Backbone, InMemoryStore, LocasConfig
 from locas_agent.memory import LocasMemory
 from locas_agent.memory.serialization import to_bytes
+from locas_agent.runtime import ConsolidationMode
 from locas_storage import Revision, RevisionDraft, open_store
 from tests.conftest import MakeMemory, byte_tokenizer, tiny_model
 
@@ -68,10 +69,13 @@ def make_agent(with_tools: Backbone, tmp_path: Path) -> Iterator[MakeAgent]:
     made: list[AgentMemory] = []
 
     def make(
-        *, backbone: Backbone = with_tools, config: LocasConfig = CONFIG, consolidation: str = "background"
+        *,
+        backbone: Backbone = with_tools,
+        config: LocasConfig = CONFIG,
+        consolidation: ConsolidationMode = "background",
     ) -> AgentMemory:
         store = open_store(f"sqlite:///{tmp_path / 'locas.db'}")
-        made.append(AgentMemory(backbone=backbone, store=store, config=config, consolidation=consolidation))  # type: ignore[arg-type]
+        made.append(AgentMemory(backbone=backbone, store=store, config=config, consolidation=consolidation))
         return made[-1]
 
     yield make

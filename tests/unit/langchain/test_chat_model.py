@@ -194,7 +194,8 @@ def test_answer_ends_before_a_stop_word(shared_model: ChatLocas) -> None:
     for cut in (
         shared_model.invoke(ASKED, user_id=ADA, max_tokens=40, stop=[word]),
         ChatLocas(memory=shared_model.memory, stop=[word]).invoke(ASKED, user_id=ADA, max_tokens=40),
-        shared_model.invoke(ASKED, user_id=ADA, max_tokens=40, stop=word),  # type: ignore[arg-type]  # one word is no list of letters
+        # one word is no list of letters
+        shared_model.invoke(ASKED, user_id=ADA, max_tokens=40, stop=word),  # type: ignore[arg-type]
         shared_model.bind(stop=word).invoke(ASKED, user_id=ADA, max_tokens=40),
         ChatLocas(memory=shared_model.memory, stop_sequences=word).invoke(ASKED, user_id=ADA, max_tokens=40),
     ):

@@ -18,7 +18,7 @@ from langchain_locas.messages import to_chat
 from locas_agent import AgentMemory, Backbone, LocasConfig
 from tests.conftest import MakeMemory
 from tests.unit.langchain.conftest import MakeAgent, taught, tool_backbone
-from tests.unit.langchain.test_history_classic_tools import NOISE
+from tests.unit.langchain.test_history import NOISE
 
 CONTEXT = 600
 

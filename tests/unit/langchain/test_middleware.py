@@ -25,7 +25,7 @@ from pydantic import BaseModel
 
 from langchain_locas import ChatLocas, LocasMemoryMiddleware, memory_tools
 from langchain_locas.identity import caller
-from langchain_locas.journaling import Thread, live, record
+from langchain_locas.journaling import Thread, record, trim_to_window
 from locas_agent import AgentMemory, LocasConfig
 from locas_agent.errors import ConfigurationError
 from locas_agent.inference import Engine
@@ -416,7 +416,7 @@ def test_calls_go_with_a_forgotten_message(agent: AgentMemory) -> None:
     here = Thread(agent.for_user("ada"), "t")
     record(agent, here, messages)
     here.user.forget(2, wait=False)
-    shown = live(agent, here, messages, record(agent, here, messages), answer_tokens=12, count=lambda _: 0)
+    shown = trim_to_window(agent, here, messages, record(agent, here, messages), answer_tokens=12, count=lambda _: 0)
     assert [message.id for message in shown] == ["1", "4"]
 
 

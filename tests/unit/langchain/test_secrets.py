@@ -152,7 +152,10 @@ REFUSED: dict[str, Callable[[str], object]] = {
     "a store as another option": lambda url: ChatLocas(user_id=1, tenant=[url], timeout=url),
     "a memory that is a URL": lambda url: ChatLocas(memory=url),
     "classic memory": lambda url: LocasChainMemory(memory=url, user_id="ada"),  # type: ignore[arg-type]
-    "classic memory with an unknown option": lambda url: LocasChainMemory(user_id="ada", store=url),  # type: ignore[call-arg]
+    "classic memory with an unknown option": lambda url: LocasChainMemory(
+        user_id="ada",
+        store=url,  # type: ignore[call-arg]
+    ),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -99,7 +99,11 @@ REFUSED: dict[str, tuple[Callable[[UserMemory], Any], type[Exception], str]] = {
     "no role": (lambda user: user.generate([{"content": "x"}]), ConfigurationError, "role and content"),
     "half a character": (lambda user: user.generate([{"role": "user", "content": "\ud800"}]), InvalidTurn, "surrogate"),
     "empty stop": (lambda user: user.generate(ASKED, stop=[""]), ConfigurationError, "stop"),
-    "stop of another type": (lambda user: user.generate(ASKED, stop=[3]), ConfigurationError, "stop"),  # type: ignore[list-item]
+    "stop of another type": (
+        lambda user: user.generate(ASKED, stop=cast("list[str]", [3])),
+        ConfigurationError,
+        "stop",
+    ),
     "no length": (lambda user: user.generate(ASKED, max_new_tokens=0), ConfigurationError, "max_new_tokens"),
     "unknown tool": (lambda user: user.generate(ASKED, tools=[TOOL], tool_choice="sub"), ConfigurationError, "add"),
     "no schema": (lambda user: user.generate(ASKED, tools=[{"name": "add"}]), ConfigurationError, "JSON schemas"),

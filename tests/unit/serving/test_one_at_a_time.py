@@ -170,7 +170,7 @@ def test_batches_that_name_the_same_users_in_another_order_do_not_wait_for_ever(
             call.result(PATIENCE_SECONDS)
     for user in users:
         assert pairs([turn.content for turn in agent.for_user(user).turns()])
-    assert len(agent.replies._one_at_a_time._places) == 0  # nothing is kept of whoever is not being answered
+    assert len(agent.replies.one_at_a_time) == 0  # nothing is kept of users who are not being answered
 
 
 def test_streams_for_one_user_are_written_one_after_the_other(
@@ -222,15 +222,15 @@ def test_question_of_another_process_in_between_is_not_answered_here(
         backbone=backbone, store=store, config=agent.config
     )  # shares nothing but the store, as another process does
     here, there = Scripted(agent, monkeypatch), Scripted(other, monkeypatch)
-    current = agent._memories.current
+    current = agent.memories.current
 
     def meanwhile(key: Any) -> Any:
-        monkeypatch.setattr(agent._memories, "current", current)
+        monkeypatch.setattr(agent.memories, "current", current)
         assert other.for_user("ada").reply("two").text == "re two"
         return current(key)
 
     monkeypatch.setattr(
-        agent._memories, "current", meanwhile
+        agent.memories, "current", meanwhile
     )  # asked after the question was journalled, before the prompt is laid out
     assert agent.for_user("ada").reply("one").text == "re one"
     assert said(store, agent) == ["one", "two", "re two", "re one"]
@@ -284,7 +284,7 @@ def test_template_that_wants_roles_in_turn_takes_what_was_left_unanswered(
 
 def test_replies_at_once_do_not_train_the_same_twice_and_do_not_wait_for_it(backbone: Backbone) -> None:
     agent = quick_agent(backbone, InMemoryStore(), "inline")
-    learner, begun, go_on = agent.learner, threading.Event(), threading.Event()
+    learner, begun, go_on = agent.runner.learner, threading.Event(), threading.Event()
     assert isinstance(learner, QuickLearner)
 
     def hold(_: list[Texts]) -> None:

@@ -6,6 +6,7 @@ The backbone is a random one.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -34,12 +35,12 @@ def say_much(agent: AgentMemory, user: str) -> None:
     [{"max_new_tokens": 0}, {"max_new_tokens": -1}, {"max_new_tokens": 100_000}, {"temperature": -1.0}],
     ids=str,
 )
-def test_what_cannot_be_answered_is_not_journalled(agent: AgentMemory, wrong: dict[str, float]) -> None:
+def test_what_cannot_be_answered_is_not_journalled(agent: AgentMemory, wrong: dict[str, Any]) -> None:
     ada = agent.for_user("ada")
     with pytest.raises(ConfigurationError):
-        ada.reply("Hello.", **wrong)  # type: ignore[arg-type]
+        ada.reply("Hello.", **wrong)
     with pytest.raises(ConfigurationError):
-        list(ada.stream("Hello.", **wrong))  # type: ignore[arg-type]
+        list(ada.stream("Hello.", **wrong))
     assert ada.turns() == []
 
 
@@ -67,7 +68,7 @@ def test_noise_whose_spelling_is_longer_than_a_turn_can_be_is_cut(agent: AgentMe
 
 
 def test_an_answer_outlives_the_consolidation_it_set_off(agent: AgentMemory) -> None:
-    learner = agent.learner
+    learner = agent.runner.learner
     assert isinstance(learner, QuickLearner)
     say_much(agent, "ada")
 

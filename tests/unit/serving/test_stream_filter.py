@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import pairwise
 
 import pytest
@@ -60,19 +59,3 @@ def test_without_tools_a_call_is_text() -> None:
 def test_text_around_calls_is_kept() -> None:
     assert read(f"one {CALL} two {CALL} three") == ([ToolCall("add", '{"first": 3}')] * 2, "one  two  three")
     assert written([f"{CALL} and done"], has_tools=True)[0] == "and done"
-
-
-@pytest.mark.parametrize(
-    "body",
-    ["{", "[]", '{"name": 3, "arguments": {}}', '{"name": "add"}', '{"name": "add", "arguments": "3"}', ""],
-    ids=repr,
-)
-def test_what_is_no_call_is_kept_as_it_was_written(body: str) -> None:
-    assert read(f"<tool_call>{body}</tool_call>") == ([ToolCall(None, f"<tool_call>{body}")], "")
-    assert read(f"<tool_call>{body}") == ([ToolCall(None, f"<tool_call>{body}")], "")  # cut off by the length
-
-
-def test_arguments_keep_their_letters() -> None:
-    (call,), _ = read('<tool_call>{"name": "add", "arguments": {"name": "你好"}}</tool_call>')
-    assert call.arguments == '{"name": "你好"}'
-    assert json.loads(call.arguments) == {"name": "你好"}

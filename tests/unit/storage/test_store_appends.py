@@ -21,7 +21,7 @@ def test_a_turn_takes_one_statement_and_no_more_for_a_key(postgres_url: str) -> 
         say(store, 1)
         said: list[str] = []
 
-        @event.listens_for(store._database.engine, "before_cursor_execute")
+        @event.listens_for(store.database.engine, "before_cursor_execute")
         def _count(_connection: object, _cursor: object, statement: str, *_: Any) -> None:
             said.append(statement.split()[0])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select, text
@@ -39,8 +40,8 @@ def clear(store_url: str) -> Iterator[SqlMemoryStore]:
 def open_encrypted(store_url: str, key_file: Path) -> Iterator[Callable[..., SqlMemoryStore]]:
     made: list[SqlMemoryStore] = []
 
-    def opened(**more: object) -> SqlMemoryStore:
-        made.append(SqlMemoryStore(store_url, key_provider=FileKeyProvider(key_file), **more))  # type: ignore[arg-type]
+    def opened(**more: Any) -> SqlMemoryStore:
+        made.append(SqlMemoryStore(store_url, key_provider=FileKeyProvider(key_file), **more))
         return made[-1]
 
     yield opened
@@ -106,7 +107,7 @@ def test_whoever_has_the_keys_sees_what_was_there(
     assert not digests & (
         {one.payload_sha256 for one in store.revisions(ADA)} | {one.turns_sha256 for one in store.revisions(ADA)}
     )
-    with store._database.read() as connection:
+    with store.database.read() as connection:
         assert connection.execute(select(search)).all() == []
     assert store.encrypt().users == 0
     # Life goes on: learning, restoring, forgetting.
@@ -233,7 +234,7 @@ def test_what_does_not_hold_is_not_made_to_look_sound(
 ) -> None:
     live(clear)
     live(clear, BEN)
-    with clear._database.write() as connection:
+    with clear.database.write() as connection:
         connection.execute(text(damage), {"zeros": bytes(32)} if ":zeros" in damage else {})
     with pytest.raises(CorruptPayload, match=r"the first is .*locas-agent verify"):
         open_encrypted().encrypt()
@@ -261,7 +262,7 @@ def test_files_are_asked_for_before_anything_is_given_up(
             open_encrypted().encrypt()
         assert {path for path in folder.rglob("*") if path.is_file()} == files
         assert len(filed.revisions(ADA)) == 6
-        with filed._database.read() as connection:
+        with filed.database.read() as connection:
             assert set(connection.scalars(select(revision.c.state))) == {"live", "pruned"}
         filed.erase(ADA)
         assert [path for path in folder.rglob("*") if path.is_file()] == []

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -40,8 +41,8 @@ from locas_storage.sql.tables.schema import blob, revision, study_item, subject,
 SECRET = "Zanzibar-4711"
 
 
-def opened(url: str, key_file: Path, **more: object) -> SqlMemoryStore:
-    return SqlMemoryStore(url, key_provider=FileKeyProvider(key_file), **more)  # type: ignore[arg-type]
+def opened(url: str, key_file: Path, **more: Any) -> SqlMemoryStore:
+    return SqlMemoryStore(url, key_provider=FileKeyProvider(key_file), **more)
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def tell(store: SqlMemoryStore, key: UserKey = ADA) -> None:
 
 
 def execute(store: SqlMemoryStore, statement: str, **values: object) -> None:
-    with store._database.write() as connection:
+    with store.database.write() as connection:
         assert connection.execute(text(statement), values).rowcount > 0
 
 
@@ -89,7 +90,7 @@ def test_equal_texts_leave_no_equal_bytes(store: SqlMemoryStore) -> None:
     for key in (ADA, BEN):
         store.append(key, [TurnDraft("user", "same"), TurnDraft("user", "same")])
         store.commit(key, draft(0, 1, 1, b"same", new_items=(item(1, 1, "same", "same"),)))
-    with store._database.read() as connection:
+    with store.database.read() as connection:
         for column in (
             turn.c.content,
             turn.c.content_sha256,
@@ -153,9 +154,9 @@ def test_clear_row_of_an_erased_user_is_refused(store: SqlMemoryStore) -> None:
     assert store.turns(ADA) == []
     with closing(SqlMemoryStore("sqlite://")) as other:
         tell(other)
-        with other._database.read() as clear:
+        with other.database.read() as clear:
             row = clear.execute(select(turn).where(turn.c.seq == 1)).one()._asdict()
-    with store._database.write() as connection:
+    with store.database.write() as connection:
         connection.execute(insert(turn).values(row))
     for act in (lambda: store.turns(ADA), lambda: store.search(ADA, "code")):
         with pytest.raises(EncryptionMismatch):
@@ -251,7 +252,7 @@ def test_rotation_wraps_anew_and_rewrites_no_content(
     tell(store, BEN)
 
     def rows() -> list[object]:
-        with store._database.read() as connection:
+        with store.database.read() as connection:
             return [
                 tuple(row)
                 for table in (turn, study_item, blob, revision)
@@ -276,11 +277,11 @@ def test_without_its_wrapped_key_a_user_is_unreadable(tmp_path: Path, key_file: 
     with closing(opened(url, key_file)) as store:
         tell(store)
         tell(store, BEN)
-        with store._database.read() as connection:
+        with store.database.read() as connection:
             wrapped = bytes(
                 connection.scalars(select(subject.c.wrapped_dek).where(subject.c.subject_id == "ada")).one()
             )
-        store._database.overwrite_log()
+        store.database.overwrite_log()
         shutil.copy(tmp_path / "locas.db", backup)
         assert wrapped in backup.read_bytes()
         assert store.erase(ADA).is_overwritten
@@ -290,7 +291,7 @@ def test_without_its_wrapped_key_a_user_is_unreadable(tmp_path: Path, key_file: 
         # Rows that come back from elsewhere meet no key, and a new one does not fit.
         store.reinstate(ADA)
         say(store, 2, ADA)
-        with closing(opened(f"sqlite:///{backup}", key_file)) as restored, restored._database.read() as connection:
+        with closing(opened(f"sqlite:///{backup}", key_file)) as restored, restored.database.read() as connection:
             ciphertext = connection.scalars(
                 select(turn.c.content).where(turn.c.subject_id == "ada", turn.c.seq == 1)
             ).one()
@@ -337,7 +338,7 @@ def test_corrected_turn_is_encrypted_as_the_old_one_was(store: SqlMemoryStore) -
     tell(store)
     made = store.correct(ADA, 2, TurnDraft("user", "another secret"))
     assert [turn.content for turn in store.turns(ADA)][-1] == made.content == "another secret"
-    with store._database.read() as connection:
+    with store.database.read() as connection:
         assert all(
             b"secret" not in bytes(content) for content in connection.scalars(text("SELECT content FROM lm_turn"))
         )
@@ -404,16 +405,17 @@ def test_key_service_is_asked_once_for_many_reads(store_url: str, key_file: Path
         for _ in range(5):
             store.turns(ADA)
         assert service.unwraps == 1
+        assert store.data_keys.remembered > 0
         store.erase(ADA)
-        assert store._vault._remembered == {}
+        assert store.data_keys.remembered == 0
 
 
 def test_nothing_of_it_is_said(store: SqlMemoryStore, key_file: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     tell(store)
     material = key_file.read_text().split()[1]
-    with store._database.read() as connection:
-        said = [repr(store._vault.seal(connection, ADA)), repr(FileKeyProvider(key_file)), repr(store)]
+    with store.database.read() as connection:
+        said = [repr(store.data_keys.seal(connection, ADA)), repr(FileKeyProvider(key_file)), repr(store)]
     said += [record.getMessage() + repr(record.__dict__) for record in caplog.records]
     assert [line for line in said if SECRET in line or material in line] == []
 

@@ -9,6 +9,7 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from storage_samples import ADA, BEN, broken_invariants, draft, say
@@ -35,8 +36,9 @@ def place(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def open_(url: str, place: Path) -> Open:
-    def opened(**more: object) -> SqlMemoryStore:
-        return SqlMemoryStore(url, **{"files": str(place), "inline_bytes": 100, **more})  # type: ignore[arg-type]
+    def opened(**more: Any) -> SqlMemoryStore:
+        settings: dict[str, Any] = {"files": str(place), "inline_bytes": 100, **more}
+        return SqlMemoryStore(url, **settings)
 
     return opened
 
@@ -115,7 +117,7 @@ def test_pruned_payload_leaves_no_row(url: str, tmp_path: Path) -> None:
     for number in range(3):
         say(store, 1)
         store.commit(ADA, draft(number, number + 1, number + 1))
-    with store._database.read() as connection:
+    with store.database.read() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM lm_blob").scalar() == 1
     store.close()
     assert broken_invariants(tmp_path / "locas.db") == []

@@ -113,7 +113,7 @@ def test_receipt_tells_when_a_reader_keeps_an_older_state(path: Path, monkeypatc
     tell_secret(store)
     reader = SqlMemoryStore(f"sqlite:///{path}")
     reader.users()
-    with reader._database.read() as connection:
+    with reader.database.read() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM lm_turn").scalar() == 8
         assert not store.erase(ADA).is_overwritten
         assert places_of(path) != []

@@ -168,7 +168,7 @@ def test_steps_can_be_taken_back(load: Callable[[str], str]) -> None:
     upgrade_schema(url)
     engine = create_engine(url)
     with engine.begin() as connection:
-        config = migrations._config()
+        config = migrations.alembic_config()
         config.attributes["connection"] = connection
         command.downgrade(config, "0001")
     engine.dispose()

@@ -75,12 +75,12 @@ def test_connection_is_set_up_for_safety(store: SqlMemoryStore, postgres_url: st
         "client_encoding",
         "transaction_isolation",
     )
-    with store._database.write() as connection:
+    with store.database.write() as connection:
         found = {name: connection.exec_driver_sql(f"SHOW {name}").scalar() for name in names}
     assert found == dict(zip(names, ["2min", "30s", "2min", "UTF8", "read committed"], strict=True))
     own = SqlMemoryStore(postgres_url + "&options=-c%20statement_timeout%3D7s")
     own.users()
-    with own._database.write() as connection:
+    with own.database.write() as connection:
         assert connection.exec_driver_sql("SHOW statement_timeout").scalar() == "7s"
     own.close()
 
@@ -88,14 +88,14 @@ def test_connection_is_set_up_for_safety(store: SqlMemoryStore, postgres_url: st
 def test_reading_sees_one_state_and_cannot_write(store: SqlMemoryStore, postgres_url: str) -> None:
     say(store, 1)
     count = text("SELECT count(*) FROM lm_turn")
-    with store._database.read() as connection:
+    with store.database.read() as connection:
         assert connection.execute(count).scalar() == 1
         other = SqlMemoryStore(postgres_url)
         say(other, 1)
         other.close()
         assert connection.execute(count).scalar() == 1
     assert len(store.turns(ADA)) == 2
-    with pytest.raises(StoreUnavailable, match="25006"), store._database.read() as connection:
+    with pytest.raises(StoreUnavailable, match="25006"), store.database.read() as connection:
         connection.execute(text("DELETE FROM lm_turn"))
 
 

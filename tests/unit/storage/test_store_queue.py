@@ -68,7 +68,7 @@ def test_workers_and_writers_do_not_hinder_each_other(store_url: str) -> None:
     for key in keys:
         stores[0].append(key, [TurnDraft("user", "first", token_count=3)], enqueue=1)
     errors: list[BaseException] = []
-    writers_left = threading.Semaphore(0)
+    writers_done: list[int] = []
     barrier = threading.Barrier(7)
 
     def write(store: SqlMemoryStore, worker: int) -> None:
@@ -77,12 +77,12 @@ def test_workers_and_writers_do_not_hinder_each_other(store_url: str) -> None:
                 (turn,) = store.append(key, [TurnDraft("user", f"{worker} {number}", token_count=3)], enqueue=1_000)
                 if number == 6 and worker == 0:
                     store.forget(key, [turn.seq])
-        writers_left.release()
+        writers_done.append(worker)
 
     def learn(store: SqlMemoryStore, worker: int) -> None:
         done = 0
         while True:
-            is_last = writers_left._value == 3  # type: ignore[attr-defined]
+            is_last = len(writers_done) >= 3
             leases = store.queue.claim(f"worker {worker}", limit=4)
             for lease in leases:
                 done += 1
@@ -109,7 +109,7 @@ def test_workers_and_writers_do_not_hinder_each_other(store_url: str) -> None:
             act(store, worker)  # type: ignore[operator]
         except BaseException as error:  # noqa: BLE001  a thread must not die unseen
             errors.append(error)
-            writers_left.release()
+            writers_done.append(worker)
 
     tasks = [(write, worker) for worker in range(3)] + [(learn, worker) for worker in range(4)]
     threads = [

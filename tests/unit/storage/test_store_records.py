@@ -124,7 +124,7 @@ def test_revision_without_bytes_is_refused() -> None:
     ],
 )
 def test_bad_study_item_is_refused(wrong: dict[str, Any]) -> None:
-    known = {
+    known: dict[str, Any] = {
         "item_id": new_item_id(),
         "kind": "probe",
         "from_seq": 1,
@@ -134,9 +134,9 @@ def test_bad_study_item_is_refused(wrong: dict[str, Any]) -> None:
         "answer": "a",
         "teacher": b"",
     }
-    StudyItemDraft(**known)  # type: ignore[arg-type]
+    StudyItemDraft(**known)
     with pytest.raises(InvalidRevision):
-        StudyItemDraft(**(known | wrong))  # type: ignore[arg-type]
+        StudyItemDraft(**(known | wrong))
 
 
 def test_item_ids_are_uuid7_and_differ() -> None:

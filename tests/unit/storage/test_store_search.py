@@ -75,7 +75,7 @@ def test_only_the_newest_of_very_many_candidates_are_ranked(
 def test_turn_that_was_taken_out_of_the_index_is_not_found(store: SqlMemoryStore) -> None:
     store.append(ADA, [TurnDraft("user", "dog one"), TurnDraft("user", "dog two"), TurnDraft("user", "dog three")])
     assert len(store.search(ADA, "dog")) == 3
-    with store._database.write() as connection:
+    with store.database.write() as connection:
         search_index.remove(connection, ADA, [2])
     assert {hit.seq for hit in store.search(ADA, "dog")} == {1, 3}
     assert len(store.turns(ADA)) == 3
@@ -83,14 +83,14 @@ def test_turn_that_was_taken_out_of_the_index_is_not_found(store: SqlMemoryStore
 
 def test_words_are_put_in_by_the_search_that_follows(store: SqlMemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search_index, "VALUES_PER_STATEMENT", 2)
-    put_in, add = list[int](), search_index._add
+    put_in, add = list[int](), search_index.add
 
     def counting(connection: Connection, key: UserKey, turns: Iterable[Turn]) -> None:
         said = list(turns)
         put_in.extend(one.seq for one in said)
         add(connection, key, said)
 
-    monkeypatch.setattr(search_index, "_add", counting)
+    monkeypatch.setattr(search_index, "add", counting)
     store.append(ADA, [TurnDraft("user", f"dog {number}") for number in range(5)])
     store.append(BEN, [TurnDraft("user", "dog")])
     assert put_in == []
@@ -116,7 +116,7 @@ def test_search_that_breaks_off_is_made_up_for_by_the_next(
         patch.setattr(search_index, "candidates", broken)
         with pytest.raises(RuntimeError, match="after the words"):
             store.search(ADA, "dog")
-    with store._database.read() as connection:
+    with store.database.read() as connection:
         assert connection.execute(text("SELECT count(*) FROM lm_search")).scalar() == 0
     assert [hit.seq for hit in store.search(ADA, "dog")] == [1]
 
@@ -126,13 +126,13 @@ def test_turn_cannot_be_deleted_while_it_is_in_the_index(store: SqlMemoryStore) 
     store.search(ADA, "dog")
 
     def delete(table: str) -> None:
-        with store._database.write() as connection:
+        with store.database.write() as connection:
             connection.execute(text(f"DELETE FROM {table}"))
 
     for table in ("lm_turn", "lm_subject"):
         with pytest.raises(StoreUnavailable, match=r"CONSTRAINT|23503"):
             delete(table)
-    with store._database.write() as connection:
+    with store.database.write() as connection:
         search_index.remove(connection, ADA)
     delete("lm_turn")
     assert store.turns(ADA) == []
@@ -147,21 +147,21 @@ def test_no_byte_of_a_removed_word_is_left(url: str, tmp_path: Path) -> None:
     assert store.search(BEN, "dogs")
     checkpoint(store)
     assert CANARY.encode() in (tmp_path / "locas.db").read_bytes()
-    with store._database.write() as connection:
+    with store.database.write() as connection:
         search_index.remove(connection, ADA, [2])
         connection.execute(text("DELETE FROM lm_turn WHERE subject_id = 'ada' AND seq = 2"))
     checkpoint(store)
     for path in tmp_path.iterdir():
         # FTS5 cuts off what a word shares with the one before it, so look for the end of the word too.
         assert CANARY[3:].encode() not in path.read_bytes(), path.name
-    with store._database.write() as connection:
+    with store.database.write() as connection:
         connection.exec_driver_sql("INSERT INTO lm_search_fts(lm_search_fts, rank) VALUES ('integrity-check', 1)")
     assert [hit.seq for hit in store.search(ADA, "dogs")] == [1]
     store.close()
 
 
 def checkpoint(store: SqlMemoryStore) -> None:
-    connection = store._database.engine.raw_connection()
+    connection = store.database.engine.raw_connection()
     connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
 
@@ -170,7 +170,7 @@ def test_words_of_all_users_stand_in_no_index_of_postgresql(postgres_url: str) -
     # GIN never gives up a word, not even when no row holds it any more.
     store = SqlMemoryStore(postgres_url)
     store.append(ADA, [TurnDraft("user", "dog")])
-    with store._database.read() as connection:
+    with store.database.read() as connection:
         indexes = (
             connection.execute(text("SELECT indexdef FROM pg_indexes WHERE tablename IN ('lm_search', 'lm_turn')"))
             .scalars()

@@ -93,7 +93,7 @@ def test_reopened_file_holds_what_was_saved(url: str) -> None:
 def test_file_is_set_up_for_safety(path: Path, url: str) -> None:
     store = SqlMemoryStore(url)
     say(store, 1)
-    with store._database.read() as connection:
+    with store.database.read() as connection:
         pragmas = {
             name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
             for name in (
@@ -141,7 +141,7 @@ def test_reading_does_not_wait_for_a_writer(url: str) -> None:
     store, writer = SqlMemoryStore(url), SqlMemoryStore(url)
     say(store, 1)
     say(writer, 1)
-    with writer._database.write():
+    with writer.database.write():
         assert len(store.turns(ADA)) == 2
     store.close()
     writer.close()
@@ -273,7 +273,7 @@ def test_full_disk_keeps_what_was_acknowledged(path: Path, url: str) -> None:
 
     is_full = True
 
-    @event.listens_for(store._database.engine, "checkout")
+    @event.listens_for(store.database.engine, "checkout")
     def limit(connection: sqlite3.Connection, *_: object) -> None:
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
         connection.execute(f"PRAGMA max_page_count = {pages if is_full else 1_000_000}")
@@ -396,9 +396,9 @@ store, ada = SqlMemoryStore({url!r}), UserKey("default", "ada")
 memory = SqlMemoryStore("sqlite://")
 for one in (store, memory):
     one.append(ada, [TurnDraft("user", "before")])
-inherited = store._database.engine.pool
+inherited = store.database.engine.pool
 child = os.fork()
-assert (store._database.engine.pool is inherited) == (child != 0)
+assert (store.database.engine.pool is inherited) == (child != 0)
 for number in range(5):
     for one in (store, memory):
         one.append(ada, [TurnDraft("user", str(number))])

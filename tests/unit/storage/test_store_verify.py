@@ -46,7 +46,7 @@ def filled(store_url: str) -> Iterator[SqlMemoryStore]:
 
 def spoil(store: SqlMemoryStore, statements: str) -> None:
     """Change rows behind the store's back, as if the tables had no constraints."""
-    with store._database.engine.connect() as connection:
+    with store.database.engine.connect() as connection:
         connection = connection.execution_options(locas_begin=None, isolation_level="AUTOCOMMIT")
         if connection.dialect.name == "sqlite":
             before = ["PRAGMA foreign_keys = OFF", "PRAGMA ignore_check_constraints = ON"]

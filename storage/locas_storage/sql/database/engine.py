@@ -91,7 +91,7 @@ class Database:
         logging.getLogger(f"sqlalchemy.engine.Engine.{_LOG_NAME}").addFilter(_no_rows)
         self._lock = threading.RLock()
         self.opening = threading.Lock()
-        """Held by whoever takes the first look at the database, or closes it."""
+        """Held by the thread that takes the first look at the database, or closes it."""
         if self.is_sqlite:
             tune_sqlite(self.engine)
         elif self.engine.driver == _WATCHED_DRIVER:
@@ -182,7 +182,7 @@ class Database:
             return bool(busy == 0)
 
     def rewrite(self, tables: Iterable[str]) -> bool:
-        """Write tables anew without what was replaced or deleted in them, on SQLite the whole file.
+        """Write tables again without what was replaced or deleted in them, on SQLite the whole file.
 
         Tell what `overwrite_log` tells.
 

@@ -1,4 +1,4 @@
-"""Owns what must hold of one user's rows, whoever wrote them: each function names what does not.
+"""Owns what must hold of one user's rows, no matter what wrote them: each function names what does not.
 
 A finding is a word and a sentence of numbers, never of content. The invariants of the design stand behind the words: I1
 journal, I2 chain, I3 spans, I4 payload, I5 digest, I6 head, I7 fence, I8 owner; I9, that the backbone is the same, only

@@ -31,9 +31,9 @@ class SqlUpkeep:
     Args:
         read: begins a transaction that reads.
         write: begins one that writes.
-        vault: the users' data keys.
+        data_keys: the users' data keys.
         keeping: where payloads lie.
-        rewrite: writes tables anew, tells whether no old byte of them is left.
+        rewrite: writes tables again, tells whether no old byte of them is left.
         fault_point: called with the name of each step of a change.
     """
 
@@ -42,14 +42,14 @@ class SqlUpkeep:
         read: Transaction,
         write: Transaction,
         *,
-        vault: DataKeys,
+        data_keys: DataKeys,
         keeping: RetentionPolicy,
         rewrite: Callable[[Iterable[str]], bool],
         fault_point: Callable[[str], None],
     ) -> None:
         self._read = read
         self._write = write
-        self._vault = vault
+        self._data_keys = data_keys
         self._keeping = keeping
         self._files = keeping.files
         self._rewrite = rewrite
@@ -57,19 +57,19 @@ class SqlUpkeep:
 
     def verify(self, *, tenant: str | None = None, user: str | None = None) -> Verification:
         """See `SqlMemoryStore.verify`."""
-        return verify.verify(self._read, self._vault.seal, self._files, tenant=tenant, user=user)
+        return verify.verify(self._read, self._data_keys.seal, self._files, tenant=tenant, user=user)
 
     def rotate_keys(self) -> int:
         """See `SqlMemoryStore.rotate_keys`."""
         changed = 0
         for key in self._users():
             with self._write() as connection:
-                changed += self._vault.rewrap(connection, key)
+                changed += self._data_keys.rewrap(connection, key)
         return changed
 
     def encrypt(self) -> Conversion:
         """See `SqlMemoryStore.encrypt`."""
-        self._vault.require_keys()
+        self._data_keys.require_keys()
         changed = 0
         while more := sum([self._encrypt(key) for key in self._clear_users()]):  # until nobody new came meanwhile
             changed += more
@@ -114,7 +114,7 @@ class SqlUpkeep:
         if not digests or self._files is None:
             return 0
         with self._write() as connection:
-            counters.locked_tombstone(connection, key)  # whoever brings such a file back has to wait
+            counters.locked_tombstone(connection, key)  # a caller that brings such a file back has to wait
             unnamed = payloads.without_row(connection, key, digests)
             for digest in unnamed:
                 self._files.remove(key.digest, digest)
@@ -145,7 +145,7 @@ class SqlUpkeep:
                     "the clear and those before "
                     "are encrypted; `locas-agent verify` names all faults"
                 )
-            seal = self._vault.give_key(connection, key)
+            seal = self._data_keys.give_key(connection, key)
             gone = encrypt.encrypt(connection, key, CLEAR, seal, self._keeping)
             self._fault_point("encrypt.before_commit")
         self._fault_point("encrypt.after_commit")

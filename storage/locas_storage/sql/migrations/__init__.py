@@ -20,14 +20,14 @@ _one_at_a_time = threading.Lock()
 
 def newest() -> str:
     """Return the step that this package expects a database to be at."""
-    head = ScriptDirectory.from_config(_config()).get_current_head()
+    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
     assert head is not None
     return head
 
 
 def known() -> set[str]:
     """Return every step of this package."""
-    return {step.revision for step in ScriptDirectory.from_config(_config()).walk_revisions()}
+    return {step.revision for step in ScriptDirectory.from_config(alembic_config()).walk_revisions()}
 
 
 def current(connection: Connection) -> str | None:
@@ -37,13 +37,14 @@ def current(connection: Connection) -> str | None:
 
 def upgrade(connection: Connection) -> None:
     """Bring a database to the newest step, within the connection's transaction."""
-    config = _config()
+    config = alembic_config()
     config.attributes["connection"] = connection
     with _one_at_a_time:
         command.upgrade(config, "head")
 
 
-def _config() -> Config:
+def alembic_config() -> Config:
+    """Return what alembic's commands need to find the steps of this package."""
     config = Config()
     # A percent sign in the path would be read as an interpolation.
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))

@@ -8,14 +8,16 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
-from locas_storage.records.turns import AuditEntry, UserKey
+from locas_storage.records.turns import AuditAction, AuditEntry, UserKey
 from locas_storage.rules import commit
 from locas_storage.sql.tables import rows
 from locas_storage.sql.tables.columns import DbNow
 from locas_storage.sql.tables.schema import audit
 
 
-def record(connection: Connection, key: UserKey, action: str, facts: Mapping[str, Any]) -> tuple[AuditEntry, str]:
+def record(
+    connection: Connection, key: UserKey, action: AuditAction, facts: Mapping[str, Any]
+) -> tuple[AuditEntry, str]:
     """Add a line to the audit trail of a locked user, and return it with its digest."""
     last = connection.execute(
         select(audit.c.seq, audit.c.sha256).where(rows.belongs_to(audit, key)).order_by(audit.c.seq.desc()).limit(1)

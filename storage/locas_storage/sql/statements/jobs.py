@@ -4,7 +4,7 @@ Every function works within the caller's transaction. A job belongs to a user an
 user's row, like all that is the user's; a heartbeat alone is not, since it touches one row on one condition. So no two
 transactions wait for each other in a circle.
 
-A claim raises the user's fence and stamps it on the job. Whoever wakes late holds an older fence, and is refused.
+A claim raises the user's fence and stamps it on the job. A worker that wakes late holds an older fence, and is refused.
 All times are the database's.
 """
 
@@ -75,7 +75,7 @@ def open_job(connection: Connection, key: UserKey) -> Row[Any] | None:
 
 
 def withdraw(connection: Connection, key: UserKey) -> None:
-    """Delete the open job of a locked user: whoever holds it is refused."""
+    """Delete the open job of a locked user: its holder is refused."""
     connection.execute(delete(job).where(rows.belongs_to(job, key), job.c.state.in_(_OPEN)))
 
 

@@ -2,13 +2,13 @@
 
 Every function works within the caller's transaction.
 
-An append leaves the index alone: whoever appends seldom searches, and the index would cost more than the turn. A search
-first puts in what was said since the last one. `lm_search` holds one row of words for each turn up to the newest that
-is in it, and refuses by its foreign key that a turn is deleted before `remove` has taken it out. A turn whose text is
-kept encrypted is simply never added. On SQLite the FTS5 index `lm_search_fts` stands beside it, kept in step here and
-not by triggers: those may not touch FTS5 while the schema of a file is not trusted. On PostgreSQL there is no index
-over the words of all users: GIN keeps words for ever that no row holds any more, so a search looks at the rows of its
-user.
+An append leaves the index alone: users append far more often than they search, and the index would cost more than the
+turn. A search first puts in what was said since the last one. `lm_search` holds one row of words for each turn up to
+the newest that is in it, and refuses by its foreign key that a turn is deleted before `remove` has taken it out. A turn
+whose text is kept encrypted is simply never added. On SQLite the FTS5 index `lm_search_fts` stands beside it, kept in
+step here and not by triggers: those may not touch FTS5 while the schema of a file is not trusted. On PostgreSQL there
+is no index over the words of all users: GIN keeps words for ever that no row holds any more, so a search looks at the
+rows of its user.
 
 No text of a user reaches a query's syntax: `rules/ranking.py` leaves letters, digits and symbols such as emoji, no
 quotes and no operators.
@@ -60,7 +60,7 @@ def is_behind(connection: Connection, key: UserKey) -> bool:
 def catch_up(connection: Connection, key: UserKey, seal: Cipher) -> None:
     """Put into the index what a locked user has said since this was last done, in the order it was said."""
     while said := connection.execute(_waiting(key).order_by(turn.c.seq).limit(VALUES_PER_STATEMENT)).all():
-        _add(connection, key, [rows.turn(row, seal) for row in said])
+        add(connection, key, [rows.turn(row, seal) for row in said])
 
 
 def _waiting(key: UserKey) -> Select[Any]:
@@ -72,7 +72,7 @@ def _waiting(key: UserKey) -> Select[Any]:
     return select(turn).where(rows.belongs_to(turn, key), turn.c.forgotten_at.is_(None), turn.c.seq > newest)
 
 
-def _add(connection: Connection, key: UserKey, turns: Iterable[Turn]) -> None:
+def add(connection: Connection, key: UserKey, turns: Iterable[Turn]) -> None:
     """Put turns into the index, given in ascending order."""
     found = [(one.seq, indexed_words(one.content)) for one in turns]
     if connection.dialect.name == "sqlite":

@@ -1,1 +1,0 @@
-"""Tests of what is learnt from, and of when."""

@@ -1,0 +1,1 @@
+"""Tests of a user's tensors; a package, so that its file names may recur elsewhere."""
