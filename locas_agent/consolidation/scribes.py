@@ -17,7 +17,7 @@ from platformdirs import user_cache_path
 from locas_agent.errors import CorruptPayload, IncompatibleMemory
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
-from locas_agent.memory.serialization import as_stored, from_bytes, to_bytes
+from locas_agent.memory.serialization import StoredAs, as_stored, from_bytes, to_bytes
 from locas_agent.training.course import teach_scribe
 from locas_agent.training.last_layer import Readout
 from locas_agent.training.neutral import NeutralText
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1
 """Of the course: of its lessons, its forms and its settings. What another taught is taught again."""
-_KEPT_AS = "int8"
+_KEPT_AS: StoredAs = "int8"
 
 
 def scribe_of(

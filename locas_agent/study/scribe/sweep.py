@@ -37,6 +37,8 @@ QUESTIONS, QUESTION_HEAT = 6, 0.7
 """Questions sampled for a span, and their temperature."""
 ANSWER_TOKENS, QUESTION_TOKENS = 10, 20
 MOST_ANSWER_WORDS, MOST_QUESTION_WORDS = 6, 24
+MOST_UNTOLD = 5
+"""Questions never answered, of one piece."""
 READ_AGAIN = 2
 """Turns of a new piece that are read to see whether they answer an old question otherwise."""
 
@@ -156,7 +158,9 @@ class ScribeSweep:
                 for text in asked
                 if text not in known[owner] and not said & {word.key for word in words_of(text) if word.carries}
             ]
-            drawn = Random(f"{own[-1].messages}").sample(free, min(len(free), self._settings.negatives_per_piece))
+            drawn = Random(f"{own[-1].messages}").sample(
+                free, min(len(free), MOST_UNTOLD, self._settings.negatives_per_piece)
+            )
             found += [Candidate(owner, own[-1], own[-1].to_seq, text, prompts.ABSTENTION) for text in drawn]
         return list(zip(found, self._teacher.given([prompts.ABSTENTION] * len(found)), strict=True))
 
