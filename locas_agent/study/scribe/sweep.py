@@ -26,12 +26,12 @@ ANSWERS, ANSWER_HEAT = 10, 0.9
 """Answers sampled about a turn, and their temperature: how many name a span says how much it is worth asking."""
 MOST_SPANS, WORDS_PER_SPAN = 8, 8
 """Spans of one turn that are asked for at most; one for so many of its words, and two more."""
-BELIEVED, SURE = 0.15, 0.3
+BELIEVED, SURE = 0.1, 0.2
 """Mean probability of an answer's tokens from which a question is kept, where the scribe named the answer and where
 not."""
 SAID_ANYWAY = 0.5
 """Mean probability of an answer's tokens from which the bare backbone would say it by itself."""
-MOST_CUES, WORTH = 12, 0.01
+MOST_CUES, WORTH = 12, 0.005
 """Cues of a turn that are looked at, and the probability of being named from which one is asked for."""
 QUESTIONS, QUESTION_HEAT = 6, 0.7
 """Questions sampled for a span, and their temperature."""
@@ -77,7 +77,7 @@ class _Asking:
         named = sorted(self.spans.values(), key=lambda span: -span.votes)
         chosen = list[_Span]()
         for span in [*named, *map(_Span, cues)]:
-            is_name = all(word.is_name for word in words_of(span.text))
+            is_name = all(word.text[0].isupper() or word.is_name for word in words_of(span.text))
             other = next((each for each in chosen if _overlap(each.text, span.text)), None)
             if other is None:
                 chosen.append(span)
