@@ -15,7 +15,7 @@ from locas_agent.study.matching import words
 LAST_LAYER = (-1,)
 LAST_LAYER_RATE, LAST_LAYER_STEPS, LAST_LAYER_ITEMS, LAST_LAYER_REHEARSAL = 1e-2, 192, 12, 0.3
 """Beside the last layer alone a step costs next to nothing. Origin: `docs/decisions.md`, steps."""
-LAST_LAYER_NEGATIVES, DEEP_NEGATIVES = 0.22, 0.06
+LAST_LAYER_NEGATIVES, DEEP_NEGATIVES = 0.22, 0.1
 """Shares of questions never answered. A memory beside several layers learns from few that it must not invent, and of
 more that it must not answer."""
 LAST_LAYER_VARIANTS, LAST_LAYER_WINDOW = 4, 256

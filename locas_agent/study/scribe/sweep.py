@@ -37,7 +37,7 @@ QUESTIONS, QUESTION_HEAT = 6, 0.7
 """Questions sampled for a span, and their temperature."""
 ANSWER_TOKENS, QUESTION_TOKENS = 10, 20
 MOST_ANSWER_WORDS, MOST_QUESTION_WORDS = 6, 24
-MOST_UNTOLD = 5
+MOST_UNTOLD = 8
 """Questions never answered, of one piece."""
 READ_AGAIN = 2
 """Turns of a new piece that are read to see whether they answer an old question otherwise."""
