@@ -86,6 +86,10 @@ class StudySettings(_Settings):
     forms: FormSettings | None = None
     """How the backbone is asked; None takes what is measured for it, once (`locas-agent calibrate`)."""
 
+    scribe: bool = True
+    """Whether a scribe writes and reads where the backbone is not one that was trained on the seed prompts: taught once
+    for each backbone, in minutes. False, or `forms` by hand, opens the answers of the bare backbone."""
+
     first_samples: int = Field(4, ge=1)
     """Questions sampled about every turn at first; one about which none is written is left alone."""
     samples_per_turn: int = Field(6, ge=1)
@@ -150,8 +154,9 @@ class TrainingSettings(_Settings):
     rehearsal_share: float | None = Field(None, ge=0, lt=1)
     """Share of the items that come from earlier sessions' study sets, once there are any. 0 forgets them; None is 0.3
     beside the last layer alone, and grows with the number of earlier facts at other depths."""
-    negative_share: float = Field(0.22, ge=0, lt=1)
-    """Share of the items that are questions never answered."""
+    negative_share: float | None = Field(None, ge=0, lt=1)
+    """Share of the items that are questions never answered; None is 0.22 beside the last layer alone, and less at other
+    depths."""
     question_noise: float = Field(0.05, ge=0, lt=1)
     """Share of a question's tokens left out at random each time it is trained on, so that the wording is not learnt by
     heart."""
@@ -251,7 +256,7 @@ class LocasConfig(_Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> LocasConfig:
-        if (self.training.rehearsal_share or 0.0) + self.training.negative_share >= 1:
+        if (self.training.rehearsal_share or 0.0) + (self.training.negative_share or 0.0) >= 1:
             raise ValueError(
                 "training.rehearsal_share and training.negative_share leave no room for new items: their sum must be "
                 "under 1"

@@ -15,6 +15,7 @@ from typing import Any
 from locas_agent.config import MAX_SEED, LocasConfig, StudySettings
 from locas_agent.consolidation import admission as gate
 from locas_agent.consolidation import remarks
+from locas_agent.consolidation.scribes import scribe_of
 from locas_agent.conversation.messages import Message, question, spoken
 from locas_agent.errors import BackboneError, ConfigurationError, UnsupportedBackbone
 from locas_agent.inference import Engine
@@ -27,6 +28,7 @@ from locas_agent.study.forms.known import calibration_of, check_forms
 from locas_agent.study.items import QUESTION, Item, StudyRequest, StudySet
 from locas_agent.study.opened import OpenedSweep
 from locas_agent.study.question_generation import Sweep
+from locas_agent.study.scribe.sweep import ScribeSweep
 from locas_agent.study.self_study import Study, empty_study_set
 from locas_agent.study.sources import Sources
 from locas_agent.study.strategies import StrategyFactory, StudyStrategy
@@ -124,6 +126,11 @@ class Learner:
             return calibration_of(self._engine, self._config.study)
         except UnsupportedBackbone as error:
             return error.with_traceback(None)
+
+    @cached_property
+    def scribe(self) -> LocasMemory:
+        """What writes and reads for study on this backbone: taught once for each backbone, at first use."""
+        return scribe_of(self._engine, self.readout, self.neutral)
 
     @cached_property
     def readout(self) -> Readout | None:
@@ -262,6 +269,8 @@ class Learner:
 
     def _measured_strategy(self, teacher: Teacher, settings: StudySettings) -> StudyStrategy:
         """Return the way to study in which this backbone is best asked."""
+        if self.calibration.writers and settings.scribe and settings.forms is None:
+            return ScribeSweep(teacher, settings, self.scribe)
         if self.calibration.writers:
             return OpenedSweep(teacher, settings, self.calibration)
         return Sweep(teacher, settings)

@@ -23,6 +23,9 @@ from locas_agent.study.forms.reading import CHAT, ReadingForm
 from locas_agent.study.items import Item
 from locas_storage import new_item_id
 
+FIRST_TOKENS = 64
+"""Most probable first tokens of an answer that are looked at; what is not among them is not believed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -115,13 +118,16 @@ class Teacher:
         )
         return [self._engine.backbone.decode(generation.ids) if generation else "" for generation in generations]
 
-    def open(self, openings: Sequence[Opening], *, length: int, temperature: float) -> list[str]:
+    def open(
+        self, openings: Sequence[Opening], *, length: int, temperature: float = 0.0, scribe: LocasMemory | None = None
+    ) -> list[str]:
         """Return each opening with what follows it, from a random stream of its own; empty where there is no room.
 
         Args:
             openings: those of one prompt share its computation.
             length: most tokens after an opening.
             temperature: 0 is greedy.
+            scribe: writes; the bare backbone unless given.
         """
         backbone = self._engine.backbone
         encoded = self._encoded([list(opening.messages) for opening in openings])
@@ -130,7 +136,7 @@ class Teacher:
         ]
         keys = [_said(opening.messages) for opening in openings]
         streams = [self._seed_of(opening.place, opening.messages) for opening in openings]
-        generations = self._run(prompts, keys, length, temperature=temperature, streams=streams)
+        generations = self._run(prompts, keys, length, scribe=scribe, temperature=temperature, streams=streams)
         return [
             "" if made is None else opening.words + backbone.decode(made.ids)
             for opening, made in zip(openings, generations, strict=True)
@@ -159,6 +165,30 @@ class Teacher:
             self._answer(generation) if generation is not None and self._is_answer(generation) else None
             for generation in generations
         ]
+
+    def believed(
+        self,
+        answers: Sequence[tuple[Sequence[Message], str]],
+        keys: Sequence[object] | None = None,
+        *,
+        scribe: LocasMemory | None = None,
+    ) -> list[float]:
+        """Return how probable it is that a prompt is answered with an answer's first token, 0..1.
+
+        Args:
+            answers: prompts with an answer each.
+            keys: of each prompt; those of one key begin alike, which is run once. Nothing is shared unless given.
+            scribe: reads; the bare backbone unless given.
+        """
+        encoded = self._encoded([list(prompt) for prompt, _ in answers])
+        made = self._run(encoded, range(len(encoded)) if keys is None else keys, 1, scribe=scribe, top_k=FIRST_TOKENS)
+        found = []
+        for (_, answer), generation in zip(answers, made, strict=True):
+            first = self._engine.backbone.encode(answer)[:1]
+            heads = generation.heads if generation is not None else None
+            places = [] if heads is None or not first else (heads.ids[0] == first[0]).nonzero()[:, 0].tolist()
+            found.append(sum(math.exp(float(heads.logprobs[0, at])) for at in places) if heads is not None else 0.0)
+        return found
 
     def teach(self, candidates: Sequence[Candidate]) -> list[Taught | None]:
         """Answer each candidate with its piece in context, and keep the distribution over the answer.
@@ -267,6 +297,7 @@ class Teacher:
         length: int,
         *,
         memories: Sequence[LocasMemory | None] | None = None,
+        scribe: LocasMemory | None = None,
         temperature: float = 0.0,
         streams: Sequence[int] | None = None,
         top_k: int = 0,
@@ -275,12 +306,15 @@ class Teacher:
         fitting = [at for at, tokens in enumerate(encoded) if len(tokens) + length <= backbone.context_tokens]
         seen: dict[object, int] = {}
         groups = [seen.setdefault(key, len(seen)) for key in keys]
+        memory = None
+        if fitting and memories is not None:
+            memory = MemoryBatch.of([memories[at] for at in fitting], backbone)
+        elif fitting and scribe is not None:
+            memory = MemoryBatch.of([scribe], backbone, rows_per_memory=len(fitting))
         found = self._engine.generate(
             [encoded[at] for at in fitting],
             groups=[groups[at] for at in fitting] if memories is None else None,
-            memory=MemoryBatch.of([memories[at] for at in fitting], backbone)
-            if memories is not None and fitting
-            else None,
+            memory=memory,
             max_new_tokens=length,
             temperature=temperature,
             seed=0 if streams is None else [streams[at] for at in fitting],

@@ -258,12 +258,10 @@ class Stream:
         return Draw(bare, behind, anchors)
 
     def _item(self) -> Example:
-        settings, kind = self._settings, self._rng.random()
-        if kind < settings.negative_share and self._negative.elements:
+        share, kind = self._schedule.negative_share, self._rng.random()
+        if kind < share and self._negative.elements:
             return self._negative.take()
-        if self._rehearsed.elements and (
-            not self._fresh.elements or kind < settings.negative_share + self._schedule.rehearsal_share
-        ):
+        if self._rehearsed.elements and (not self._fresh.elements or kind < share + self._schedule.rehearsal_share):
             return self._rehearsed.take()
         return self._fresh.take()
 

@@ -15,6 +15,9 @@ from locas_agent.study.matching import words
 LAST_LAYER = (-1,)
 LAST_LAYER_RATE, LAST_LAYER_STEPS, LAST_LAYER_ITEMS, LAST_LAYER_REHEARSAL = 1e-2, 192, 12, 0.3
 """Beside the last layer alone a step costs next to nothing. Origin: `docs/decisions.md`, steps."""
+LAST_LAYER_NEGATIVES, DEEP_NEGATIVES = 0.22, 0.1
+"""Shares of questions never answered. A memory beside several layers learns from few that it must not invent, and of
+more that it must not answer."""
 LAST_LAYER_VARIANTS, LAST_LAYER_WINDOW = 4, 256
 DEEP_RATE, DEEP_ITEMS = 8e-3, 6
 """Peak rate and items of a step beside several layers or a lower one. Origin: `docs/decisions.md`, placement."""
@@ -49,6 +52,7 @@ class Schedule:
         falling_steps: in how many of them, the last ones, the rate falls to nothing.
         learning_rate: peak rate of AdamW.
         rehearsal_share: share of the items that come from earlier consolidations.
+        negative_share: share of the items that are questions never answered.
         every: steps from one row of items behind a window to the next, and from one of neutral text to the next.
         variants: ways in which a new question is put.
         window_tokens: longest window.
@@ -59,6 +63,7 @@ class Schedule:
     falling_steps: int
     learning_rate: float
     rehearsal_share: float
+    negative_share: float
     every: int
     variants: int
     window_tokens: int
@@ -87,7 +92,10 @@ def schedule_of(
     if settings.rehearsal_share is not None:
         share = settings.rehearsal_share
     items_per_step = settings.items_per_step or (LAST_LAYER_ITEMS if is_last else DEEP_ITEMS)
-    others = share * bool(n_earlier) + settings.negative_share * any(item.kind == NEGATIVE for item in new + earlier)
+    negative_share = LAST_LAYER_NEGATIVES if is_last else DEEP_NEGATIVES
+    if settings.negative_share is not None:
+        negative_share = settings.negative_share
+    others = share * bool(n_earlier) + negative_share * any(item.kind == NEGATIVE for item in new + earlier)
     wanted = min(PASSES * len(learnt), DRAWS_PER_FACT * n_new) / (items_per_step * (1 - others))
     deep = min(MAX_STEPS, max(MIN_STEPS, STEP_OF * round(wanted / STEP_OF)))
     steps = settings.max_steps or (LAST_LAYER_STEPS if is_last else deep)
@@ -97,6 +105,7 @@ def schedule_of(
         settings.fall_of(steps),
         settings.learning_rate or (LAST_LAYER_RATE if is_last else DEEP_RATE),
         share,
+        negative_share,
         1 if is_last else EVERY,
         LAST_LAYER_VARIANTS if is_last else DEEP_VARIANTS,
         (LAST_LAYER_WINDOW if is_last else DEEP_WINDOW) if settings.window_tokens is None else settings.window_tokens,

@@ -1,0 +1,80 @@
+"""Where a scribe comes from: what ships with the package, what this machine taught before, or a course now.
+
+A course takes minutes and depends on the backbone alone, so it is done once and kept by fingerprint, in a file of the
+user's cache folder. The file holds rows that were trained on our made-up turns, nothing that anybody said.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+from locas_agent.config import StoredAs
+from locas_agent.errors import CorruptPayload, IncompatibleMemory
+from locas_agent.inference import Engine
+from locas_agent.memory import LocasMemory
+from locas_agent.memory.serialization import as_stored, from_bytes, to_bytes
+from locas_agent.training.course import teach_scribe
+from locas_agent.training.last_layer import Readout
+from locas_agent.training.neutral import NeutralText
+from locas_agent.types import Progress
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+"""Of the course: of its lessons, its forms and its settings. What another taught is taught again."""
+_KEPT_AS: StoredAs = "int8"
+
+
+def scribe_of(
+    engine: Engine, readout: Readout | None, neutral: NeutralText, *, progress: Progress | None = None
+) -> LocasMemory:
+    """Return the scribe of a backbone, teaching it where nobody has.
+
+    Args:
+        engine: of the backbone.
+        readout: its end, None where it is built in a way not known.
+        neutral: text on this backbone.
+        progress: told of "course" while one is taught.
+    """
+    found = known(engine.backbone.fingerprint)
+    if found is not None:
+        return found
+    scribe = as_stored(teach_scribe(engine, readout, neutral, progress=progress), dtype=_KEPT_AS)
+    _keep(scribe)
+    return scribe
+
+
+def known(fingerprint: str) -> LocasMemory | None:
+    """Return what was taught before, here or by us; None where nothing of use was."""
+    shipped = files("locas_agent.study.scribe").joinpath(f"taught/{fingerprint}.safetensors")
+    for place in (shipped, _path(fingerprint)):
+        try:
+            return from_bytes(place.read_bytes(), expect_fingerprint=fingerprint)
+        except OSError:
+            continue
+        except (CorruptPayload, IncompatibleMemory) as error:
+            logger.warning("scribe not read", extra={"action": "course", "reason": type(error).__name__})
+    return None
+
+
+def _keep(scribe: LocasMemory) -> None:
+    path = _path(scribe.fingerprint)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(to_bytes(scribe, dtype=_KEPT_AS))
+        Path(name).replace(path)
+    except OSError as error:
+        logger.warning("scribe not kept", extra={"action": "course", "reason": type(error).__name__})
+
+
+def _path(fingerprint: str) -> Path:
+    folder = Path(user_cache_path("locas-agent", appauthor=False)) / "scribes"
+    return folder / f"{fingerprint}-{VERSION}.safetensors"

@@ -1,0 +1,265 @@
+"""The sweep of a scribe: it writes answers with questions about each turn, and reads them back.
+
+Of each turn: *name* answers, and take the spans of the turn that are named most; *ask* for each in several wordings;
+*read* each question with the turn before it, and drop what is answered otherwise; leave out what the bare backbone says
+by itself. What is learnt is the span as the turn spells it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from locas_agent.config import StudySettings
+from locas_agent.conversation.messages import question
+from locas_agent.memory import LocasMemory
+from locas_agent.study import prompts
+from locas_agent.study.chunking import Piece, Quote
+from locas_agent.study.items import QUESTION, Item, Swept
+from locas_agent.study.scribe.forms import answer_in, opening_of, question_in, to_read, to_write
+from locas_agent.study.scribe.lessons import lesson_turns
+from locas_agent.study.spans import cues_of, words_of
+from locas_agent.study.teacher import Candidate, Opening, Taught, Teacher
+
+ANSWERS, ANSWER_HEAT = 10, 0.9
+"""Answers sampled about a turn, and their temperature: how many name a span says how much it is worth asking."""
+MOST_SPANS, WORDS_PER_SPAN = 8, 8
+"""Spans of one turn that are asked for at most; one for so many of its words, and two more."""
+BELIEVED, SURE = 0.1, 0.2
+"""Mean probability of an answer's tokens from which a question is kept, where the scribe named the answer and where
+not."""
+SAID_ANYWAY = 0.5
+"""Mean probability of an answer's tokens from which the bare backbone would say it by itself."""
+MOST_CUES, WORTH = 12, 0.005
+"""Cues of a turn that are looked at, and the probability of being named from which one is asked for."""
+QUESTIONS, QUESTION_HEAT = 6, 0.7
+"""Questions sampled for a span, and their temperature."""
+ANSWER_TOKENS, QUESTION_TOKENS = 10, 20
+MOST_ANSWER_WORDS, MOST_QUESTION_WORDS = 6, 24
+MOST_UNTOLD = 8
+"""Questions never answered, of one piece."""
+READ_AGAIN = 2
+"""Turns of a new piece that are read to see whether they answer an old question otherwise."""
+
+
+@dataclass(eq=False)
+class _Span:
+    """One answer that a turn holds, as the turn spells it, how often it was named, and the questions for it."""
+
+    text: str
+    votes: int = 0
+    questions: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class _Asking:
+    """One turn being asked about."""
+
+    owner: int
+    piece: Piece
+    quote: Quote
+    spans: dict[tuple[str, ...], _Span] = field(default_factory=dict)
+
+    def name(self, answer: str) -> None:
+        """Note an answer that stands in the turn."""
+        span = self._standing(answer)
+        if span is not None:
+            key = tuple(word.key for word in words_of(span))
+            self.spans.setdefault(key, _Span(span)).votes += 1
+
+    def settle(self, cues: Sequence[str]) -> None:
+        """Choose what is asked for: the most named first, then cues; of spans that share a word one.
+
+        Args:
+            cues: words of the turn that might be named as well.
+        """
+        named = sorted(self.spans.values(), key=lambda span: -span.votes)
+        chosen = list[_Span]()
+        for span in [*named, *map(_Span, cues)]:
+            is_name = all(word.text[0].isupper() or word.is_name for word in words_of(span.text))
+            other = next((each for each in chosen if _overlap(each.text, span.text)), None)
+            if other is None:
+                chosen.append(span)
+            elif other is not None and is_name and len(span.text) > len(other.text):
+                other.text = span.text
+        most = min(MOST_SPANS, 2 + len(words_of(self.quote.text)) // WORDS_PER_SPAN)
+        self.spans = {tuple(word.key for word in words_of(span.text)): span for span in chosen[:most]}
+
+    def _standing(self, answer: str) -> str | None:
+        """Return an answer as the turn spells it, None where it does not stand there."""
+        text, wanted = self.quote.text, [word.key for word in words_of(answer)]
+        told = words_of(text)
+        if not wanted or len(wanted) > MOST_ANSWER_WORDS:
+            return None
+        for at in range(len(told) - len(wanted) + 1):
+            run = told[at : at + len(wanted)]
+            if [word.key for word in run] == wanted and any(word.carries for word in run):
+                return text[run[0].start : run[-1].end]
+        return None
+
+
+class ScribeSweep:
+    """Asks about the pieces of many users side by side, with a scribe that writes and reads."""
+
+    def __init__(self, teacher: Teacher, settings: StudySettings, scribe: LocasMemory) -> None:
+        self._teacher = teacher
+        self._settings = settings
+        self._scribe = scribe
+
+    def over(self, pieces: Mapping[int, Piece], done: Callable[[int], None]) -> dict[int, Swept]:
+        """See `StudyStrategy.over`."""
+        found = {owner: Swept() for owner in pieces}
+        turns = [
+            _Asking(owner, piece, quote)
+            for owner, piece in pieces.items()
+            for quote in piece.quotes
+            if quote.is_learnt and len(words_of(quote.text)) > 1
+        ]
+        self._name(turns)
+        self._ask(turns, found)
+        done(1)
+        self._finish(turns, found)
+        return found
+
+    @property
+    def min_confidence(self) -> float:
+        """See `StudyStrategy.min_confidence`."""
+        return self._settings.min_confidence
+
+    def retold(self, answer: Taught, source: Item) -> Taught:
+        """See `StudyStrategy.retold`: the span that the new item has."""
+        return Taught(source.answer_ids[:-1], source.answer, answer.confidence, source.teacher)
+
+    def asked_again(self, owner: int, piece: Piece, item: Item) -> list[Candidate]:
+        """See `StudyStrategy.asked_again`: the turns with most of the old question's words are read, each alone."""
+        wanted = {word.key for word in words_of(item.question) if word.carries}
+        shared = [
+            (len(wanted & {word.key for word in words_of(quote.text)}), quote)
+            for quote in piece.quotes
+            if quote.is_learnt
+        ]
+        best = sorted((each for each in shared if each[0]), key=lambda each: -each[0])[:READ_AGAIN]
+        return [
+            Candidate(owner, piece, item.turn_seq, item.question, item.answer, context=(piece.messages[quote.at],))
+            for _, quote in best
+        ]
+
+    def negatives(
+        self, pieces: Mapping[int, Sequence[Piece]], known: Mapping[int, set[str]]
+    ) -> list[tuple[Candidate, Taught]]:
+        """See `StudyStrategy.negatives`: what other people might ask, where no piece has a telling word of it."""
+        asked = [text for turn in lesson_turns() for fact in turn.facts for text in fact.questions]
+        found = []
+        for owner, own in pieces.items():
+            said = {word.key for piece in own for quote in piece.quotes for word in words_of(quote.text)}
+            free = [
+                text
+                for text in asked
+                if text not in known[owner] and not said & {word.key for word in words_of(text) if word.carries}
+            ]
+            drawn = Random(f"{own[-1].messages}").sample(
+                free, min(len(free), MOST_UNTOLD, self._settings.negatives_per_piece)
+            )
+            found += [Candidate(owner, own[-1], own[-1].to_seq, text, prompts.ABSTENTION) for text in drawn]
+        return list(zip(found, self._teacher.given([prompts.ABSTENTION] * len(found)), strict=True))
+
+    def _name(self, turns: Sequence[_Asking]) -> None:
+        """Sample answers that every turn holds."""
+        naming = [(asking, number) for asking in turns for number in range(ANSWERS)]
+        openings = [
+            Opening(to_write(asking.quote.text), "", f"{asking.quote.turn_seq} answer {number}")
+            for asking, number in naming
+        ]
+        written = self._teacher.open(openings, length=ANSWER_TOKENS, temperature=ANSWER_HEAT, scribe=self._scribe)
+        for (asking, _), text in zip(naming, written, strict=True):
+            asking.name(answer_in(text))
+        cues = [(asking, cue) for asking in turns for cue in cues_of(asking.quote.text, most=MOST_CUES)]
+        worth = self._teacher.believed(
+            [(to_write(asking.quote.text), cue) for asking, cue in cues],
+            [id(asking) for asking, _ in cues],
+            scribe=self._scribe,
+        )
+        for asking in turns:
+            asking.settle(
+                [cue for (of, cue), belief in zip(cues, worth, strict=True) if of is asking and belief >= WORTH]
+            )
+
+    def _ask(self, turns: Sequence[_Asking], found: Mapping[int, Swept]) -> None:
+        """Sample questions for every span that is worth it."""
+        wanting = [
+            (asking, span, number) for asking in turns for span in asking.spans.values() for number in range(QUESTIONS)
+        ]
+        openings = [
+            Opening(to_write(asking.quote.text), opening_of(span.text), f"{asking.quote.turn_seq} {span.text} {number}")
+            for asking, span, number in wanting
+        ]
+        written = self._teacher.open(openings, length=QUESTION_TOKENS, temperature=QUESTION_HEAT, scribe=self._scribe)
+        for (asking, span, _), text in zip(wanting, written, strict=True):
+            found[asking.owner].sampled += 1
+            asked = question_in(text)
+            if asked is not None and _is_open(asked, span.text):
+                span.questions[asked] = span.questions.get(asked, 0) + 1
+
+    def _finish(self, turns: Sequence[_Asking], found: Mapping[int, Swept]) -> None:
+        """Read back, leave out what the bare backbone says, and make items of the rest."""
+        asked = [
+            (asking, span, text)
+            for asking in turns
+            for span in asking.spans.values()
+            for text in sorted(span.questions, key=lambda each: -span.questions[each])
+        ]
+        read = self._teacher.believed(
+            [(to_read(asking.quote.text, text), span.text) for asking, span, text in asked],
+            [id(asking) for asking, _, _ in asked],
+            scribe=self._scribe,
+        )
+        kept = self._best(asked, read)
+        said = self._teacher.believed([(question(text), span.text) for _, span, text in kept])
+        new = [each for each, belief in zip(kept, said, strict=True) if belief < SAID_ANYWAY]
+        marked = self._teacher.given([span.text for _, span, _ in new])
+        items = self._teacher.items(
+            [
+                (Candidate(asking.owner, asking.piece, asking.quote.turn_seq, text, ""), answer, QUESTION)
+                for (asking, _, text), answer in zip(new, marked, strict=True)
+            ]
+        )
+        for (asking, _, _), item in zip(new, items, strict=True):
+            swept = found[asking.owner]
+            if item is None:
+                swept.dropped += 1
+            elif item.question not in {other.question for other in swept.items}:
+                swept.items.append(item)
+                swept.covered.add(asking.quote.turn_seq)
+        telling = {id(asking) for asking, _, _ in kept}
+        for asking in turns:
+            if id(asking) in telling:
+                found[asking.owner].carrying.add(asking.quote.turn_seq)
+            else:
+                found[asking.owner].nothing += 1
+
+    def _best(
+        self, asked: Sequence[tuple[_Asking, _Span, str]], read: Sequence[float]
+    ) -> list[tuple[_Asking, _Span, str]]:
+        """Choose the wordings of each span whose answer is read best, where it is read well enough."""
+        by_span: dict[int, list[tuple[float, int]]] = {}
+        for at, ((_, span, _), belief) in enumerate(zip(asked, read, strict=True)):
+            if belief >= (BELIEVED if span.votes else SURE):
+                by_span.setdefault(id(span), []).append((-belief, at))
+        most = self._settings.wordings_per_turn
+        return [asked[at] for found in by_span.values() for _, at in sorted(found)[:most]]
+
+
+def _overlap(first: str, second: str) -> bool:
+    """Tell whether two spans share a word that carries something."""
+    return bool(_telling(first) & _telling(second))
+
+
+def _telling(text: str) -> set[str]:
+    return {word.key for word in words_of(text) if word.carries}
+
+
+def _is_open(asked: str, span: str) -> bool:
+    """Tell whether a question is of bearable length and leaves open what a span says."""
+    words = [word.key for word in words_of(asked)]
+    return len(words) <= MOST_QUESTION_WORDS and bool(_telling(span) - set(words))

@@ -1,0 +1,117 @@
+"""The course of a scribe: a memory is trained to write and to read, once for each backbone, on made-up turns.
+
+The same rows, student and optimiser as for a user's memory. What differs is the text: prompts with a turn in them, and
+plain next-token loss on what ought to be written, since no teacher knows better than the lessons.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from random import Random
+
+import torch
+from torch import Tensor
+
+from locas_agent.backbone import Backbone
+from locas_agent.conversation.messages import Message
+from locas_agent.inference import Engine
+from locas_agent.memory import LocasMemory
+from locas_agent.memory.slab import topmost
+from locas_agent.study.scribe.forms import pair_of, to_read, to_write
+from locas_agent.study.scribe.lessons import LessonTurn, taught
+from locas_agent.training.examples import Example
+from locas_agent.training.initialization import empty_memory, ffn_inputs, special_directions
+from locas_agent.training.last_layer import Readout
+from locas_agent.training.neutral import NeutralText
+from locas_agent.training.schedule import rate_factor
+from locas_agent.training.student import student_for
+from locas_agent.training.trainer import clip_by_user
+from locas_agent.types import Progress
+
+logger = logging.getLogger(__name__)
+
+DEPTH, WIDTH = 0.4, 88
+"""Share of the layers, the topmost, beside which a scribe stands, and its slots per layer."""
+STEPS, ROWS, RATE = 208, 8, 6e-3
+"""Steps, rows of a step, peak rate of AdamW."""
+READ_SHARE = 0.2
+"""Share of the rows that ask a question about a turn; the others ask for pairs."""
+PREPARED = 16
+"""Steps whose rows are run through the layers below at once: the states of a whole course would be large."""
+COMMON_ROWS = 12
+"""Neutral rows with whose inputs those of lessons are compared."""
+
+
+def teach_scribe(
+    engine: Engine, readout: Readout | None, neutral: NeutralText, *, progress: Progress | None = None
+) -> LocasMemory:
+    """Return a scribe for a backbone. The same backbone on the same machine gives the same scribe.
+
+    Args:
+        engine: of the backbone.
+        readout: its end, None where it is built in a way not known.
+        neutral: text on this backbone that no lesson is like.
+        progress: told of "course" after each step; what it raises ends the course.
+    """
+    started = time.perf_counter()
+    backbone = engine.backbone
+    rows = _rows(backbone, taught(), STEPS * ROWS, Random("course"))
+    scribe = _fresh(engine, neutral, rows)
+    slab = scribe.slab.detach().clone().requires_grad_(True)  # (L, 3, W, D)
+    optimizer = torch.optim.AdamW([slab], lr=RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    for step in range(STEPS):
+        if step % PREPARED == 0:
+            near = rows[step * ROWS : (step + PREPARED) * ROWS]
+            student = student_for(engine, readout, [scribe], near, max_batch_tokens=2048)
+        optimizer.param_groups[0]["lr"] = RATE * rate_factor(step, STEPS - STEPS // 2, STEPS // 2)
+        batch: Tensor = slab.detach()[:, None].clone()  # (L, 1, 3, W, D)
+        batch.grad = torch.zeros_like(batch)
+        taken = rows[step * ROWS : (step + 1) * ROWS]
+        student.learn(batch, scribe.scale[:, None], [taken], 1.0, layers=scribe.layers)
+        clip_by_user(batch.grad, 1.0)
+        slab.grad = batch.grad[:, 0].contiguous()
+        optimizer.step()
+        if progress is not None:
+            progress("course", step + 1, STEPS)
+    logger.info("scribe taught", extra={"action": "course", "seconds": time.perf_counter() - started})
+    return replace(scribe, slab=slab.detach())
+
+
+def _fresh(engine: Engine, neutral: NeutralText, rows: Sequence[Example]) -> LocasMemory:
+    """Return a scribe that does nothing yet, whose slots answer to what the lessons have in them."""
+    backbone, rng = engine.backbone, Random("slots")
+    layers = topmost(max(1, round(DEPTH * backbone.n_layers)))
+    width = min(WIDTH, backbone.ffn_width)
+    scribe = empty_memory(backbone, layers, width=width, scale_rule="width")
+    first = list(rows[:width])
+    ends, places = 0, []
+    for row in first:
+        places.append(ends + rng.randrange(row.n_scored))
+        ends += row.n_scored
+    inputs = ffn_inputs(engine, first, layers)
+    common = ffn_inputs(engine, neutral.anchors[:COMMON_ROWS], layers)
+    directions = [special_directions(inputs[layer][places], common[layer]) for layer in layers]
+    return scribe.with_slots(torch.stack(directions), grows=False)
+
+
+def _rows(backbone: Backbone, turns: Sequence[LessonTurn], count: int, rng: Random) -> list[Example]:
+    """Draw rows, every turn equally often, each time with other wordings in another order."""
+    rows, deck = list[Example](), list[LessonTurn]()
+    for _ in range(count):
+        deck = deck or rng.sample(turns, len(turns))
+        turn = deck.pop()
+        fact = rng.choice(turn.facts)
+        asked = rng.choice(fact.questions)
+        if rng.random() < READ_SHARE:
+            rows.append(_row(backbone, to_read(turn.turn, asked), fact.answer))
+        else:
+            rows.append(_row(backbone, to_write(turn.turn), pair_of(fact.answer, asked)))
+    return rows
+
+
+def _row(backbone: Backbone, prompt: Sequence[Message], answer: str) -> Example:
+    target = (*backbone.encode(answer), backbone.end_id)
+    return Example(tuple(backbone.encode_chat(prompt)), target, None)

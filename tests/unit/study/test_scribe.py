@@ -1,0 +1,162 @@
+"""The scribe: its lessons, its forms, and what its sweep keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from locas_agent.config import StudySettings
+from locas_agent.conversation.messages import Message
+from locas_agent.inference import Engine
+from locas_agent.memory import LocasMemory
+from locas_agent.study.chunking import Piece, Quote
+from locas_agent.study.items import NEGATIVE, Swept
+from locas_agent.study.prompts import ABSTENTION
+from locas_agent.study.scribe.forms import answer_in, opening_of, pair_of, question_in, to_read, to_write
+from locas_agent.study.scribe.lessons import held_out, lesson_turns, taught
+from locas_agent.study.scribe.sweep import ScribeSweep
+from locas_agent.study.teacher import Opening, Teacher
+from locas_agent.training.initialization import empty_memory
+
+SETTINGS = StudySettings(wordings_per_turn=2, negatives_per_piece=6)
+HEADER: Message = {"role": "system", "content": "Conversation on 3 May 2024."}
+DOG = "My dog Kolin is ill since Sunday."
+
+Writes = Callable[[str], str]
+Believes = Callable[[str, str], float]
+
+
+class FakeTeacher(Teacher):
+    """Writes after an opening and believes answers by rules of the test; makes items as every teacher does."""
+
+    def __init__(self, engine: Engine, *, writes: Writes, believes: Believes, bare: float = 0.0) -> None:
+        super().__init__(engine, SETTINGS, seed=0)
+        self._writes, self._believes, self._bare = writes, believes, bare
+        self.opened: list[str] = []
+
+    def open(
+        self, openings: Sequence[Opening], *, length: int, temperature: float = 0.0, scribe: LocasMemory | None = None
+    ) -> list[str]:
+        assert scribe is not None
+        self.opened += [opening.words for opening in openings]
+        return [opening.words + self._writes(opening.words) for opening in openings]
+
+    def believed(
+        self,
+        answers: Sequence[tuple[Sequence[Message], str]],
+        keys: Sequence[object] | None = None,
+        *,
+        scribe: LocasMemory | None = None,
+    ) -> list[float]:
+        return [self._bare if scribe is None else self._believes(p[-1]["content"], answer) for p, answer in answers]
+
+
+def piece(*texts: str) -> Piece:
+    said: tuple[Message, ...] = tuple({"role": "user", "content": text} for text in texts)
+    quotes = tuple(Quote(1 + at, "I", text, True, at + 1) for at, text in enumerate(texts))
+    return Piece((HEADER, *said), quotes, 1, len(texts))
+
+
+def scribe_on(engine: Engine) -> LocasMemory:
+    """A memory without rows; the teacher of these tests asks only whether there is one."""
+    return empty_memory(engine.backbone, (-1,), width=2, scale_rule="width")
+
+
+def swept(engine: Engine, *texts: str, writes: Writes, believes: Believes, bare: float = 0.0) -> Swept:
+    teacher = FakeTeacher(engine, writes=writes, believes=believes, bare=bare)
+    return ScribeSweep(teacher, SETTINGS, scribe_on(engine)).over({0: piece(*texts)}, lambda _: None)[0]
+
+
+def about_the_dog(words: str) -> str:
+    return " What's my dog called?" if words.endswith("|") else "Kolin | What's my dog called?"
+
+
+def surely(asked: str, answer: str) -> float:
+    return 0.9 if answer == "Kolin" else 0.0
+
+
+def test_every_lesson_can_be_learnt_and_asked() -> None:
+    seen = set()
+    for each in lesson_turns():
+        assert each.turn not in seen
+        seen.add(each.turn)
+        for fact in each.facts:
+            assert fact.answer in each.turn
+            for asked in fact.questions:
+                assert asked.endswith("?")
+                assert fact.answer.casefold() not in asked.casefold()
+
+
+def test_held_out_lessons_are_not_taught() -> None:
+    assert {each.turn for each in held_out()}.isdisjoint(each.turn for each in taught())
+    assert len(held_out()) > 20
+    assert all(each.facts for each in taught())
+
+
+def test_a_pair_is_read_as_it_is_written() -> None:
+    text = pair_of("Kolin", "What's my dog called?")
+    assert answer_in(text) == "Kolin"
+    assert question_in(text) == "What's my dog called?"
+    assert text.startswith(opening_of("Kolin"))
+
+
+@pytest.mark.parametrize("text", ["", "Kolin", "Kolin |", "Kolin | a dog.", "Kolin | ?", "| \n"])
+def test_what_is_no_question_is_none(text: str) -> None:
+    assert question_in(text) is None
+
+
+def test_writing_and_reading_begin_alike() -> None:
+    written, read = to_write(DOG)[0]["content"], to_read(DOG, "Who?")[0]["content"]
+    assert written.startswith(read[: read.index("They ask")])
+
+
+def test_what_is_named_asked_and_read_becomes_an_item(engine: Engine) -> None:
+    found = swept(engine, DOG, writes=about_the_dog, believes=surely)
+    assert [(item.question, item.answer, item.turn_seq) for item in found.items] == [
+        ("What's my dog called?", "Kolin", 1)
+    ]
+    assert found.covered == found.carrying == {1}
+
+
+def test_what_is_not_read_back_is_dropped(engine: Engine) -> None:
+    found = swept(engine, DOG, writes=about_the_dog, believes=lambda asked, _: 0.9 * ("They" not in asked))
+    assert found.items == []
+    assert found.nothing == 1
+
+
+def test_what_the_bare_backbone_says_is_left_out(engine: Engine) -> None:
+    found = swept(engine, DOG, writes=about_the_dog, believes=surely, bare=0.9)
+    assert found.items == []
+    assert found.carrying == {1}
+
+
+def test_an_answer_that_does_not_stand_in_the_turn_is_not_asked_for(engine: Engine) -> None:
+    teacher = FakeTeacher(engine, writes=lambda words: "Rex | Who?", believes=surely)
+    ScribeSweep(teacher, SETTINGS, scribe_on(engine)).over({0: piece("It rained all day here.")}, lambda _: None)
+    assert not any(words.startswith("Rex") for words in teacher.opened)
+
+
+def test_a_question_that_says_its_answer_is_dropped(engine: Engine) -> None:
+    def tells(words: str) -> str:
+        return " Who is Kolin?" if words.endswith("|") else "Kolin |"
+
+    assert swept(engine, DOG, writes=tells, believes=surely).items == []
+
+
+def test_spans_are_learnt_as_the_turn_spells_them(engine: Engine) -> None:
+    def lower(words: str) -> str:
+        return about_the_dog(words).replace("Kolin", "kolin")
+
+    (item,) = swept(engine, DOG, writes=lower, believes=surely).items
+    assert item.answer == "Kolin"
+
+
+def test_negatives_share_no_telling_word_with_what_was_said(engine: Engine) -> None:
+    teacher = FakeTeacher(engine, writes=about_the_dog, believes=surely)
+    found = ScribeSweep(teacher, SETTINGS, scribe_on(engine)).negatives({0: [piece(DOG)]}, {0: set()})
+    assert 0 < len(found) <= SETTINGS.negatives_per_piece
+    assert all("dog" not in candidate.question.casefold() for candidate, _ in found)
+    (item, *_) = teacher.items([(candidate, answer, NEGATIVE) for candidate, answer in found])
+    assert item is not None
+    assert item.answer == ABSTENTION

@@ -1,0 +1,59 @@
+"""The course of a scribe: what is trained on lessons writes and reads them better, and nothing else decides."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from locas_agent.inference import Engine
+from locas_agent.study.scribe.forms import pair_of, to_read, to_write
+from locas_agent.study.scribe.lessons import taught
+from locas_agent.training import course
+from locas_agent.training.examples import Example
+from locas_agent.training.last_layer import Readout
+from locas_agent.training.student import student_for
+from tests.unit.evaluation.peer_lessons import neutral_text
+
+TURNS = taught()[:3]
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(course, "STEPS", 48)
+    monkeypatch.setattr(course, "ROWS", 3)
+    monkeypatch.setattr(course, "WIDTH", 16)
+    monkeypatch.setattr(course, "RATE", 2e-2)
+    monkeypatch.setattr(course, "taught", lambda: TURNS)
+
+
+def rows_of(engine: Engine) -> list[Example]:
+    backbone = engine.backbone
+    rows = []
+    for turn in TURNS:
+        fact = turn.facts[0]
+        for prompt, said in (
+            (to_write(turn.turn), pair_of(fact.answer, fact.questions[0])),
+            (to_read(turn.turn, fact.questions[0]), fact.answer),
+        ):
+            target = (*backbone.encode(said), backbone.end_id)
+            rows.append(Example(tuple(backbone.encode_chat(prompt)), target, None))
+    return rows
+
+
+def test_a_scribe_writes_and_reads_what_it_was_taught(engine: Engine) -> None:
+    readout = Readout.of(engine)
+    scribe = course.teach_scribe(engine, readout, neutral_text(engine))
+    rows = rows_of(engine)
+    student = student_for(engine, readout, [None, scribe], rows, max_batch_tokens=2048)
+    before, after = student.scores([None, scribe], [rows, rows])
+    assert sum(float(losses.mean()) for losses, _ in after) < 0.9 * sum(float(losses.mean()) for losses, _ in before)
+
+
+def test_the_same_backbone_gives_the_same_scribe_and_progress_is_told(engine: Engine) -> None:
+    told: list[tuple[str, int, int]] = []
+    first = course.teach_scribe(
+        engine, None, neutral_text(engine), progress=lambda stage, at, of: told.append((stage, at, of))
+    )
+    second = course.teach_scribe(engine, None, neutral_text(engine))
+    assert torch.equal(first.slab, second.slab)
+    assert told[-1] == ("course", 48, 48)
