@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.console import RenderableType
 
 from locas_agent.cli.model import BackboneOption, DeviceOption, DtypeOption
 from locas_agent.cli.options import JsonOption
-from locas_agent.cli.output import deliver, table
+from locas_agent.cli.output import deliver, progress_bar, table
 
 if TYPE_CHECKING:
     from locas_agent.study.forms.calibration import Calibration
 
 
 def calibrate(
-    backbone: BackboneOption = "tiny", device: DeviceOption = None, dtype: DtypeOption = "auto", json: JsonOption = None
+    backbone: BackboneOption = "tiny",
+    device: DeviceOption = None,
+    dtype: DtypeOption = "auto",
+    teach: Annotated[bool, typer.Option("--teach", help="Teach its scribe as well, where nobody has.")] = False,
+    json: JsonOption = None,
 ) -> None:
     """Measure which forms a backbone reads and writes, and keep what study will use.
 
@@ -24,13 +29,18 @@ def calibrate(
     measured.
     """
     from locas_agent.backbone import Backbone
+    from locas_agent.config import LocasConfig
+    from locas_agent.consolidation.learner import Learner
     from locas_agent.inference import Engine
     from locas_agent.study.forms.known import measured, shipped
 
     loaded = Backbone.load(backbone, device=device, dtype=dtype)
-    found = shipped(loaded.fingerprint)
+    found, engine = shipped(loaded.fingerprint), Engine(loaded)
     if found is None or found.writers:
-        found = measured(Engine(loaded))
+        found = measured(engine)
+    if teach and found.writers:
+        with progress_bar() as progress:
+            Learner(engine, LocasConfig()).teach_scribe(progress=progress)
     data = {"kind": "calibration", "backbone": loaded.name, **found.model_dump(mode="json", exclude={"version"})}
     deliver(json, data, *_shown(found))
 

@@ -99,6 +99,7 @@ class Learner:
         self._strategy = strategy or self._measured_strategy
         self._is_measured = strategy is None
         self._neutral: NeutralText | None = None
+        self._scribe: LocasMemory | None = None
 
     @property
     def neutral(self) -> NeutralText:
@@ -127,10 +128,15 @@ class Learner:
         except UnsupportedBackbone as error:
             return error.with_traceback(None)
 
-    @cached_property
-    def scribe(self) -> LocasMemory:
-        """What writes and reads for study on this backbone: taught once for each backbone, at first use."""
-        return scribe_of(self._engine, self.readout, self.neutral)
+    def teach_scribe(self, *, progress: Progress | None = None) -> LocasMemory:
+        """Return what writes and reads for study on this backbone: taught once for each backbone, at first use.
+
+        Args:
+            progress: told of "course" while one is taught.
+        """
+        if self._scribe is None:
+            self._scribe = scribe_of(self._engine, self.readout, self.neutral, progress=progress)
+        return self._scribe
 
     @cached_property
     def readout(self) -> Readout | None:
@@ -270,7 +276,7 @@ class Learner:
     def _measured_strategy(self, teacher: Teacher, settings: StudySettings) -> StudyStrategy:
         """Return the way to study in which this backbone is best asked."""
         if self.calibration.writers and settings.scribe and settings.forms is None:
-            return ScribeSweep(teacher, settings, self.scribe)
+            return ScribeSweep(teacher, settings, self.teach_scribe())
         if self.calibration.writers:
             return OpenedSweep(teacher, settings, self.calibration)
         return Sweep(teacher, settings)

@@ -45,6 +45,7 @@ def scribe_of(
     found = known(engine.backbone.fingerprint)
     if found is not None:
         return found
+    logger.info("a scribe is taught, once for this backbone; it takes minutes", extra={"action": "course"})
     scribe = as_stored(teach_scribe(engine, readout, neutral, progress=progress), dtype=_KEPT_AS)
     _keep(scribe)
     return scribe
