@@ -15,11 +15,11 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from locas_agent.config import StoredAs
+from locas_agent.consolidation.course import teach_scribe
 from locas_agent.errors import CorruptPayload, IncompatibleMemory
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
 from locas_agent.memory.serialization import as_stored, from_bytes, to_bytes
-from locas_agent.training.course import teach_scribe
 from locas_agent.training.last_layer import Readout
 from locas_agent.training.neutral import NeutralText
 from locas_agent.types import Progress

@@ -33,7 +33,7 @@ class _Malformed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class ChatMessage:
+class ExportedTurn:
     """One message of an exported chat."""
 
     message_id: str = field(repr=False)
@@ -51,7 +51,7 @@ class ExportedChat:
     chat_id: str = field(repr=False)
     began_at: datetime | None
     """Its own time, else that of its first message; None where the file tells neither."""
-    messages: tuple[ChatMessage, ...] = field(repr=False)
+    messages: tuple[ExportedTurn, ...] = field(repr=False)
 
 
 def read_chats(path: str | Path) -> Iterator[ExportedChat]:
@@ -126,7 +126,7 @@ def _of_chatgpt(found: Mapping[str, Any]) -> ExportedChat:
         if text:
             at = message.get("create_time")
             messages.append(
-                ChatMessage(_id(message["id"]), _ROLES[message["author"]["role"]], text, _seconds(at) if at else None)
+                ExportedTurn(_id(message["id"]), _ROLES[message["author"]["role"]], text, _seconds(at) if at else None)
             )
     chat_id = _id(found.get("conversation_id") or found.get("id"))
     at = found.get("create_time")
@@ -173,7 +173,7 @@ def _of_claude(found: Mapping[str, Any]) -> ExportedChat:
         if text and message["sender"] in _ROLES:
             at = message.get("created_at")
             messages.append(
-                ChatMessage(_id(message["uuid"]), _ROLES[message["sender"]], text, _iso(at) if at else None)
+                ExportedTurn(_id(message["uuid"]), _ROLES[message["sender"]], text, _iso(at) if at else None)
             )
     return ExportedChat("claude", _id(found["uuid"]), _iso(found["created_at"]), tuple(messages))
 

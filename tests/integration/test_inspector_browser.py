@@ -153,7 +153,8 @@ def test_person_asks_sees_why_corrects_asks_again_forgets_and_rolls_back(tmp_pat
         assert text_of(browser)
 
         # Nothing came from elsewhere, and no page broke its policy.
-        loaded = browser.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")  # type: ignore[no-untyped-call]
+        names = "return performance.getEntriesByType('resource').map(e => e.name)"
+        loaded = browser.execute_script(names)  # type: ignore[no-untyped-call]
         assert all(name.startswith(f"http://127.0.0.1:{server.port}/") for name in loaded)
         log = browser.get_log("browser")  # type: ignore[no-untyped-call]
         wrong = [line for line in log if line["level"] in ("SEVERE", "WARNING") and "favicon" not in line["message"]]

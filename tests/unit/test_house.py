@@ -175,7 +175,7 @@ def test_no_import_goes_in_a_circle(package: str) -> None:
 
 
 MOST_MODULES = {
-    "locas_agent/cli": 20,
+    "locas_agent/cli": 22,
     "integrations/langchain_locas": 20,
 }  # one command, one adapter each; others hold 12
 
@@ -269,8 +269,8 @@ def test_readme_is_read_in_one_sitting() -> None:
 def test_architecture_names_every_package_in_one_short_table() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if line.startswith("| ")][1:]  # without the head
-    assert len(rows) <= 20
-    named = {row.split("`")[1].removesuffix("/") for row in rows}
+    assert len(rows) <= 16
+    named = {name.removesuffix("/") for row in rows for name in row.split(" | ")[0].split("`")[1::2]}
     folders = {path.parent.name for path in (ROOT / "locas_agent").glob("*/__init__.py")}
     assert named - {"locas_agent/*.py", "locas_storage", "langchain_locas", "locas_frameworks"} == folders
 

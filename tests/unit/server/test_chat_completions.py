@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_openai import ChatOpenAI
+from pydantic import SecretStr
 
 from tests.unit.server.conftest import MODEL, Served
 
@@ -28,7 +29,8 @@ WEATHER: dict[str, Any] = {
 
 @pytest.fixture
 def chat_openai(served: Served) -> ChatOpenAI:
-    return ChatOpenAI(model=MODEL, base_url=served.url, api_key=served.key(user="ada"), max_retries=0)  # type: ignore[arg-type]
+    key = SecretStr(served.key(user="ada"))
+    return ChatOpenAI(model=MODEL, base_url=served.url, api_key=key, max_retries=0)
 
 
 def test_stream_says_what_the_whole_answer_says(served: Served) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from locas_agent.consolidation import course
 from locas_agent.inference import Engine
 from locas_agent.study.scribe.forms import pair_of, to_read, to_write
 from locas_agent.study.scribe.lessons import taught
-from locas_agent.training import course
 from locas_agent.training.examples import Example
 from locas_agent.training.last_layer import Readout
 from locas_agent.training.student import student_for
