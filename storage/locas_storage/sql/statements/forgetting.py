@@ -146,11 +146,7 @@ def leave_tombstone(connection: Connection, state: UserState, now: dt.datetime) 
 
 def revive(connection: Connection, key: UserKey) -> None:
     """Turn a tombstone into a user without turns; epoch and fence stay as high as they are."""
-    connection.execute(
-        update(subject)
-        .where(rows.belongs_to(subject, key))
-        .values(erased_at=None, lock_version=subject.c.lock_version + 1)
-    )
+    connection.execute(update(subject).where(rows.belongs_to(subject, key)).values(erased_at=None))
 
 
 def expired(connection: Connection, key: UserKey | None) -> dict[UserKey, list[int]]:

@@ -37,8 +37,6 @@ from locas_storage.sql.tables import rows
 from locas_storage.sql.tables.columns import BigInt, DbNow
 from locas_storage.sql.tables.schema import job, subject, turn
 
-_KIND = "consolidate"
-"""The one kind there is, so that the index over open jobs of a kind allows one open job per user."""
 _OPEN = ("ready", "leased")
 _NO_LEASE = {"lease_owner": None, "lease_fence": None, "lease_until": None}
 _LOOK_AHEAD = 8
@@ -60,7 +58,6 @@ def enqueue(connection: Connection, state: UserState, to_seq: int, *, stops: Seq
         return
     values = {
         "id": uuid.UUID(new_item_id()),
-        "kind": _KIND,
         "to_seq": to_seq,
         "epoch": state.epoch,
         "run_after": DbNow(),

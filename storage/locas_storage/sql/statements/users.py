@@ -23,13 +23,12 @@ from locas_storage.sql.tables.schema import subject
 
 logger = logging.getLogger(__name__)
 
-_TAKEN = {"next_seq": subject.c.next_seq + bindparam("count", type_=BigInt), "lock_version": subject.c.lock_version + 1}
 # What is returned is computed from the locked row, the time too: a query that locks would read it before it waits for
 # the lock.
 TAKE = (
     update(subject)
     .where(rows.belongs_to_param(subject), subject.c.erased_at.is_(None))
-    .values(_TAKEN)
+    .values(next_seq=subject.c.next_seq + bindparam("count", type_=BigInt))
     .returning(subject.c.next_seq, subject.c.wrapped_dek, subject.c.kek_id, DbNow().label("now"))
 )
 """Lock a standing user's row and take the next `count` numbers."""
@@ -151,8 +150,7 @@ def advance(connection: Connection, before: UserState, **counters: Any) -> None:
         RevisionConflict: they are not.
     """
     same = (subject.c.head_rev == before.head, subject.c.fence == before.fence, subject.c.next_seq == before.next_seq)
-    values = counters | {"lock_version": subject.c.lock_version + 1}
-    moved = connection.execute(update(subject).where(rows.belongs_to(subject, before.key), *same).values(values))
+    moved = connection.execute(update(subject).where(rows.belongs_to(subject, before.key), *same).values(counters))
     if moved.rowcount != 1:
         raise RevisionConflict("the user's counters changed during the call; someone saved first, call again")
 

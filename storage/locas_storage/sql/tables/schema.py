@@ -6,7 +6,7 @@ What the tables hold to, whatever the code does:
   at another's;
 - a blob belongs to one user, so that erasing the user erases the bytes and nobody learns that two users share some;
 - a parent revision has at most one child in the chain, and the root's parent is 0, never NULL: a chain cannot fork;
-- a user has at most one open job of a kind;
+- a user has at most one open job;
 - times are microseconds since 1970 in UTC, taken from the database's clock.
 """
 
@@ -89,7 +89,6 @@ subject = Table(
     Column("erased_at", UtcMicros),
     Column("wrapped_dek", LargeBinary),
     Column("kek_id", String(64)),
-    Column("lock_version", BigInt, nullable=False, server_default="1"),
     _created(),
     _key(),
     CheckConstraint("consolidated_seq < next_seq", name="watermark"),
@@ -279,7 +278,6 @@ job = Table(
     metadata,
     Column("id", Uuid, nullable=False),
     *_owner(),
-    Column("kind", String(16), nullable=False),
     Column("state", String(12), nullable=False, server_default="ready"),
     Column("to_seq", BigInt, nullable=False),
     Column("epoch", BigInt, nullable=False),
@@ -302,7 +300,6 @@ job = Table(
         "uq_lm_job_open",
         "tenant_id",
         "subject_id",
-        "kind",
         unique=True,
         sqlite_where=_OPEN_JOB,
         postgresql_where=_OPEN_JOB,
