@@ -55,6 +55,8 @@ class Candidate:
     """How what is read stands before the question."""
     context: tuple[Message, ...] | None = None
     """What is read; the whole piece where none is given."""
+    scribe: LocasMemory | None = None
+    """Who reads; the bare backbone where none is given."""
 
     @property
     def read(self) -> tuple[Message, ...]:
@@ -191,25 +193,32 @@ class Teacher:
         return found
 
     def teach(self, candidates: Sequence[Candidate]) -> list[Taught | None]:
-        """Answer each candidate with its piece in context, and keep the distribution over the answer.
+        """Answer each candidate with what it reads in context, and keep the distribution over the answer.
 
         What `items` is made from.
         """
-        prompts = [candidate.prompt for candidate in candidates]
-        generations = self._generate(
-            prompts,
-            self._settings.max_answer_tokens,
-            top_k=self._settings.teacher_top_k,
-            keys=[_said(candidate.read) for candidate in candidates],
-        )
-        taught: list[Taught | None] = []
-        for generation in generations:
-            if generation is None or generation.heads is None or not self._is_answer(generation):
-                taught.append(None)
-            else:
-                answer = self._answer(generation)
-                taught.append(Taught(answer.ids, answer.text, answer.confidence, generation.heads))
-        return taught
+        found: list[Taught | None] = [None] * len(candidates)
+        by_scribe: dict[int, list[int]] = {}
+        for at, candidate in enumerate(candidates):
+            by_scribe.setdefault(id(candidate.scribe), []).append(at)
+        for places in by_scribe.values():
+            chosen = [candidates[at] for at in places]
+            generations = self._run(
+                self._encoded([candidate.prompt for candidate in chosen]),
+                [_said(candidate.read) for candidate in chosen],
+                self._settings.max_answer_tokens,
+                scribe=chosen[0].scribe,
+                top_k=self._settings.teacher_top_k,
+            )
+            for at, generation in zip(places, generations, strict=True):
+                found[at] = self._taught(generation)
+        return found
+
+    def _taught(self, generation: Generation | None) -> Taught | None:
+        if generation is None or generation.heads is None or not self._is_answer(generation):
+            return None
+        answer = self._answer(generation)
+        return Taught(answer.ids, answer.text, answer.confidence, generation.heads)
 
     def items(self, taught: Sequence[tuple[Candidate, Taught, str]]) -> list[Item | None]:
         """Make items of candidates, their answers and their kinds.

@@ -16,6 +16,7 @@ from locas_agent.conversation.messages import question
 from locas_agent.memory import LocasMemory
 from locas_agent.study import prompts
 from locas_agent.study.chunking import Piece, Quote
+from locas_agent.study.forms.reading import ReadingForm
 from locas_agent.study.items import QUESTION, Item, Swept
 from locas_agent.study.scribe.forms import answer_in, opening_of, question_in, to_read, to_write
 from locas_agent.study.scribe.lessons import lesson_turns
@@ -39,8 +40,11 @@ ANSWER_TOKENS, QUESTION_TOKENS = 10, 20
 MOST_ANSWER_WORDS, MOST_QUESTION_WORDS = 6, 24
 MOST_UNTOLD = 8
 """Questions never answered, of one piece."""
-READ_AGAIN = 2
-"""Turns of a new piece that are read to see whether they answer an old question otherwise."""
+READ_AGAIN, RETOLD = 2, 0.5
+"""Turns of a new piece that are read to see whether they answer an old question otherwise, and the least probability of
+the least likely token of an answer that does. A scribe always answers, so it has to be sure."""
+READ_BY_SCRIBE = ReadingForm("scribe", lambda messages, asked: list(to_read(messages[-1]["content"], asked)))
+"""How one turn stands before a question that a scribe reads."""
 
 
 @dataclass(eq=False)
@@ -125,7 +129,7 @@ class ScribeSweep:
     @property
     def min_confidence(self) -> float:
         """See `StudyStrategy.min_confidence`."""
-        return self._settings.min_confidence
+        return RETOLD
 
     def retold(self, answer: Taught, source: Item) -> Taught:
         """See `StudyStrategy.retold`: the span that the new item has."""
@@ -141,7 +145,16 @@ class ScribeSweep:
         ]
         best = sorted((each for each in shared if each[0]), key=lambda each: -each[0])[:READ_AGAIN]
         return [
-            Candidate(owner, piece, item.turn_seq, item.question, item.answer, context=(piece.messages[quote.at],))
+            Candidate(
+                owner,
+                piece,
+                item.turn_seq,
+                item.question,
+                item.answer,
+                form=READ_BY_SCRIBE,
+                context=(piece.messages[quote.at],),
+                scribe=self._scribe,
+            )
             for _, quote in best
         ]
 

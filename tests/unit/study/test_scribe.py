@@ -160,3 +160,15 @@ def test_negatives_share_no_telling_word_with_what_was_said(engine: Engine) -> N
     (item, *_) = teacher.items([(candidate, answer, NEGATIVE) for candidate, answer in found])
     assert item is not None
     assert item.answer == ABSTENTION
+
+
+def test_an_old_question_is_read_by_the_scribe_with_the_new_turn_alone(engine: Engine) -> None:
+    teacher = FakeTeacher(engine, writes=about_the_dog, believes=surely)
+    scribe = scribe_on(engine)
+    sweep = ScribeSweep(teacher, SETTINGS, scribe)
+    (item,) = sweep.over({0: piece(DOG)}, lambda _: None)[0].items
+    renamed = "We call the dog Balu now."
+    (asked,) = sweep.asked_again(0, piece("It rained.", renamed), item)
+    assert asked.scribe is scribe
+    assert asked.prompt == list(to_read(renamed, "What's my dog called?"))
+    assert sweep.asked_again(0, piece("It rained."), item) == []
