@@ -39,16 +39,22 @@ class PostgresServer:
     """A server that can be started, stopped in any way, and asked for a new database.
 
     The server refuses to run as root, so root runs it as the user `postgres` of Debian's package.
+
+    Args:
+        settings: of `postgresql.conf`, each `name=value`.
+        port: names the socket in the folder; nothing listens on the network unless a setting says so.
     """
 
-    def __init__(self, *settings: str) -> None:
+    def __init__(self, *settings: str, port: int = 5432) -> None:
         found = binaries()
         assert found is not None
         self._bin = found
         self._settings = settings
+        self.port = port
         self._names = count(1)
         # A socket's path has at most about 100 characters: pytest's folders are too deep.
         self.folder = Path(tempfile.mkdtemp(prefix="locas-pg-"))
+        self.data = self.folder / "data"
         self._as_user: dict[str, Any] = {}
         if os.geteuid() == 0:
             owner = pwd.getpwnam("postgres")
@@ -58,7 +64,7 @@ class PostgresServer:
         self.run(
             "initdb",
             "-D",
-            str(self.folder / "data"),
+            str(self.data),
             "-U",
             SUPERUSER,
             "-A",
@@ -73,6 +79,7 @@ class PostgresServer:
         options = [
             "listen_addresses=''",
             f"unix_socket_directories={self.folder}",
+            f"port={self.port}",
             "max_connections=200",
             *self._settings,
         ]
@@ -80,7 +87,7 @@ class PostgresServer:
         self.run(
             "pg_ctl",
             "-D",
-            str(self.folder / "data"),
+            str(self.data),
             "-w",
             "-t",
             "60",
@@ -93,12 +100,12 @@ class PostgresServer:
 
     def stop(self, mode: str = "fast") -> None:
         """Stop it: "fast" in order, "immediate" as a crash does."""
-        self.run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-t", "60", "-m", mode, "stop")
+        self.run("pg_ctl", "-D", str(self.data), "-w", "-t", "60", "-m", mode, "stop")
 
     def is_running(self) -> bool:
         return (
             subprocess.run(
-                [self._bin / "pg_ctl", "-D", str(self.folder / "data"), "status"], capture_output=True, **self._as_user
+                [self._bin / "pg_ctl", "-D", str(self.data), "status"], capture_output=True, **self._as_user
             ).returncode
             == 0
         )
@@ -124,6 +131,8 @@ class PostgresServer:
             "ON_ERROR_STOP=1",
             "-h",
             str(self.folder),
+            "-p",
+            str(self.port),
             "-U",
             SUPERUSER,
             "-d",

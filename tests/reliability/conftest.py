@@ -33,6 +33,7 @@ class Sizes:
         kill_points: processes killed per database.
         pauses: lease holders stopped past their lease, per database.
         server_stops: immediate stops of a PostgreSQL server under writers.
+        failovers: primaries killed under writers, their standby promoted.
         append_seconds: how long threads append while workers are killed, per database.
         append_threads: how many threads append.
         canary_batches: batches of 64 users whose logits are compared with each user's own.
@@ -54,6 +55,7 @@ class Sizes:
     kill_points: int
     pauses: int
     server_stops: int
+    failovers: int
     append_seconds: float
     append_threads: int
     canary_batches: int
@@ -76,6 +78,7 @@ FORMS = {
         kill_points=18,
         pauses=4,
         server_stops=2,
+        failovers=1,
         append_seconds=4.0,
         append_threads=64,
         canary_batches=20,
@@ -96,6 +99,7 @@ FORMS = {
         kill_points=204,
         pauses=200,
         server_stops=20,
+        failovers=10,
         append_seconds=600.0,
         append_threads=64,
         canary_batches=1_000,

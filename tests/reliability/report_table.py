@@ -20,6 +20,7 @@ NUMBERS = {
     "mutated payloads": "G3",
     "appending threads": "G4",
     "immediate stops": "G5",
+    "promoted standby": "G5",
     "cancelled calls": "G6",
     "canary batches": "G8",
     "erased users": "G9",
