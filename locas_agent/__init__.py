@@ -34,6 +34,8 @@ if TYPE_CHECKING:
         ToolCall,
         WorkSummary,
     )
+    from locas_agent.serving.generation import ChatRequest
+    from locas_agent.serving.side_by_side import SideBySide
     from locas_agent.serving.streams import GenerationStream, ReplyStream
     from locas_agent.user import UserMemory
     from locas_storage import (
@@ -54,6 +56,7 @@ _HOME = {
     "AgentMemory": "locas_agent.agent",
     "Backbone": "locas_agent.backbone",
     "ChatAnswer": "locas_agent.results",
+    "ChatRequest": "locas_agent.serving.generation",
     "Consolidation": "locas_agent.results",
     "ConsolidationMetrics": "locas_storage",
     "CorrectedTurn": "locas_storage",
@@ -77,6 +80,7 @@ _HOME = {
     "Reply": "locas_agent.results",
     "ReplyStream": "locas_agent.serving.streams",
     "Revision": "locas_storage",
+    "SideBySide": "locas_agent.serving.side_by_side",
     "SqlMemoryStore": "locas_storage",
     "StoreSettings": "locas_agent.config",
     "StudySettings": "locas_agent.config",
@@ -94,6 +98,7 @@ __all__ = [
     "AgentMemory",
     "Backbone",
     "ChatAnswer",
+    "ChatRequest",
     "Consolidation",
     "ConsolidationMetrics",
     "CorrectedTurn",
@@ -117,6 +122,7 @@ __all__ = [
     "Reply",
     "ReplyStream",
     "Revision",
+    "SideBySide",
     "SqlMemoryStore",
     "StoreSettings",
     "StudySettings",

@@ -21,6 +21,7 @@ from locas_agent.errors import ConfigurationError
 from locas_agent.results import Consolidation, Reply, WorkSummary
 from locas_agent.runtime import ConsolidationMode, Runtime, check_parts
 from locas_agent.serving.replies import ReplyRequest, Sampling
+from locas_agent.serving.side_by_side import SideBySide
 from locas_agent.study.strategies import StrategyFactory
 from locas_agent.types import Dtype, Progress
 from locas_agent.user import UserMemory
@@ -133,6 +134,20 @@ class AgentMemory(Runtime):
             )
         asked = [ReplyRequest(handle.key, text) for handle, (_, text) in zip(handles, turns, strict=True)]
         return self.answer(asked, Sampling(max_new_tokens, temperature, seed))
+
+    def side_by_side(self, *, rows: int = 16) -> SideBySide:
+        """Return what answers requests of many users in one running batch, each row with its own memory.
+
+        For servers: requests join while others are being answered, and each leaves when its answer ends. The caller
+        closes it before this object. A `with` block does.
+
+        Args:
+            rows: most answers that are written at once; further requests wait, first come, first served.
+
+        Raises:
+            ConfigurationError: there is not one row.
+        """
+        return SideBySide(self.chat, self.crews, rows=rows)
 
     def prefetch(self, users: Sequence[str | UserMemory]) -> None:
         """Read and check memories and bring them to the device, for users who are about to say something.

@@ -68,6 +68,7 @@ def create_app(memory: AgentMemory, settings: ServerSettings | None = None) -> S
         Route("/v1/models/{model:path}", endpoints.one_model, methods=["GET"]),
         Route("/v1/chat/completions", endpoints.chat_completions, methods=["POST"]),
         Route("/v1/responses", endpoints.responses, methods=["POST"]),
+        Route("/v1/responses/{response_id}", endpoints.stored_response, methods=["GET"]),
     ]
     if chosen.shows_pages:
         routes += Inspector(memory, chosen).routes()

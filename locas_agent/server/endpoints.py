@@ -18,11 +18,18 @@ from locas_agent.server.metrics import Metrics
 from locas_agent.server.protocol import errors
 from locas_agent.server.protocol.chat_completions import ChatCompletionRequest, Completion
 from locas_agent.server.protocol.content import Message, Options, answered_text, merged
-from locas_agent.server.protocol.errors import ApiError
+from locas_agent.server.protocol.errors import ApiError, unsupported
 from locas_agent.server.protocol.events import DONE, EventStream, event
-from locas_agent.server.protocol.responses import ResponseForm, ResponseRequest, new_id
+from locas_agent.server.protocol.responses import ResponseForm, ResponseRequest, new_id, stored_response
 from locas_agent.server.reply_queue import ReplyQueue, WaitingRequest
-from locas_agent.server.requests import CONVERSATION_HEADER, IDEMPOTENCY_HEADER, Door, stores, while_client_waits
+from locas_agent.server.requests import (
+    CONVERSATION_HEADER,
+    IDEMPOTENCY_HEADER,
+    Door,
+    learns,
+    stores,
+    while_client_waits,
+)
 from locas_agent.server.response_journal import ResponseJournal
 from locas_agent.server.settings import ServerSettings
 
@@ -74,7 +81,10 @@ class Endpoints:
         keep: Keep | None = None
         if stores(request, asked.store):
             conversation = request.headers.get(CONVERSATION_HEADER)
-            recorded = await self._journal(lambda: self._chats.record(caller.user, messages, conversation=conversation))
+            learn = learns(request)
+            recorded = await self._journal(
+                lambda: self._chats.record(caller.user, messages, conversation=conversation, learn=learn)
+            )
             messages = await self._fitted(recorded, options)
             keep = lambda answer: self._chats.answered(recorded, answered_text(answer))  # noqa: E731
         else:
@@ -94,6 +104,7 @@ class Endpoints:
         options, given, name = asked.options(), asked.given(), asked.conversation_name()
         again = request.headers.get(IDEMPOTENCY_HEADER)
         form = ResponseForm(asked, new_id(caller.user, again), stores(request, asked.store))
+        learn = learns(request)
         self._queue.check_room()
 
         def record() -> tuple[JournalledChat | None, list[Message]]:
@@ -102,7 +113,9 @@ class Endpoints:
             )
             if not form.is_stored:
                 return None, merged(self._threads.shown(given, history))
-            recorded = self._threads.record(caller.user, form.response_id, given, session=session, history=history)
+            recorded = self._threads.record(
+                caller.user, form.response_id, given, session=session, history=history, learn=learn
+            )
             return recorded, []
 
         recorded, messages = await self._journal(record)
@@ -115,6 +128,16 @@ class Endpoints:
         if asked.stream:
             return await self._stream(request, pieces, lambda begun: _events(form, begun))
         return JSONResponse(form.whole(await self._whole(request, pieces)))
+
+    async def stored_response(self, request: Request) -> Response:
+        """Return a response that was given before, as the journal has it."""
+        key = await self._door.key(request)
+        caller = self._door.caller(request, key, safety_identifier=None, user=None)
+        if request.query_params.get("stream", "false") != "false":
+            raise unsupported("stream", "a response of before comes whole, leave it out")
+        response_id = request.path_params["response_id"]
+        turn, message = await self._journal(lambda: self._threads.stored(caller.user, response_id))
+        return JSONResponse(stored_response(turn, message, response_id, model=self.model))
 
     async def _journal(self, call: Callable[[], T]) -> T:
         return await self._memory.crews.run("journal", call)

@@ -37,6 +37,7 @@ class JournalledChat:
         chain: digest over all that was said so far.
         shown: the messages of the prompt: what was forgotten is left out, what was corrected is as the journal has it.
         turns: for each of these the turn that holds it; None for one that nobody said.
+        learn: whether the answer may be learnt.
     """
 
     user: UserKey
@@ -44,6 +45,7 @@ class JournalledChat:
     chain: str = field(repr=False)
     shown: list[Message] = field(repr=False)
     turns: list[Turn | None] = field(repr=False)
+    learn: bool
 
 
 class ChatJournal:
@@ -57,7 +59,9 @@ class ChatJournal:
         self._memory = memory
         self._store = memory.store
 
-    def record(self, user: UserKey, messages: Sequence[Message], *, conversation: str | None) -> JournalledChat:
+    def record(
+        self, user: UserKey, messages: Sequence[Message], *, conversation: str | None, learn: bool
+    ) -> JournalledChat:
         """Journal what was said and is not journalled yet, in one transaction.
 
         System messages, what tools returned and calls of tools are no turns: nobody said them.
@@ -66,6 +70,7 @@ class ChatJournal:
             user: whose.
             messages: the whole conversation.
             conversation: its name, if the client gives it one.
+            learn: whether what is new, and its answer, may be learnt; what is journalled already stays as it is.
 
         Raises:
             TurnNotFound: the newest message was said before, and forgotten.
@@ -78,14 +83,14 @@ class ChatJournal:
         session = conversation if conversation is not None else f"chat-{(chain or [root])[0][:16]}"
         known = {turn.idempotency_key: turn for turn in self._store.known(user, map(_key, chain))}
         new = [(at, digest) for at, digest in zip(said, chain, strict=True) if _key(digest) not in known]
-        drafts = [_draft(messages[at], session, digest) for at, digest in new]
+        drafts = [_draft(messages[at], session, digest, learn) for at, digest in new]
         known |= {turn.idempotency_key: turn for turn in self._memory.append(user, drafts)}
         of = {at: known[_key(digest)] for at, digest in zip(said, chain, strict=True)}
         if said and of[said[-1]].is_forgotten:
             raise TurnNotFound("the newest message was said before and was forgotten: say it in a new conversation")
         kept = [at for at in range(len(messages)) if at not in of or not of[at].is_forgotten]
         shown = [messages[at] | {"content": of[at].content} if at in of else messages[at] for at in kept]
-        return JournalledChat(user, session, chain[-1] if chain else root, shown, [of.get(at) for at in kept])
+        return JournalledChat(user, session, chain[-1] if chain else root, shown, [of.get(at) for at in kept], learn)
 
     def answered(self, recorded: JournalledChat, text: str) -> None:
         """Journal the answer to what was recorded; one of blanks is none.
@@ -96,7 +101,7 @@ class ChatJournal:
         message: Message = {"role": "assistant", "content": text}
         if _is_said(message):
             digest = _chain(recorded.chain, [message])[0]
-            append_answer(self._memory, recorded.user, _draft(message, recorded.session, digest))
+            append_answer(self._memory, recorded.user, _draft(message, recorded.session, digest, recorded.learn))
 
     def _root(self, user: UserKey, said: Sequence[Message], conversation: str | None) -> str:
         """Return the digest from which the chain of a conversation begins."""
@@ -205,11 +210,12 @@ def _key(digest: str) -> str:
     return f"chat-{digest[:48]}"
 
 
-def _draft(message: Message, session: str, digest: str) -> TurnDraft:
+def _draft(message: Message, session: str, digest: str, learn: bool) -> TurnDraft:
     return TurnDraft(
         message["role"],
         message["content"],
         name=message.get("name") if message["role"] == "user" else None,
         session=session,
         idempotency_key=_key(digest),
+        learn=learn,
     )

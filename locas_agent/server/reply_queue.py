@@ -1,8 +1,7 @@
 """`ReplyQueue`: requests that wait for an answer, and the answers that are being written.
 
-This is the one place that knows how answers share the processor: each is one run of `UserMemory.generate_stream` in a
-thread of its own, and a few run at once. An engine whose running batch rows may join and leave takes the place of the
-threads here; whoever asks sees no difference.
+Answers share the processor in one running batch of `AgentMemory.side_by_side`, each row with the memory of its user. A
+thread for each row waits for its tokens and hands their text to the event loop.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from locas_agent import AgentMemory, ChatAnswer, UserKey
+from locas_agent import AgentMemory, ChatAnswer, ChatRequest, UserKey
 from locas_agent.server.protocol.content import Message, Options
 from locas_agent.server.protocol.errors import ApiError
 
@@ -47,7 +46,7 @@ class ReplyQueue:
     """
 
     def __init__(self, memory: AgentMemory, *, at_once: int, waiting: int, answer_seconds: float) -> None:
-        self._memory = memory
+        self._answers = memory.side_by_side(rows=at_once)
         self._most_waiting = waiting
         self._answer_seconds = answer_seconds
         self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="locas-rows")
@@ -99,18 +98,19 @@ class ReplyQueue:
     ) -> None:
         """Write one answer in the calling thread; stop when its reader is gone."""
         options = asked.options
-        handle = self._memory.for_user(asked.user.user, tenant=asked.user.tenant)
+        request = ChatRequest(
+            asked.user,
+            asked.messages,
+            stop=options.stop,
+            tools=options.tools,
+            tool_choice=options.tool_choice,
+            max_new_tokens=options.max_new_tokens,
+            temperature=options.temperature,
+            seed=options.seed,
+            timeout_seconds=self._answer_seconds,
+        )
         try:
-            stream = handle.generate_stream(
-                asked.messages,
-                stop=options.stop,
-                tools=options.tools,
-                tool_choice=options.tool_choice,
-                max_new_tokens=options.max_new_tokens,
-                temperature=options.temperature,
-                seed=options.seed,
-                timeout_seconds=self._answer_seconds,
-            )
+            stream = self._answers.stream(request)
             for piece in stream:
                 if is_left.is_set():
                     return
@@ -149,5 +149,6 @@ class ReplyQueue:
         self._free.release()
 
     def close(self) -> None:
-        """Let the threads go when what they write has ended."""
+        """Let the threads go when what they write has ended, and then the batch."""
         self._threads.shutdown(wait=True)
+        self._answers.close()

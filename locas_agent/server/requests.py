@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 STORE_HEADER = "X-Locas-Store"
 """`false`: what is said is neither journalled nor learnt."""
+LEARN_HEADER = "X-Locas-Learn"
+"""`false`: what is new, and its answer, is journalled and not learnt."""
 IDEMPOTENCY_HEADER = "Idempotency-Key"
 """The same text twice is one response, whose turns are journalled once."""
 CONVERSATION_HEADER = "X-Locas-Conversation"
@@ -125,10 +127,24 @@ def stores(request: Request, asked: bool | None) -> bool:
     Raises:
         ApiError: the header has no value that is known.
     """
-    given = request.headers.get(STORE_HEADER)
-    if given is not None and given.lower() not in ("true", "false"):
-        raise ApiError(400, f"{STORE_HEADER}: expected true or false", param=STORE_HEADER)
-    return asked is not False and (given is None or given.lower() == "true")
+    return _says_yes(request, STORE_HEADER) and asked is not False
+
+
+def learns(request: Request) -> bool:
+    """Tell whether the turns that a request brings, and its answer, may be learnt.
+
+    Raises:
+        ApiError: the header has no value that is known.
+    """
+    return _says_yes(request, LEARN_HEADER)
+
+
+def _says_yes(request: Request, header: str) -> bool:
+    """Read a header that is true unless given; of several one that says no is enough."""
+    given = [value.lower() for value in request.headers.getlist(header)]
+    if not set(given) <= {"true", "false"}:
+        raise ApiError(400, f"{header}: expected true or false", param=header)
+    return "false" not in given
 
 
 def _too_long(most: int) -> ApiError:

@@ -23,6 +23,8 @@ CALLS, RETURNED = "calls", "returned"
 _NEWEST_TURNS = 1000
 """Turns of a journal that are looked through for those of one conversation; no prompt holds as many."""
 _MOST_FORKS = 64
+_RESPONSE = re.compile(r"resp_[0-9a-f]{32}")
+"""Ids of responses; other turns have other keys."""
 _FORK = re.compile(r"resp-[0-9a-f]{16}@(\d{1,18})")
 
 
@@ -69,7 +71,14 @@ class ResponseJournal:
         return session, self._upto(user, last)
 
     def record(
-        self, user: UserKey, response_id: str, given: Sequence[Message], *, session: str, history: Sequence[Turn]
+        self,
+        user: UserKey,
+        response_id: str,
+        given: Sequence[Message],
+        *,
+        session: str,
+        history: Sequence[Turn],
+        learn: bool,
     ) -> JournalledChat:
         """Journal what a request brings, and return the whole conversation.
 
@@ -79,17 +88,18 @@ class ResponseJournal:
             given: what the request brings; system messages and calls of tools are not journalled.
             session: as `history` returned it.
             history: as it returned it.
+            learn: whether what is new, and its answer, may be learnt.
 
         Raises:
             TurnTooLong, InvalidTurn: something new cannot be journalled.
         """
         said = [at for at, message in enumerate(given) if message["role"] != "system" and "tool_calls" not in message]
-        drafts = [_draft(given[at], session, f"{response_id}.{at}") for at in said]
+        drafts = [_draft(given[at], session, f"{response_id}.{at}", learn) for at in said]
         turns = dict(zip(said, self._memory.append(user, drafts), strict=True))
         system = [at for at in range(len(given)) if given[at]["role"] == "system"]
         rest = [at for at in range(len(given)) if given[at]["role"] != "system"]
         of: list[Turn | None] = [*([None] * len(system)), *history, *(turns.get(at) for at in rest)]
-        return JournalledChat(user, session, response_id, self.shown(given, history), of)
+        return JournalledChat(user, session, response_id, self.shown(given, history), of, learn)
 
     @staticmethod
     def shown(given: Sequence[Message], history: Sequence[Turn]) -> list[Message]:
@@ -114,8 +124,25 @@ class ResponseJournal:
             session=recorded.session,
             trust=CALLS if calls else "user",
             idempotency_key=recorded.chain,
+            learn=recorded.learn,
         )
         append_answer(self._memory, recorded.user, draft)
+
+    def stored(self, user: UserKey, response_id: str) -> tuple[Turn, Message]:
+        """Return the turn that holds a response, and the message that it was.
+
+        Raises:
+            ApiError: the user has no such response; it may have been forgotten, or not stored.
+        """
+        found = self._store.known(user, [response_id]) if _RESPONSE.fullmatch(response_id) else []
+        if not found or found[0].is_forgotten:
+            raise ApiError(
+                404,
+                "this user has no such response; it may have been forgotten, or not stored",
+                code="response_not_found",
+                param="response_id",
+            )
+        return found[0], _message(found[0])
 
     def _upto(self, user: UserKey, last: Turn) -> list[Turn]:
         """Return a conversation up to one of its turns, through the sessions from which it goes on."""
@@ -131,7 +158,7 @@ class ResponseJournal:
         return turns
 
 
-def _draft(message: Message, session: str, key: str) -> TurnDraft:
+def _draft(message: Message, session: str, key: str, learn: bool) -> TurnDraft:
     is_tool = message["role"] == "tool"
     return TurnDraft(
         message["role"],
@@ -140,6 +167,7 @@ def _draft(message: Message, session: str, key: str) -> TurnDraft:
         session=session,
         trust=RETURNED if is_tool else "user",
         idempotency_key=key,
+        learn=learn,
     )
 
 

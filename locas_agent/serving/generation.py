@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from locas_agent.conversation.window import overflow
 from locas_agent.errors import ConfigurationError, GenerationTimeout
 from locas_agent.inference import Engine
 from locas_agent.inference.generation import check_decoding
+from locas_agent.inference.requests import GenerationRequest
 from locas_agent.memory import MemoryBatch
 from locas_agent.memory_cache import LoadedMemories
 from locas_agent.results import ChatAnswer
@@ -21,10 +22,25 @@ from locas_agent.serving.stream_filter import StreamFilter
 from locas_agent.serving.tool_calls import begins_with_call, must_call, names_of, require_tools
 from locas_storage import MemoryStore, Turn, UserKey
 
+TokenWriter = Callable[[GenerationRequest], Iterator[int]]
+"""Writes one answer, token by token; whoever wants no more of it closes or drops the iterator."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """What is to be answered, with whose memory, and how; see `UserMemory.generate`."""
+    """What is to be answered, with whose memory, and how; `UserMemory.generate` says what each option does.
+
+    Attributes:
+        user: whose memory answers.
+        messages: chat messages of the Hugging Face form, the whole prompt.
+        stop: texts before which the answer ends.
+        tools: JSON schemas of functions that the answer may call.
+        tool_choice: whether it has to call one, and which.
+        max_new_tokens: longest answer, in tokens; the configuration's by default.
+        temperature: 0 is greedy.
+        seed: of sampling.
+        timeout_seconds: longest time that the answer may take.
+    """
 
     user: UserKey
     messages: Sequence[Mapping[str, Any]] = field(repr=False)
@@ -45,6 +61,7 @@ class _Draw:
     prompt: list[int]
     room: int
     memory: MemoryBatch | None
+    write: TokenWriter
     tokens: int = 0
 
 
@@ -74,8 +91,12 @@ class ChatGeneration:
         self._memories = memories
         self._settings = settings
 
-    def stream(self, request: ChatRequest) -> Generator[str, None, ChatAnswer]:
+    def stream(self, request: ChatRequest, *, write: TokenWriter | None = None) -> Generator[str, None, ChatAnswer]:
         """Answer piece by piece.
+
+        Args:
+            request: what is asked.
+            write: writes the tokens; the engine, in a batch of this one row, unless given.
 
         Yields:
             Pieces of text, without stop texts and tool calls.
@@ -96,7 +117,7 @@ class ChatGeneration:
         revision, memory = self._memories.current(request.user)
         pending_turns = len(self.pending_turns(request.user))
         room = min(length, self._backbone.context_tokens - len(prompt))
-        draw = _Draw(request, prompt, room, self._memories.batch([memory]))
+        draw = _Draw(request, prompt, room, self._memories.batch([memory]), write or self._alone)
         written = StreamFilter(request.stop, has_tools=bool(request.tools))
         shown = ""
         for piece in self._pieces(draw):
@@ -147,20 +168,37 @@ class ChatGeneration:
         request = draw.request
         deadline = None if request.timeout_seconds is None else time.monotonic() + request.timeout_seconds
         must = must_call(request.tool_choice, request.tools)
-        tokens = self.engine.stream(
+        asked = GenerationRequest(
             draw.prompt,
             memory=draw.memory,
             max_new_tokens=max(1, draw.room),
             temperature=request.temperature,
             seed=request.seed,
             allowed=begins_with_call(self._backbone, must) if must else None,
+            deadline=deadline,
         )
         detokenizer = Detokenizer(self._backbone.decode)
-        for token in tokens:
+        for token in draw.write(asked):
             draw.tokens += 1
             yield detokenizer.add(token)
-            if deadline is not None and time.monotonic() > deadline:
-                raise GenerationTimeout(
-                    f"no whole answer within {request.timeout_seconds} seconds: give it longer, or fewer tokens"
-                )
+            if deadline is not None and time.monotonic() >= deadline:
+                raise _too_slow(request)
+        if draw.tokens < draw.room and deadline is not None and time.monotonic() >= deadline:
+            raise _too_slow(request)  # the writer ended it then, wherever it stood
         yield detokenizer.finish()
+
+    def _alone(self, asked: GenerationRequest) -> Iterator[int]:
+        return self.engine.stream(
+            asked.prompt,
+            memory=asked.memory,
+            max_new_tokens=asked.max_new_tokens,
+            temperature=asked.temperature,
+            seed=asked.seed,
+            allowed=asked.allowed,
+        )
+
+
+def _too_slow(request: ChatRequest) -> GenerationTimeout:
+    return GenerationTimeout(
+        f"no whole answer within {request.timeout_seconds} seconds: give it longer, or fewer tokens"
+    )

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 import tempfile
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import parse_qs
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from locas_agent import AgentMemory, UserKey, UserMemory
@@ -39,6 +37,7 @@ _HEADERS = {
     "X-Frame-Options": "DENY",
 }
 _MOST_FIELDS = 16
+_PIECE_BYTES = 1 << 20
 
 Form = dict[str, str]
 Page = Callable[[Request, Session], Awaitable[Response]]
@@ -77,7 +76,7 @@ class Inspector:
             Route(f"{of}/revisions", self._known(self.revisions), methods=["GET"]),
             Route(f"{of}/refusals", self._known(self.refusals), methods=["GET"]),
             Route(f"{of}/ask", self._known(self.ask), methods=["GET", "POST"]),
-            Route(f"{of}/turns.json", self._known(self.download_turns), methods=["GET"]),
+            Route(f"{of}/archive.zip", self._known(self.download_archive), methods=["GET"]),
             Route(f"{of}/memory", self._known(self.download_memory), methods=["GET"]),
             Route(f"{of}/forget", self._known(self._act(_forget, "turns")), methods=["POST"]),
             Route(f"{of}/correct", self._known(self._act(_correct, "turns")), methods=["POST"]),
@@ -240,12 +239,12 @@ class Inspector:
         finally:
             self._questions -= 1
 
-    async def download_turns(self, request: Request, session: Session) -> Response:
-        """Send the journal as JSON."""
+    async def download_archive(self, request: Request, session: Session) -> Response:
+        """Send everything that is kept of the user as one archive."""
         user = await self._user(request, session)
-        turns = [asdict(turn) for turn in await self._run(user.turns)]
-        text = json.dumps(turns, default=str, ensure_ascii=False, indent=1)
-        return Response(text, media_type="application/json", headers=_HEADERS | _attached("turns.json"))
+        archive, size = await self._run(lambda: _archived(user))
+        headers = _HEADERS | _attached("archive.zip") | {"Content-Length": str(size)}
+        return StreamingResponse(_pieces(archive), media_type="application/zip", headers=headers)
 
     async def download_memory(self, request: Request, session: Session) -> Response:
         """Send the current memory as a portable file."""
@@ -275,6 +274,19 @@ class Inspector:
             return _to(f"{PATH}/{user.key.digest}{f'/{page}' if page else ''}?done={said}")
 
         return done
+
+
+def _archived(user: UserMemory) -> tuple[BinaryIO, int]:
+    """Return the archive of a user, and its bytes: an open file that has no name any more, gone once it is closed."""
+    with tempfile.TemporaryDirectory(prefix="locas-export-") as folder:
+        place = user.archive(Path(folder) / "archive.zip")
+        return place.open("rb"), place.stat().st_size
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(_PIECE_BYTES):
+            yield piece
 
 
 def _forget(user: UserMemory, form: Form) -> str:

@@ -67,6 +67,7 @@ def overview(memory: AgentMemory, user: UserMemory) -> dict[str, Any]:
     state, head = memory.store.state(user.key), memory.store.revision(user.key)
     jobs = [job for job in memory.store.queue.jobs(user.key.tenant) if job.key == user.key]
     return {
+        "is_known": state is not None,
         "turns": state.turns if state else 0,
         "learnt": state.consolidated_seq if state else 0,
         "pending": len(user.pending()),

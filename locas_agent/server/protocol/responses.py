@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import Field
 
-from locas_agent import ChatAnswer, UserKey
+from locas_agent import ChatAnswer, Turn, UserKey
 from locas_agent.server.protocol.content import (
     MAX_MESSAGES,
     MAX_TOOLS,
@@ -260,21 +261,41 @@ class ResponseForm:
         } | ({} if answer is None else {"locas": about_memory(answer)})
 
     def _output(self, answer: ChatAnswer) -> list[dict[str, Any]]:
-        calls: list[dict[str, Any]] = []
-        for at, call in enumerate(answer.calls):
-            if call.name is not None:
-                named = f"{self.response_id.removeprefix('resp_')[:24]}{at:02}"
-                calls.append(
-                    {
-                        "type": "function_call",
-                        "id": f"fc_{named}",
-                        "call_id": f"call_{named}",
-                        "name": call.name,
-                        "arguments": call.arguments,
-                        "status": "completed",
-                    }
-                )
-        return [self._message(answered_text(answer), "completed"), *calls]
+        calls = [(call.name, call.arguments) for call in answer.calls if call.name is not None]
+        return [self._message(answered_text(answer), "completed"), *self._calls(calls)]
+
+    def _calls(self, calls: Sequence[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+        for at, (name, arguments) in enumerate(calls):
+            named = f"{self.response_id.removeprefix('resp_')[:24]}{at:02}"
+            yield {
+                "type": "function_call",
+                "id": f"fc_{named}",
+                "call_id": f"call_{named}",
+                "name": name,
+                "arguments": arguments,
+                "status": "completed",
+            }
+
+    def kept(self, message: Message) -> dict[str, Any]:
+        """Return the answer as it was journalled, calls in the Hugging Face form."""
+        functions = [call["function"] for call in message.get("tool_calls", ())]
+        calls = self._calls([(one["name"], json.dumps(one["arguments"], ensure_ascii=False)) for one in functions])
+        return self._response("completed", None) | {"output": [self._message(message["content"], "completed"), *calls]}
+
+
+def stored_response(turn: Turn, message: Message, response_id: str, *, model: str) -> dict[str, Any]:
+    """Return a response of before: what the journal keeps of it.
+
+    Options, usage and what it went on from are not kept.
+
+    Args:
+        turn: holds it.
+        message: the message that the turn was.
+        response_id: its id.
+        model: what clients call the backbone.
+    """
+    created = int(turn.at.timestamp())
+    return ResponseForm(ResponseRequest(model=model, input=""), response_id, True, created).kept(message)
 
 
 def _part(text: str) -> dict[str, Any]:

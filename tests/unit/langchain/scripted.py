@@ -27,17 +27,21 @@ class ScriptedEngine(Engine):
     """An engine whose streamed answers follow the script."""
 
     def stream(self, prompt: Sequence[int], *, allowed: AllowedTokens | None = None, **options: Any) -> Iterator[int]:
-        """Answer under the script; where the caller constrains the answer too, the script keeps to that."""
+        """Answer under the script."""
+        yield from super().stream(prompt, allowed=self.scripted(prompt, allowed), **options)
+
+    def scripted(self, prompt: Sequence[int], allowed: AllowedTokens | None) -> AllowedTokens:
+        """Return the script of a prompt; where the caller constrains the answer too, it keeps to that."""
         script = self._script(prompt, allowed)
         letters = [self.backbone.encode(letter)[0] for letter in _LETTERS]
         ends = sorted(self.backbone.stop_ids)
 
-        def scripted(ids: Sequence[int]) -> Sequence[int]:
+        def written(ids: Sequence[int]) -> Sequence[int]:
             if script is None:
                 return letters if len(ids) < _WORDS else ends
             return [script[len(ids)]] if len(ids) < len(script) else ends
 
-        yield from super().stream(prompt, allowed=scripted, **options)
+        return written
 
     def _script(self, prompt: Sequence[int], allowed: AllowedTokens | None) -> list[int] | None:
         messages = _MESSAGE.findall(self.backbone.tokenizer.decode(list(prompt)))

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ import uvicorn
 from openai import OpenAI
 
 from locas_agent import AgentMemory, Backbone
+from locas_agent.inference.requests import GenerationRequest, RunningAnswer
+from locas_agent.inference.running_batch import RunningBatch
 from locas_agent.server.app import create_app
 from locas_agent.server.settings import ServerSettings
 from locas_storage import UserKey, open_store
@@ -121,39 +123,50 @@ def wait_for(is_so: Callable[[], object], *, seconds: float = 30.0) -> None:
 
 
 @pytest.fixture
-def scripted(agent: AgentMemory, serve: Serve) -> Served:
+def scripted(agent: AgentMemory, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Served:
     """A server whose backbone calls tools by a script, and else answers with some letters and ends."""
-    agent.engine = agent.chat.engine = ScriptedEngine(agent.backbone)
+    engine = agent.engine = agent.chat.engine = ScriptedEngine(agent.backbone)
+    submit = RunningBatch.submit
+
+    def under_script(batch: RunningBatch, request: GenerationRequest) -> RunningAnswer:
+        return submit(batch, replace(request, allowed=engine.scripted(request.prompt, request.allowed)))
+
+    monkeypatch.setattr(RunningBatch, "submit", under_script)
     return serve()
 
 
 class Gate:
-    """Holds every answer back at its second token until it is opened, and counts the tokens that were written.
+    """Holds the running batch back at the second token of an answer until it is opened, and counts tokens written.
 
-    Put in the place of the engine's `stream`.
+    Each token takes a while, so that whoever leaves is seen to have left before the answer is through.
     """
 
-    def __init__(self, agent: AgentMemory, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._stream = agent.chat.engine.stream
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._open = threading.Event()
         self.begun = 0
         self.tokens = 0
-        monkeypatch.setattr(agent.chat.engine, "stream", self._held)
+        self.most_at_once = 0
+        submit = RunningBatch.submit
 
-    def _held(self, prompt: Sequence[int], **options: Any) -> Iterator[int]:
-        self.begun += 1
-        for number, token in enumerate(self._stream(prompt, **options)):
-            if number:
-                assert self._open.wait(60)
-            self.tokens += 1
-            yield token
+        def held(batch: RunningBatch, request: GenerationRequest) -> RunningAnswer:
+            def allowed(ids: Sequence[int]) -> None:
+                if ids:
+                    assert self._open.wait(60)
+                    time.sleep(0.01)
+                self.tokens += 1
+                self.most_at_once = max(self.most_at_once, batch.n_running)
+
+            self.begun += 1
+            return submit(batch, replace(request, allowed=allowed))
+
+        monkeypatch.setattr(RunningBatch, "submit", held)
 
     def open(self) -> None:
         self._open.set()
 
 
 @pytest.fixture
-def gate(agent: AgentMemory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    made = Gate(agent, monkeypatch)
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    made = Gate(monkeypatch)
     yield made
     made.open()

@@ -123,6 +123,8 @@ def test_response_with_a_call_goes_on_by_its_id(scripted: Served) -> None:
     made = client.responses.create(input="The weather in 'Oslo'?", **options)
     (call,) = [item for item in made.output if item.type == "function_call"]
     assert json.loads(call.arguments) == {"place": "Oslo"}
+    kept = client.responses.retrieve(made.id, extra_headers={"X-Locas-User": "ada"})
+    assert [item for item in kept.output if item.type == "function_call"] == [call]
     back: Any = [{"type": "function_call_output", "call_id": call.call_id, "output": "Sunny."}]
     after = client.responses.create(input=back, previous_response_id=made.id, **options)
     written = {"type": "function", "function": {"name": "weather", "arguments": {"place": "Oslo"}}}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import zipfile
 from http.client import HTTPResponse
 from typing import Any
 from urllib.parse import urlencode
@@ -90,7 +92,7 @@ def test_nobody_sees_a_page_without_a_session(served: Served, ada: str, cookie: 
     browser = Browser(served)
     for method, page in (
         ("GET", ""),
-        ("GET", "/turns.json"),
+        ("GET", "/archive.zip"),
         ("GET", "/memory"),
         ("POST", "/forget"),
         ("POST", "/erase"),
@@ -162,9 +164,6 @@ def test_what_was_said_is_shown_and_is_no_markup(served: Served, ada: str) -> No
         assert not re.search(r'(src|href)="(?!/inspect|#)', text)
     assert "&lt;script&gt;" in asked[1] + users[1]
     assert "{{ 7 * 7 }}" in users[1]
-    status, text = browser.get(f"{ada}/turns.json")
-    assert [turn["content"] for turn in json.loads(text)] == [content for _, content in served.said()]
-    assert browser.response.headers["Content-Disposition"].startswith("attachment")
 
 
 def test_every_page_has_a_strict_policy(served: Served, ada: str) -> None:
@@ -178,6 +177,30 @@ def test_every_page_has_a_strict_policy(served: Served, ada: str) -> None:
         assert headers["X-Content-Type-Options"] == "nosniff"
     browser.get("/inspect/style.css")
     assert browser.response.headers["Content-Type"].startswith("text/css")
+
+
+def test_everything_is_taken_along_as_one_archive(served: Served, ada: str) -> None:
+    browser = Browser(served).log_in(served.key(user="ada"))
+    assert f'href="{ada}/archive.zip"' in browser.get(ada)[1]
+    connection = served.connection()
+    connection.request("GET", f"{ada}/archive.zip", headers={"Cookie": browser.cookie})
+    response = connection.getresponse()
+    content = response.read()
+    assert (response.status, response.headers["Content-Type"]) == (200, "application/zip")
+    assert response.headers["Content-Disposition"].startswith("attachment")
+    assert response.headers["Cache-Control"] == "no-store"
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        turns = [json.loads(line) for line in archive.read("turns.jsonl").decode().splitlines()]
+        assert [turn["content"] for turn in turns] == [text for _, text in served.said()]
+        assert "memories/1.safetensors" in archive.namelist()
+    assert [entry.action for entry in served.agent.store.audit(ADA)].count("export") == 1
+
+
+def test_who_said_nothing_has_nothing_to_take_along(served: Served) -> None:
+    browser = Browser(served).log_in(served.key(user="carl"))
+    carl = f"/inspect/{UserKey('default', 'carl').digest}"
+    assert "archive.zip" not in browser.get(carl)[1]
+    assert browser.get(f"{carl}/archive.zip")[0] == 404
 
 
 def test_turn_is_corrected_and_another_forgotten(served: Served, ada: str) -> None:

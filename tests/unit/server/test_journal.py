@@ -147,6 +147,31 @@ def test_what_is_not_to_be_stored_leaves_nothing(served: Served, options: dict[s
     assert caught.value.code == "previous_response_not_found"
 
 
+def test_what_is_not_to_be_learnt_is_journalled(served: Served) -> None:
+    ada, off = served.agent.for_user("ada"), {"X-Locas-Learn": "false"}
+    talk = Talk(served.client())
+    talk.say("Learn this.")
+    told = Talk(served.client(), extra_headers=off)
+    told.messages = list(talk.messages)
+    told.say("Never learn this.")
+    talk.messages = list(told.messages)
+    talk.say("Learn this too.")
+    assert [turn.learn for turn in ada.turns()] == [True, True, False, False, True, True]
+    assert ada.search("Never learn this.")  # kept and found all the same
+    client = served.client()
+    one = client.responses.create(model=MODEL, input="Nor this.", safety_identifier="ada", extra_headers=off)
+    client.responses.create(model=MODEL, input="This.", safety_identifier="ada", previous_response_id=one.id)
+    assert [turn.learn for turn in ada.turns()[6:]] == [False, False, True, True]
+
+
+def test_header_with_another_value_is_refused(served: Served) -> None:
+    for header in ("X-Locas-Store", "X-Locas-Learn"):
+        with pytest.raises(APIStatusError) as caught:
+            Talk(served.client(), extra_headers={header: "no"}).say("Between us.")
+        assert (caught.value.status_code, header in str(caught.value)) == (400, True)
+    assert served.agent.users() == []
+
+
 def test_forgotten_turn_stays_away_and_out_of_the_prompt(served: Served) -> None:
     client = served.client()
     talk = Talk(client)
@@ -196,7 +221,7 @@ def test_oldest_turns_stay_behind_where_the_prompt_has_no_room(agent: AgentMemor
     for number in range(60):
         messages += [user(f"{number} " + "x" * (context // 50)), assistant("Yes.")]
     messages.append(user("The end?"))
-    recorded = ChatJournal(agent).record(ADA, messages, conversation=None)
+    recorded = ChatJournal(agent).record(ADA, messages, conversation=None, learn=True)
     assert len(agent.store.turns(ADA)) == 121
     shown = fitted(agent, recorded, (), answer_tokens=40)
     assert len(agent.backbone.encode_chat(shown)) <= context - 40

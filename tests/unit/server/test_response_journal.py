@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from openai import BadRequestError
+from openai import BadRequestError, NotFoundError
 
 from tests.unit.server.conftest import MODEL, Served
 
@@ -120,3 +120,39 @@ def test_what_cannot_be_kept_is_refused(served: Served, change: dict[str, Any]) 
     with pytest.raises(BadRequestError):
         served.client().responses.create(**(options | change))
     assert served.said() == []
+
+
+def test_response_is_read_again_by_its_id(served: Served) -> None:
+    client = served.client(served.key(user="ada"))
+    one = client.responses.create(model=MODEL, input="One.")
+    again = client.responses.retrieve(one.id)
+    assert (again.id, again.output_text, again.status, again.model) == (one.id, one.output_text, "completed", MODEL)
+    assert again.output[0].id == one.output[0].id
+    named = served.client().responses.retrieve(one.id, extra_headers={"X-Locas-User": "ada"})
+    assert named == again
+    assert [role for role, _ in served.said()] == ["user", "assistant"]  # reading adds nothing
+
+
+def test_response_is_read_by_its_user_alone_and_not_once_it_is_forgotten(served: Served) -> None:
+    client, ada = served.client(), served.agent.for_user("ada")
+    one = client.responses.create(model=MODEL, input="One.", safety_identifier="ada")
+    gone = client.responses.create(model=MODEL, input="Two.", safety_identifier="ada")
+    unkept = client.responses.create(model=MODEL, input="Three.", safety_identifier="ada", store=False)
+    ada.add("user", "Not a response.", idempotency_key="resp")
+    ada.forget([next(turn.seq for turn in ada.turns() if turn.idempotency_key == gone.id)], wait=False)
+    as_ada, as_ben = {"X-Locas-User": "ada"}, {"X-Locas-User": "ben"}
+    assert client.responses.retrieve(one.id, extra_headers=as_ada).id == one.id
+    for response_id, headers in (
+        (one.id, as_ben),
+        (gone.id, as_ada),
+        (unkept.id, as_ada),
+        (f"{one.id}.0", as_ada),
+        ("resp", as_ada),
+    ):
+        with pytest.raises(NotFoundError) as caught:
+            client.responses.retrieve(response_id, extra_headers=headers)
+        assert caught.value.code == "response_not_found"
+    with pytest.raises(NotFoundError):
+        served.client(served.key("acme")).responses.retrieve(one.id, extra_headers=as_ada)
+    with pytest.raises(BadRequestError):
+        client.responses.retrieve(one.id)  # nobody is named
