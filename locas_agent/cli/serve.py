@@ -29,7 +29,7 @@ def serve(
     ] = None,
     answers_at_once: Annotated[
         int, typer.Option("--answers-at-once", min=1, help="Answers that are written at the same time.")
-    ] = 2,
+    ] = 8,
     waiting_answers: Annotated[
         int, typer.Option("--waiting-answers", min=0, help="Requests that may wait; beyond them 429.")
     ] = 64,

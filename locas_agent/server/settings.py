@@ -16,8 +16,8 @@ class ServerSettings(BaseModel):
     """Port to listen on; 0 takes a free one."""
     model: str | None = None
     """What clients call the backbone; the last part of its name unless given."""
-    answers_at_once: int = Field(2, ge=1)
-    """Answers that are written at the same time."""
+    answers_at_once: int = Field(8, ge=1)
+    """Answers that are written at the same time, as rows of one batch."""
     waiting_answers: int = Field(64, ge=0)
     """Requests that may wait for their turn; what comes beyond them is answered with 429."""
     requests_per_minute: int | None = Field(None, ge=1)
