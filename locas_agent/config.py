@@ -86,9 +86,10 @@ class StudySettings(_Settings):
     forms: FormSettings | None = None
     """How the backbone is asked; None takes what is measured for it, once (`locas-agent calibrate`)."""
 
-    scribe: bool = True
-    """Whether a scribe writes and reads where the backbone is not one that was trained on the seed prompts: taught once
-    for each backbone, in minutes. False, or `forms` by hand, opens the answers of the bare backbone."""
+    scribe: bool | None = None
+    """Whether a scribe writes and reads where the backbone is not one that was trained on the seed prompts. It is
+    taught once for each backbone, which takes minutes to hours on a CPU; None waits where it takes no hours, see
+    `consolidation/scribes.py`. False, or `forms` by hand, opens the answers of the bare backbone."""
 
     first_samples: int = Field(4, ge=1)
     """Questions sampled about every turn at first; one about which none is written is left alone."""

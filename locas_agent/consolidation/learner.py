@@ -15,7 +15,7 @@ from typing import Any
 from locas_agent.config import MAX_SEED, LocasConfig, StudySettings
 from locas_agent.consolidation import admission as gate
 from locas_agent.consolidation import remarks
-from locas_agent.consolidation.scribes import scribe_of
+from locas_agent.consolidation.scribes import is_worth_waiting_for, scribe_of
 from locas_agent.conversation.messages import Message, question, spoken
 from locas_agent.errors import BackboneError, ConfigurationError, UnsupportedBackbone
 from locas_agent.inference import Engine
@@ -275,11 +275,12 @@ class Learner:
 
     def _measured_strategy(self, teacher: Teacher, settings: StudySettings) -> StudyStrategy:
         """Return the way to study in which this backbone is best asked."""
-        if self.calibration.writers and settings.scribe and settings.forms is None:
+        if not self.calibration.writers:
+            return Sweep(teacher, settings)
+        wanted = is_worth_waiting_for(self._engine.backbone) if settings.scribe is None else settings.scribe
+        if wanted and settings.forms is None:
             return ScribeSweep(teacher, settings, self.teach_scribe())
-        if self.calibration.writers:
-            return OpenedSweep(teacher, settings, self.calibration)
-        return Sweep(teacher, settings)
+        return OpenedSweep(teacher, settings, self.calibration)
 
     def _forms(self, task: Task) -> dict[str, Any] | None:
         """Return how the backbone was asked, for the record of a revision; None where no measured form was used."""

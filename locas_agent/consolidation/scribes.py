@@ -14,6 +14,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from locas_agent.backbone import Backbone
 from locas_agent.config import StoredAs
 from locas_agent.consolidation.course import teach_scribe
 from locas_agent.errors import CorruptPayload, IncompatibleMemory
@@ -28,7 +29,16 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1
 """Of the course: of its lessons, its forms and its settings. What another taught is taught again."""
+TAUGHT_ON_CPU = 1_500_000_000
+"""Parameters up to which a course on a CPU is begun without being asked for: an hour or two at most. Larger backbones
+write better by themselves, and `locas-agent calibrate --teach` teaches them all the same."""
 _KEPT_AS: StoredAs = "int8"
+
+
+def is_worth_waiting_for(backbone: Backbone) -> bool:
+    """Tell whether a scribe is known, or taught in minutes: on a GPU, or on a CPU where the backbone is small."""
+    small = sum(parameter.numel() for parameter in backbone.model.parameters()) <= TAUGHT_ON_CPU
+    return small or backbone.device.type != "cpu" or known(backbone.fingerprint) is not None
 
 
 def scribe_of(

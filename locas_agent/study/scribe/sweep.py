@@ -7,6 +7,7 @@ by itself. What is learnt is the span as the turn spells it.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -28,10 +29,10 @@ ANSWERS, ANSWER_HEAT = 10, 0.9
 MOST_SPANS, WORDS_PER_SPAN = 8, 8
 """Spans of one turn that are asked for at most; one for so many of its words, and two more."""
 BELIEVED, SURE = 0.1, 0.2
-"""Mean probability of an answer's tokens from which a question is kept, where the scribe named the answer and where
+"""Probability of an answer's first token from which a question is kept, where the scribe named the answer and where
 not."""
 SAID_ANYWAY = 0.5
-"""Mean probability of an answer's tokens from which the bare backbone would say it by itself."""
+"""Probability of an answer's first token from which the bare backbone would say it by itself."""
 MOST_CUES, WORTH = 12, 0.005
 """Cues of a turn that are looked at, and the probability of being named from which one is asked for."""
 QUESTIONS, QUESTION_HEAT = 6, 0.7
@@ -85,14 +86,15 @@ class _Asking:
             other = next((each for each in chosen if _overlap(each.text, span.text)), None)
             if other is None:
                 chosen.append(span)
-            elif other is not None and is_name and len(span.text) > len(other.text):
+            elif is_name and len(span.text) > len(other.text):
                 other.text = span.text
         most = min(MOST_SPANS, 2 + len(words_of(self.quote.text)) // WORDS_PER_SPAN)
         self.spans = {tuple(word.key for word in words_of(span.text)): span for span in chosen[:most]}
 
     def _standing(self, answer: str) -> str | None:
         """Return an answer as the turn spells it, None where it does not stand there."""
-        text, wanted = self.quote.text, [word.key for word in words_of(answer)]
+        text = unicodedata.normalize("NFC", self.quote.text)  # as `words_of` counts places
+        wanted = [word.key for word in words_of(answer)]
         told = words_of(text)
         if not wanted or len(wanted) > MOST_ANSWER_WORDS:
             return None

@@ -64,3 +64,13 @@ def test_a_folder_that_takes_no_file_costs_only_the_next_course(engine: Engine, 
     scribes.scribe_of(engine, None, neutral_text(engine))
     scribes.scribe_of(engine, None, neutral_text(engine))
     assert course.taught == 2
+
+
+def test_a_large_backbone_on_a_cpu_is_taught_only_when_asked(
+    engine: Engine, course: Course, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert scribes.is_worth_waiting_for(engine.backbone)
+    monkeypatch.setattr(scribes, "TAUGHT_ON_CPU", 10)
+    assert not scribes.is_worth_waiting_for(engine.backbone)
+    scribes.scribe_of(engine, None, neutral_text(engine))
+    assert scribes.is_worth_waiting_for(engine.backbone)
