@@ -19,6 +19,7 @@ from locas_agent.cli.calibrate import calibrate
 from locas_agent.cli.db import databases
 from locas_agent.cli.eval_locomo import locomo
 from locas_agent.cli.eval_mmlu import mmlu
+from locas_agent.cli.eval_passages import passages
 from locas_agent.cli.eval_pg19 import pg19
 from locas_agent.cli.eval_recall import recall
 from locas_agent.cli.export import explain, export, import_
@@ -270,6 +271,7 @@ evaluations.command("recall")(recall)
 evaluations.command("locomo")(locomo)
 evaluations.command("pg19")(pg19)
 evaluations.command("mmlu")(mmlu)
+evaluations.command("passages")(passages)
 
 
 def main() -> None:

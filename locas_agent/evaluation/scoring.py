@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from locas_agent.study.matching import contains, token_f1
 
 RESAMPLES = 1000
+_LEAST_DRAWS = 0.975
+"""Share of the draws that must have a ratio before an interval of it is given."""
 
 
 @dataclass(slots=True)
@@ -78,6 +81,29 @@ def mean(values: Sequence[float]) -> float:
 
 def clustered_interval(values: Sequence[float], clusters: Sequence[int]) -> list[float]:
     """Return the 2.5 % and 97.5 % points of the mean when whole clusters are drawn with replacement; a fixed seed."""
+    return _middle(_drawn_means(values, clusters))
+
+
+def ratio_interval(above: Sequence[float], below: Sequence[float], clusters: Sequence[int]) -> list[float] | None:
+    """Return the 2.5 % and 97.5 % points of mean(above) / mean(below) when whole clusters are drawn with replacement.
+
+    Args:
+        above: one value for each question.
+        below: one value for each question, in the same order.
+        clusters: to which each question belongs.
+
+    Returns:
+        None where more than one draw of forty has nothing above zero to divide by: there is no such interval then.
+    """
+    numerators, denominators = _drawn_means(above, clusters), _drawn_means(below, clusters)
+    has_ratio = denominators > 0
+    if has_ratio.mean() < _LEAST_DRAWS:
+        return None
+    return _middle(numerators[has_ratio] / denominators[has_ratio])
+
+
+def _drawn_means(values: Sequence[float], clusters: Sequence[int]) -> NDArray[np.float64]:
+    """Return the mean of each draw; draws of the same clusters are the same ones."""
     names = sorted(set(clusters))
     index = {name: at for at, name in enumerate(names)}
     sums, counts = np.zeros(len(names)), np.zeros(len(names))
@@ -85,6 +111,10 @@ def clustered_interval(values: Sequence[float], clusters: Sequence[int]) -> list
         sums[index[cluster]] += value
         counts[index[cluster]] += 1
     drawn = np.random.default_rng(0).integers(0, len(names), (RESAMPLES, len(names)))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
+    means: NDArray[np.float64] = sums[drawn].sum(1) / counts[drawn].sum(1)
+    return means
+
+
+def _middle(means: NDArray[np.float64]) -> list[float]:
     low, high = np.quantile(means, [0.025, 0.975])
     return [round(float(low), 4), round(float(high), 4)]

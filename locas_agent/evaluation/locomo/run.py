@@ -22,10 +22,11 @@ from locas_agent.agent import AgentMemory
 from locas_agent.backbone.sources import TINY
 from locas_agent.config import LocasConfig
 from locas_agent.errors import ConfigurationError
+from locas_agent.evaluation.learning import learnt
 from locas_agent.evaluation.locomo.answers import AnswerBook
 from locas_agent.evaluation.locomo.arms import ARMS, Arms, Wording
 from locas_agent.evaluation.locomo.data import CATEGORIES, AskedQuestion, Dialogue
-from locas_agent.evaluation.locomo.ingest import handles_of, ingest, learnt
+from locas_agent.evaluation.locomo.ingest import handles_of, ingest
 from locas_agent.evaluation.locomo.report import figures
 from locas_agent.evaluation.recall.setup import evaluation_config
 from locas_agent.types import Progress

@@ -15,11 +15,12 @@ from locas_agent.agent import AgentMemory
 from locas_agent.config import LocasConfig
 from locas_agent.errors import ConfigurationError
 from locas_agent.evaluation import asking
+from locas_agent.evaluation.learning import learnt
 from locas_agent.evaluation.locomo import arms as locomo_arms
 from locas_agent.evaluation.locomo.answers import OPEN, TRAP_FIRST, TRAP_SECOND, AnswerBook, Given
 from locas_agent.evaluation.locomo.arms import ARMS, Arms, Wording, forms
 from locas_agent.evaluation.locomo.data import Dialogue, dialogues_of
-from locas_agent.evaluation.locomo.ingest import handles_of, ingest, learnt, tell
+from locas_agent.evaluation.locomo.ingest import handles_of, ingest, tell
 from locas_agent.evaluation.locomo.plot import plot_locomo
 from locas_agent.evaluation.locomo.report import adversarial_table, figures, legend, locomo_table
 from locas_agent.evaluation.locomo.run import LocomoOptions, run_locomo
