@@ -92,3 +92,18 @@ class Swept:
     """Questions sampled."""
     dropped: int = 0
     """Questions with an answer that no store would take."""
+
+    def take(self, turn_seq: int, item: Item | None) -> None:
+        """Note an item about a turn, None where no store would take it; one more of the same question is left out."""
+        if item is None:
+            self.dropped += 1
+        elif item.question not in {other.question for other in self.items}:
+            self.items.append(item)
+            self.covered.add(turn_seq)
+
+    def tell(self, turn_seq: int, *, something: bool) -> None:
+        """Note whether a turn tells something."""
+        if something:
+            self.carrying.add(turn_seq)
+        else:
+            self.nothing += 1

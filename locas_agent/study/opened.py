@@ -10,18 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from random import Random
 
 from locas_agent.config import StudySettings
 from locas_agent.conversation.messages import Message, question
 from locas_agent.study import prompts
 from locas_agent.study.chunking import Piece, Quote
 from locas_agent.study.forms.calibration import Calibration
-from locas_agent.study.forms.untold import UNTOLD
+from locas_agent.study.forms.untold import UNTOLD, draw_untold
 from locas_agent.study.forms.writing import Wanted, WritingForm, cloze, is_of_kind, openings_for, question_of
 from locas_agent.study.items import QUESTION, Item, Swept
 from locas_agent.study.matching import agree
-from locas_agent.study.spans import cues_of, foreign, pointed_at, words_of
+from locas_agent.study.spans import cues_of, foreign, most_about, pointed_at, words_of
 from locas_agent.study.teacher import Candidate, Opening, Taught, Teacher
 
 QUESTION_TOKENS = 16
@@ -131,35 +130,19 @@ class OpenedSweep:
 
     def asked_again(self, owner: int, piece: Piece, item: Item) -> list[Candidate]:
         """See `StudyStrategy.asked_again`: the turns with most of the old question's words are read, each alone."""
-        wanted = {word.key for word in words_of(item.question) if word.carries}
-        shared = [
-            (len(wanted & {word.key for word in words_of(quote.text)}), quote)
-            for quote in piece.quotes
-            if quote.is_learnt
-        ]
-        best = sorted((each for each in shared if each[0]), key=lambda each: -each[0])[:READ_AGAIN]
+        told = (quote for quote in piece.quotes if quote.is_learnt)
         near = self._calibration.near
         return [
             Candidate(owner, piece, item.turn_seq, item.question, item.answer, near, _Asking(0, piece, quote).alone)
-            for _, quote in best
+            for quote in most_about(item.question, told, most=READ_AGAIN)
         ]
 
     def negatives(
         self, pieces: Mapping[int, Sequence[Piece]], known: Mapping[int, set[str]]
     ) -> list[tuple[Candidate, Taught]]:
         """See `StudyStrategy.negatives`: questions about oneself of which no piece has a telling word."""
-        found = []
-        for owner, own in pieces.items():
-            said = {word.key for piece in own for quote in piece.quotes for word in words_of(quote.text)}
-            free = [
-                text
-                for text in UNTOLD
-                if text not in known[owner] and not said & {word.key for word in words_of(text) if word.carries}
-            ]
-            count = min(len(free), MOST_UNTOLD, self._settings.negatives_per_piece)
-            drawn = Random(f"{own[-1].messages}").sample(free, count)
-            found += [Candidate(owner, own[-1], own[-1].to_seq, text, prompts.ABSTENTION) for text in drawn]
-        return list(zip(found, self._teacher.given([prompts.ABSTENTION] * len(found)), strict=True))
+        most = min(MOST_UNTOLD, self._settings.negatives_per_piece)
+        return draw_untold(self._teacher, UNTOLD, pieces, known, most=most)
 
     def _is_wanting(self, asking: _Asking) -> bool:
         return len(asking.kept) < self._settings.wordings_per_turn
@@ -220,18 +203,10 @@ class OpenedSweep:
             [(kept.candidate, answer, QUESTION) for (_, kept), answer in zip(new, marked, strict=True)]
         )
         for (asking, _), item in zip(new, items, strict=True):
-            swept = found[asking.owner]
-            if item is None:
-                swept.dropped += 1
-            elif item.question not in {other.question for other in swept.items}:
-                swept.items.append(item)
-                swept.covered.add(asking.quote.turn_seq)
+            found[asking.owner].take(asking.quote.turn_seq, item)
         telling = {id(asking) for asking, _ in chosen}
         for asking in turns:
-            if id(asking) in telling:
-                found[asking.owner].carrying.add(asking.quote.turn_seq)
-            else:
-                found[asking.owner].nothing += 1
+            found[asking.owner].tell(asking.quote.turn_seq, something=id(asking) in telling)
 
     def _chosen(self, asking: _Asking) -> Iterable[_Kept]:
         """Return the best wordings of each span of a turn."""

@@ -11,6 +11,8 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from locas_agent.study.chunking import Quote
+
 _WORD = re.compile(r"\w+(?:[.,:'’/-]\w+)*", re.UNICODE)
 _SENTENCE_START = re.compile(r"(?:^|[.!?…:\n]\s+|[\"“(]\s*)(\w)")
 _FUNCTION_WORDS = frozenset(
@@ -65,6 +67,19 @@ def words_of(text: str) -> list[Word]:
         )
         for match in _WORD.finditer(text)
     ]
+
+
+def telling(text: str) -> set[str]:
+    """Return the keys of the words of a text that carry something."""
+    return {word.key for word in words_of(text) if word.carries}
+
+
+def most_about(text: str, quotes: Iterable[Quote], *, most: int) -> list[Quote]:
+    """Return the turns that share most telling words with a text, the best first; none that share no word."""
+    wanted = telling(text)
+    shared = [(len(wanted & {word.key for word in words_of(quote.text)}), quote) for quote in quotes]
+    best = sorted((each for each in shared if each[0]), key=lambda each: -each[0])[:most]
+    return [quote for _, quote in best]
 
 
 def cues_of(text: str, *, most: int) -> list[str]:

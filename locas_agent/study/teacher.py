@@ -184,13 +184,8 @@ class Teacher:
         """
         encoded = self._encoded([list(prompt) for prompt, _ in answers])
         made = self._run(encoded, range(len(encoded)) if keys is None else keys, 1, scribe=scribe, top_k=FIRST_TOKENS)
-        found = []
-        for (_, answer), generation in zip(answers, made, strict=True):
-            first = self._engine.backbone.encode(answer)[:1]
-            heads = generation.heads if generation is not None else None
-            places = [] if heads is None or not first else (heads.ids[0] == first[0]).nonzero()[:, 0].tolist()
-            found.append(sum(math.exp(float(heads.logprobs[0, at])) for at in places) if heads is not None else 0.0)
-        return found
+        first = [self._engine.backbone.encode(answer)[:1] for _, answer in answers]
+        return [_first_probability(generation, ids) for generation, ids in zip(made, first, strict=True)]
 
     def teach(self, candidates: Sequence[Candidate]) -> list[Taught | None]:
         """Answer each candidate with what it reads in context, and keep the distribution over the answer.
@@ -272,22 +267,18 @@ class Teacher:
         memories: Sequence[LocasMemory | None] | None = None,
         temperature: float = 0.0,
         streams: Sequence[int] | None = None,
-        top_k: int = 0,
-        keys: Sequence[object] | None = None,
     ) -> list[Generation | None]:
         """Run the prompts that fit into the context; None for the others.
 
-        Prompts of one key begin alike, and are run once as far as they do; without keys, those with the same messages
-        before the last.
+        What prompts with the same messages before the last begin with is run once.
         """
         return self._run(
             self._encoded(prompts),
-            [_said(prompt[:-1]) for prompt in prompts] if keys is None else keys,
+            [_said(prompt[:-1]) for prompt in prompts],
             length,
             memories=memories,
             temperature=temperature,
             streams=streams,
-            top_k=top_k,
         )
 
     def _encoded(self, prompts: Sequence[list[Message]]) -> list[list[int]]:
@@ -333,6 +324,14 @@ class Teacher:
         for at, generation in zip(fitting, found, strict=True):
             result[at] = generation
         return result
+
+
+def _first_probability(generation: Generation | None, ids: Sequence[int]) -> float:
+    """Return how probable the first of some tokens was as the first of an answer; 0 where it was not looked at."""
+    if generation is None or generation.heads is None or not ids:
+        return 0.0
+    heads = generation.heads
+    return float(heads.logprobs[0].double().exp()[heads.ids[0] == ids[0]].sum())
 
 
 def _said(messages: Sequence[Message]) -> tuple[tuple[str, str], ...]:

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import cache
+from random import Random
+
+from locas_agent.study import prompts
+from locas_agent.study.chunking import Piece
+from locas_agent.study.spans import telling, words_of
+from locas_agent.study.teacher import Candidate, Taught, Teacher
+
 UNTOLD = tuple(
     text.strip()
     for text in """
@@ -107,3 +116,36 @@ Where does my uncle live?
 How old is my aunt?
 """.strip().splitlines()
 )
+
+
+def draw_untold(
+    teacher: Teacher,
+    asked: tuple[str, ...],
+    pieces: Mapping[int, Sequence[Piece]],
+    known: Mapping[int, set[str]],
+    *,
+    most: int,
+) -> list[tuple[Candidate, Taught]]:
+    """Return questions of which no piece has a telling word, with the answer that says so.
+
+    Args:
+        teacher: marks the answer.
+        asked: questions that ship with the package, to draw from.
+        pieces: of each owner, the pieces at hand; questions are asked about the last.
+        known: of each owner, questions that are items already.
+        most: questions of one owner.
+    """
+    words = _words_of(asked)
+    found = []
+    for owner, own in pieces.items():
+        said = {word.key for piece in own for quote in piece.quotes for word in words_of(quote.text)}
+        free = [text for text in asked if text not in known[owner] and not said & words[text]]
+        drawn = Random(f"{own[-1].messages}").sample(free, min(len(free), most))
+        found += [Candidate(owner, own[-1], own[-1].to_seq, text, prompts.ABSTENTION) for text in drawn]
+    return list(zip(found, teacher.given([prompts.ABSTENTION] * len(found)), strict=True))
+
+
+@cache
+def _words_of(asked: tuple[str, ...]) -> dict[str, set[str]]:
+    """Return the telling words of shipped questions; nothing that a user said is kept here."""
+    return {text: telling(text) for text in asked}

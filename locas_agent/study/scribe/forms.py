@@ -27,7 +27,7 @@ def to_read(turn: str, asked: str) -> tuple[Message, ...]:
 
 def pair_of(answer: str, asked: str) -> str:
     """Return an answer with its question as a scribe writes them."""
-    return f"{answer} {_MARK} {asked}"
+    return f"{opening_of(answer)} {asked}"
 
 
 def opening_of(answer: str) -> str:

@@ -45,3 +45,9 @@ def taught() -> tuple[LessonTurn, ...]:
 def held_out() -> tuple[LessonTurn, ...]:
     """Return the turns with something to ask that no scribe is trained on."""
     return tuple(each for each in lesson_turns()[HELD_OUT - 1 :: HELD_OUT] if each.facts)
+
+
+@cache
+def lesson_questions() -> tuple[str, ...]:
+    """Return all questions of the lessons: what other people might ask."""
+    return tuple(text for turn in lesson_turns() for fact in turn.facts for text in fact.questions)

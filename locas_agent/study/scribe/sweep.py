@@ -10,18 +10,17 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from random import Random
 
 from locas_agent.config import StudySettings
 from locas_agent.conversation.messages import question
 from locas_agent.memory import LocasMemory
-from locas_agent.study import prompts
 from locas_agent.study.chunking import Piece, Quote
 from locas_agent.study.forms.reading import ReadingForm
+from locas_agent.study.forms.untold import draw_untold
 from locas_agent.study.items import QUESTION, Item, Swept
 from locas_agent.study.scribe.forms import answer_in, opening_of, question_in, to_read, to_write
-from locas_agent.study.scribe.lessons import lesson_turns
-from locas_agent.study.spans import cues_of, words_of
+from locas_agent.study.scribe.lessons import lesson_questions
+from locas_agent.study.spans import cues_of, most_about, telling, words_of
 from locas_agent.study.teacher import Candidate, Opening, Taught, Teacher
 
 ANSWERS, ANSWER_HEAT = 10, 0.9
@@ -83,7 +82,7 @@ class _Asking:
         chosen = list[_Span]()
         for span in [*named, *map(_Span, cues)]:
             is_name = all(word.text[0].isupper() or word.is_name for word in words_of(span.text))
-            other = next((each for each in chosen if _overlap(each.text, span.text)), None)
+            other = next((each for each in chosen if telling(each.text) & telling(span.text)), None)
             if other is None:
                 chosen.append(span)
             elif is_name and len(span.text) > len(other.text):
@@ -139,13 +138,7 @@ class ScribeSweep:
 
     def asked_again(self, owner: int, piece: Piece, item: Item) -> list[Candidate]:
         """See `StudyStrategy.asked_again`: the turns with most of the old question's words are read, each alone."""
-        wanted = {word.key for word in words_of(item.question) if word.carries}
-        shared = [
-            (len(wanted & {word.key for word in words_of(quote.text)}), quote)
-            for quote in piece.quotes
-            if quote.is_learnt
-        ]
-        best = sorted((each for each in shared if each[0]), key=lambda each: -each[0])[:READ_AGAIN]
+        told = (quote for quote in piece.quotes if quote.is_learnt)
         return [
             Candidate(
                 owner,
@@ -157,27 +150,15 @@ class ScribeSweep:
                 context=(piece.messages[quote.at],),
                 scribe=self._scribe,
             )
-            for _, quote in best
+            for quote in most_about(item.question, told, most=READ_AGAIN)
         ]
 
     def negatives(
         self, pieces: Mapping[int, Sequence[Piece]], known: Mapping[int, set[str]]
     ) -> list[tuple[Candidate, Taught]]:
         """See `StudyStrategy.negatives`: what other people might ask, where no piece has a telling word of it."""
-        asked = [text for turn in lesson_turns() for fact in turn.facts for text in fact.questions]
-        found = []
-        for owner, own in pieces.items():
-            said = {word.key for piece in own for quote in piece.quotes for word in words_of(quote.text)}
-            free = [
-                text
-                for text in asked
-                if text not in known[owner] and not said & {word.key for word in words_of(text) if word.carries}
-            ]
-            drawn = Random(f"{own[-1].messages}").sample(
-                free, min(len(free), MOST_UNTOLD, self._settings.negatives_per_piece)
-            )
-            found += [Candidate(owner, own[-1], own[-1].to_seq, text, prompts.ABSTENTION) for text in drawn]
-        return list(zip(found, self._teacher.given([prompts.ABSTENTION] * len(found)), strict=True))
+        most = min(MOST_UNTOLD, self._settings.negatives_per_piece)
+        return draw_untold(self._teacher, lesson_questions(), pieces, known, most=most)
 
     def _name(self, turns: Sequence[_Asking]) -> None:
         """Sample answers that every turn holds."""
@@ -195,10 +176,12 @@ class ScribeSweep:
             [id(asking) for asking, _ in cues],
             scribe=self._scribe,
         )
+        worthy: dict[int, list[str]] = {}
+        for (asking, cue), belief in zip(cues, worth, strict=True):
+            if belief >= WORTH:
+                worthy.setdefault(id(asking), []).append(cue)
         for asking in turns:
-            asking.settle(
-                [cue for (of, cue), belief in zip(cues, worth, strict=True) if of is asking and belief >= WORTH]
-            )
+            asking.settle(worthy.get(id(asking), []))
 
     def _ask(self, turns: Sequence[_Asking], found: Mapping[int, Swept]) -> None:
         """Sample questions for every span that is worth it."""
@@ -240,18 +223,10 @@ class ScribeSweep:
             ]
         )
         for (asking, _, _), item in zip(new, items, strict=True):
-            swept = found[asking.owner]
-            if item is None:
-                swept.dropped += 1
-            elif item.question not in {other.question for other in swept.items}:
-                swept.items.append(item)
-                swept.covered.add(asking.quote.turn_seq)
-        telling = {id(asking) for asking, _, _ in kept}
+            found[asking.owner].take(asking.quote.turn_seq, item)
+        told = {id(asking) for asking, _, _ in kept}
         for asking in turns:
-            if id(asking) in telling:
-                found[asking.owner].carrying.add(asking.quote.turn_seq)
-            else:
-                found[asking.owner].nothing += 1
+            found[asking.owner].tell(asking.quote.turn_seq, something=id(asking) in told)
 
     def _best(
         self, asked: Sequence[tuple[_Asking, _Span, str]], read: Sequence[float]
@@ -265,16 +240,7 @@ class ScribeSweep:
         return [asked[at] for found in by_span.values() for _, at in sorted(found)[:most]]
 
 
-def _overlap(first: str, second: str) -> bool:
-    """Tell whether two spans share a word that carries something."""
-    return bool(_telling(first) & _telling(second))
-
-
-def _telling(text: str) -> set[str]:
-    return {word.key for word in words_of(text) if word.carries}
-
-
 def _is_open(asked: str, span: str) -> bool:
     """Tell whether a question is of bearable length and leaves open what a span says."""
     words = [word.key for word in words_of(asked)]
-    return len(words) <= MOST_QUESTION_WORDS and bool(_telling(span) - set(words))
+    return len(words) <= MOST_QUESTION_WORDS and bool(telling(span) - set(words))
