@@ -69,14 +69,14 @@ def decode(bench: Bench) -> list[Row]:
     rounds = bench.rounds(ROUNDS)
     tokens = STEPS * (rounds + 2) + 1
     writers = [
-        _writer(ours, [prompt], MemoryBatch.of([memory], backbone), tokens=tokens)
+        writer(ours, [prompt], MemoryBatch.of([memory], backbone), tokens=tokens)
         for prompt, memory in zip(prompts, memories, strict=True)
     ]
     sides = {
-        "ours": _writer(ours, prompts, batch, tokens=tokens),
-        "bare": _writer(bare, prompts, tokens=tokens),
-        "equal": _writer(equal, prompts, tokens=tokens),
-        "rank_64": _writer(rank_64, prompts, tokens=tokens),
+        "ours": writer(ours, prompts, batch, tokens=tokens),
+        "bare": writer(bare, prompts, tokens=tokens),
+        "equal": writer(equal, prompts, tokens=tokens),
+        "rank_64": writer(rank_64, prompts, tokens=tokens),
         "alone": lambda: [write() for write in writers],
     }
     taken = {
@@ -87,10 +87,10 @@ def decode(bench: Bench) -> list[Row]:
     return [goal.row(taken["ours"], taken[peer]) for goal, peer in pairs]
 
 
-def _writer(
+def writer(
     engine: Engine, prompts: Sequence[Sequence[int]], memory: MemoryBatch | None = None, *, tokens: int
 ) -> Callable[[], None]:
-    """Run the prompts and their first token, and return what writes the next ones."""
+    """Run the prompts and their first token, and return what writes the next `STEPS` of each."""
     decoding = BatchGeneration(engine, [AnswerRow(prompt, tokens) for prompt in prompts], memory)
     decoding.step()
 

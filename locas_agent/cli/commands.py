@@ -17,11 +17,11 @@ import typer
 from locas_agent.cli.bench import bench
 from locas_agent.cli.calibrate import calibrate
 from locas_agent.cli.db import databases
-from locas_agent.cli.eval_locomo import locomo
-from locas_agent.cli.eval_mmlu import mmlu
-from locas_agent.cli.eval_passages import passages
-from locas_agent.cli.eval_pg19 import pg19
-from locas_agent.cli.eval_recall import recall
+from locas_agent.cli.evaluations.locomo import locomo
+from locas_agent.cli.evaluations.mmlu import mmlu
+from locas_agent.cli.evaluations.passages import passages
+from locas_agent.cli.evaluations.pg19 import pg19
+from locas_agent.cli.evaluations.recall import recall
 from locas_agent.cli.export import explain, export, import_
 from locas_agent.cli.forget import erase, forget, jobs
 from locas_agent.cli.journal import revisions, rollback, search, turns, users

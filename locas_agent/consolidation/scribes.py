@@ -7,18 +7,15 @@ user's cache folder. The file holds rows that were trained on our made-up turns,
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 from importlib.resources import files
 from pathlib import Path
-
-from platformdirs import user_cache_path
 
 from locas_agent.backbone import Backbone
 from locas_agent.config import StoredAs
 from locas_agent.consolidation.course import teach_scribe
 from locas_agent.errors import CorruptPayload, IncompatibleMemory
 from locas_agent.inference import Engine
+from locas_agent.machine_files import keep, place_of
 from locas_agent.memory import LocasMemory
 from locas_agent.memory.serialization import as_stored, from_bytes, to_bytes
 from locas_agent.training.last_layer import Readout
@@ -57,7 +54,7 @@ def scribe_of(
         return found
     logger.info("a scribe is taught, once for this backbone; it takes minutes", extra={"action": "course"})
     scribe = as_stored(teach_scribe(engine, readout, neutral, progress=progress), dtype=_KEPT_AS)
-    _keep(scribe)
+    keep(_path(scribe.fingerprint), to_bytes(scribe, dtype=_KEPT_AS), what="scribe", action="course")
     return scribe
 
 
@@ -74,18 +71,5 @@ def known(fingerprint: str) -> LocasMemory | None:
     return None
 
 
-def _keep(scribe: LocasMemory) -> None:
-    path = _path(scribe.fingerprint)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(to_bytes(scribe, dtype=_KEPT_AS))
-        Path(name).replace(path)
-    except OSError as error:
-        logger.warning("scribe not kept", extra={"action": "course", "reason": type(error).__name__})
-
-
 def _path(fingerprint: str) -> Path:
-    folder = Path(user_cache_path("locas-agent", appauthor=False)) / "scribes"
-    return folder / f"{fingerprint}-{VERSION}.safetensors"
+    return place_of("scribes", f"{fingerprint}-{VERSION}.safetensors")

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openai import BadRequestError, OpenAI
+from openai import BadRequestError, OpenAI, Stream
+from openai.types.chat import ChatCompletionChunk
 
 from locas_agent import AgentMemory, Backbone, LocasConfig
 from locas_storage import UserKey, open_store
@@ -177,6 +178,17 @@ def test_fifty_clients_at_once_get_answers_of_their_own(canaries: tuple[ServerPr
         assert turns(server.store, name) == ([*said, ("assistant", text)] if text.strip() else said)
 
 
+def long_story(client: OpenAI) -> Stream[ChatCompletionChunk]:
+    """Ask for an answer that takes a while, piece by piece."""
+    return client.chat.completions.create(
+        model=client.models.list().data[0].id,
+        messages=[{"role": "user", "content": "Tell me a long story."}],
+        user="user 1",
+        max_tokens=200,
+        stream=True,
+    )
+
+
 def test_kill_during_a_stream_loses_nothing_that_was_acknowledged(
     canaries: tuple[ServerProcess, dict[str, str]], prepared: Prepared, tmp_path: Path
 ) -> None:
@@ -184,14 +196,7 @@ def test_kill_during_a_stream_loses_nothing_that_was_acknowledged(
     secret = server.key()
     with server.client(secret) as client:
         first = ask(client, "Who am I?", user="user 1")
-        model = client.models.list().data[0].id
-        stream = client.chat.completions.create(
-            model=model,
-            messages=[{"role": "user", "content": "Tell me a long story."}],
-            user="user 1",
-            max_tokens=200,
-            stream=True,
-        )
+        stream = long_story(client)
         next(iter(stream))
         server.stop(signal.SIGKILL)
         with suppress(Exception):  # the client's own, of whatever layer notices first
@@ -209,14 +214,7 @@ def test_kill_during_a_stream_loses_nothing_that_was_acknowledged(
 def test_sigterm_lets_answers_be_written_to_their_end(canaries: tuple[ServerProcess, dict[str, str]]) -> None:
     server, _ = canaries
     with server.client(server.key()) as client:
-        model = client.models.list().data[0].id
-        stream = client.chat.completions.create(
-            model=model,
-            messages=[{"role": "user", "content": "Tell me a long story."}],
-            user="user 1",
-            max_tokens=200,
-            stream=True,
-        )
+        stream = long_story(client)
         pieces = [next(iter(stream))]
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.2)

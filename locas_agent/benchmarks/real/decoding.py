@@ -7,16 +7,15 @@ from collections.abc import Callable, Sequence
 import torch
 
 from locas_agent.benchmarks.bench import Bench, largest_difference, without_hooks
+from locas_agent.benchmarks.decode import STEPS, writer
 from locas_agent.benchmarks.measuring import Goal, Row, interleaved
 from locas_agent.benchmarks.real.backbones import backbone_of, bare_copy, ids_of, memories_of, tolerance_of
 from locas_agent.inference import Engine
-from locas_agent.inference.decoding import BatchGeneration
-from locas_agent.inference.generation import AnswerRow
 from locas_agent.inference.requests import GenerationRequest
 from locas_agent.inference.running_batch import RunningBatch
 from locas_agent.memory import MemoryBatch
 
-ROUNDS, STEPS = 12, 3
+ROUNDS = 12
 HF_ROUNDS, HF_TOKENS = 5, 32
 PROMPT_TOKENS = 92
 USERS, MANY = 8, 16
@@ -73,8 +72,8 @@ def base(bench: Bench) -> list[Row]:
                 raise RuntimeError("the memories change nothing: a time would prove nothing")
     rounds = bench.rounds(ROUNDS)
     tokens = STEPS * (rounds + 2) + 1
-    sides = {goal.name: _writer(ours, prompts, batch, tokens=tokens) for goal, batch in batches.items()}
-    sides["bare"] = _writer(bare, prompts, None, tokens=tokens)
+    sides = {goal.name: writer(ours, prompts, batch, tokens=tokens) for goal, batch in batches.items()}
+    sides["bare"] = writer(bare, prompts, None, tokens=tokens)
     taken = interleaved(sides, rounds=rounds, device=bench.device)
     per_token = {name: [each / STEPS for each in times] for name, times in taken.items()}
     return [goal.row(per_token[goal.name], per_token["bare"]) for goal in batches]
@@ -99,9 +98,7 @@ def together(bench: Bench) -> list[Row]:
         running.submit(GenerationRequest(prompt, memory=memory, max_new_tokens=tokens + 2 * users))
     while running.n_waiting or running.is_prefilling:
         running.step()
-    writers = [
-        _writer(engine, [prompt], memory, tokens=tokens) for prompt, memory in zip(prompts, batches, strict=True)
-    ]
+    writers = [writer(engine, [prompt], memory, tokens=tokens) for prompt, memory in zip(prompts, batches, strict=True)]
 
     def step() -> None:
         for _ in range(STEPS):
@@ -151,20 +148,6 @@ def hugging_face(bench: Bench) -> list[Row]:
     if written["ours"] != written["theirs"]:
         raise RuntimeError("transformers wrote other tokens: nothing was measured")
     return [HF.row(*([each / tokens for each in taken[side]] for side in ("ours", "theirs")))]
-
-
-def _writer(
-    engine: Engine, prompts: Sequence[Sequence[int]], memory: MemoryBatch | None, *, tokens: int
-) -> Callable[[], None]:
-    """Run the prompts and their first token, and return what writes the next ones."""
-    decoding = BatchGeneration(engine, [AnswerRow(prompt, tokens) for prompt in prompts], memory)
-    decoding.step()
-
-    def write() -> None:
-        for _ in range(STEPS):
-            decoding.step()
-
-    return write
 
 
 def _check_alone(engine: Engine, prompts: Sequence[Sequence[int]], batches: Sequence[MemoryBatch]) -> None:

@@ -6,7 +6,6 @@ the line and the place in it, and never a text.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from locas_agent.errors import ConfigurationError
+from locas_agent.evaluation.json_lines import read_json_lines
 
 Text = Annotated[str, Field(pattern=r"\S")]
 """Text with something in it."""
@@ -62,25 +62,16 @@ def read_passages(path: Path) -> PassageFile:
     Raises:
         ConfigurationError: it cannot be read, a line is no such passage, or two passages have one id.
     """
-    try:
-        content = path.read_bytes()
-        lines = content.decode("utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"{path.name}: no text that can be read ({type(error).__name__}); give a file in UTF-8, a passage a line"
-        ) from error
+    file = read_json_lines(path, each="a passage")
     passages: dict[str, Passage] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        where = f"{path.name}, line {number}"
+    for where, line in file.lines():
         passage = _passage(line, where)
         if passage.id in passages:
             raise ConfigurationError(f"{where}: a passage of the same id stands above; give each an id of its own")
         passages[passage.id] = passage
     if not passages:
         raise ConfigurationError(f"{path.name} holds no passage; give a file with a passage a line")
-    return PassageFile(path.name, hashlib.sha256(content).hexdigest(), tuple(passages.values()))
+    return PassageFile(file.name, file.digest, tuple(passages.values()))
 
 
 def drawn(passages: Sequence[Passage], limit: int | None, *, seed: int) -> tuple[Passage, ...]:

@@ -9,7 +9,6 @@ Messages name the file, the line and the place in it, and never what somebody sa
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from locas_agent.errors import ConfigurationError
+from locas_agent.evaluation.json_lines import read_json_lines
 
 Text = Annotated[str, Field(pattern=r"\S")]
 """Text with something in it."""
@@ -99,18 +99,9 @@ def read_talk(path: Path) -> TalkFile:
     Raises:
         ConfigurationError: it cannot be read, a line is no such person, or two people have one id.
     """
-    try:
-        content = path.read_bytes()
-        lines = content.decode("utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"{path.name}: no text that can be read ({type(error).__name__}); give a file in UTF-8, a person a line"
-        ) from error
+    file = read_json_lines(path, each="a person")
     people: dict[str, TalkPerson] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        where = f"{path.name}, line {number}"
+    for where, line in file.lines():
         person = _person(line, where)
         if person.person in people:
             raise ConfigurationError(
@@ -119,7 +110,7 @@ def read_talk(path: Path) -> TalkFile:
         people[person.person] = person
     if not people:
         raise ConfigurationError(f"{path.name} holds nobody; give a file with a person a line")
-    return TalkFile(path.name, hashlib.sha256(content).hexdigest(), tuple(people.values()))
+    return TalkFile(file.name, file.digest, tuple(people.values()))
 
 
 def _person(line: str, where: str) -> TalkPerson:

@@ -210,7 +210,7 @@ class Inspector:
         """Show what was refused, and why."""
         user = await self._user(request, session)
         found = await self._run(lambda: views.refusals(self._memory, user))
-        jobs = (await self._run(lambda: views.overview(self._memory, user)))["jobs"]
+        jobs = await self._run(lambda: views.jobs(self._memory, user))
         return self._of_user("refusals.html", session, user, refusals=found, jobs=jobs)
 
     async def ask(self, request: Request, session: Session) -> Response:

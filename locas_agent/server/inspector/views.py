@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from locas_agent import AgentMemory, Explanation, Recall, Revision, Turn, UserMemory
-from locas_storage import StudyItem
+from locas_storage import Job, StudyItem
 
 PAGE_TURNS = 50
 """Turns on one page, the newest first."""
@@ -65,7 +65,6 @@ def turn_page(memory: AgentMemory, user: UserMemory, *, before: int | None) -> T
 def overview(memory: AgentMemory, user: UserMemory) -> dict[str, Any]:
     """Return what the first page says of a user."""
     state, head = memory.store.state(user.key), memory.store.revision(user.key)
-    jobs = [job for job in memory.store.queue.jobs(user.key.tenant) if job.key == user.key]
     return {
         "is_known": state is not None,
         "turns": state.turns if state else 0,
@@ -73,9 +72,14 @@ def overview(memory: AgentMemory, user: UserMemory) -> dict[str, Any]:
         "pending": len(user.pending()),
         "head": head,
         "items": len(memory.store.study_items(user.key)),
-        "jobs": jobs,
+        "jobs": jobs(memory, user),
         "is_encrypted": bool(state and state.is_encrypted),
     }
+
+
+def jobs(memory: AgentMemory, user: UserMemory) -> list[Job]:
+    """Return what waits to be done for a user, or failed."""
+    return [job for job in memory.store.queue.jobs(user.key.tenant) if job.key == user.key]
 
 
 def refusals(memory: AgentMemory, user: UserMemory) -> list[Any]:

@@ -6,25 +6,20 @@ a JSON file of the user's cache folder. It holds names of forms and figures, not
 
 from __future__ import annotations
 
-import logging
-import os
-import tempfile
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from platformdirs import user_cache_path
 from pydantic import TypeAdapter, ValidationError
 
 from locas_agent.config import FormSettings, StudySettings
 from locas_agent.errors import ConfigurationError
 from locas_agent.inference import Engine
+from locas_agent.machine_files import keep, place_of
 from locas_agent.study.forms.calibration import VERSION, Calibration, Chosen
 from locas_agent.study.forms.measuring import calibrate
 from locas_agent.study.forms.reading import READING_FORMS
 from locas_agent.study.forms.writing import SEED, WRITING_FORMS
-
-logger = logging.getLogger(__name__)
 
 
 def calibration_of(engine: Engine, settings: StudySettings) -> Calibration:
@@ -66,15 +61,7 @@ def shipped(fingerprint: str) -> Calibration | None:
 def measured(engine: Engine) -> Calibration:
     """Measure a backbone now, and keep the result for the next time."""
     found = calibrate(engine)
-    path = _path(found.fingerprint)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(found.model_dump_json(indent=1))
-        Path(name).replace(path)
-    except OSError as error:
-        logger.warning("calibration not kept", extra={"action": "calibrate", "reason": type(error).__name__})
+    keep(_path(found.fingerprint), found.model_dump_json(indent=1).encode(), what="calibration", action="calibrate")
     return found
 
 
@@ -100,7 +87,7 @@ def _by_hand(forms: FormSettings, min_confidence: float) -> Chosen:
 
 
 def _path(fingerprint: str) -> Path:
-    return Path(user_cache_path("locas-agent", appauthor=False)) / "calibrations" / f"{fingerprint}.json"
+    return place_of("calibrations", f"{fingerprint}.json")
 
 
 @cache

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -18,9 +20,10 @@ from locas_agent.study.items import QUESTION, Coverage, Item, StudySet
 from locas_agent.training.initialization import initialize
 from locas_agent.training.sampler import Lesson
 from locas_agent.types import Progress
-from locas_storage import ConsolidationMetrics, MemoryStore, Turn, new_item_id
+from locas_storage import ConsolidationMetrics, MemoryStore, SqlMemoryStore, Turn, new_item_id
 
 Texts = tuple[str, ...]
+MakeAgent = Callable[..., AgentMemory]
 CONFIG = LocasConfig.model_validate(
     {
         "memory": {"width": 2},
@@ -112,3 +115,23 @@ def quick_agent(backbone: Backbone, store: MemoryStore, consolidation: Consolida
     agent = AgentMemory(backbone=backbone, store=store, config=CONFIG, consolidation=consolidation)
     agent.runner.learner = QuickLearner(backbone)
     return agent
+
+
+@contextmanager
+def quick_agents(backbone: Backbone, folder: Path, consolidation: ConsolidationMode) -> Iterator[MakeAgent]:
+    """Give agents on one file, each as a process of its own would have it; they are closed at the end.
+
+    Args:
+        backbone: of all.
+        folder: where the file is.
+        consolidation: how one consolidates unless it is told otherwise.
+    """
+    made: list[AgentMemory] = []
+
+    def make(consolidation: ConsolidationMode = consolidation) -> AgentMemory:
+        made.append(quick_agent(backbone, SqlMemoryStore(f"sqlite:///{folder / 'locas.db'}"), consolidation))
+        return made[-1]
+
+    yield make
+    for agent in made:
+        agent.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,25 +18,16 @@ from locas_agent import AgentMemory, Backbone
 from locas_agent.cli import app
 from locas_agent.errors import ConfigurationError, InvalidTurn, TurnNotFound, TurnTooLong
 from locas_agent.results import WorkSummary
-from locas_agent.runtime import ConsolidationMode
-from locas_storage import IMPORTED, SqlMemoryStore
-from tests.unit.agent.teaching import QuickLearner, quick_agent
+from locas_storage import IMPORTED
+from tests.unit.agent.teaching import MakeAgent, QuickLearner, quick_agents
 
-MakeAgent = Callable[..., AgentMemory]
 MAY = dt.datetime(2026, 5, 4, 10, 0, tzinfo=dt.UTC)
 
 
 @pytest.fixture
 def make_agent(backbone: Backbone, tmp_path: Path) -> Iterator[MakeAgent]:
-    made: list[AgentMemory] = []
-
-    def make(consolidation: ConsolidationMode = "inline") -> AgentMemory:
-        made.append(quick_agent(backbone, SqlMemoryStore(f"sqlite:///{tmp_path / 'locas.db'}"), consolidation))
-        return made[-1]
-
-    yield make
-    for agent in made:
-        agent.close()
+    with quick_agents(backbone, tmp_path, "inline") as make:
+        yield make
 
 
 def lessons(agent: AgentMemory) -> list[tuple[str, ...]]:

@@ -4,32 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from locas_agent import AgentMemory, Backbone, UserMemory
 from locas_agent.results import WorkSummary
-from locas_agent.runtime import ConsolidationMode
-from locas_storage import SqlMemoryStore
-from tests.unit.agent.teaching import quick_agent
-
-MakeAgent = Callable[..., AgentMemory]
+from tests.unit.agent.teaching import MakeAgent, quick_agents
 
 
 @pytest.fixture
 def make_agent(backbone: Backbone, tmp_path: Path) -> Iterator[MakeAgent]:
     """Agents on one file, each as a process of its own would have it; `agent.runner.learner` is the stand-in."""
-    made: list[AgentMemory] = []
-
-    def make(consolidation: ConsolidationMode = "background") -> AgentMemory:
-        made.append(quick_agent(backbone, SqlMemoryStore(f"sqlite:///{tmp_path / 'locas.db'}"), consolidation))
-        return made[-1]
-
-    yield make
-    for agent in made:
-        agent.close()
+    with quick_agents(backbone, tmp_path, "background") as make:
+        yield make
 
 
 @pytest.fixture

@@ -20,28 +20,18 @@ from locas_agent.consolidation.worker import RetryPolicy, Worker
 from locas_agent.errors import ConfigurationError, RevisionConflict, TurnNotFound, UnsupportedBackbone, UserErased
 from locas_agent.memory_cache import LoadedMemories
 from locas_agent.results import WorkSummary
-from locas_agent.runtime import ConsolidationMode
 from locas_agent.study.forms.calibration import Calibration
 from locas_agent.study.forms.measuring import calibrate
 from locas_storage import Lease, SqlMemoryStore, StoreUnavailable
 from locas_storage.rules.queue import MAX_ATTEMPTS
-from tests.unit.agent.teaching import QuickLearner, Texts, quick_agent
-
-MakeAgent = Callable[..., AgentMemory]
+from tests.unit.agent.teaching import MakeAgent, QuickLearner, Texts, quick_agents
 
 
 @pytest.fixture
 def make_agent(backbone: Backbone, tmp_path: Path) -> Iterator[MakeAgent]:
     """Agents on one file, each as a process of its own would have it; `agent.runner.learner` is the stand-in."""
-    made: list[AgentMemory] = []
-
-    def make(consolidation: ConsolidationMode = "background") -> AgentMemory:
-        made.append(quick_agent(backbone, SqlMemoryStore(f"sqlite:///{tmp_path / 'locas.db'}"), consolidation))
-        return made[-1]
-
-    yield make
-    for agent in made:
-        agent.close()
+    with quick_agents(backbone, tmp_path, "background") as make:
+        yield make
 
 
 @pytest.fixture

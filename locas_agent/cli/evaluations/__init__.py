@@ -1,0 +1,1 @@
+"""The commands `locas-agent eval ...`, one a module."""
