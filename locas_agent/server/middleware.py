@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -24,6 +25,9 @@ _GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 NOBODY_WAITS = 499
 """Status in the log where the client was gone before a response began."""
+
+_READ_OUT_BYTES = 64 << 20
+_READ_OUT_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -106,6 +110,48 @@ class Observed:
                 "reason": facts.reason,
             },
         )
+
+
+class ReadOut:
+    """Reads what is left of a request's body before it is answered, and drops it.
+
+    A connection that is closed with bytes unread is reset, and a client that is still sending then sees the reset in
+    place of the answer. What is read is bounded in bytes and in seconds; a client that sends more is cut off.
+
+    Args:
+        app: what answers.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
+        has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+        if not has_body or "expect" in headers:  # who waits to be asked for the body has not begun to send it
+            await self._app(scope, receive, send)
+            return
+        is_read = False
+
+        async def counted() -> Message:
+            nonlocal is_read
+            message = await receive()
+            is_read = not message.get("more_body", False)  # a client that is gone sends no more either
+            return message
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start" and not is_read:
+                left = _READ_OUT_BYTES
+                try:
+                    async with asyncio.timeout(_READ_OUT_SECONDS):
+                        while not is_read and left > 0:
+                            left -= len((await counted()).get("body", b""))
+                except TimeoutError:
+                    pass
+            await send(message)
+
+        await self._app(scope, counted, answer)
 
 
 class RateLimit:

@@ -233,6 +233,21 @@ def test_long_body_is_refused_before_it_is_read(serve: Serve) -> None:
     assert post(served, GOOD)[0] == 200
 
 
+@pytest.mark.parametrize("secret", [None, "wrong"], ids=["own key", "wrong key"])
+@pytest.mark.parametrize("coding", ["length", "chunks"])
+def test_client_that_is_still_sending_reads_why_it_is_refused(serve: Serve, coding: str, secret: str | None) -> None:
+    served = serve(max_body_bytes=4096)
+    body = b" " * (10 << 20)  # more than the sockets between hold: a reset on the way would cut it off
+    headers = {"Authorization": f"Bearer {secret or served.secret}"}
+    connection = served.connection()
+    if coding == "length":
+        connection.request("POST", "/v1/chat/completions", body, headers)
+    else:
+        pieces = (body[at : at + 65536] for at in range(0, len(body), 65536))
+        connection.request("POST", "/v1/chat/completions", pieces, headers, encode_chunked=True)
+    assert connection.getresponse().status == (401 if secret else 413)
+
+
 def test_paths_lead_nowhere_else(served: Served) -> None:
     for path in (
         "/",
