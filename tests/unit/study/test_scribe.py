@@ -194,7 +194,7 @@ def about_the_stay(words: str) -> str:
 
 
 def test_a_dating_phrase_is_asked_for_as_the_turn_spells_it_and_learnt_as_the_date(engine: Engine) -> None:
-    read = []
+    read: list[str] = []
 
     def believes(asked: str, answer: str) -> float:
         read.append(answer)
