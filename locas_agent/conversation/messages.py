@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Protocol, TypeVar
 
 Message = dict[str, str]
 """A chat message of the Hugging Face form: `role` and `content`."""
 
-_MONTHS = ("January February March April May June July August September October November December").split()
+MONTHS = ("January February March April May June July August September October November December").split()
 
 
 class TurnLike(Protocol):
@@ -30,9 +30,14 @@ class TurnLike(Protocol):
 TurnLikeT = TypeVar("TurnLikeT", bound=TurnLike)
 
 
+def day_in_words(day: date) -> str:
+    """Return a day as people read it, "24 February 2026", independent of the machine's locale."""
+    return f"{day.day} {MONTHS[day.month - 1]} {day.year}"
+
+
 def header(at: datetime) -> Message:
-    """Return the message that opens a session: its date in words, independent of the machine's locale."""
-    return {"role": "system", "content": f"Conversation on {at.day} {_MONTHS[at.month - 1]} {at.year}."}
+    """Return the message that opens a session: its date in words."""
+    return {"role": "system", "content": f"Conversation on {day_in_words(at)}."}
 
 
 def spoken(turn: TurnLike) -> Message:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import date
 
 from locas_agent.conversation.messages import Message, header, split_sessions, spoken
 from locas_storage import Turn
@@ -27,6 +28,9 @@ class Quote:
     """False for a turn that is only the context of others: nothing is learnt from it."""
     at: int = 0
     """Place of the turn among the messages of its piece."""
+    day: date | None = None
+    """Day of the speaker's on which it was said; its dating phrases are counted from there, and mean nothing
+    without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,12 @@ def cut_pieces(
 def _piece(opening: Message, run: list[tuple[Turn, Message]], is_learnt: Callable[[Turn], bool]) -> Piece:
     quotes = tuple(
         Quote(
-            turn.seq, turn.name or ("You" if turn.role == "assistant" else "I"), message["content"], is_learnt(turn), at
+            turn.seq,
+            turn.name or ("You" if turn.role == "assistant" else "I"),
+            message["content"],
+            is_learnt(turn),
+            at,
+            turn.local_at.date(),
         )
         for at, (turn, message) in enumerate(run, start=1)
         if turn.role in ("user", "assistant") and message["content"].strip()

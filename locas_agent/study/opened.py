@@ -3,7 +3,7 @@
 Of each turn: *write* questions behind many openings; *read* each with nothing but the turn before it, and where that
 says nothing with the turn before it too; *keep* those whose answer points at a span of the turn that the question does
 not say, that the teacher believes, and that the bare backbone does not say by itself. What is learnt is the span: a
-short answer that begins with what matters, in nobody's person.
+short answer that begins with what matters, in nobody's person. Of a phrase that dates something it is the date.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from locas_agent.config import StudySettings
 from locas_agent.conversation.messages import Message, question
 from locas_agent.study import prompts
 from locas_agent.study.chunking import Piece, Quote
+from locas_agent.study.dates.found import asks_for_day, date_said
 from locas_agent.study.forms.calibration import Calibration
 from locas_agent.study.forms.untold import UNTOLD, draw_untold
 from locas_agent.study.forms.writing import Wanted, WritingForm, cloze, is_of_kind, openings_for, question_of
@@ -83,10 +84,11 @@ class _Written:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A question that the teacher answered with a span of the turn."""
+    """A question that the teacher answered with a span of the turn, and what is learnt of it."""
 
     candidate: Candidate
     span: str
+    answer: str
     worth: float
 
 
@@ -133,7 +135,16 @@ class OpenedSweep:
         told = (quote for quote in piece.quotes if quote.is_learnt)
         near = self._calibration.near
         return [
-            Candidate(owner, piece, item.turn_seq, item.question, item.answer, near, _Asking(0, piece, quote).alone)
+            Candidate(
+                owner,
+                piece,
+                item.turn_seq,
+                item.question,
+                item.answer,
+                near,
+                _Asking(0, piece, quote).alone,
+                quote=quote,
+            )
             for quote in most_about(item.question, told, most=READ_AGAIN)
         ]
 
@@ -178,9 +189,14 @@ class OpenedSweep:
         for each, answer in zip(written, answers, strict=True):
             if answer is None or answer.confidence < self.min_confidence or prompts.abstains(answer.text):
                 continue
-            span = pointed_at(answer.text, each.candidate.question, each.asking.quote.text)
+            told = each.asking.quote
+            span = pointed_at(answer.text, each.candidate.question, told.text)
+            date = date_said(span or answer.text, told.text, told.day)
+            if date is not None:
+                span = date.text if asks_for_day(each.candidate.question) else None
             if span is not None and each.takes(span) and not self._is_invented(answer, each.candidate):
-                each.asking.kept.append(_Kept(each.candidate, span, answer.confidence))
+                learnt = span if date is None else date.answer
+                each.asking.kept.append(_Kept(each.candidate, span, learnt, answer.confidence))
 
     @staticmethod
     def _is_invented(answer: Taught, candidate: Candidate) -> bool:
@@ -196,9 +212,9 @@ class OpenedSweep:
         new = [
             (asking, kept)
             for (asking, kept), said in zip(chosen, bare, strict=True)
-            if said is None or not agree(said.text, kept.span)
+            if said is None or not agree(said.text, kept.answer)
         ]
-        marked = self._teacher.given([kept.span for _, kept in new])
+        marked = self._teacher.given([kept.answer for _, kept in new])
         items = self._teacher.items(
             [(kept.candidate, answer, QUESTION) for (_, kept), answer in zip(new, marked, strict=True)]
         )
@@ -228,7 +244,7 @@ class OpenedSweep:
             asked = cloze(text, cue)
             if asked is not None:
                 candidate = Candidate(asking.owner, asking.piece, asking.quote.turn_seq, asked, cue)
-                found.append(_Kept(candidate, cue, 0.0))
+                found.append(_Kept(candidate, cue, cue, 0.0))
         return found
 
 

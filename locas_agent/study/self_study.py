@@ -16,6 +16,7 @@ from random import Random
 from locas_agent.config import StudySettings
 from locas_agent.conversation.messages import exchange, question
 from locas_agent.study import prompts
+from locas_agent.study.dates.found import asks_for_day, date_said
 from locas_agent.study.items import NEGATIVE, PROBE, QUESTION, Coverage, Item, StudyRequest, StudySet, Swept
 from locas_agent.study.matching import agree, same_question, words
 from locas_agent.study.question_generation import Sweep
@@ -59,15 +60,25 @@ class _Again:
         return self.candidate.owner, "", self.item.turn_seq, " ".join(words(self.item.answer))
 
     @property
+    def said(self) -> str | None:
+        """What the teacher answers now; the date where a question for a day is answered in words of the turn read."""
+        quote = self.candidate.quote
+        if self.answer is None or quote is None or not asks_for_day(self.item.question):
+            return None if self.answer is None else self.answer.text
+        meant = date_said(self.answer.text, quote.text, quote.day)
+        return self.answer.text if meant is None else meant.answer
+
+    @property
     def _newer(self) -> list[Item]:
         return [new for new in self.desk.new if new.from_seq >= self.candidate.piece.from_seq and new.kind == QUESTION]
 
     @property
     def _sources(self) -> list[Item]:
         """New items whose answer the teacher now gives to the old question too, where that is not the old answer."""
-        if self.answer is None or prompts.abstains(self.answer.text) or agree(self.answer.text, self.item.answer):
+        said = self.said
+        if said is None or prompts.abstains(said) or agree(said, self.item.answer):
             return []
-        return [new for new in self._newer if agree(new.answer, self.answer.text)]
+        return [new for new in self._newer if agree(new.answer, said)]
 
     def is_told_anew(self, min_confidence: float) -> bool:
         """Tell whether the new piece answers the old question otherwise.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from locas_agent.study.chunking import Quote
@@ -72,6 +72,13 @@ def words_of(text: str) -> list[Word]:
 def telling(text: str) -> set[str]:
     """Return the keys of the words of a text that carry something."""
     return {word.key for word in words_of(text) if word.carries}
+
+
+def places_of(wanted: Sequence[Word], told: Sequence[Word]) -> list[int]:
+    """Return where a run of words stands among others: the number of its first word at each place."""
+    keys = [word.key for word in wanted]
+    places = range(len(told) - len(keys) + 1) if keys else range(0)
+    return [at for at in places if [word.key for word in told[at : at + len(keys)]] == keys]
 
 
 def most_about(text: str, quotes: Iterable[Quote], *, most: int) -> list[Quote]:

@@ -17,7 +17,7 @@ from locas_agent.conversation.messages import Message, question
 from locas_agent.inference import Engine
 from locas_agent.inference.generation import Generation, TopK
 from locas_agent.memory import LocasMemory, MemoryBatch
-from locas_agent.study.chunking import Piece
+from locas_agent.study.chunking import Piece, Quote
 from locas_agent.study.codec import can_be_kept
 from locas_agent.study.forms.reading import CHAT, ReadingForm
 from locas_agent.study.items import Item
@@ -57,6 +57,8 @@ class Candidate:
     """What is read; the whole piece where none is given."""
     scribe: LocasMemory | None = None
     """Who reads; the bare backbone where none is given."""
+    quote: Quote | None = None
+    """The turn that is read, where an answer that repeats a dating phrase of it means that date."""
 
     @property
     def read(self) -> tuple[Message, ...]:

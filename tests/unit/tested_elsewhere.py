@@ -22,6 +22,7 @@ TESTED_ELSEWHERE = {
     "locas_agent.server": "tests/unit/server/test_app.py",
     "locas_agent.serving.streams": "tests/unit/serving/test_one_at_a_time.py",
     "locas_agent.study": "tests/unit/study/test_self_study.py",
+    "locas_agent.study.dates": "tests/unit/study/test_dates.py",
     "locas_agent.study.forms": "tests/unit/study/test_forms.py",
     "locas_agent.study.strategies": "tests/integration/test_own_study.py",
     "locas_agent.training": "tests/unit/training",

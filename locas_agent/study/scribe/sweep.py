@@ -2,7 +2,8 @@
 
 Of each turn: *name* answers, and take the spans of the turn that are named most; *ask* for each in several wordings;
 *read* each question with the turn before it, and drop what is answered otherwise; leave out what the bare backbone says
-by itself. What is learnt is the span as the turn spells it.
+by itself. What is learnt is the span as the turn spells it. A phrase that dates something from the day of the turn is
+asked for always, by questions for a day, and what is learnt is the date.
 """
 
 from __future__ import annotations
@@ -15,18 +16,21 @@ from locas_agent.config import StudySettings
 from locas_agent.conversation.messages import question
 from locas_agent.memory import LocasMemory
 from locas_agent.study.chunking import Piece, Quote
+from locas_agent.study.dates.found import Dated, asks_for_day, date_meant, dates_in
 from locas_agent.study.forms.reading import ReadingForm
 from locas_agent.study.forms.untold import draw_untold
 from locas_agent.study.items import QUESTION, Item, Swept
 from locas_agent.study.scribe.forms import answer_in, opening_of, question_in, to_read, to_write
 from locas_agent.study.scribe.lessons import lesson_questions
-from locas_agent.study.spans import cues_of, most_about, telling, words_of
+from locas_agent.study.spans import cues_of, most_about, places_of, telling, words_of
 from locas_agent.study.teacher import Candidate, Opening, Taught, Teacher
 
 ANSWERS, ANSWER_HEAT = 10, 0.9
 """Answers sampled about a turn, and their temperature: how many name a span says how much it is worth asking."""
 MOST_SPANS, WORDS_PER_SPAN = 8, 8
 """Spans of one turn that are asked for at most; one for so many of its words, and two more."""
+MOST_DATES = 2
+"""Dates of one turn that are asked for beside these spans."""
 BELIEVED, SURE = 0.1, 0.2
 """Probability of an answer's first token from which a question is kept, where the scribe named the answer and where
 not."""
@@ -54,6 +58,20 @@ class _Span:
     text: str
     votes: int = 0
     questions: dict[str, int] = field(default_factory=dict)
+    date: Dated | None = None
+    """What it means, where it is a phrase that dates something."""
+
+    @property
+    def answer(self) -> str:
+        """What is learnt."""
+        return self.text if self.date is None else self.date.answer
+
+    def is_asked_by(self, asked: str) -> bool:
+        """Tell whether a question is of bearable length and leaves open what the span says."""
+        words = [word.key for word in words_of(asked)]
+        if len(words) > MOST_QUESTION_WORDS:
+            return False
+        return bool(telling(self.text) - set(words)) if self.date is None else asks_for_day(asked)
 
 
 @dataclass(eq=False)
@@ -73,14 +91,22 @@ class _Asking:
             self.spans.setdefault(key, _Span(span)).votes += 1
 
     def settle(self, cues: Sequence[str]) -> None:
-        """Choose what is asked for: the most named first, then cues; of spans that share a word one.
+        """Choose what is asked for: the most named first, then cues; of spans that share a word one. Then dates.
 
         Args:
             cues: words of the turn that might be named as well.
         """
         named = sorted(self.spans.values(), key=lambda span: -span.votes)
+        dates = dates_in(self.quote.text, self.quote.day)
+        dated: dict[str, _Span] = {}
+        for each in dates:
+            dated.setdefault(each.answer, _Span(each.text, date=each))
         chosen = list[_Span]()
         for span in [*named, *map(_Span, cues)]:
+            date = date_meant(span.text, self.quote.text, dates)
+            if date is not None:
+                dated[date.answer].votes += span.votes
+                continue
             is_name = all(word.text[0].isupper() or word.is_name for word in words_of(span.text))
             other = next((each for each in chosen if telling(each.text) & telling(span.text)), None)
             if other is None:
@@ -88,18 +114,18 @@ class _Asking:
             elif is_name and len(span.text) > len(other.text):
                 other.text = span.text
         most = min(MOST_SPANS, 2 + len(words_of(self.quote.text)) // WORDS_PER_SPAN)
-        self.spans = {tuple(word.key for word in words_of(span.text)): span for span in chosen[:most]}
+        most_dated = sorted(dated.values(), key=lambda span: -span.votes)[:MOST_DATES]
+        self.spans = {tuple(word.key for word in words_of(s.text)): s for s in [*chosen[:most], *most_dated]}
 
     def _standing(self, answer: str) -> str | None:
         """Return an answer as the turn spells it, None where it does not stand there."""
         text = unicodedata.normalize("NFC", self.quote.text)  # as `words_of` counts places
-        wanted = [word.key for word in words_of(answer)]
-        told = words_of(text)
-        if not wanted or len(wanted) > MOST_ANSWER_WORDS:
+        wanted, told = words_of(answer), words_of(text)
+        if len(wanted) > MOST_ANSWER_WORDS:
             return None
-        for at in range(len(told) - len(wanted) + 1):
+        for at in places_of(wanted, told):
             run = told[at : at + len(wanted)]
-            if [word.key for word in run] == wanted and any(word.carries for word in run):
+            if any(word.carries for word in run):
                 return text[run[0].start : run[-1].end]
         return None
 
@@ -149,6 +175,7 @@ class ScribeSweep:
                 form=READ_BY_SCRIBE,
                 context=(piece.messages[quote.at],),
                 scribe=self._scribe,
+                quote=quote,
             )
             for quote in most_about(item.question, told, most=READ_AGAIN)
         ]
@@ -196,7 +223,7 @@ class ScribeSweep:
         for (asking, span, _), text in zip(wanting, written, strict=True):
             found[asking.owner].sampled += 1
             asked = question_in(text)
-            if asked is not None and _is_open(asked, span.text):
+            if asked is not None and span.is_asked_by(asked):
                 span.questions[asked] = span.questions.get(asked, 0) + 1
 
     def _finish(self, turns: Sequence[_Asking], found: Mapping[int, Swept]) -> None:
@@ -213,9 +240,9 @@ class ScribeSweep:
             scribe=self._scribe,
         )
         kept = self._best(asked, read)
-        said = self._teacher.believed([(question(text), span.text) for _, span, text in kept])
+        said = self._teacher.believed([(question(text), span.answer) for _, span, text in kept])
         new = [each for each, belief in zip(kept, said, strict=True) if belief < SAID_ANYWAY]
-        marked = self._teacher.given([span.text for _, span, _ in new])
+        marked = self._teacher.given([span.answer for _, span, _ in new])
         items = self._teacher.items(
             [
                 (Candidate(asking.owner, asking.piece, asking.quote.turn_seq, text, ""), answer, QUESTION)
@@ -238,9 +265,3 @@ class ScribeSweep:
                 by_span.setdefault(id(span), []).append((-belief, at))
         most = self._settings.wordings_per_turn
         return [asked[at] for found in by_span.values() for _, at in sorted(found)[:most]]
-
-
-def _is_open(asked: str, span: str) -> bool:
-    """Tell whether a question is of bearable length and leaves open what a span says."""
-    words = [word.key for word in words_of(asked)]
-    return len(words) <= MOST_QUESTION_WORDS and bool(telling(span) - set(words))

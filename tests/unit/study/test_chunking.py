@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 
 from locas_agent.conversation.messages import Message
 from locas_agent.study.chunking import cut_pieces
@@ -60,3 +61,10 @@ def test_speakers_are_named_in_text_and_quote() -> None:
     piece = cut_pieces([turn(1, "hello", name="Caroline"), turn(2, "hi", role="assistant")], words, max_tokens=50)[0]
     assert [message["content"] for message in piece.messages[1:]] == ["Caroline: hello", "hi"]
     assert [quote.speaker for quote in piece.quotes] == ["Caroline", "You"]
+
+
+def test_a_quote_has_the_day_of_its_speaker() -> None:
+    late = replace(turn(1, "hello"), at=datetime(2024, 5, 3, 22, tzinfo=UTC), offset_seconds=3 * 3600)
+    (piece,) = cut_pieces([late], words, max_tokens=50)
+    assert late.at.date() == date(2024, 5, 3)
+    assert piece.quotes[0].day == date(2024, 5, 4)

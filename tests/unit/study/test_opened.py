@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import date
 
 import pytest
 
@@ -63,9 +64,11 @@ class FakeTeacher(Teacher):
         return Taught(given.ids, text, confidence, given.teacher)
 
 
-def piece(*texts: str, start: int = 1, roles: Sequence[str] | None = None) -> Piece:
+def piece(*texts: str, start: int = 1, roles: Sequence[str] | None = None, day: date | None = None) -> Piece:
     said = tuple({"role": (roles or ["user"] * len(texts))[at], "content": text} for at, text in enumerate(texts))
-    quotes = tuple(Quote(start + at, "I", text, said[at]["role"] == "user", at + 1) for at, text in enumerate(texts))
+    quotes = tuple(
+        Quote(start + at, "I", text, said[at]["role"] == "user", at + 1, day) for at, text in enumerate(texts)
+    )
     return Piece((HEADER, *said), quotes, start, start + len(texts) - 1)
 
 
@@ -80,8 +83,9 @@ def each(*questions: str) -> Writes:
     return lambda _: questions[next(at) % len(questions)]
 
 
-def swept(teacher: FakeTeacher, *texts: str, settings: StudySettings = SETTINGS) -> Swept:
-    return without_gaps(OpenedSweep(teacher, settings, CALIBRATION).over({0: piece(*texts)}, lambda _: None)[0])
+def swept(teacher: FakeTeacher, *texts: str, settings: StudySettings = SETTINGS, day: date | None = None) -> Swept:
+    found = OpenedSweep(teacher, settings, CALIBRATION).over({0: piece(*texts, day=day)}, lambda _: None)
+    return without_gaps(found[0])
 
 
 def without_gaps(found: Swept) -> Swept:
@@ -134,6 +138,17 @@ def test_what_the_bare_backbone_says_by_itself_is_not_learnt(engine: Engine) -> 
     found = swept(teacher, DOG)
     assert found.items == []
     assert (found.carrying, found.covered) == ({1}, set())
+
+
+@pytest.mark.parametrize(("asked", "kept"), [("When is my dog due?", ["24 May 2024"]), ("What is my dog?", [])])
+@pytest.mark.parametrize("told", ["My dog is due three weeks from today.", "My dog is due tomorrow."])
+def test_what_points_at_a_dating_phrase_is_learnt_as_the_date(
+    engine: Engine, told: str, asked: str, kept: list[str]
+) -> None:
+    said = "It is three weeks from today." if "three" in told else "It is tomorrow."
+    day = date(2024, 5, 3) if "three" in told else date(2024, 5, 23)
+    teacher = FakeTeacher(engine, writes=only(asked), reads=lambda _: said)
+    assert [item.answer for item in swept(teacher, told, day=day).items] == kept
 
 
 def test_wordings_of_one_span_are_bounded_and_the_surest_kept(engine: Engine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import date
 
 import pytest
 
@@ -11,12 +12,13 @@ from locas_agent.conversation.messages import Message
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
 from locas_agent.study.chunking import Piece, Quote
-from locas_agent.study.items import NEGATIVE, Swept
+from locas_agent.study.items import NEGATIVE, StudyRequest, Swept
 from locas_agent.study.prompts import ABSTENTION
 from locas_agent.study.scribe.forms import answer_in, opening_of, pair_of, question_in, to_read, to_write
 from locas_agent.study.scribe.lessons import held_out, lesson_turns, taught
 from locas_agent.study.scribe.sweep import ScribeSweep
-from locas_agent.study.teacher import Opening, Teacher
+from locas_agent.study.self_study import Study
+from locas_agent.study.teacher import Candidate, Opening, Taught, Teacher
 from locas_agent.training.initialization import empty_memory
 
 SETTINGS = StudySettings(wordings_per_turn=2, negatives_per_piece=6)
@@ -34,6 +36,7 @@ class FakeTeacher(Teacher):
         super().__init__(engine, SETTINGS, seed=0)
         self._writes, self._believes, self._bare = writes, believes, bare
         self.opened: list[str] = []
+        self.says: str | None = None
 
     def open(
         self, openings: Sequence[Opening], *, length: int, temperature: float = 0.0, scribe: LocasMemory | None = None
@@ -51,11 +54,14 @@ class FakeTeacher(Teacher):
     ) -> list[float]:
         return [self._bare if scribe is None else self._believes(p[-1]["content"], answer) for p, answer in answers]
 
+    def teach(self, candidates: Sequence[Candidate]) -> list[Taught | None]:
+        return [None if self.says is None else self.given([self.says])[0] for _ in candidates]
 
-def piece(*texts: str) -> Piece:
+
+def piece(*texts: str, day: date | None = None, start: int = 1) -> Piece:
     said: tuple[Message, ...] = tuple({"role": "user", "content": text} for text in texts)
-    quotes = tuple(Quote(1 + at, "I", text, True, at + 1) for at, text in enumerate(texts))
-    return Piece((HEADER, *said), quotes, 1, len(texts))
+    quotes = tuple(Quote(start + at, "I", text, True, at + 1, day) for at, text in enumerate(texts))
+    return Piece((HEADER, *said), quotes, start, start + len(texts) - 1)
 
 
 def scribe_on(engine: Engine) -> LocasMemory:
@@ -63,9 +69,11 @@ def scribe_on(engine: Engine) -> LocasMemory:
     return empty_memory(engine.backbone, (-1,), width=2, scale_rule="width")
 
 
-def swept(engine: Engine, *texts: str, writes: Writes, believes: Believes, bare: float = 0.0) -> Swept:
+def swept(
+    engine: Engine, *texts: str, writes: Writes, believes: Believes, bare: float = 0.0, day: date | None = None
+) -> Swept:
     teacher = FakeTeacher(engine, writes=writes, believes=believes, bare=bare)
-    return ScribeSweep(teacher, SETTINGS, scribe_on(engine)).over({0: piece(*texts)}, lambda _: None)[0]
+    return ScribeSweep(teacher, SETTINGS, scribe_on(engine)).over({0: piece(*texts, day=day)}, lambda _: None)[0]
 
 
 def about_the_dog(words: str) -> str:
@@ -172,3 +180,74 @@ def test_an_old_question_is_read_by_the_scribe_with_the_new_turn_alone(engine: E
     assert asked.scribe is scribe
     assert asked.prompt == list(to_read(renamed, "What's my dog called?"))
     assert sweep.asked_again(0, piece("It rained."), item) == []
+
+
+FRIDAY = date(2024, 5, 3)
+HOSPITAL = "I go into hospital three weeks from today and Kolin stays with Bo."
+
+
+def about_the_stay(words: str) -> str:
+    """Ask for the dating phrase well only behind all of it; name nothing but its first words."""
+    return {"": "three weeks | How long?", "three weeks from today |": " When do I go into hospital?"}.get(
+        words, " Who?"
+    )
+
+
+def test_a_dating_phrase_is_asked_for_as_the_turn_spells_it_and_learnt_as_the_date(engine: Engine) -> None:
+    read: list[str] = []
+
+    def believes(asked: str, answer: str) -> float:
+        read.append(answer)
+        return 0.9
+
+    found = swept(engine, HOSPITAL, writes=about_the_stay, believes=believes, day=FRIDAY)
+    (item,) = [item for item in found.items if item.question.startswith("When")]
+    assert item.answer == "24 May 2024"
+    assert item.answer_ids == (*engine.backbone.encode("24 May 2024"), engine.backbone.end_id)
+    assert "three weeks from today" in read
+    assert not {"three weeks", "24 May 2024"} & set(read)  # what was named is a part of the phrase
+
+
+def test_a_turn_without_a_day_keeps_its_words(engine: Engine) -> None:
+    found = swept(engine, HOSPITAL, writes=about_the_stay, believes=lambda *_: 0.9)
+    assert "three weeks" in {item.answer for item in found.items}
+    assert not any("2024" in item.answer for item in found.items)
+
+
+def test_for_a_date_only_questions_for_a_day_are_kept(engine: Engine) -> None:
+    asked = iter(
+        [" How long is my stay?", " Where do I go?", " When am I off this Friday?", " On what date am I off?"] * 9
+    )
+
+    def writes(words: str) -> str:
+        return next(asked) if words.endswith("today |") else ""
+
+    found = swept(engine, HOSPITAL, writes=writes, believes=lambda *_: 0.9, day=FRIDAY)
+    assert [(item.question, item.answer) for item in found.items] == [("On what date am I off?", "24 May 2024")]
+
+
+def test_a_turn_is_asked_for_two_dates_at_most_each_once_and_the_named_first(engine: Engine) -> None:
+    teacher = FakeTeacher(engine, writes=lambda words: "" if words else "Tuesday |", believes=lambda *_: 0.9)
+    told = "Today, this very morning, Bo rang: he left yesterday, lands tomorrow and marries on Tuesday."
+    ScribeSweep(teacher, SETTINGS, scribe_on(engine)).over({0: piece(told, day=FRIDAY)}, lambda _: None)
+    assert {"Tuesday |", "Today |"} <= set(teacher.opened)
+    assert not {"this very morning |", "yesterday |", "tomorrow |"} & set(teacher.opened)
+
+
+def test_a_date_told_anew_replaces_the_old_one(engine: Engine) -> None:
+    """The scribe reads "tomorrow"; what it says is compared as the date that it means."""
+    writes = {"today |": " When is the test?", "tomorrow |": " When will the test be?"}
+    sweep_teacher = FakeTeacher(engine, writes=lambda words: writes.get(words, ""), believes=lambda *_: 0.9)
+    sweep_teacher.says = "tomorrow"
+    sweep = ScribeSweep(sweep_teacher, SETTINGS, scribe_on(engine))
+    study = Study(sweep_teacher, SETTINGS, seed=0, strategy=sweep)
+    first = study.write([StudyRequest((piece("The test is today.", day=FRIDAY),))])[0]
+    (old,) = [item for item in first.items if item.kind != NEGATIVE]
+    same, other = (
+        study.write([StudyRequest((piece("The test is tomorrow.", day=day, start=5),), (old,))])[0]
+        for day in (date(2024, 5, 2), FRIDAY)
+    )
+    assert old.answer == "3 May 2024"
+    assert same.retired == frozenset()
+    assert other.retired == {old.item_id}
+    assert {item.answer for item in other.items if item.question == old.question} == {"4 May 2024"}
