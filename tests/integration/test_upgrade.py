@@ -6,7 +6,7 @@ import json
 import os
 import random
 import signal
-import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -20,37 +20,50 @@ from tests.unit.agent.teaching import QuickLearner, quick_agent
 
 PEOPLE = [f"person {number}" for number in range(8)]
 SESSIONS, KILLS = 3, 5
+STEPS = 40
+"""A person takes 22: 3 consolidations and 19 points of the cut over, the last one after its commit."""
 
 
-def upgrade_and_tell(url: str, backbone: Backbone, former: Backbone, steps: int) -> None:
-    """Be the process that upgrades: a byte goes to the pipe at each consolidation."""
-    agent = quick_agent(backbone, SqlMemoryStore(url))
+def upgrade_until(step: int, url: str, backbone: Backbone, former: Backbone, told: int) -> None:
+    """Be the process that upgrades; say so at one step, and wait there to be killed.
+
+    Steps are each consolidation, and each point of a cut over at which the store can be cut short.
+    """
+    left = step
+
+    def reached(_: object) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.write(told, b".")
+            time.sleep(600)
+
+    agent = quick_agent(backbone, SqlMemoryStore(url, fault_point=reached))
     learner = agent.runner.learner
     assert isinstance(learner, QuickLearner)
-    learner.meanwhile = lambda _: os.write(steps, b".") and None
-    agent.upgrade(former=[former], users_at_once=2)
+    learner.meanwhile = reached
+    agent.upgrade(former=[former], users_at_once=1)
 
 
 def killed_at(step: int, url: str, backbone: Backbone, former: Backbone) -> bool:
-    """Let a process upgrade and kill it at a consolidation; return whether it was still at work."""
-    told, steps = os.pipe()
+    """Let a process upgrade, and kill it at a step; return whether it came to that."""
+    heard, told = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            os.close(told)
-            upgrade_and_tell(url, backbone, former, steps)
+            os.close(heard)
+            upgrade_until(step, url, backbone, former, told)
         finally:
             os._exit(0)
-    os.close(steps)
-    for _ in range(step):
-        if not os.read(told, 1):
-            break
-    os.kill(child, signal.SIGKILL)
     os.close(told)
+    os.read(heard, 1)
+    os.kill(child, signal.SIGKILL)
+    os.close(heard)
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
-@pytest.mark.skipif(not hasattr(os, "fork") or sys.platform == "darwin", reason="needs fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # a fork beside the threads of libraries
 def test_nothing_is_lost_and_everybody_is_served_whenever_the_upgrade_is_killed(
     backbone: Backbone, make_backbone: MakeBackbone, tmp_path: Path
 ) -> None:
@@ -67,10 +80,10 @@ def test_nothing_is_lost_and_everybody_is_served_whenever_the_upgrade_is_killed(
             for session in range(SESSIONS):
                 tell(agent, person, f"{person} in {session}")
                 assert agent.for_user(person).consolidate(flush=True).admitted
-    rng = random.Random(20)
+    rng = random.Random(25)
     moved = 0
-    for kill in range(KILLS):  # a round of two people has three consolidations
-        assert killed_at(rng.randint(1, 5), url, other, backbone)
+    for kill in range(KILLS):
+        assert killed_at(rng.randint(1, STEPS), url, other, backbone)
         store = SqlMemoryStore(url)
         assert store.verify().faults == ()
         with Fleet([quick_agent(backbone, store), quick_agent(other, store)]) as fleet:
@@ -85,7 +98,7 @@ def test_nothing_is_lost_and_everybody_is_served_whenever_the_upgrade_is_killed(
             homes = [fleet.runtime_of(UserKey("default", person)).backbone.fingerprint for person in PEOPLE]
         assert homes.count(other.fingerprint) >= moved  # nobody falls back
         moved = homes.count(other.fingerprint)
-    assert moved > 0
+    assert 0 < moved < len(PEOPLE)
 
     with quick_agent(other, SqlMemoryStore(url)) as agent:
         done = agent.upgrade(former=[backbone])

@@ -188,7 +188,7 @@ class InMemoryStore:
             data.make_current(made, frozenset())
             for draft in following:
                 made = data.learn(draft)
-            data.record("revert", commit.cut_over_facts(state, made.number, fingerprint))
+            data.record("revert", commit.cut_over_facts(state, number, fingerprint))
             data.prune(self._keep_payloads)
             return made
 
