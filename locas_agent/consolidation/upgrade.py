@@ -17,7 +17,7 @@ from locas_agent.config import LocasConfig
 from locas_agent.consolidation.runner import ConsolidationRequest, ConsolidationRunner, TurnLearner
 from locas_agent.consolidation.staging import StagedUser, drafts, staging_store
 from locas_agent.conversation.messages import question
-from locas_agent.errors import RevisionConflict, StorageError, UnknownUser, UserErased
+from locas_agent.errors import RevisionConflict, RevisionNotFound, StorageError, UnknownUser, UserErased
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.memory.serialization import from_bytes
@@ -213,34 +213,37 @@ class Upgrade:
         """Compare both memories and cut over if the new one recalls as much; None if the old one moved meanwhile."""
         if one.staged.learnt_seq < one.state.consolidated_seq:
             return UserUpgrade(one.key, "kept", "not learnt", one.said)
-        items = [item for item in self.store.study_items(one.key) if item.kind in (QUESTION, PROBE)]
-        old, new = self._engine_of(one.head), staging.revision(one.key)
-        before = after = None
-        if old is not None and one.head.has_payload:
-            before = recall(old, _memory(self.store, one.key, one.head, old), items, self._answer_tokens)
-            after = recall(self.engine, _memory(staging, one.key, new, self.engine), items, self._answer_tokens)
-        made = UserUpgrade(one.key, "moved", "moved", "", before, after, len(items))
-        lost = (before or 0.0) - (after or 0.0)
-        if lost > self.config.admission.max_old_loss:
-            most = self.config.admission.max_old_loss
-            detail = f"recall would fall by {lost:.3f}, at most {most} is allowed (admission.max_old_loss)"
-            return replace(made, status="kept", reason="recalls less", detail=detail)
         try:
+            made = self._compared(one, staging)
+            if made.status == "kept":
+                return made
             revision = self.store.cut_over(
                 one.key,
                 drafts(staging, one.key),
                 fingerprint=self.engine.backbone.fingerprint,
                 fence=one.state.fence,
             )
-        except RevisionConflict:
+        except (RevisionConflict, RevisionNotFound):  # not found: what it saw was forgotten
             return None
         except (UnknownUser, UserErased) as error:
             return UserUpgrade(one.key, "nothing", type(error).__name__)
         return replace(made, revision=revision.number)
 
-    @property
-    def _answer_tokens(self) -> int:
-        return self.config.window.max_new_tokens
+    def _compared(self, one: _Moving, staging: InMemoryStore) -> UserUpgrade:
+        """Ask both memories the study questions in force, each on its backbone; keep who would recall less."""
+        items = [item for item in self.store.study_items(one.key) if item.kind in (QUESTION, PROBE)]
+        old, new = self._engine_of(one.head), staging.revision(one.key)
+        before = after = None
+        if old is not None and one.head.has_payload:
+            tokens = self.config.window.max_new_tokens
+            before = recall(old, _memory(self.store, one.key, one.head, old), items, tokens)
+            after = recall(self.engine, _memory(staging, one.key, new, self.engine), items, tokens)
+        made = UserUpgrade(one.key, "moved", "moved", "", before, after, len(items))
+        lost, most = (before or 0.0) - (after or 0.0), self.config.admission.max_old_loss
+        if lost <= most:
+            return made
+        detail = f"recall would fall by {lost:.3f}, at most {most} is allowed (admission.max_old_loss)"
+        return replace(made, status="kept", reason="recalls less", detail=detail)
 
     def _is_here(self, revision: Revision) -> bool:
         """Tell whether a revision belongs to this backbone and, as far as it says so, has the settings' shape."""

@@ -10,7 +10,7 @@ import pytest
 
 from locas_agent import AgentMemory, Backbone, Fleet
 from locas_agent.errors import ConfigurationError, IncompatibleMemory
-from locas_storage import InMemoryStore, SqlMemoryStore, UserKey
+from locas_storage import InMemoryStore, SqlMemoryStore, Turn, TurnDraft, UserKey
 from tests.conftest import MakeBackbone
 from tests.unit.agent.teaching import quick_agent
 
@@ -60,8 +60,8 @@ def test_reply_follows_a_user_who_is_moved_after_the_question_was_journalled(
     ada.consolidate(flush=True)
     say = old.replies._say
 
-    def say_and_move(*given: object) -> object:
-        turn = say(*given)  # type: ignore[arg-type]
+    def say_and_move(user: UserKey, draft: TurnDraft) -> Turn:
+        turn = say(user, draft)
         new.upgrade(["ada"], former=[backbone])
         return turn
 

@@ -65,6 +65,16 @@ def teach(agent: AgentMemory, user: str = "ada", sessions: int = 3) -> None:
     handle.add("user", f"{user} says more")
 
 
+def one_after_the_other(moves: list[Callable[[], object]]) -> Callable[[list[Texts]], None]:
+    """Return what makes the next of some moves at each call."""
+
+    def meanwhile(_: list[Texts]) -> None:
+        if moves:
+            moves.pop(0)()
+
+    return meanwhile
+
+
 def test_user_is_learnt_anew_with_the_same_stops_and_served_by_the_new_backbone(
     old: AgentMemory, new: AgentMemory, backbone: Backbone, other: Backbone
 ) -> None:
@@ -168,7 +178,7 @@ def test_what_is_said_and_learnt_meanwhile_is_caught_up_with(
         lambda: old.for_user("ada").add("user", "said meanwhile"),
         lambda: old.for_user("ada").consolidate(flush=True),
     ]
-    learner_of(new).meanwhile = lambda _: moves.pop(0)() and None if moves else None
+    learner_of(new).meanwhile = one_after_the_other(moves)
     (result,) = new.upgrade(former=[backbone])
     assert (result.status, moves) == ("moved", [])
     learnt = [text for lesson in learner_of(new).lessons for text in lesson]
@@ -181,7 +191,7 @@ def test_forgetting_meanwhile_begins_the_user_again(
 ) -> None:
     teach(old, sessions=2)
     moves: list[Callable[[], object]] = [lambda: old.for_user("ada").forget(3, wait=False)]
-    learner_of(new).meanwhile = lambda _: moves.pop(0)() and None if moves else None
+    learner_of(new).meanwhile = one_after_the_other(moves)
     (result,) = new.upgrade(former=[backbone])
     assert (result.status, moves) == ("moved", [])
     head = store.revision(ADA)
