@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         WindowSettings,
     )
     from locas_agent.errors import LocasError
+    from locas_agent.fleet import Fleet
     from locas_agent.inference import Engine
     from locas_agent.memory import LocasMemory, MemoryBatch
     from locas_agent.paper.reference import LocasModel
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         Recall,
         Reply,
         ToolCall,
+        UserUpgrade,
         WorkSummary,
     )
     from locas_agent.serving.generation import ChatRequest
@@ -63,6 +65,7 @@ _HOME = {
     "Engine": "locas_agent.inference",
     "ExplainedToken": "locas_agent.results",
     "Explanation": "locas_agent.results",
+    "Fleet": "locas_agent.fleet",
     "FoundTurn": "locas_storage",
     "GenerationStream": "locas_agent.serving.streams",
     "InMemoryStore": "locas_storage",
@@ -89,6 +92,7 @@ _HOME = {
     "Turn": "locas_storage",
     "UserKey": "locas_storage",
     "UserMemory": "locas_agent.user",
+    "UserUpgrade": "locas_agent.results",
     "WindowSettings": "locas_agent.config",
     "WorkSummary": "locas_agent.results",
 }
@@ -105,6 +109,7 @@ __all__ = [
     "Engine",
     "ExplainedToken",
     "Explanation",
+    "Fleet",
     "FoundTurn",
     "GenerationStream",
     "InMemoryStore",
@@ -131,6 +136,7 @@ __all__ = [
     "Turn",
     "UserKey",
     "UserMemory",
+    "UserUpgrade",
     "WindowSettings",
     "WorkSummary",
 ]

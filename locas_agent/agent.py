@@ -16,9 +16,11 @@ from typing import NoReturn, Self
 from locas_agent.aio import async_twin
 from locas_agent.backbone import Backbone
 from locas_agent.config import LocasConfig, StoreSettings
+from locas_agent.consolidation.upgrade import Upgrade
 from locas_agent.consolidation.worker import Worker
 from locas_agent.errors import ConfigurationError
-from locas_agent.results import Consolidation, Reply, WorkSummary
+from locas_agent.inference import Engine
+from locas_agent.results import Consolidation, Reply, UserUpgrade, WorkSummary
 from locas_agent.runtime import ConsolidationMode, Runtime, check_parts
 from locas_agent.serving.replies import ReplyRequest, Sampling
 from locas_agent.serving.side_by_side import SideBySide
@@ -192,7 +194,7 @@ class AgentMemory(Runtime):
     ) -> WorkSummary:
         """Drain queued consolidations and rebuilds, and forget turns whose time is over.
 
-        Several processes may do so at once.
+        Several processes may do so at once. Jobs of users whose memory belongs to another backbone are left to others.
 
         Args:
             stop: the call returns when it is set, and gives back what it has in progress.
@@ -212,10 +214,78 @@ class AgentMemory(Runtime):
         )
         return worker.drain(stop=stop, once=once)
 
+    def upgrade(
+        self,
+        users: Sequence[str | UserMemory] | None = None,
+        *,
+        former: Sequence[Backbone] = (),
+        users_at_once: int = 8,
+        stop: Event | None = None,
+        progress: Progress | None = None,
+    ) -> list[UserUpgrade]:
+        """Learn users anew on this backbone with this configuration, and cut over each who recalls as much as before.
+
+        The former memories serve meanwhile, from other processes or a `Fleet`, and turns go on being journalled; what
+        comes during the move is learnt by the next consolidation. Each cut over is one transaction. Called again after
+        a stop or a crash, the call passes over who was moved.
+
+        Both memories are asked the study questions in force, each on its own backbone. Who would recall less by more
+        than `admission.max_old_loss`, and who cannot be learnt anew, stays and is reported.
+
+        Args:
+            users: users of the tenant "default", or handles; everyone unless given.
+            former: the backbones that users come from; not needed where only the shape of memories changes.
+            users_at_once: users learnt side by side.
+            stop: the call returns when it is set; who was not moved by then is as before.
+            progress: told of the stages of each round, and of "users".
+
+        Raises:
+            ConfigurationError: a user stands in it twice, or nobody is to be learnt at once.
+        """
+        if users_at_once < 1:
+            raise ConfigurationError(f"users_at_once: got {users_at_once}, expected 1 or more")
+        return self._upgrade(former, users_at_once, stop, progress).run(self._chosen(users))
+
+    def undo_upgrade(self, users: Sequence[str | UserMemory] | None = None) -> list[UserUpgrade]:
+        """Take users who are on this backbone, with this configuration, back to the memory that they had before.
+
+        Each in one transaction. What was learnt since the move waits to be learnt again; nothing is deleted.
+
+        Args:
+            users: as in `upgrade`.
+        """
+        return self._upgrade().undo(self._chosen(users))
+
+    def _upgrade(
+        self,
+        former: Sequence[Backbone] = (),
+        users_at_once: int = 8,
+        stop: Event | None = None,
+        progress: Progress | None = None,
+    ) -> Upgrade:
+        return Upgrade(
+            self.store,
+            self.engine,
+            self.runner.learner,
+            self.config,
+            [Engine(one) for one in former],
+            users_at_once,
+            stop or Event(),
+            progress,
+        )
+
+    def _chosen(self, users: Sequence[str | UserMemory] | None) -> list[UserKey]:
+        keys = self.users() if users is None else [handle.key for handle in self._handles(users)]
+        if len(set(keys)) < len(keys):
+            raise ConfigurationError(f"{len(keys)} users were named, {len(set(keys))} different ones: name each once")
+        return keys
+
     areply_many = async_twin(reply_many, "answers")
     aprefetch = async_twin(prefetch, "answers")
     aconsolidate_many = async_twin(consolidate_many, "training")
     awork = async_twin(work, None)
+    aupgrade = async_twin(upgrade, None)
+    aundo_upgrade = async_twin(undo_upgrade, "journal")
     ausers = async_twin(users, "journal")
 
     def close(self) -> None:

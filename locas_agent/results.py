@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from locas_storage import ConsolidationMetrics, Revision, Turn
+from locas_storage import ConsolidationMetrics, Revision, Turn, UserKey
 
 if TYPE_CHECKING:
     from locas_agent.memory.stats import LayerStats
@@ -159,6 +159,30 @@ class Consolidation:
     def admitted(self) -> bool:
         """Whether a revision was published."""
         return self.status == "admitted"
+
+
+@dataclass(frozen=True, slots=True)
+class UserUpgrade:
+    """What became of one user who was to be moved to another backbone, or back."""
+
+    key: UserKey
+    """Who."""
+    status: Literal["moved", "kept", "there", "nothing", "failed", "stopped"]
+    """`moved`, `kept` on the former memory with the reason, `there` where nothing was left to do, `nothing` where there
+    is no memory, `failed` with an error's class, `stopped` before it was certain."""
+    reason: str
+    """A few words for programs, e.g. `recalls less`, `not learnt`, `imported`, `unknown backbone`, `moving`."""
+    detail: str = ""
+    """The same in sentences, without content."""
+    recall_before: float | None = None
+    """Share of the study questions in force that the former memory answers on its backbone, 0 to 1; None if none were
+    asked."""
+    recall_after: float | None = None
+    """The same of the memory that was learnt anew, on the new backbone."""
+    questions: int = 0
+    """Questions that both were asked."""
+    revision: int | None = None
+    """The current revision since, if the user is on the backbone that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
-from typing import Literal, get_args
+from typing import Literal, Protocol, Self, get_args
 
 from locas_agent.aio import Crews
 from locas_agent.backbone import Backbone
@@ -53,6 +53,23 @@ logger = logging.getLogger(__name__)
 
 ConsolidationMode = Literal["inline", "background"]
 """Where a consolidation that the policy wants is done: in the call that set it off, or by a worker."""
+
+
+class Host(Protocol):
+    """Where the handle of a user finds who does the work: one `Runtime`, or several, of which each user has one."""
+
+    @property
+    def crews(self) -> Crews:
+        """The threads of the async twins."""
+        ...
+
+    def runtime_of(self, key: UserKey) -> Runtime:
+        """Return the parts on the backbone of the user's memory."""
+        ...
+
+    def answer(self, asked: Sequence[ReplyRequest], sampling: Sampling) -> list[Reply]:
+        """Answer each user on the backbone of the user's memory."""
+        ...
 
 
 class Runtime:
@@ -113,6 +130,10 @@ class Runtime:
                 f"{backbone.context_tokens} "
                 f"tokens, in which an answer has to stand as a turn beside the next answer: choose at most {most}"
             )
+
+    def runtime_of(self, key: UserKey) -> Self:
+        """Return itself: one runtime is the home of all its users."""
+        return self
 
     def cache_info(self) -> CacheInfo:
         """Count the memories found ready, read and dropped so far, and what is kept of users now."""

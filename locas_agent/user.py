@@ -1,8 +1,8 @@
-"""`UserMemory`, the per-user handle: the verbs of one user. It holds nothing but the key; `Runtime` does the work."""
+"""`UserMemory`, the per-user handle: the verbs of one user. It holds nothing but the key; a `Runtime` does the work."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from copy import copy
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from locas_agent.exports.manifest import Form
 from locas_agent.import_export.archive import write_archive
 from locas_agent.import_export.chats import ChatImport
 from locas_agent.results import ChatAnswer, Consolidation, Explanation, Recall, Reply
-from locas_agent.runtime import Runtime
+from locas_agent.runtime import Host, Runtime
 from locas_agent.serving.generation import ChatRequest
 from locas_agent.serving.inspection import asked_alone
 from locas_agent.serving.replies import ReplyRequest, Sampling
@@ -28,9 +28,13 @@ from locas_storage import CorrectedTurn, FoundTurn, Receipt, Revision, Turn, Tur
 class UserMemory:
     """One user of one tenant. Cheap: it holds a key, reads nothing and writes nothing until a verb is called."""
 
-    def __init__(self, runtime: Runtime, key: UserKey) -> None:
-        self._runtime = runtime
+    def __init__(self, host: Host, key: UserKey) -> None:
+        self._host = host
         self.key = key
+
+    @property
+    def _runtime(self) -> Runtime:
+        return self._host.runtime_of(self.key)
 
     def add(
         self,
@@ -112,7 +116,7 @@ class UserMemory:
             TurnTooLong: the text leaves no room for the answer; nothing was written.
             TurnNotFound: what was said under this key before was forgotten.
         """
-        return self._runtime.answer(
+        return self._host.answer(
             [ReplyRequest(self.key, text, idempotency_key, session, learn)], Sampling(max_new_tokens, temperature, seed)
         )[0]
 
@@ -130,7 +134,10 @@ class UserMemory:
         """Do what `reply` does, piece by piece, for `for` or `async for`; see `ReplyStream`."""
         asked = ReplyRequest(self.key, text, idempotency_key, session, learn)
         sampling = Sampling(max_new_tokens, temperature, seed)
-        return ReplyStream(self._runtime.stream_answer(asked, sampling), self.crews)
+        return ReplyStream(self._stream(asked, sampling), self.crews)
+
+    def _stream(self, asked: ReplyRequest, sampling: Sampling) -> Generator[str, None, Reply]:
+        return (yield from self._runtime.stream_answer(asked, sampling))  # found when the first piece is taken
 
     def generate(
         self,
@@ -443,9 +450,10 @@ class UserMemory:
 
         The turns are removed at once, whatever is being trained; the rebuild waits its turn.
         """
-        receipt = await self.crews.run("journal", self._runtime.forget, self.key, _seqs(turns))
-        if self._runtime.rebuilds(receipt, wait):
-            await self.crews.run("training", self._runtime.rebuild, self.key, progress)
+        runtime = await self.crews.run("journal", self._host.runtime_of, self.key)
+        receipt = await self.crews.run("journal", runtime.forget, self.key, _seqs(turns))
+        if runtime.rebuilds(receipt, wait):
+            await self.crews.run("training", runtime.rebuild, self.key, progress)
         return receipt
 
     def correct(
@@ -482,9 +490,10 @@ class UserMemory:
         self, turn: int | Turn, text: str, *, wait: bool | None = None, progress: Progress | None = None
     ) -> CorrectedTurn:
         """Do what `correct` does, off the event loop, as `aforget` forgets."""
-        made = await self.crews.run("journal", self._runtime.correct, self.key, _seq(turn), text)
-        if self._runtime.rebuilds(made.receipt, wait):
-            await self.crews.run("training", self._runtime.rebuild, self.key, progress)
+        runtime = await self.crews.run("journal", self._host.runtime_of, self.key)
+        made = await self.crews.run("journal", runtime.correct, self.key, _seq(turn), text)
+        if runtime.rebuilds(made.receipt, wait):
+            await self.crews.run("training", runtime.rebuild, self.key, progress)
         return made
 
     def erase(self) -> Receipt:
@@ -539,11 +548,11 @@ class UserMemory:
     @property
     def crews(self) -> Crews:
         """The threads of the async twins, shared by all users."""
-        return self._runtime.crews
+        return self._host.crews
 
     def __copy__(self) -> Self:
         """Return another handle of the same user, on the same `AgentMemory`."""
-        return type(self)(self._runtime, self.key)
+        return type(self)(self._host, self.key)
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
         """Return another handle, as `__copy__` does: backbone and store are shared."""

@@ -58,6 +58,7 @@ from locas_agent.cli.output import (
 from locas_agent.cli.person import archive, correct, import_chats
 from locas_agent.cli.serve import serve
 from locas_agent.cli.signals import stop_on_signals
+from locas_agent.cli.upgrade import upgrade
 from locas_agent.cli.verify import verify
 from locas_agent.config import StoreSettings
 from locas_agent.types import CODE_VERSION
@@ -263,6 +264,7 @@ app.command("import")(import_)
 app.command()(explain)
 app.command()(bench)
 app.command()(calibrate)
+app.command()(upgrade)
 app.command()(serve)
 app.command()(mcp)
 

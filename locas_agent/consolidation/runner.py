@@ -93,6 +93,11 @@ class ConsolidationRunner:
         self._memories = memories
         self._config = config
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the backbone whose memories are made."""
+        return self._backbone.fingerprint
+
     def run(
         self, requests: Sequence[ConsolidationRequest], *, progress: Progress | None = None, seed: int | None = None
     ) -> list[Consolidation | StorageError]:

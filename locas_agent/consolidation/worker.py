@@ -1,6 +1,7 @@
 """The drain loop: claims queued consolidations, has them learnt, and keeps their leases alive meanwhile.
 
-Several workers may drain one store: a lease makes sure that only one of them writes what it learnt.
+Several workers may drain one store: a lease makes sure that only one of them writes what it learnt. Each takes the jobs
+of users of its own backbone, and of those who have no memory yet.
 """
 
 from __future__ import annotations
@@ -112,7 +113,11 @@ class Worker:
         if key is None:
             self._counts["expired_turns"] += sum(len(receipt.turns) for receipt in self._store.expire().values())
         leases = self._store.queue.claim(
-            self._owner, limit=self._jobs_at_once, lease_seconds=self._lease_seconds, key=key
+            self._owner,
+            limit=self._jobs_at_once,
+            lease_seconds=self._lease_seconds,
+            key=key,
+            backbone=self._runner.fingerprint,
         )
         if leases:
             self.learn(leases, ended)

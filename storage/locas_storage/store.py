@@ -30,7 +30,13 @@ class JobQueue(Protocol):
         ...
 
     def claim(
-        self, owner: str, *, limit: int = 1, lease_seconds: float = 300.0, key: UserKey | None = None
+        self,
+        owner: str,
+        *,
+        limit: int = 1,
+        lease_seconds: float = 300.0,
+        key: UserKey | None = None,
+        backbone: str | None = None,
     ) -> list[Lease]:
         """Claim jobs that are due, oldest first, and with them others of similar length. A rebuild is claimed alone.
 
@@ -41,6 +47,7 @@ class JobQueue(Protocol):
             limit: how many jobs at most.
             lease_seconds: time after which another may claim them, unless a heartbeat comes first.
             key: only this user's job.
+            backbone: fingerprint: only jobs of users whose current revision belongs to this backbone, or to none.
 
         Returns:
             The leases; none if nothing is due.
@@ -234,8 +241,8 @@ class MemoryStore(Protocol):
         """Make a trained memory the user's current revision, all or nothing.
 
         A store keeps the newest payloads only, as many different ones as it was told, and besides them what was learnt
-        from an `IMPORTED` turn alone. Older revisions become 'pruned' in the same step: row and digest stay, the bytes
-        are gone.
+        from an `IMPORTED` turn alone, and what each line of revisions ended with (see `rules.lineage`). Older
+        revisions become 'pruned' in the same step: row and digest stay, the bytes are gone.
 
         Args:
             key: whose.
@@ -288,6 +295,31 @@ class MemoryStore(Protocol):
             UnknownUser: the user has no turns.
             RevisionNotFound: the user has no such revision, or its payload is no longer kept, or 0 was given and there
                 is no revision at all.
+        """
+        ...
+
+    def cut_over(self, key: UserKey, drafts: Sequence[RevisionDraft], *, fingerprint: str, fence: int) -> Revision:
+        """Put a memory that was learnt anew from the first turn in the place of the current one, all or nothing.
+
+        The revisions before it stay, and what their line ended with is kept: `rollback` to that undoes the cut over
+        exactly. The study items of the new memory are in force instead of theirs. Turns after the last draft wait to be
+        learnt, and a worker that holds the user's job is refused.
+
+        Args:
+            key: whose.
+            drafts: the revisions of the new memory, oldest first; the parent of each is its place among them, 0 for the
+                first. None of them: nothing is learnt yet, and is to be learnt on this backbone.
+            fingerprint: of the backbone of all.
+            fence: the user's fence when the turns were read.
+
+        Returns:
+            The current revision: the last draft's, or one that stands for no memory.
+
+        Raises:
+            UnknownUser: the user has no turns.
+            UserErased: the user was erased.
+            InvalidRevision: a draft is of another backbone, or does not follow the one before it.
+            RevisionConflict: turns were forgotten or the memory moved since the fence was read; nothing was changed.
         """
         ...
 

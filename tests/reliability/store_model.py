@@ -185,6 +185,7 @@ class Person:
         self.saved.append(Saved(number, parent, None, from_seq, to_seq, payload, blob, knows, items - set(retired)))
         self.fence += 1
         kept = list(dict.fromkeys(one.blob for one in reversed(self.saved) if one.payload is not None))[: self.keep]
+        kept += self.line_ends()
         self.saved = [
             one if one.payload is None or one.blob in kept else replace(one, payload=None, state="pruned")
             for one in self.saved
@@ -192,6 +193,16 @@ class Person:
         if lease is not None:
             self.settle(lease, to_seq)
         return number
+
+    def line_ends(self) -> list[object]:
+        """What each memory ended with that began with nothing."""
+        line_of, ends = {0: 0}, dict[int, object]()
+        for one in self.saved:
+            grew_from = one.parent if one.restores is None else one.restores
+            line_of[one.number] = one.number if one.restores == 0 else line_of[grew_from]
+            if one.payload is not None:
+                ends[line_of[one.number]] = one.blob
+        return list(ends.values())
 
     def rollback(self, number: int) -> int:
         self.require()

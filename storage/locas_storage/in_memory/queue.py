@@ -40,7 +40,13 @@ class InMemoryQueue:
             self._users.living(key).enqueue(to_seq)
 
     def claim(
-        self, owner: str, *, limit: int = 1, lease_seconds: float = 300.0, key: UserKey | None = None
+        self,
+        owner: str,
+        *,
+        limit: int = 1,
+        lease_seconds: float = 300.0,
+        key: UserKey | None = None,
+        backbone: str | None = None,
     ) -> list[Lease]:
         """See `JobQueue.claim`."""
         queue.check_owner(owner)
@@ -50,7 +56,7 @@ class InMemoryQueue:
                 waiting = [
                     (data, data.job)
                     for whose, data in self._users.of.items()
-                    if data.job and data.job.is_due(now) and key in (None, whose)
+                    if data.job and data.job.is_due(now) and key in (None, whose) and data.is_learnt_on(backbone)
                 ]
                 due = [_Due(data, job, job.stops, data.pending_tokens(job.to_seq)) for data, job in waiting]
                 found = queue.claimable_together(

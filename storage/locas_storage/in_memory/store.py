@@ -1,6 +1,5 @@
 """`InMemoryStore`: the contract over dictionaries, for tests, trials, and stores that keep a user in one piece."""
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,7 +22,8 @@ class InMemoryStore:
     of a bucket: give what was saved, and save what changes. API keys are no user's and stay in this process.
 
     Args:
-        keep_payloads: how many different payloads of a user are kept, the newest; revisions beyond them are pruned.
+        keep_payloads: how many different payloads of a user are kept, the newest, beside the last one of each line;
+            other revisions are pruned.
         kept: everything of each user that an earlier process saved.
         save: called with everything of a user after each change, before the call that made it returns. What it raises
             is raised by the call; the change then stands in this process, and is saved with the next one.
@@ -116,38 +116,11 @@ class InMemoryStore:
             if lease is not None and not data.holds(lease):
                 raise queue.lost(lease)
             commit.check_follows(draft, data.state)
-            in_force = data.in_force[data.state.head]
-            taken = sum(item.item_id in data.items for item in draft.new_items)
-            if taken:
-                raise commit.stale_items(taken, "new under an id that is in use")
-            lacking = len(set(draft.retired_items) - in_force)
+            data.check_items([draft])
+            lacking = len(set(draft.retired_items) - data.in_force[data.state.head])
             if lacking:
                 raise commit.stale_items(lacking, "to be retired but not in force")
-            digest = hashlib.sha256(draft.payload).hexdigest()
-            number = len(data.revisions) + 1
-            span = data.turns[draft.from_seq - 1 : draft.to_seq]
-            saved = Revision(
-                number=number,
-                parent=draft.parent,
-                restores=None,
-                fingerprint=draft.fingerprint,
-                config_hash=draft.config_hash,
-                code_version=draft.code_version,
-                seed=draft.seed,
-                from_seq=draft.from_seq,
-                to_seq=draft.to_seq,
-                turns_sha256=commit.turns_digest(hashlib.sha256(turn.content.encode()).digest() for turn in span),
-                payload_sha256=digest,
-                payload_bytes=len(draft.payload),
-                metrics=draft.metrics,
-                state="live",
-                created_at=utc_now(),
-            )
-            data.payloads[digest] = draft.payload
-            for item in draft.new_items:
-                data.items[item.item_id] = commit.kept_item(item, number)
-            added = {item.item_id for item in draft.new_items}
-            data.make_current(saved, (in_force | added) - set(draft.retired_items))
+            saved = data.learn(draft)
             data.prune(self._keep_payloads)
             if lease is not None:
                 data.complete(lease, draft.to_seq)
@@ -195,6 +168,28 @@ class InMemoryStore:
             facts = commit.revert_facts(data.state, number, made.number)
             data.make_current(made, data.in_force[number])
             data.record("revert", facts)
+            return made
+
+    def cut_over(self, key: UserKey, drafts: Sequence[RevisionDraft], *, fingerprint: str, fence: int) -> Revision:
+        """See `MemoryStore.cut_over`."""
+        with self._users.changing(key):
+            data = self._users.living(key)
+            state = data.state
+            commit.check_unmoved(state, fence)
+            following = commit.renumbered(drafts, state, fingerprint)
+            data.check_items(following)
+            if data.job is not None and data.job.lease is not None:
+                data.job.attempts -= 1
+                data.job.put_back()
+            number = len(data.revisions) + 1
+            made = commit.restoring(
+                None, number=number, parent=state.head, created_at=utc_now(), fingerprint=fingerprint
+            )
+            data.make_current(made, frozenset())
+            for draft in following:
+                made = data.learn(draft)
+            data.record("revert", commit.cut_over_facts(state, number, fingerprint))
+            data.prune(self._keep_payloads)
             return made
 
     def forget(self, key: UserKey, turns: Iterable[int]) -> Receipt:

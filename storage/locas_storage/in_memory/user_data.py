@@ -1,6 +1,7 @@
 """Owns `UserData`: everything of one user of an `InMemoryStore`, and what one change does to it."""
 
 import datetime as dt
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from locas_storage.records.bounds import new_item_id
 from locas_storage.records.jobs import Job, Lease
 from locas_storage.records.metrics import ConsolidationMetrics
 from locas_storage.records.receipts import CorrectedTurn, Receipt
-from locas_storage.records.revisions import Revision, StudyItem
+from locas_storage.records.revisions import Revision, RevisionDraft, StudyItem
 from locas_storage.records.turns import IMPORTED, AuditAction, AuditEntry, Turn, TurnDraft, UserState
 from locas_storage.rules import commit, lineage
 
@@ -102,6 +103,46 @@ class UserData:
             self.state, head=revision.number, consolidated_seq=revision.to_seq, fence=self.state.fence + 1
         )
 
+    def is_learnt_on(self, backbone: str | None) -> bool:
+        """Tell whether the current revision belongs to a backbone, or to none; to any where None is asked for."""
+        current = self.revision(self.state.head).fingerprint if self.state.head else ""
+        return backbone is None or current in ("", backbone)
+
+    def check_items(self, drafts: Sequence[RevisionDraft]) -> None:
+        """Refuse new study items under ids that are in use."""
+        taken = sum(item.item_id in self.items for draft in drafts for item in draft.new_items)
+        if taken:
+            raise commit.stale_items(taken, "new under an id that is in use")
+
+    def learn(self, draft: RevisionDraft) -> Revision:
+        """Make a draft that was checked the current revision."""
+        digest = hashlib.sha256(draft.payload).hexdigest()
+        number = len(self.revisions) + 1
+        span = self.turns[draft.from_seq - 1 : draft.to_seq]
+        saved = Revision(
+            number=number,
+            parent=draft.parent,
+            restores=None,
+            fingerprint=draft.fingerprint,
+            config_hash=draft.config_hash,
+            code_version=draft.code_version,
+            seed=draft.seed,
+            from_seq=draft.from_seq,
+            to_seq=draft.to_seq,
+            turns_sha256=commit.turns_digest(hashlib.sha256(turn.content.encode()).digest() for turn in span),
+            payload_sha256=digest,
+            payload_bytes=len(draft.payload),
+            metrics=draft.metrics,
+            state="live",
+            created_at=utc_now(),
+        )
+        self.payloads[digest] = draft.payload
+        for item in draft.new_items:
+            self.items[item.item_id] = commit.kept_item(item, number)
+        added = {item.item_id for item in draft.new_items}
+        self.make_current(saved, (self.in_force[draft.parent] | added) - set(draft.retired_items))
+        return saved
+
     def raise_fence(self) -> None:
         """Overtake callers that read the counters before."""
         self.state = replace(self.state, fence=self.state.fence + 1)
@@ -113,7 +154,10 @@ class UserData:
         ]
         imported = {turn.seq for turn in self.turns if turn.trust == IMPORTED}
         alone = {one.payload_sha256 for one in self.revisions if one.from_seq == one.to_seq and one.to_seq in imported}
-        gone = commit.beyond_kept(newest_first, keep) - alone
+        ends = lineage.line_heads(
+            (one.number, one.restores, one.payload_sha256 if one.is_kept else None) for one in self.revisions
+        )
+        gone = commit.beyond_kept(newest_first, keep) - alone - ends
         self.revisions = [replace(one, state="pruned") if one.payload_sha256 in gone else one for one in self.revisions]
         for digest in gone:
             del self.payloads[digest]
@@ -214,7 +258,13 @@ class UserData:
             self.raise_fence()
         else:
             base = self.revision(plan.base) if plan.base else None
-            made = commit.restoring(base, number=len(self.revisions) + 1, parent=self.state.head, created_at=utc_now())
+            made = commit.restoring(
+                base,
+                number=len(self.revisions) + 1,
+                parent=self.state.head,
+                created_at=utc_now(),
+                fingerprint=self.revision(self.state.head).fingerprint,
+            )
             self.make_current(made, self.in_force[plan.base])
         bare: dict[str, Any] = {
             "state": lineage.ERASED,

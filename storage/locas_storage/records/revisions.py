@@ -156,7 +156,8 @@ class Revision:
         number: 1, 2, 3 ... per user; the current one has the highest.
         parent: the revision that was current before it, 0 for none.
         restores: the older revision whose memory this is, 0 for "no memory"; None if it was trained.
-        fingerprint: of the backbone it belongs to, empty if it stands for no memory.
+        fingerprint: of the backbone it belongs to; if it stands for no memory, of the one on which the next is to be
+            learnt, empty for any.
         config_hash: of the configuration that made it.
         code_version: of the program that made it.
         seed: of the training.

@@ -4,7 +4,7 @@
 |---|---|---|
 | `api_keys` | the form of a secret, its digest, how it is compared | those of `api_keys` |
 | `commit` | what a commit must follow, digests, the audit chain, errors in the words of all stores | all of them |
-| `lineage` | which revisions saw a turn, and where learning begins again | `forget`, `correct`, `expire` |
+| `lineage` | which revisions saw a turn, where learning begins again, how lines end | those that learn or forget |
 | `queue` | which jobs are claimed together, attempts, reasons | those of `queue` |
 | `ranking` | what a word is, and the order of turns that share one | `search` |
 

@@ -76,6 +76,55 @@ def check_follows(draft: RevisionDraft, state: UserState) -> None:
         )
 
 
+def check_unmoved(state: UserState, fence: int) -> None:
+    """Check that nothing of a user was learnt, forgotten or claimed since the fence was read.
+
+    Raises:
+        RevisionConflict: something was.
+    """
+    if state.fence != fence:
+        raise RevisionConflict(
+            f"learnt anew under fence {fence}, the user's is {state.fence}: turns were forgotten or the memory moved "
+            "meanwhile; read the journal and learn what is missing"
+        )
+
+
+def renumbered(drafts: Sequence[RevisionDraft], state: UserState, fingerprint: str) -> list[RevisionDraft]:
+    """Return the drafts of a memory that was learnt anew with the parents they get in a user's chain.
+
+    Between the current revision and the first of them stands one for "no memory".
+
+    Args:
+        drafts: oldest first; each one's parent is its place among them, 0 for the first.
+        state: the user's counters.
+        fingerprint: of the backbone of all.
+
+    Raises:
+        InvalidRevision: a draft is of another backbone, or does not follow the one before it.
+        RevisionConflict: one speaks of a turn that the journal does not have.
+    """
+    standing = replace(state, head=state.head + 1, consolidated_seq=0)
+    made: list[RevisionDraft] = []
+    in_force: set[str] = set()
+    for place, draft in enumerate(drafts):
+        added = {item.item_id for item in draft.new_items}
+        follows = (draft.parent, draft.from_seq, draft.fingerprint) == (
+            place,
+            standing.consolidated_seq + 1,
+            fingerprint,
+        )
+        if not follows or not in_force >= set(draft.retired_items) or in_force & added:
+            raise InvalidRevision(
+                f"draft {place + 1} of {len(drafts)} does not follow the one before it: expected parent {place}, first "
+                f"turn {standing.consolidated_seq + 1}, the backbone of all, and study items that fit; learn anew"
+            )
+        in_force = (in_force | added) - set(draft.retired_items)
+        made.append(replace(draft, parent=standing.head, fence=None))
+        check_follows(made[-1], standing)
+        standing = replace(standing, head=standing.head + 1, consolidated_seq=draft.to_seq)
+    return made
+
+
 def stale_items(count: int, what: str) -> RevisionConflict:
     """Return the error for study items of a draft that do not fit the kept ones."""
     return RevisionConflict(f"{count} study items of the draft are {what}; read study_items() and consolidate again")
@@ -193,6 +242,11 @@ def revert_facts(state: UserState, restored: int, number: int) -> Mapping[str, A
     return {"from": state.head, "to": restored, "revision": number, "unlearnt_from": state.consolidated_seq}
 
 
+def cut_over_facts(state: UserState, number: int, fingerprint: str) -> Mapping[str, Any]:
+    """Return what the audit trail keeps of a cut over: a way back to no memory, and what was learnt anew from there."""
+    return {**revert_facts(state, 0, number), "backbone": fingerprint}
+
+
 def new_turn(draft: TurnDraft, *, seq: int, idempotency_key: str, created_at: dt.datetime) -> Turn:
     """Return the turn that a draft becomes."""
     return Turn(
@@ -228,8 +282,18 @@ def kept_item(draft: StudyItemDraft, number: int) -> StudyItem:
     )
 
 
-def restoring(restored: Revision | None, *, number: int, parent: int, created_at: dt.datetime) -> Revision:
-    """Return the new revision that brings an older one back, or "no memory" if there is none to bring back."""
+def restoring(
+    restored: Revision | None, *, number: int, parent: int, created_at: dt.datetime, fingerprint: str = ""
+) -> Revision:
+    """Return the new revision that brings an older one back, or "no memory" if there is none to bring back.
+
+    Args:
+        restored: the older one.
+        number: of the new one.
+        parent: the current one.
+        created_at: by the database's clock.
+        fingerprint: for "no memory", the backbone on which the next memory is to be learnt; empty for any.
+    """
     if restored is not None:
         return replace(
             restored, number=number, parent=parent, restores=restored.number, state="live", created_at=created_at
@@ -238,7 +302,7 @@ def restoring(restored: Revision | None, *, number: int, parent: int, created_at
         number=number,
         parent=parent,
         restores=0,
-        fingerprint="",
+        fingerprint=fingerprint,
         config_hash="",
         code_version="",
         seed=0,

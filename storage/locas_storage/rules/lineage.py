@@ -1,5 +1,9 @@
-"""Owns the question what forgetting some turns touches: which revisions saw them, and where learning begins again."""
+"""Owns the question which revisions grew from which: what forgetting touches, and what going back needs.
 
+A *line* is a memory with all that grew from it: it begins with nothing, and belongs to one backbone.
+"""
+
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -49,7 +53,7 @@ def plan(
     purged = tuple(revision.number for revision in revisions if saw[revision.number] and revision.state != ERASED)
     if not saw[head]:
         return ForgetPlan(purged, None, tuple(open_stops))
-    line = _learnt(revisions, head)
+    line = learnt_line(revisions, head)
     usable = [revision for revision in line if not saw[revision.number] and revision.state == "live"]
     base = usable[-1].number if usable else 0
     stops = {revision.to_seq for revision in line if revision.number > base} | set(open_stops)
@@ -80,7 +84,26 @@ def not_correctable(key: UserKey, seq: int) -> TurnNotFound:
     )
 
 
-def _learnt(revisions: Sequence[Revision], head: int) -> list[Revision]:
+def line_heads(kept: Iterable[tuple[int, int | None, str | None]]) -> set[str]:
+    """Return the payload that each line of a user's revisions ended with, so that every line can be gone back to.
+
+    Args:
+        kept: number, the older revision that it restores, and digest of the payload of each revision, ascending. One
+            that restores none and has no payload may be left out.
+    """
+    starts, lines = [0], [0]
+    newest: dict[int, str] = {}
+    for number, restores, digest in kept:
+        if restores is not None:
+            line = number if restores == 0 else lines[bisect_right(starts, restores) - 1]
+            starts.append(number)
+            lines.append(line)
+        if digest is not None:
+            newest[lines[-1]] = digest
+    return set(newest.values())
+
+
+def learnt_line(revisions: Sequence[Revision], head: int) -> list[Revision]:
     """Return the trained revisions that made the current memory, oldest first."""
     by_number = {revision.number: revision for revision in revisions}
     line = []

@@ -35,7 +35,13 @@ class SqlJobQueue:
             jobs.enqueue(connection, users.locked(connection, key), to_seq)
 
     def claim(
-        self, owner: str, *, limit: int = 1, lease_seconds: float = 300.0, key: UserKey | None = None
+        self,
+        owner: str,
+        *,
+        limit: int = 1,
+        lease_seconds: float = 300.0,
+        key: UserKey | None = None,
+        backbone: str | None = None,
     ) -> list[Lease]:
         """See `JobQueue.claim`."""
         queue.check_owner(owner)
@@ -43,7 +49,7 @@ class SqlJobQueue:
         is_patient = False
         while True:
             with self._write() as connection:
-                found = jobs.choose(connection, limit, key)
+                found = jobs.choose(connection, limit, key, backbone)
                 taken = []
                 for one in sorted(found, key=lambda row: (row.tenant_id, row.subject_id)):
                     whose = UserKey(one.tenant_id, one.subject_id)

@@ -1,18 +1,18 @@
-"""Owns `SqlRevisions`: committing what was learnt, rolling back, and reading revisions, in an SQL database.
+"""Owns `SqlRevisions`: committing what was learnt, cutting over, rolling back, and reading, in an SQL database.
 
 One transaction commits a consolidation: payload, study items, revision, counters; training runs outside it.
 """
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from locas_storage.encryption.envelope import Cipher
 from locas_storage.errors import RevisionConflict, StorageError
 from locas_storage.records.jobs import Lease
 from locas_storage.records.revisions import Revision, RevisionDraft
-from locas_storage.records.turns import UserKey
+from locas_storage.records.turns import UserKey, UserState
 from locas_storage.rules import commit
 from locas_storage.sql.data_keys import DataKeys
 from locas_storage.sql.maintenance.upkeep import SqlUpkeep
@@ -58,12 +58,52 @@ class SqlRevisions:
             seal = self._data_keys.seal(connection, key)
         # Its number is known before the commit: it follows the parent, or the commit is refused.
         payload = payloads.prepare(draft.payload, draft.parent + 1, draft.fingerprint, key, seal, self._keeping)
-        try:
+        with self._files_removed_on_refusal(key, [payload]):
             return self._save(key, draft, lease, seal, payload)
+
+    def cut_over(self, key: UserKey, drafts: Sequence[RevisionDraft], *, fingerprint: str, fence: int) -> Revision:
+        """See `MemoryStore.cut_over`."""
+        with self._read() as connection:
+            state = users.standing(connection, key)
+            seal = self._data_keys.seal(connection, key)
+        commit.check_unmoved(state, fence)
+        following = commit.renumbered(drafts, state, fingerprint)
+        staged = [
+            payloads.prepare(draft.payload, draft.parent + 1, fingerprint, key, seal, self._keeping)
+            for draft in following
+        ]
+        with self._files_removed_on_refusal(key, staged):
+            self._fault_point("cut_over.files")
+            with self._write() as connection:
+                state = users.locked(connection, key)
+                commit.check_unmoved(state, fence)
+                self._check_seal(connection, key, seal)
+                jobs.hand_back(connection, key)
+                self._fault_point("cut_over.job")
+                none = self._add_restored(connection, state, None, 0, fingerprint)
+                self._fault_point("cut_over.no_memory")
+                for draft, payload in zip(following, staged, strict=True):
+                    self._add(connection, users.locked(connection, key), draft, payload, seal)
+                    self._fault_point("cut_over.revision")
+                saved = revisions.one(connection, key, users.locked(connection, key).head)
+                audit.record(connection, key, "revert", commit.cut_over_facts(state, none.number, fingerprint))
+                gone = payloads.prune(connection, key, self._keeping.most)
+                self._upkeep.check_reach(gone)
+                self._fault_point("cut_over.before_commit")
+            self._fault_point("cut_over.after_commit")
+        self._upkeep.remove_files(key, gone)
+        return saved
+
+    @contextmanager
+    def _files_removed_on_refusal(self, key: UserKey, staged: Sequence[StagedPayload]) -> Iterator[None]:
+        """Remove the files that were written for rows that are refused; nobody names them, unless others did before."""
+        try:
+            yield
         except StorageError:
-            if payload.data is None:  # nobody names its file, unless another has committed the same bytes
+            files = [payload.sha256 for payload in staged if payload.data is None]
+            if files:
                 with suppress(StorageError):
-                    self._upkeep.remove_files(key, [payload.sha256])
+                    self._upkeep.remove_files(key, files)
             raise
 
     def _save(
@@ -74,18 +114,9 @@ class SqlRevisions:
             state = users.locked(connection, key)
             held = jobs.held(connection, key, lease) if lease is not None else None
             commit.check_follows(draft, state)
-            if self._data_keys.seal(connection, key) != seal:
-                raise RevisionConflict("the user was erased and began again while this was learnt; consolidate again")
+            self._check_seal(connection, key, seal)
             self._fault_point("commit.user")
-            payloads.keep(connection, key, payload, self._keeping.files)
-            self._fault_point("commit.payload")
-            number = users.next_revision(connection, key)
-            span = turns.span_digest(connection, key, draft.from_seq, draft.to_seq, seal)
-            revisions.add(connection, key, draft, number=number, fence=state.fence + 1, turns_sha256=span, kept=payload)
-            self._fault_point("commit.revision")
-            study_items.change(connection, key, draft, number, seal)
-            self._fault_point("commit.items")
-            users.move_head(connection, state, number, draft.to_seq)
+            number = self._add(connection, state, draft, payload, seal)
             if lease is not None and held is not None:
                 jobs.complete(connection, lease, held, draft.to_seq)
             saved = revisions.one(connection, key, number)
@@ -95,6 +126,40 @@ class SqlRevisions:
         self._fault_point("commit.after_commit")
         self._upkeep.remove_files(key, gone)
         return saved
+
+    def _check_seal(self, connection: Connection, key: UserKey, seal: Cipher) -> None:
+        if self._data_keys.seal(connection, key) != seal:
+            raise RevisionConflict("the user was erased and began again while this was learnt; consolidate again")
+
+    def _add(
+        self, connection: Connection, state: UserState, draft: RevisionDraft, payload: StagedPayload, seal: Cipher
+    ) -> int:
+        """Make a trained revision the current one of a locked user, and return its number."""
+        key = state.key
+        payloads.keep(connection, key, payload, self._keeping.files)
+        self._fault_point("commit.payload")
+        number = users.next_revision(connection, key)
+        span = turns.span_digest(connection, key, draft.from_seq, draft.to_seq, seal)
+        revisions.add(connection, key, draft, number=number, fence=state.fence + 1, turns_sha256=span, kept=payload)
+        self._fault_point("commit.revision")
+        study_items.change(connection, key, draft, number, seal)
+        self._fault_point("commit.items")
+        users.move_head(connection, state, number, draft.to_seq)
+        return number
+
+    def _add_restored(
+        self, connection: Connection, state: UserState, restored: Revision | None, source: int, fingerprint: str = ""
+    ) -> Revision:
+        """Make an older revision, or "no memory", the current one of a locked user, with its study items."""
+        number = users.next_revision(connection, state.key)
+        now = connection.scalars(select(DbNow())).one()
+        made = commit.restoring(restored, number=number, parent=state.head, created_at=now, fingerprint=fingerprint)
+        revisions.add_restored(connection, state.key, made, fence=state.fence + 1)
+        self._fault_point("rollback.revision")
+        study_items.restore(connection, state.key, source, number)
+        self._fault_point("rollback.items")
+        users.move_head(connection, state, number, made.to_seq)
+        return made
 
     def all_of(self, key: UserKey) -> list[Revision]:
         """See `MemoryStore.revisions`."""
@@ -126,14 +191,7 @@ class SqlRevisions:
                 return restored
             if restored is not None:
                 commit.require_kept(restored, key)
-            next_number = users.next_revision(connection, key)
-            now = connection.scalars(select(DbNow())).one()
-            made = commit.restoring(restored, number=next_number, parent=state.head, created_at=now)
-            revisions.add_restored(connection, key, made, fence=state.fence + 1)
-            self._fault_point("rollback.revision")
-            study_items.restore(connection, key, number, made.number)
-            self._fault_point("rollback.items")
-            users.move_head(connection, state, made.number, made.to_seq)
+            made = self._add_restored(connection, state, restored, number)
             audit.record(connection, key, "revert", commit.revert_facts(state, number, made.number))
             self._fault_point("rollback.before_commit")
         self._fault_point("rollback.after_commit")

@@ -42,7 +42,8 @@ class SqlMemoryStore:
     Args:
         url: an SQLAlchemy URL of SQLite or PostgreSQL; `sqlite:///locas.db` is a file, `sqlite://` a database in
             memory. A `Path` is an SQLite file.
-        keep_payloads: how many different payloads of a user are kept, the newest; revisions beyond them are pruned.
+        keep_payloads: how many different payloads of a user are kept, the newest, beside the last one of each line;
+            other revisions are pruned.
         files: where payloads larger than `inline_bytes` go, a folder or any place fsspec can write to; all stores on
             one database name the same place. Without it every payload lies in the database. Needs the extra `files`.
         inline_bytes: largest payload that lies in the database although there are files.
@@ -213,6 +214,10 @@ class SqlMemoryStore:
     def rollback(self, key: UserKey, number: int) -> Revision:
         """See `MemoryStore.rollback`."""
         return self._revisions.rollback(key, number)
+
+    def cut_over(self, key: UserKey, drafts: Sequence[RevisionDraft], *, fingerprint: str, fence: int) -> Revision:
+        """See `MemoryStore.cut_over`."""
+        return self._revisions.cut_over(key, drafts, fingerprint=fingerprint, fence=fence)
 
     def forget(self, key: UserKey, turns: Iterable[int]) -> Receipt:
         """See `MemoryStore.forget`."""

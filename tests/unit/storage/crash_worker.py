@@ -42,6 +42,9 @@ def live(folder: Path, point: str) -> None:
             ADA, draft(1, 3, 3, b"late", new_items=(NEW_ITEM,), retired_items=(OLD_ITEM.item_id,))
         ),
         "rollback": lambda: fragile.rollback(ADA, 0),
+        "cut_over": lambda: fragile.cut_over(
+            ADA, [draft(0, 1, 2, b"anew", new_items=(NEW_ITEM,))], fingerprint="f" * 64, fence=1
+        ),
         "claim": lambda: fragile.queue.claim("victim", lease_seconds=0),
         "forget": lambda: fragile.forget(ADA, [2]),
         "correct": lambda: fragile.correct(ADA, 2, TurnDraft("user", "corrected")),

@@ -18,7 +18,7 @@ from locas_storage.sql import store as sql
 
 CHANGES = {
     sql: ["append"],
-    revisions: ["commit", "rollback"],
+    revisions: ["commit", "rollback", "cut_over"],
     queue: ["claim"],
     forgetting: ["forget", "correct", "erase"],
 }
@@ -75,11 +75,21 @@ def test_killed_process_leaves_all_or_nothing(wrecks: Path, point: str) -> None:
     assert [turn.content for turn in turns[:3]] == ["text 0", "text 1", "text 2"]
     assert store.payload(ADA, 1) == b"acknowledged"
     assert len(turns) == (5 if point == "append.after_commit" else 3)
-    expected = {"append": (1, 2), "commit": (2, 3) if is_done else (1, 2), "rollback": (2, 0) if is_done else (1, 2)}
+    expected = {
+        "append": (1, 2),
+        "commit": (2, 3) if is_done else (1, 2),
+        "rollback": (2, 0) if is_done else (1, 2),
+        "cut_over": (3, 2) if is_done else (1, 2),
+    }
     assert (state.head, state.consolidated_seq) == expected[change]
-    questions = {"append": ["old"], "commit": ["new"] if is_done else ["old"], "rollback": [] if is_done else ["old"]}
+    questions = {
+        "append": ["old"],
+        "commit": ["new"] if is_done else ["old"],
+        "rollback": [] if is_done else ["old"],
+        "cut_over": ["new"] if is_done else ["old"],
+    }
     assert [kept.question for kept in store.study_items(ADA)] == questions[change]
-    assert len(store.audit(ADA)) == (1 if point == "rollback.after_commit" else 0)
+    assert len(store.audit(ADA)) == (1 if point in ("rollback.after_commit", "cut_over.after_commit") else 0)
 
     again = store.append(ADA, LATE)  # the retry doubles nothing
     assert [turn.seq for turn in again] == [4, 5]

@@ -89,7 +89,8 @@ def detach(connection: Connection, state: UserState, plan: lineage.ForgetPlan, n
     else:
         number = users.next_revision(connection, key)
         base = revisions.one(connection, key, plan.base) if plan.base else None
-        made = commit.restoring(base, number=number, parent=state.head, created_at=now)
+        backbone = revisions.one(connection, key, state.head).fingerprint
+        made = commit.restoring(base, number=number, parent=state.head, created_at=now, fingerprint=backbone)
         revisions.add_restored(connection, key, made, fence=state.fence + 1)
         study_items.restore(connection, key, plan.base, number)
         users.move_head(connection, state, number, made.to_seq)

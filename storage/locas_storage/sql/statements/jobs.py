@@ -35,7 +35,7 @@ from locas_storage.rules.queue import LEASE_EXPIRED, MAX_ATTEMPTS
 from locas_storage.sql.statements import audit, users
 from locas_storage.sql.tables import rows
 from locas_storage.sql.tables.columns import BigInt, DbNow
-from locas_storage.sql.tables.schema import job, subject, turn
+from locas_storage.sql.tables.schema import job, revision, subject, turn
 
 _OPEN = ("ready", "leased")
 _NO_LEASE = {"lease_owner": None, "lease_fence": None, "lease_until": None}
@@ -76,7 +76,14 @@ def withdraw(connection: Connection, key: UserKey) -> None:
     connection.execute(delete(job).where(rows.belongs_to(job, key), job.c.state.in_(_OPEN)))
 
 
-def choose(connection: Connection, limit: int, key: UserKey | None) -> list[Row[Any]]:
+def hand_back(connection: Connection, key: UserKey) -> None:
+    """Give the open job of a locked user back if a worker holds it: that worker is refused, another may claim it."""
+    found = open_job(connection, key)
+    if found is not None and found.state == "leased":
+        release(connection, found)
+
+
+def choose(connection: Connection, limit: int, key: UserKey | None, backbone: str | None) -> list[Row[Any]]:
     """Return due jobs that are to be claimed together, without locking them."""
     waiting = and_(rows_of_job(turn), turn.c.seq > subject.c.consolidated_seq, turn.c.seq <= job.c.to_seq)
     pending = select(func.coalesce(func.sum(turn.c.token_count), 0)).where(waiting).scalar_subquery()
@@ -88,6 +95,10 @@ def choose(connection: Connection, limit: int, key: UserKey | None) -> list[Row[
     )
     if key is not None:
         due = due.where(rows.belongs_to(job, key))
+    if backbone is not None:
+        current = and_(rows_of_job(revision), revision.c.rev == subject.c.head_rev)
+        of_head = select(revision.c.base_fingerprint).where(current).scalar_subquery()
+        due = due.where(func.coalesce(of_head, "").in_(("", backbone)))
     return queue.claimable_together(connection.execute(due.limit(max(0, limit) * _LOOK_AHEAD)).all(), limit)
 
 

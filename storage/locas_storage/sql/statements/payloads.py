@@ -19,7 +19,7 @@ from locas_storage.errors import CorruptPayload, StoreUnavailable
 from locas_storage.payload_files import PayloadFiles
 from locas_storage.records.revisions import Revision
 from locas_storage.records.turns import IMPORTED, UserKey
-from locas_storage.rules import commit
+from locas_storage.rules import commit, lineage
 from locas_storage.sql.tables import rows
 from locas_storage.sql.tables.columns import DbNow
 from locas_storage.sql.tables.schema import blob, revision, turn
@@ -153,7 +153,7 @@ def prune(connection: Connection, key: UserKey, keep: int) -> list[str]:
     """Give up the payloads of a locked user beyond the newest `keep` different ones; return those whose files can go.
 
     Rows and digests stay, so that the chain of revisions can still be checked. An imported memory is kept as long as
-    its turn is.
+    its turn is, and what each line of revisions ended with as long as its turns are.
     """
     named = (
         select(revision.c.blob_sha256)
@@ -162,7 +162,7 @@ def prune(connection: Connection, key: UserKey, keep: int) -> list[str]:
     )
     gone = commit.beyond_kept(connection.scalars(named), keep)
     if gone:
-        gone -= _imported(connection, key)
+        gone -= _imported(connection, key) | _line_heads(connection, key)
     if not gone:
         return []
     pruned = update(revision).where(rows.belongs_to(revision, key), revision.c.blob_sha256.in_(gone))
@@ -177,6 +177,17 @@ def _imported(connection: Connection, key: UserKey) -> set[str]:
         rows.belongs_to(revision, key), rows.belongs_to(turn, key), alone, revision.c.blob_sha256.is_not(None)
     )
     return set(connection.scalars(named))
+
+
+def _line_heads(connection: Connection, key: UserKey) -> set[str]:
+    """Return the payload that each line of a user's revisions ended with."""
+    counts = revision.c.blob_sha256.is_not(None) | revision.c.restores.is_not(None)
+    rows_of = (
+        select(revision.c.rev, revision.c.restores, revision.c.blob_sha256)
+        .where(rows.belongs_to(revision, key), counts)
+        .order_by(revision.c.rev)
+    )
+    return lineage.line_heads((row.rev, row.restores, row.blob_sha256) for row in connection.execute(rows_of))
 
 
 def drop_unused(connection: Connection, key: UserKey) -> list[str]:

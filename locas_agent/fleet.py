@@ -1,0 +1,113 @@
+"""`Fleet`: several agents on one store, each on a backbone of its own, and each user on the one whose memory it is.
+
+While users are moved to another backbone some are on the old one and some on the new. A handle of a fleet finds out at
+each call where its user is, so it may be held across the move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from locas_agent.agent import AgentMemory
+from locas_agent.aio import Crews
+from locas_agent.errors import ConfigurationError, IncompatibleMemory
+from locas_agent.results import Reply
+from locas_agent.serving.replies import ReplyRequest, Sampling
+from locas_agent.user import UserMemory
+from locas_storage import UserKey, new_item_id
+
+
+class Fleet:
+    """Agents by the fingerprint of their backbones, and the way from a user to the right one.
+
+    Args:
+        agents: on one and the same store; users without a memory are on the first.
+
+    Raises:
+        ConfigurationError: there is no agent, two are of one backbone, or their stores differ.
+    """
+
+    def __init__(self, agents: Sequence[AgentMemory]) -> None:
+        self._agents = {agent.backbone.fingerprint: agent for agent in agents}
+        if not agents or len(self._agents) < len(agents):
+            raise ConfigurationError(
+                f"a fleet has one agent for each backbone: got {len(agents)} agents of {len(self._agents)} backbones"
+            )
+        self._first = agents[0]
+        if any(agent.store is not self._first.store for agent in agents):
+            raise ConfigurationError("agents of a fleet share one store: open it once, and give it to each of them")
+        self._crews = Crews()
+
+    @property
+    def crews(self) -> Crews:
+        """The threads of the async twins of its handles."""
+        return self._crews
+
+    def for_user(self, user: str, *, tenant: str = "default") -> UserMemory:
+        """Return the handle of one user; cheap, and nothing is read or written until a verb is called.
+
+        Every verb goes to the agent on whose backbone the user's memory is by then. `reply` follows a user who is moved
+        during the call; any other verb may raise `IncompatibleMemory` then, and does what was asked when it is called
+        again.
+        """
+        return UserMemory(self, UserKey(tenant, user))
+
+    def users(self, *, tenant: str | None = None) -> list[UserKey]:
+        """Return everyone who has ever said something, of one tenant or of all."""
+        return self._first.users(tenant=tenant)
+
+    def runtime_of(self, key: UserKey) -> AgentMemory:
+        """Return the agent on whose backbone a user's memory is.
+
+        Raises:
+            IncompatibleMemory: it belongs to a backbone of which the fleet has no agent.
+        """
+        head = self._first.store.revision(key)
+        if head is None or not head.fingerprint:
+            return self._first
+        if head.fingerprint not in self._agents:
+            known = ", ".join(one[:12] for one in self._agents)
+            raise IncompatibleMemory(
+                f"the memory of user #{key.short_hash} belongs to the backbone with fingerprint "
+                f"{head.fingerprint[:12]}, the fleet has {known}: add an agent of that backbone, or upgrade the user"
+            )
+        return self._agents[head.fingerprint]
+
+    def answer(self, asked: Sequence[ReplyRequest], sampling: Sampling) -> list[Reply]:
+        """Answer each user where the user's memory is; see `UserMemory.reply`."""
+        return [self._answer(one, sampling) for one in asked]
+
+    def _answer(self, asked: ReplyRequest, sampling: Sampling) -> Reply:
+        """Answer, once more where the user was moved after the question was journalled: under a key it is one turn."""
+        keyed = replace(asked, idempotency_key=asked.idempotency_key or new_item_id())
+        home = self.runtime_of(asked.user)
+        try:
+            return home.answer([keyed], sampling)[0]
+        except IncompatibleMemory:
+            moved = self.runtime_of(asked.user)
+            if moved is home:
+                raise
+            return moved.answer([keyed], sampling)[0]
+
+    def close(self) -> None:
+        """Close every agent, and the store with them."""
+        self._crews.close()
+        for agent in self._agents.values():
+            agent.close()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """Name the backbones, never a user."""
+        return f"Fleet({[agent.backbone.name for agent in self._agents.values()]})"
