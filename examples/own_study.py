@@ -1,8 +1,6 @@
-"""A way to study of one's own: "My dog is called Zorbin." becomes questions by rule, without asking the backbone.
+"""A way to study of one's own, handed to `AgentMemory`: "My dog is called Zorbin." becomes questions by rule.
 
-    python examples/own_study.py        # tells the bundled backbone two facts, learns them, and asks
-
-Handed to `AgentMemory` as `strategy`. Everything else (training, admission, revisions, forgetting) stays as it is.
+Run by `python examples/own_study.py`, it tells the bundled backbone two facts, learns them, and asks.
 """
 
 from __future__ import annotations
@@ -20,8 +18,6 @@ QUESTIONS = ("What is my {} called?", "What is the name of my {}?", "Do you reme
 class CalledStudy:
     """A `StudyStrategy`: asks what things are called, and answers with the name that was told."""
 
-    min_confidence = 0.5
-
     def __init__(self, teacher: Teacher, settings: StudySettings) -> None:
         self._teacher = teacher
 
@@ -38,12 +34,16 @@ class CalledStudy:
             found[owner] = Swept([item for item in items if item], turns, turns, len(piece.quotes) - len(turns))
         return found
 
-    def asked_again(self, owner: int, piece: Piece, item: Item) -> Sequence[Candidate]:
+    def asked_again(self, owner: int, piece: Piece, items: Sequence[Item]) -> Sequence[Candidate]:
         """Put every old question to the new piece."""
-        return [Candidate(owner, piece, item.turn_seq, item.question, item.answer)]
+        return [Candidate(owner, piece, item.turn_seq, item.question, item.answer) for item in items]
+
+    def are_sure(self, answers: Sequence[tuple[Candidate, Taught]]) -> Sequence[bool]:
+        """Believe what the backbone reads when it is more likely than not."""
+        return [answer.confidence >= 0.5 for _, answer in answers]
 
     def retold(self, answer: Taught, source: Item) -> Taught:
-        """Learn an old question with what the backbone reads in the new piece."""
+        """Learn what the backbone reads."""
         return answer
 
     def negatives(self, pieces: object, known: object) -> list[tuple[Candidate, Taught]]:

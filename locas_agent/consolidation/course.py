@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 DEPTH, WIDTH = 0.4, 88
 """Share of the layers, the topmost, beside which a scribe stands, and its slots per layer."""
-STEPS, ROWS, RATE = 208, 8, 6e-3
+STEPS, ROWS, RATE = 288, 8, 6e-3
 """Steps, rows of a step, peak rate of AdamW."""
 READ_SHARE = 0.2
 """Share of the rows that ask a question about a turn; the others ask for pairs."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from locas_agent.inference.generation import TopK
 from locas_agent.memory import LocasMemory
 from locas_agent.study.chunking import Piece
+from locas_agent.study.matching import words
 
 QUESTION, NEGATIVE, PROBE = "question", "negative", "probe"
 
@@ -107,3 +108,10 @@ class Swept:
             self.carrying.add(turn_seq)
         else:
             self.nothing += 1
+
+
+def fact_of(item: Item) -> tuple[str, int, str]:
+    """Return the fact of an item: all questions about one turn with one answer. A negative stands for itself."""
+    if item.kind == NEGATIVE:
+        return item.item_id, 0, ""
+    return "", item.turn_seq, " ".join(words(item.answer))

@@ -121,18 +121,17 @@ class OpenedSweep:
         self._finish(turns, found)
         return found
 
-    @property
-    def min_confidence(self) -> float:
-        """See `StudyStrategy.min_confidence`."""
-        return self._calibration.chosen.min_confidence
+    def are_sure(self, answers: Sequence[tuple[Candidate, Taught]]) -> list[bool]:
+        """See `StudyStrategy.are_sure`: by their confidence, as the calibration has it."""
+        return [answer.confidence >= self._calibration.chosen.min_confidence for _, answer in answers]
 
     def retold(self, answer: Taught, source: Item) -> Taught:
         """See `StudyStrategy.retold`: the span that the new item has."""
         return Taught(source.answer_ids[:-1], source.answer, answer.confidence, source.teacher)
 
-    def asked_again(self, owner: int, piece: Piece, item: Item) -> list[Candidate]:
-        """See `StudyStrategy.asked_again`: the turns with most of the old question's words are read, each alone."""
-        told = (quote for quote in piece.quotes if quote.is_learnt)
+    def asked_again(self, owner: int, piece: Piece, items: Sequence[Item]) -> list[Candidate]:
+        """See `StudyStrategy.asked_again`: the turns with most of a question's words are read, each alone."""
+        told = [quote for quote in piece.quotes if quote.is_learnt]
         near = self._calibration.near
         return [
             Candidate(
@@ -145,6 +144,7 @@ class OpenedSweep:
                 _Asking(0, piece, quote).alone,
                 quote=quote,
             )
+            for item in items
             for quote in most_about(item.question, told, most=READ_AGAIN)
         ]
 
@@ -187,7 +187,11 @@ class OpenedSweep:
         """Answer each question from what it is to be read with, and keep those that point at a span of the turn."""
         answers = self._teacher.teach([each.candidate for each in written])
         for each, answer in zip(written, answers, strict=True):
-            if answer is None or answer.confidence < self.min_confidence or prompts.abstains(answer.text):
+            if (
+                answer is None
+                or answer.confidence < self._calibration.chosen.min_confidence
+                or prompts.abstains(answer.text)
+            ):
                 continue
             told = each.asking.quote
             span = pointed_at(answer.text, each.candidate.question, told.text)

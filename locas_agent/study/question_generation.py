@@ -77,18 +77,17 @@ class Sweep:
             found[asking.owner].covered.update(item.turn_seq for item in asking.kept)
         return found
 
-    @property
-    def min_confidence(self) -> float:
-        """See `StudyStrategy.min_confidence`."""
-        return self._settings.min_confidence
+    def are_sure(self, answers: Sequence[tuple[Candidate, Taught]]) -> list[bool]:
+        """See `StudyStrategy.are_sure`: by their confidence."""
+        return [answer.confidence >= self._settings.min_confidence for _, answer in answers]
 
     def retold(self, answer: Taught, source: Item) -> Taught:
         """See `StudyStrategy.retold`: what the teacher said."""
         return answer
 
-    def asked_again(self, owner: int, piece: Piece, item: Item) -> list[Candidate]:
-        """See `StudyStrategy.asked_again`: the whole piece is read."""
-        return [Candidate(owner, piece, item.turn_seq, item.question, item.answer)]
+    def asked_again(self, owner: int, piece: Piece, items: Sequence[Item]) -> list[Candidate]:
+        """See `StudyStrategy.asked_again`: every wording, and the whole piece is read."""
+        return [Candidate(owner, piece, item.turn_seq, item.question, item.answer) for item in items]
 
     def negatives(
         self, pieces: Mapping[int, Sequence[Piece]], known: Mapping[int, set[str]]

@@ -8,7 +8,7 @@ computed once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
@@ -17,12 +17,15 @@ from locas_agent.config import StudySettings
 from locas_agent.conversation.messages import exchange, question
 from locas_agent.study import prompts
 from locas_agent.study.dates.found import asks_for_day, date_said
-from locas_agent.study.items import NEGATIVE, PROBE, QUESTION, Coverage, Item, StudyRequest, StudySet, Swept
-from locas_agent.study.matching import agree, same_question, words
+from locas_agent.study.items import NEGATIVE, PROBE, QUESTION, Coverage, Item, StudyRequest, StudySet, Swept, fact_of
+from locas_agent.study.matching import agree, same_question
 from locas_agent.study.question_generation import Sweep
 from locas_agent.study.strategies import StudyStrategy
 from locas_agent.study.teacher import Candidate, Taught, Teacher
 from locas_agent.types import Progress
+
+_Fact = tuple[int, str, int, str]
+"""Whose fact, and which: see `fact_of`."""
 
 
 @dataclass(eq=False)
@@ -51,13 +54,12 @@ class _Again:
     item: Item
     candidate: Candidate
     answer: Taught | None = None
+    is_sure: bool = False
 
     @property
-    def fact(self) -> tuple[int, str, int, str]:
-        """The user and the fact: all questions about one turn with one answer. A negative stands for itself."""
-        if self.item.kind == NEGATIVE:
-            return self.candidate.owner, self.item.item_id, 0, ""
-        return self.candidate.owner, "", self.item.turn_seq, " ".join(words(self.item.answer))
+    def fact(self) -> _Fact:
+        """Whose fact and which."""
+        return self.candidate.owner, *fact_of(self.item)
 
     @property
     def said(self) -> str | None:
@@ -73,31 +75,30 @@ class _Again:
         return [new for new in self.desk.new if new.from_seq >= self.candidate.piece.from_seq and new.kind == QUESTION]
 
     @property
-    def _sources(self) -> list[Item]:
-        """New items whose answer the teacher now gives to the old question too, where that is not the old answer."""
+    def sources(self) -> list[Item]:
+        """Return new items whose answer the old question now has too, where that is not the old one."""
         said = self.said
         if said is None or prompts.abstains(said) or agree(said, self.item.answer):
             return []
         return [new for new in self._newer if agree(new.answer, said)]
 
-    def is_told_anew(self, min_confidence: float) -> bool:
+    @property
+    def is_told_anew(self) -> bool:
         """Tell whether the new piece answers the old question otherwise.
 
-        By the same question with another answer, or as the teacher is sure.
+        By the same question with another answer, or as the strategy is sure.
         """
-        if any(
+        return self.is_sure or any(
             same_question(new.question, self.item.question) and not agree(new.answer, self.item.answer)
             for new in self._newer
-        ):
-            return True
-        return self.answer is not None and self.answer.confidence >= min_confidence and bool(self._sources)
+        )
 
     def replacement(self, strategy: StudyStrategy) -> tuple[Candidate, Taught, str] | None:
         """Return the old question with its new answer.
 
         None where the teacher does not give that, or the question had none.
         """
-        sources = self._sources
+        sources = self.sources
         if self.answer is None or not sources or self.item.kind == NEGATIVE:
             return None
         told = strategy.retold(self.answer, sources[0])
@@ -158,17 +159,16 @@ class Study:
 
         Replace what is answered differently, retire negatives now answered.
         """
-        asked = [
-            _Again(desks[index], item, candidate)
-            for index in active
-            for item in desks[index].live
-            if item.to_seq < desks[index].request.pieces[turn].from_seq
-            for candidate in self._strategy.asked_again(index, desks[index].request.pieces[turn], item)
-        ]
+        asked = self._asked_again(desks, active, turn)
         for again, answer in zip(asked, self._teacher.teach([again.candidate for again in asked]), strict=True):
             again.answer = answer
-        changed = {again.fact for again in asked if again.is_told_anew(self._strategy.min_confidence)}
+        otherwise = [(again, again.answer) for again in asked if again.answer is not None and again.sources]
+        sure = self._strategy.are_sure([(again.candidate, answer) for again, answer in otherwise])
+        for (again, _), is_sure in zip(otherwise, sure, strict=True):
+            again.is_sure = is_sure
+        changed = {again.fact: again for again in asked if again.is_told_anew}
         replaced = [again for again in asked if again.fact in changed]
+        replaced += _other_wordings(changed, {again.item.item_id for again in asked})
         for again in replaced:
             again.desk.retired.add(again.item.item_id)
         rewritten = [(again, entry) for again in replaced if (entry := again.replacement(self._strategy)) is not None]
@@ -178,6 +178,24 @@ class Study:
                 desk.dropped += 1
             elif made.question not in {new.question for new in desk.new if new.item_id not in desk.retired}:
                 desk.new.append(made)
+
+    def _asked_again(self, desks: list[_Desk], active: list[int], turn: int) -> list[_Again]:
+        """Return what is put to the new pieces, in the order of the items."""
+        asked = []
+        for index in active:
+            piece = desks[index].request.pieces[turn]
+            items = {item.item_id: item for item in desks[index].live if item.to_seq < piece.from_seq}
+            by_fact: dict[tuple[str, int, str], list[Item]] = {}
+            for item in items.values():
+                by_fact.setdefault(fact_of(item), []).append(item)
+            put: dict[str, list[_Again]] = {item_id: [] for item_id in items}
+            for wordings in by_fact.values():
+                item_of = {item.question: item for item in wordings}
+                for candidate in self._strategy.asked_again(index, piece, wordings):
+                    item = item_of[candidate.question]
+                    put[item.item_id].append(_Again(desks[index], item, candidate))
+            asked += [again for of_item in put.values() for again in of_item]
+        return asked
 
     def _negatives(self, desks: list[_Desk], active: list[int], turn: int) -> None:
         """Add questions that no piece at hand and no memory answers."""
@@ -241,6 +259,16 @@ class Study:
         items = tuple(replace(item, kind=PROBE) if item.item_id in probes else item for item in new)
         retired = frozenset(desk.retired & {item.item_id for item in desk.request.earlier})
         return StudySet(items, retired, _coverage(desk))
+
+
+def _other_wordings(changed: Mapping[_Fact, _Again], asked: set[str]) -> list[_Again]:
+    """Return the wordings of changed facts that were not asked themselves: they are answered as those that were."""
+    return [
+        _Again(again.desk, item, replace(again.candidate, question=item.question), again.answer)
+        for again in changed.values()
+        for item in again.desk.live
+        if fact_of(item) == again.fact[1:] and item.item_id not in asked
+    ]
 
 
 def _coverage(desk: _Desk) -> Coverage:

@@ -33,11 +33,6 @@ __all__ = [
 class StudyStrategy(Protocol):
     """Writes the questions of a study set, says what is read to answer an old one again, and what was never told."""
 
-    @property
-    def min_confidence(self) -> float:
-        """Least confidence with which an old question must be answered again to change what is known."""
-        ...
-
     def over(self, pieces: Mapping[int, Piece], done: Callable[[int], None]) -> dict[int, Swept]:
         """Return what was found in each owner's piece.
 
@@ -47,13 +42,23 @@ class StudyStrategy(Protocol):
         """
         ...
 
-    def asked_again(self, owner: int, piece: Piece, item: Item) -> Sequence[Candidate]:
-        """Return an earlier item's question as it is put to a new piece; none where the piece is not about it.
+    def asked_again(self, owner: int, piece: Piece, items: Sequence[Item]) -> Sequence[Candidate]:
+        """Return questions of an earlier fact as they are put to a new piece; none where the piece is not about it.
+
+        What is found out by some wordings of a fact holds for all of them.
 
         Args:
-            owner: whose item it is.
+            owner: whose fact it is.
             piece: what was said since.
-            item: of an earlier piece.
+            items: of an earlier piece, all about one turn with one answer.
+        """
+        ...
+
+    def are_sure(self, answers: Sequence[tuple[Candidate, Taught]]) -> Sequence[bool]:
+        """Tell which answers to old questions are sure enough to change what is known.
+
+        Args:
+            answers: with what was asked; a new item says the same, and not what was answered so far.
         """
         ...
 

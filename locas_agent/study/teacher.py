@@ -189,6 +189,24 @@ class Teacher:
         first = [self._engine.backbone.encode(answer)[:1] for _, answer in answers]
         return [_first_probability(generation, ids) for generation, ids in zip(made, first, strict=True)]
 
+    def fitting(
+        self, written: Sequence[tuple[Sequence[Message], tuple[str, str]]], *, scribe: LocasMemory | None = None
+    ) -> list[float]:
+        """Return how well texts go on, in nats a token: the mean log-probability of their tokens.
+
+        Args:
+            written: prompts, each with the words with which its answer begins and the text behind them.
+            scribe: writes; the bare backbone unless given.
+        """
+        if not written:
+            return []
+        backbone = self._engine.backbone
+        encoded = self._encoded([list(prompt) for prompt, _ in written])
+        begun = [[*tokens, *backbone.encode(words)] for tokens, (_, (words, _)) in zip(encoded, written, strict=True)]
+        memory = None if scribe is None else MemoryBatch.of([scribe], backbone, rows_per_memory=len(begun))
+        found = self._engine.score(begun, [backbone.encode(text) for _, (_, text) in written], memory=memory)
+        return [float(each.mean()) for each in found]
+
     def teach(self, candidates: Sequence[Candidate]) -> list[Taught | None]:
         """Answer each candidate with what it reads in context, and keep the distribution over the answer.
 

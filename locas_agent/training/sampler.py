@@ -23,10 +23,10 @@ from locas_agent.inference import Engine
 from locas_agent.inference.generation import TopK
 from locas_agent.memory import LocasMemory
 from locas_agent.study.chunking import Piece
-from locas_agent.study.items import NEGATIVE, PROBE, Item
+from locas_agent.study.items import NEGATIVE, PROBE, Item, fact_of
 from locas_agent.training.examples import Example, with_teacher
 from locas_agent.training.neutral import NeutralText
-from locas_agent.training.schedule import Schedule, fact_of
+from locas_agent.training.schedule import Schedule
 
 TEMPLATE_TOKENS = 5
 """Tokens at both ends of a prompt that question noise leaves alone: the chat template's."""

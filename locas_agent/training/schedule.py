@@ -9,8 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from locas_agent.config import TrainingSettings
-from locas_agent.study.items import NEGATIVE, PROBE, Item
-from locas_agent.study.matching import words
+from locas_agent.study.items import NEGATIVE, PROBE, Item, fact_of
 
 LAST_LAYER = (-1,)
 LAST_LAYER_RATE, LAST_LAYER_STEPS, LAST_LAYER_ITEMS, LAST_LAYER_REHEARSAL = 1e-2, 192, 12, 0.3
@@ -110,13 +109,6 @@ def schedule_of(
         LAST_LAYER_VARIANTS if is_last else DEEP_VARIANTS,
         (LAST_LAYER_WINDOW if is_last else DEEP_WINDOW) if settings.window_tokens is None else settings.window_tokens,
     )
-
-
-def fact_of(item: Item) -> tuple[str, int, str]:
-    """Return the fact of an item: all questions about one turn with one answer. A negative stands for itself."""
-    if item.kind == NEGATIVE:
-        return item.item_id, 0, ""
-    return "", item.turn_seq, " ".join(words(item.answer))
 
 
 def facts(items: Iterable[Item]) -> set[tuple[str, int, str]]:

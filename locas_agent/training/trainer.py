@@ -22,7 +22,7 @@ from locas_agent.config import LocasConfig, TrainingSettings
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
 from locas_agent.memory.placement import placement
-from locas_agent.study.items import NEGATIVE, PROBE
+from locas_agent.study.items import NEGATIVE, PROBE, fact_of
 from locas_agent.training.examples import Example
 from locas_agent.training.initialization import (
     COMMON_INPUTS,
@@ -41,7 +41,6 @@ from locas_agent.training.schedule import (
     SLOTS_OF,
     SLOTS_PER_FACT,
     Schedule,
-    fact_of,
     schedule_of,
 )
 from locas_agent.training.student import Student, student_for

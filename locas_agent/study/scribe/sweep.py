@@ -1,9 +1,9 @@
 """The sweep of a scribe: it writes answers with questions about each turn, and reads them back.
 
 Of each turn: *name* answers, and take the spans of the turn that are named most; *ask* for each in several wordings;
-*read* each question with the turn before it, and drop what is answered otherwise; leave out what the bare backbone says
-by itself. What is learnt is the span as the turn spells it. A phrase that dates something from the day of the turn is
-asked for always, by questions for a day, and what is learnt is the date.
+*read* each question with the turn before it, and drop what is answered otherwise, and what suits any turn; leave out
+what the bare backbone says by itself. What is learnt is the span as the turn spells it. A phrase that dates something
+from the day of the turn is asked for always, by questions for a day, and what is learnt is the date.
 """
 
 from __future__ import annotations
@@ -44,9 +44,16 @@ ANSWER_TOKENS, QUESTION_TOKENS = 10, 20
 MOST_ANSWER_WORDS, MOST_QUESTION_WORDS = 6, 24
 MOST_UNTOLD = 8
 """Questions never answered, of one piece."""
-READ_AGAIN, RETOLD = 2, 0.5
-"""Turns of a new piece that are read to see whether they answer an old question otherwise, and the least probability of
-the least likely token of an answer that does. A scribe always answers, so it has to be sure."""
+READ_AGAIN, ASKED_AGAIN = 3, 2
+"""Turns of a new piece that are read to see whether they answer an old question otherwise, those with most words of the
+fact, and how many wordings of it are put to each."""
+RETOLD = 0.6
+"""Least probability of the least likely token of an answer that does."""
+ABOUT = 0.5
+"""Least advantage in nats a token of a question after a turn over `SMALL_TALK`, from which it is about the turn. A new
+question has to be, so as not to answer whatever is asked; an old one too, since a scribe always answers."""
+SMALL_TALK = "ok thanks"
+"""A turn after which no question is to be expected: what is as likely there as after a turn is not about the turn."""
 READ_BY_SCRIBE = ReadingForm("scribe", lambda messages, asked: list(to_read(messages[-1]["content"], asked)))
 """How one turn stands before a question that a scribe reads."""
 
@@ -153,18 +160,26 @@ class ScribeSweep:
         self._finish(turns, found)
         return found
 
-    @property
-    def min_confidence(self) -> float:
-        """See `StudyStrategy.min_confidence`."""
-        return RETOLD
+    def are_sure(self, answers: Sequence[tuple[Candidate, Taught]]) -> list[bool]:
+        """See `StudyStrategy.are_sure`: where the scribe would also have asked the old question about the new turn."""
+        probable = [at for at, (_, answer) in enumerate(answers) if answer.confidence >= RETOLD]
+        about = self._about(
+            [
+                (candidate.read[-1]["content"], answer.text, candidate.question)
+                for candidate, answer in (answers[at] for at in probable)
+            ]
+        )
+        sure = {at for at, much in zip(probable, about, strict=True) if much >= ABOUT}
+        return [at in sure for at in range(len(answers))]
 
     def retold(self, answer: Taught, source: Item) -> Taught:
         """See `StudyStrategy.retold`: the span that the new item has."""
         return Taught(source.answer_ids[:-1], source.answer, answer.confidence, source.teacher)
 
-    def asked_again(self, owner: int, piece: Piece, item: Item) -> list[Candidate]:
-        """See `StudyStrategy.asked_again`: the turns with most of the old question's words are read, each alone."""
-        told = (quote for quote in piece.quotes if quote.is_learnt)
+    def asked_again(self, owner: int, piece: Piece, items: Sequence[Item]) -> list[Candidate]:
+        """See `StudyStrategy.asked_again`: some wordings, to the turns with most of the fact's words, each alone."""
+        told = [quote for quote in piece.quotes if quote.is_learnt]
+        near = most_about(" ".join(item.question for item in items), told, most=READ_AGAIN)
         return [
             Candidate(
                 owner,
@@ -177,7 +192,8 @@ class ScribeSweep:
                 scribe=self._scribe,
                 quote=quote,
             )
-            for quote in most_about(item.question, told, most=READ_AGAIN)
+            for item in items[:ASKED_AGAIN]
+            for quote in near
         ]
 
     def negatives(
@@ -186,6 +202,20 @@ class ScribeSweep:
         """See `StudyStrategy.negatives`: what other people might ask, where no piece has a telling word of it."""
         most = min(MOST_UNTOLD, self._settings.negatives_per_piece)
         return draw_untold(self._teacher, lesson_questions(), pieces, known, most=most)
+
+    def _about(self, asked: Sequence[tuple[str, str, str]]) -> list[float]:
+        """Return how much more likely questions are after a turn than after small talk, in nats a token.
+
+        Args:
+            asked: a turn, an answer that stands in it, and a question for that answer, each.
+        """
+        behind = [(opening_of(answer), f" {text}") for _, answer, text in asked]
+        own = [to_write(turn) for turn, _, _ in asked]
+        told, anyway = (
+            self._teacher.fitting(list(zip(prompts, behind, strict=True)), scribe=self._scribe)
+            for prompts in (own, [to_write(SMALL_TALK)] * len(asked))
+        )
+        return [after - before for after, before in zip(told, anyway, strict=True)]
 
     def _name(self, turns: Sequence[_Asking]) -> None:
         """Sample answers that every turn holds."""
@@ -239,7 +269,7 @@ class ScribeSweep:
             [id(asking) for asking, _, _ in asked],
             scribe=self._scribe,
         )
-        kept = self._best(asked, read)
+        kept = self._pertinent(self._best(asked, read))
         said = self._teacher.believed([(question(text), span.answer) for _, span, text in kept])
         new = [each for each, belief in zip(kept, said, strict=True) if belief < SAID_ANYWAY]
         marked = self._teacher.given([span.answer for _, span, _ in new])
@@ -265,3 +295,11 @@ class ScribeSweep:
                 by_span.setdefault(id(span), []).append((-belief, at))
         most = self._settings.wordings_per_turn
         return [asked[at] for found in by_span.values() for _, at in sorted(found)[:most]]
+
+    def _pertinent(self, kept: Sequence[tuple[_Asking, _Span, str]]) -> list[tuple[_Asking, _Span, str]]:
+        """Leave out wordings that suit any turn as well ("Where am I?"), but of each span the most pertinent."""
+        about = self._about([(asking.quote.text, span.text, text) for asking, span, text in kept])
+        most: dict[int, float] = {}
+        for (_, span, _), much in zip(kept, about, strict=True):
+            most[id(span)] = max(much, most.get(id(span), much))
+        return [each for each, much in zip(kept, about, strict=True) if much >= min(ABOUT, most[id(each[1])])]

@@ -232,15 +232,15 @@ def old_item(question: str) -> Item:
 def test_an_old_question_is_put_to_the_turns_that_share_its_words(engine: Engine) -> None:
     sweep = OpenedSweep(FakeTeacher(engine, writes=only(""), reads=lambda _: None), SETTINGS, CALIBRATION)
     later = piece("It rained.", "My new dog is Bruno.", "A dog!", "The dog and the vet are new.", start=5)
-    asked = sweep.asked_again(0, later, old_item("What is the name of my new dog?"))
+    asked = sweep.asked_again(0, later, [old_item("What is the name of my new dog?")])
     assert [candidate.read[-1]["content"] for candidate in asked] == [
         "My new dog is Bruno.",
         "The dog and the vet are new.",
     ]
     assert all(candidate.read[0] == HEADER for candidate in asked)
     assert all(candidate.question == "What is the name of my new dog?" for candidate in asked)
-    assert sweep.asked_again(0, piece("It rained."), old_item("What is the name of my new dog?")) == []
-    assert sweep.asked_again(0, later, old_item("Who am I?")) == []
+    assert sweep.asked_again(0, piece("It rained."), [old_item("What is the name of my new dog?")]) == []
+    assert sweep.asked_again(0, later, [old_item("Who am I?")]) == []
 
 
 def test_an_old_question_is_learnt_with_the_span_of_the_new_item(engine: Engine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import date
 
 import pytest
@@ -16,14 +17,14 @@ from locas_agent.study.items import NEGATIVE, StudyRequest, Swept
 from locas_agent.study.prompts import ABSTENTION
 from locas_agent.study.scribe.forms import answer_in, opening_of, pair_of, question_in, to_read, to_write
 from locas_agent.study.scribe.lessons import held_out, lesson_turns, taught
-from locas_agent.study.scribe.sweep import ScribeSweep
+from locas_agent.study.scribe.sweep import ANSWERS, SMALL_TALK, ScribeSweep
 from locas_agent.study.self_study import Study
 from locas_agent.study.teacher import Candidate, Opening, Taught, Teacher
 from locas_agent.training.initialization import empty_memory
 
-SETTINGS = StudySettings(wordings_per_turn=2, negatives_per_piece=6)
+SETTINGS = StudySettings(wordings_per_turn=3, negatives_per_piece=6)
 HEADER: Message = {"role": "system", "content": "Conversation on 3 May 2024."}
-DOG = "My dog Kolin is ill since Sunday."
+DOG, NEW = "My dog Kolin is ill since Sunday.", "Balu"
 
 Writes = Callable[[str], str]
 Believes = Callable[[str, str], float]
@@ -32,11 +33,14 @@ Believes = Callable[[str, str], float]
 class FakeTeacher(Teacher):
     """Writes after an opening and believes answers by rules of the test; makes items as every teacher does."""
 
-    def __init__(self, engine: Engine, *, writes: Writes, believes: Believes, bare: float = 0.0) -> None:
+    def __init__(
+        self, engine: Engine, *, writes: Writes, believes: Believes, bare: float = 0.0, fits: float = 1.0
+    ) -> None:
         super().__init__(engine, SETTINGS, seed=0)
-        self._writes, self._believes, self._bare = writes, believes, bare
+        self._writes, self._believes, self._bare, self._fits = writes, believes, bare, fits
         self.opened: list[str] = []
         self.says: str | None = None
+        self.falls = 0.0
 
     def open(
         self, openings: Sequence[Opening], *, length: int, temperature: float = 0.0, scribe: LocasMemory | None = None
@@ -44,6 +48,18 @@ class FakeTeacher(Teacher):
         assert scribe is not None
         self.opened += [opening.words for opening in openings]
         return [opening.words + self._writes(opening.words) for opening in openings]
+
+    def teach(self, candidates: Sequence[Candidate]) -> list[Taught | None]:
+        """Answer what was asked before with the new name where the turn read has it, else as before."""
+        said = [self.says or (NEW if NEW in each.prompt[-1]["content"] else each.written) for each in candidates]
+        return [replace(each, confidence=0.9) for each in self.given(said)]
+
+    def fitting(
+        self, written: Sequence[tuple[Sequence[Message], tuple[str, str]]], *, scribe: LocasMemory | None = None
+    ) -> list[float]:
+        assert scribe is not None
+        fits = [self._fits - self.falls * at for at in range(len(written))]
+        return [0.0 if SMALL_TALK in w[0][-1]["content"] else fit for w, fit in zip(written, fits, strict=True)]
 
     def believed(
         self,
@@ -53,9 +69,6 @@ class FakeTeacher(Teacher):
         scribe: LocasMemory | None = None,
     ) -> list[float]:
         return [self._bare if scribe is None else self._believes(p[-1]["content"], answer) for p, answer in answers]
-
-    def teach(self, candidates: Sequence[Candidate]) -> list[Taught | None]:
-        return [None if self.says is None else self.given([self.says])[0] for _ in candidates]
 
 
 def piece(*texts: str, day: date | None = None, start: int = 1) -> Piece:
@@ -127,6 +140,19 @@ def test_what_is_named_asked_and_read_becomes_an_item(engine: Engine) -> None:
     assert found.covered == found.carrying == {1}
 
 
+@pytest.mark.parametrize(("fits", "kept"), [(1.0, 2), (0.2, 1)])
+def test_of_wordings_that_suit_any_turn_one_is_kept(engine: Engine, fits: float, kept: int) -> None:
+    wordings = iter([" What's my dog called?", " Who is ill?"] * 9)
+
+    def writes(words: str) -> str:
+        return next(wordings) if words == "Kolin |" else "Kolin"
+
+    teacher = FakeTeacher(engine, writes=writes, believes=surely, fits=fits)
+    teacher.falls = 0.1
+    found = ScribeSweep(teacher, SETTINGS, scribe_on(engine)).over({0: piece(DOG)}, lambda _: None)[0]
+    assert len(found.items) == kept
+
+
 def test_what_is_not_read_back_is_dropped(engine: Engine) -> None:
     found = swept(engine, DOG, writes=about_the_dog, believes=lambda asked, _: 0.9 * ("They" not in asked))
     assert found.items == []
@@ -170,16 +196,65 @@ def test_negatives_share_no_telling_word_with_what_was_said(engine: Engine) -> N
     assert item.answer == ABSTENTION
 
 
-def test_an_old_question_is_read_by_the_scribe_with_the_new_turn_alone(engine: Engine) -> None:
-    teacher = FakeTeacher(engine, writes=about_the_dog, believes=surely)
+def test_some_wordings_of_an_old_fact_are_put_to_the_turns_with_its_words(engine: Engine) -> None:
     scribe = scribe_on(engine)
-    sweep = ScribeSweep(teacher, SETTINGS, scribe)
+    sweep = ScribeSweep(FakeTeacher(engine, writes=about_the_dog, believes=surely), SETTINGS, scribe)
     (item,) = sweep.over({0: piece(DOG)}, lambda _: None)[0].items
-    renamed = "We call the dog Balu now."
-    (asked,) = sweep.asked_again(0, piece("It rained.", renamed), item)
-    assert asked.scribe is scribe
-    assert asked.prompt == list(to_read(renamed, "What's my dog called?"))
-    assert sweep.asked_again(0, piece("It rained."), item) == []
+    wordings = [replace(item, question=asked) for asked in ("What's my dog called?", "Who barks?", "Who is my pet?")]
+    later = piece("It rained.", "We call the dog Balu now.", "A pet!")
+    asked = sweep.asked_again(0, later, wordings)
+    assert all(each.scribe is scribe for each in asked)
+    assert [each.prompt for each in asked] == [
+        list(to_read(turn, question))
+        for question in ("What's my dog called?", "Who barks?")
+        for turn in ("We call the dog Balu now.", "A pet!")
+    ]
+    assert sweep.asked_again(0, piece("It rained."), wordings) == []
+
+
+@pytest.mark.parametrize(
+    ("confidence", "much", "is_sure"), [(0.9, 1.0, True), (0.9, 0.2, False), (0.4, 1.0, False)], ids=str
+)
+def test_a_scribe_is_sure_of_an_answer_whose_question_the_turn_suggests(
+    engine: Engine, confidence: float, much: float, is_sure: bool
+) -> None:
+    teacher = FakeTeacher(engine, writes=about_the_dog, believes=surely, fits=much)
+    sweep = ScribeSweep(teacher, SETTINGS, scribe_on(engine))
+    (item,) = sweep.over({0: piece(DOG)}, lambda _: None)[0].items
+    (asked, *_) = sweep.asked_again(0, piece(f"The dog is {NEW} now."), [item])
+    (given,) = teacher.given([NEW])
+    assert sweep.are_sure([(asked, replace(given, confidence=confidence))]) == [is_sure]
+
+
+def test_what_a_text_goes_on_with_fits_better_than_what_it_does_not(engine: Engine) -> None:
+    teacher = Teacher(engine, SETTINGS, seed=0)
+    prompt = to_write(DOG)
+    (made,) = teacher.open([Opening(prompt, "", "0")], length=6, scribe=scribe_on(engine))
+    likely, unlikely = teacher.fitting([(prompt, ("", made)), (prompt, ("", made[::-1]))], scribe=scribe_on(engine))
+    assert 0 > likely > unlikely
+    assert teacher.fitting([]) == []
+
+
+def test_what_some_wordings_of_a_fact_find_out_holds_for_all(engine: Engine) -> None:
+    """The scribe reads two wordings of three; the third is retired and learnt with the new answer as they are."""
+    wordings = ["What's my dog called?", "Who barks at night?", "Name of my pet?"]
+    number = iter(range(1000))
+
+    def writes(words: str) -> str:
+        if not words:
+            return NEW if next(number) >= ANSWERS else "Kolin"
+        return f" {wordings[next(number) % 3]}" if words == "Kolin |" else " Who is he now?"
+
+    def believes(_: str, answer: str) -> float:
+        return 0.9 if answer in ("Kolin", NEW) else 0.0
+
+    teacher = FakeTeacher(engine, writes=writes, believes=believes)
+    study = Study(teacher, SETTINGS, seed=0, strategy=ScribeSweep(teacher, SETTINGS, scribe_on(engine)))
+    pieces = piece(DOG), piece(f"The dog is {NEW} now.", start=5)
+    (made,) = study.write([StudyRequest(pieces)])
+    learnt = {item.question: item.answer for item in made.items if item.kind != NEGATIVE}
+    assert len(set(wordings) & set(learnt)) == 3
+    assert set(learnt.values()) == {NEW}
 
 
 FRIDAY = date(2024, 5, 3)
