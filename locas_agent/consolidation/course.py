@@ -58,7 +58,7 @@ def teach_scribe(
     """
     started = time.perf_counter()
     backbone = engine.backbone
-    rows = _rows(backbone, taught(), STEPS * ROWS, Random("course"))
+    rows = _rows(backbone, _readable(backbone, taught()), STEPS * ROWS, Random("course"))
     scribe = _fresh(engine, neutral, rows)
     slab = scribe.slab.detach().clone().requires_grad_(True)  # (L, 3, W, D)
     optimizer = torch.optim.AdamW([slab], lr=RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
@@ -95,6 +95,22 @@ def _fresh(engine: Engine, neutral: NeutralText, rows: Sequence[Example]) -> Loc
     common = ffn_inputs(engine, neutral.anchors[:COMMON_ROWS], layers)
     directions = [special_directions(inputs[layer][places], common[layer]) for layer in layers]
     return scribe.with_slots(torch.stack(directions), grows=False)
+
+
+def _readable(backbone: Backbone, turns: Sequence[LessonTurn]) -> Sequence[LessonTurn]:
+    """Return the turns that a backbone can attend to with the longest question about them; all where it can with none.
+
+    A short context cuts the lessons to shorter turns; one too short for every lesson is told of it by the first row.
+    """
+
+    def tokens(turn: LessonTurn) -> int:
+        pairs = [(asked, fact.answer) for fact in turn.facts for asked in fact.questions]
+        asked, answer = max(pairs, key=lambda pair: len("".join(pair)))
+        read = _row(backbone, to_read(turn.turn, asked), answer)
+        written = _row(backbone, to_write(turn.turn), pair_of(answer, asked))
+        return max(read.n_tokens, written.n_tokens)
+
+    return [turn for turn in turns if tokens(turn) <= backbone.context_tokens] or turns
 
 
 def _rows(backbone: Backbone, turns: Sequence[LessonTurn], count: int, rng: Random) -> list[Example]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from locas_agent.consolidation import course
+from locas_agent.errors import TurnTooLong
 from locas_agent.inference import Engine
 from locas_agent.study.scribe.forms import pair_of, to_read, to_write
 from locas_agent.study.scribe.lessons import taught
@@ -14,7 +15,7 @@ from locas_agent.training.last_layer import Readout
 from locas_agent.training.student import student_for
 from tests.unit.evaluation.peer_lessons import neutral_text
 
-TURNS = taught()[:3]
+TURNS = tuple(sorted(taught(), key=lambda lesson: len(lesson.turn))[:3])
 
 
 @pytest.fixture(autouse=True)
@@ -57,3 +58,15 @@ def test_the_same_backbone_gives_the_same_scribe_and_progress_is_told(engine: En
     second = course.teach_scribe(engine, None, neutral_text(engine))
     assert torch.equal(first.slab, second.slab)
     assert told[-1] == ("course", 48, 48)
+
+
+def test_lessons_longer_than_the_backbone_can_attend_to_are_left_out(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = TURNS[0].model_copy(update={"turn": "so " * engine.backbone.context_tokens + TURNS[0].turn})
+    scribe = course.teach_scribe(engine, None, neutral_text(engine))
+    monkeypatch.setattr(course, "taught", lambda: (*TURNS, long))
+    assert torch.equal(course.teach_scribe(engine, None, neutral_text(engine)).slab, scribe.slab)
+    monkeypatch.setattr(course, "taught", lambda: (long,))
+    with pytest.raises(TurnTooLong):
+        course.teach_scribe(engine, None, neutral_text(engine))
