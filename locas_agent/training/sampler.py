@@ -67,15 +67,17 @@ class Draw:
         behind: one row of items asked behind a window, as in a running conversation; none where the settings ask for
             none.
         anchors: one row of neutral text.
+        anchor_weight: its weight.
     """
 
     bare: list[Example]
     behind: list[Example]
     anchors: list[Example]
+    anchor_weight: float
 
     def weighted(self, settings: TrainingSettings) -> tuple[tuple[list[Example], float], ...]:
         """Return each kind of rows with its weight in the loss; a kind may be empty."""
-        return (self.bare, 1.0), (self.behind, settings.window_weight), (self.anchors, settings.anchor_weight)
+        return (self.bare, 1.0), (self.behind, settings.window_weight), (self.anchors, self.anchor_weight)
 
     @property
     def examples(self) -> list[Example]:
@@ -249,13 +251,14 @@ class Stream:
     def draw(self) -> Draw:
         """Return the rows of the next step."""
         bare = [self._item() for _ in range(self._schedule.items_per_step)]
-        every, settings = self._schedule.every, self._settings
-        is_behind = self._behind.elements and settings.window_weight and self._drawn % every == 0
-        is_neutral = self._anchors.elements and settings.anchor_weight and self._drawn % every == every // 2
+        schedule, settings = self._schedule, self._settings
+        is_behind = self._behind.elements and settings.window_weight and self._drawn % schedule.window_every == 0
+        every = schedule.anchor_every
+        is_neutral = self._anchors.elements and schedule.anchor_weight and self._drawn % every == every // 2
         behind = [self._behind.take()] if is_behind else []
         anchors = [self._anchors.take()] if is_neutral else []
         self._drawn += 1
-        return Draw(bare, behind, anchors)
+        return Draw(bare, behind, anchors, schedule.anchor_weight)
 
     def _item(self) -> Example:
         share, kind = self._schedule.negative_share, self._rng.random()

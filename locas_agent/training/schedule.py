@@ -36,9 +36,12 @@ SLOTS_PER_FACT, SLOTS_OF = 3, 8
 """New slots of a memory whose rows start from inputs, for each new fact; a multiple, so that users share steps."""
 MOST_SLOTS = 88
 """Width beyond which a memory does not grow by itself."""
-EVERY = 4
-"""Steps from one row behind a window to the next beside several layers, and from one of neutral text to the next: such
-a row costs as much as all items of a step."""
+WINDOW_EVERY = 4
+"""Steps from one row behind a window to the next beside several layers: such a row costs as much as all items of a
+step."""
+LAST_LAYER_ANCHOR, DEEP_ANCHOR, DEEP_ANCHOR_EVERY = 16.0, 48.0, 2
+"""Weights of neutral text, and steps from one row of it to the next beside several layers. Origin:
+`docs/decisions.md`, neutral text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,9 @@ class Schedule:
         learning_rate: peak rate of AdamW.
         rehearsal_share: share of the items that come from earlier consolidations.
         negative_share: share of the items that are questions never answered.
-        every: steps from one row of items behind a window to the next, and from one of neutral text to the next.
+        window_every: steps from one row of items behind a window to the next.
+        anchor_every: steps from one row of neutral text to the next.
+        anchor_weight: of that row.
         variants: ways in which a new question is put.
         window_tokens: longest window.
     """
@@ -63,7 +68,9 @@ class Schedule:
     learning_rate: float
     rehearsal_share: float
     negative_share: float
-    every: int
+    window_every: int
+    anchor_every: int
+    anchor_weight: float
     variants: int
     window_tokens: int
 
@@ -87,13 +94,9 @@ def schedule_of(
     new, earlier = list(new), list(earlier)
     learnt = [item for item in new if item.kind not in (PROBE, NEGATIVE)]
     n_new, n_earlier = len(facts(learnt)), len(facts(earlier))
-    share = _rehearsal(n_new, n_earlier, is_last=is_last)
-    if settings.rehearsal_share is not None:
-        share = settings.rehearsal_share
+    share = _given(settings.rehearsal_share, _rehearsal(n_new, n_earlier, is_last=is_last))
     items_per_step = settings.items_per_step or (LAST_LAYER_ITEMS if is_last else DEEP_ITEMS)
-    negative_share = LAST_LAYER_NEGATIVES if is_last else DEEP_NEGATIVES
-    if settings.negative_share is not None:
-        negative_share = settings.negative_share
+    negative_share = _given(settings.negative_share, LAST_LAYER_NEGATIVES if is_last else DEEP_NEGATIVES)
     others = share * bool(n_earlier) + negative_share * any(item.kind == NEGATIVE for item in new + earlier)
     wanted = min(PASSES * len(learnt), DRAWS_PER_FACT * n_new) / (items_per_step * (1 - others))
     deep = min(MAX_STEPS, max(MIN_STEPS, STEP_OF * round(wanted / STEP_OF)))
@@ -105,10 +108,17 @@ def schedule_of(
         settings.learning_rate or (LAST_LAYER_RATE if is_last else DEEP_RATE),
         share,
         negative_share,
-        1 if is_last else EVERY,
+        1 if is_last else WINDOW_EVERY,
+        1 if is_last else DEEP_ANCHOR_EVERY,
+        _given(settings.anchor_weight, LAST_LAYER_ANCHOR if is_last else DEEP_ANCHOR),
         LAST_LAYER_VARIANTS if is_last else DEEP_VARIANTS,
         (LAST_LAYER_WINDOW if is_last else DEEP_WINDOW) if settings.window_tokens is None else settings.window_tokens,
     )
+
+
+def _given(setting: float | None, otherwise: float) -> float:
+    """Return a setting, where one is given."""
+    return otherwise if setting is None else setting
 
 
 def facts(items: Iterable[Item]) -> set[tuple[str, int, str]]:

@@ -51,9 +51,13 @@ def lesson(engine: Engine) -> Lesson:
 
 
 @pytest.fixture(scope="module")
-def curriculum(engine: Engine) -> Curriculum:
+def neutral(engine: Engine) -> NeutralText:
     rows = bare_examples(engine, [engine.backbone.encode("Rain falls on hills.")], top_k=4)
-    neutral = NeutralText(tuple(rows), (), ((question("Hello.")[0],),))
+    return NeutralText(tuple(rows), (), ((question("Hello.")[0],),))
+
+
+@pytest.fixture(scope="module")
+def curriculum(engine: Engine, neutral: NeutralText) -> Curriculum:
     return Curriculum(engine, CONFIG, neutral)
 
 
@@ -167,3 +171,18 @@ def test_at_depth_windows_come_every_few_steps(curriculum: Curriculum, lesson: L
     always, seldom = (draws_of(curriculum, lesson, layers) for layers in ((-1,), (-2, -1)))
     assert all(always.draw().behind for _ in range(8))
     assert 1 <= sum(bool(seldom.draw().behind) for _ in range(8)) <= 4
+
+
+def test_at_depth_neutral_text_comes_every_second_step_and_weighs_more(
+    engine: Engine, lesson: Lesson, neutral: NeutralText
+) -> None:
+    def weights(layers: tuple[int, ...], **training: object) -> list[float | None]:
+        config = LocasConfig.model_validate({"training": {"window_tokens": 0, **training}})
+        stream = draws_of(Curriculum(engine, config, neutral), lesson, layers, config=config)
+        drawn = [stream.draw().weighted(config.training)[-1] for _ in range(4)]
+        return [weight if rows else None for rows, weight in drawn]
+
+    assert weights((-1,)) == [16.0] * 4
+    assert weights((-2, -1)) == [None, 48.0] * 2
+    assert weights((-2, -1), anchor_weight=3.0) == [None, 3.0] * 2
+    assert weights((-2, -1), anchor_weight=0.0) == [None] * 4
