@@ -11,7 +11,7 @@ import pytest
 from locas_agent.config import StudySettings
 from locas_agent.conversation.messages import Message
 from locas_agent.inference import Engine
-from locas_agent.memory import LocasMemory
+from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.study.chunking import Piece, Quote
 from locas_agent.study.items import NEGATIVE, StudyRequest, Swept
 from locas_agent.study.prompts import ABSTENTION
@@ -226,13 +226,16 @@ def test_a_scribe_is_sure_of_an_answer_whose_question_the_turn_suggests(
     assert sweep.are_sure([(asked, replace(given, confidence=confidence))]) == [is_sure]
 
 
-def test_what_a_text_goes_on_with_fits_better_than_what_it_does_not(engine: Engine) -> None:
-    teacher = Teacher(engine, SETTINGS, seed=0)
-    prompt = to_write(DOG)
-    (made,) = teacher.open([Opening(prompt, "", "0")], length=6, scribe=scribe_on(engine))
-    likely, unlikely = teacher.fitting([(prompt, ("", made)), (prompt, ("", made[::-1]))], scribe=scribe_on(engine))
-    assert 0 > likely > unlikely
-    assert teacher.fitting([]) == []
+def test_how_well_a_text_goes_on_is_the_mean_over_its_own_tokens(engine: Engine) -> None:
+    backbone, scribe = engine.backbone, scribe_on(engine)
+    written = [(to_write(turn), (opening_of("Kolin"), " Who is ill?")) for turn in (DOG, SMALL_TALK)]
+    begun = [[*backbone.encode_chat(prompt), *backbone.encode(words)] for prompt, (words, _) in written]
+    expected = engine.score(
+        begun, [backbone.encode(" Who is ill?")] * 2, memory=MemoryBatch.of([scribe], backbone, rows_per_memory=2)
+    )
+    found = Teacher(engine, SETTINGS, seed=0).fitting(written, scribe=scribe)
+    assert found == pytest.approx([float(each.mean()) for each in expected])
+    assert Teacher(engine, SETTINGS, seed=0).fitting([]) == []
 
 
 def test_what_some_wordings_of_a_fact_find_out_holds_for_all(engine: Engine) -> None:
