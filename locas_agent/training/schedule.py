@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from locas_agent.config import TrainingSettings
 from locas_agent.study.items import NEGATIVE, PROBE, Item, fact_of
+
+N = TypeVar("N", int, float)
 
 LAST_LAYER = (-1,)
 LAST_LAYER_RATE, LAST_LAYER_STEPS, LAST_LAYER_ITEMS, LAST_LAYER_REHEARSAL = 1e-2, 192, 12, 0.3
@@ -112,11 +115,11 @@ def schedule_of(
         1 if is_last else DEEP_ANCHOR_EVERY,
         _given(settings.anchor_weight, LAST_LAYER_ANCHOR if is_last else DEEP_ANCHOR),
         LAST_LAYER_VARIANTS if is_last else DEEP_VARIANTS,
-        (LAST_LAYER_WINDOW if is_last else DEEP_WINDOW) if settings.window_tokens is None else settings.window_tokens,
+        _given(settings.window_tokens, LAST_LAYER_WINDOW if is_last else DEEP_WINDOW),
     )
 
 
-def _given(setting: float | None, otherwise: float) -> float:
+def _given(setting: N | None, otherwise: N) -> N:
     """Return a setting, where one is given."""
     return otherwise if setting is None else setting
 

@@ -23,6 +23,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from locas_agent.conversation.messages import MONTHS
 from locas_agent.errors import ConfigurationError
 
 CATEGORIES = {1: "multi-hop", 2: "temporal", 3: "open-domain", 4: "single-hop", 5: "adversarial"}
@@ -32,7 +33,6 @@ ADVERSARIAL = 5
 ASSISTANT = "assistant"
 """A speaker of this name, in any case, is the agent itself; what the other one says is then `user`'s."""
 
-_MONTHS = "January February March April May June July August September October November December".split()
 _DATE = re.compile(r"(\d+):(\d+) (am|pm) on (\d+) (\w+), (\d+)")
 _SESSION = re.compile(r"session_(\d+)")
 _TURN_NUMBER = re.compile(r"D:?(\d+):(\d+)")
@@ -98,7 +98,7 @@ def parse_date(text: str) -> datetime:
         if match is None:
             raise ValueError("another form")
         hour = int(match[1]) % 12 + (12 if match[3] == "pm" else 0)
-        return datetime(int(match[6]), _MONTHS.index(match[5]) + 1, int(match[4]), hour, int(match[2]), tzinfo=UTC)
+        return datetime(int(match[6]), MONTHS.index(match[5]) + 1, int(match[4]), hour, int(match[2]), tzinfo=UTC)
     except ValueError as error:  # also a 31 February, and a month of no calendar
         raise ConfigurationError(
             f"not a date of LoCoMo: {text[:40]!r}, expected one like '1:56 pm on 8 May, 2023'"
@@ -108,7 +108,7 @@ def parse_date(text: str) -> datetime:
 def written_date(at: datetime) -> str:
     """Return a time as `parse_date` reads it."""
     half = "pm" if at.hour >= 12 else "am"
-    return f"{at.hour % 12 or 12}:{at.minute:02d} {half} on {at.day} {_MONTHS[at.month - 1]}, {at.year}"
+    return f"{at.hour % 12 or 12}:{at.minute:02d} {half} on {at.day} {MONTHS[at.month - 1]}, {at.year}"
 
 
 def read_dialogues(path: Path) -> tuple[list[Dialogue], str]:
