@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from locas_agent import AgentMemory
-from locas_agent.study.strategies import QUESTION, Candidate, Item, Piece, StudySettings, Swept, Taught, Teacher
+from locas_agent.study.strategies import QUESTION, Candidate, Chunk, GeneratedQuestions, Item, ScoredAnswer, Teacher
 
 CALLED = re.compile(r"\bmy (?P<thing>[\w' ]+?) (?:is|are) (?:called|named) (?P<name>\w[\w'-]*)", re.IGNORECASE)
 QUESTIONS = ("What is my {} called?", "What is the name of my {}?", "Do you remember what my {} is called?")
@@ -18,35 +18,36 @@ QUESTIONS = ("What is my {} called?", "What is the name of my {}?", "Do you reme
 class CalledStudy:
     """A `StudyStrategy`: asks what things are called, and answers with the name that was told."""
 
-    def __init__(self, teacher: Teacher, settings: StudySettings) -> None:
+    def __init__(self, teacher: Teacher, settings: object) -> None:
         self._teacher = teacher
 
-    def over(self, pieces: Mapping[int, Piece], done: Callable[[int], None]) -> dict[int, Swept]:
-        """Ask about every sentence of that shape in each owner's piece."""
+    def generate(self, chunks: Mapping[int, Chunk], done: Callable[[int], None]) -> dict[int, GeneratedQuestions]:
+        """Ask about every sentence of that shape in each owner's chunk."""
         found = {}
-        for owner, piece in pieces.items():
-            told = [(quote, said) for quote in piece.quotes if quote.is_learnt for said in CALLED.finditer(quote.text)]
-            shapes = [(quote.turn_seq, said, words) for quote, said in told for words in QUESTIONS]
-            asked = [Candidate(owner, piece, turn, words.format(said["thing"]), "") for turn, said, words in shapes]
+        for owner, chunk in chunks.items():
+            told = [(one, said) for one in chunk.excerpts if one.is_learnt for said in CALLED.finditer(one.text)]
+            shapes = [(one.turn_seq, said, words) for one, said in told for words in QUESTIONS]
+            asked = [Candidate(owner, chunk, turn, words.format(said["thing"]), "") for turn, said, words in shapes]
             answers = self._teacher.given([f"It is {said['name']}." for _, said, _ in shapes])
-            items = self._teacher.items([(*pair, QUESTION) for pair in zip(asked, answers, strict=True)])
-            turns = {quote.turn_seq for quote, _ in told}
-            found[owner] = Swept([item for item in items if item], turns, turns, len(piece.quotes) - len(turns))
+            items = self._teacher.to_items([(*pair, QUESTION) for pair in zip(asked, answers, strict=True)])
+            turns = {one.turn_seq for one, _ in told}
+            rest = len(chunk.excerpts) - len(turns)
+            found[owner] = GeneratedQuestions([item for item in items if item], turns, turns, nothing=rest)
         return found
 
-    def asked_again(self, owner: int, piece: Piece, items: Sequence[Item]) -> Sequence[Candidate]:
-        """Put every old question to the new piece."""
-        return [Candidate(owner, piece, item.turn_seq, item.question, item.answer) for item in items]
+    def asked_again(self, owner: int, chunk: Chunk, items: Sequence[Item]) -> Sequence[Candidate]:
+        """Put every old question to the new chunk."""
+        return [Candidate(owner, chunk, item.turn_seq, item.question, item.answer) for item in items]
 
-    def are_sure(self, answers: Sequence[tuple[Candidate, Taught]]) -> Sequence[bool]:
+    def are_sure(self, answers: Sequence[tuple[Candidate, ScoredAnswer]]) -> Sequence[bool]:
         """Believe what the backbone reads when it is more likely than not."""
         return [answer.confidence >= 0.5 for _, answer in answers]
 
-    def retold(self, answer: Taught, source: Item) -> Taught:
+    def retold(self, answer: ScoredAnswer, source: Item) -> ScoredAnswer:
         """Learn what the backbone reads."""
         return answer
 
-    def negatives(self, pieces: object, known: object) -> list[tuple[Candidate, Taught]]:
+    def negatives(self, chunks: object, known: object) -> list[tuple[Candidate, ScoredAnswer]]:
         """Ask nothing that was not told."""
         return []
 

@@ -13,7 +13,7 @@ from threading import Event
 from types import TracebackType
 from typing import NoReturn, Self
 
-from locas_agent.aio import async_twin
+from locas_agent.aio import to_async
 from locas_agent.backbone import Backbone
 from locas_agent.config import LocasConfig, StoreSettings
 from locas_agent.consolidation.upgrade import Upgrade
@@ -280,20 +280,20 @@ class AgentMemory(Runtime):
             raise ConfigurationError(f"{len(keys)} users were named, {len(set(keys))} different ones: name each once")
         return keys
 
-    areply_many = async_twin(reply_many, "answers")
-    aprefetch = async_twin(prefetch, "answers")
-    aconsolidate_many = async_twin(consolidate_many, "training")
-    awork = async_twin(work, None)
-    aupgrade = async_twin(upgrade, None)
-    aundo_upgrade = async_twin(undo_upgrade, "journal")
-    ausers = async_twin(users, "journal")
+    areply_many = to_async(reply_many, "answers")
+    aprefetch = to_async(prefetch, "answers")
+    aconsolidate_many = to_async(consolidate_many, "training")
+    awork = to_async(work, None)
+    aupgrade = to_async(upgrade, None)
+    aundo_upgrade = to_async(undo_upgrade, "journal")
+    ausers = to_async(users, "journal")
 
     def close(self) -> None:
         """Close the store's connections once the async calls under way have ended; cancel those not begun."""
         self.crews.close()
         self.store.close()
 
-    aclose = async_twin(close, None)
+    aclose = to_async(close, None)
 
     def __enter__(self) -> Self:
         """Return itself."""

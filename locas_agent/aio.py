@@ -68,7 +68,7 @@ class Crewed(Protocol):
 S = TypeVar("S", bound=Crewed)
 
 
-def async_twin(verb: Callable[Concatenate[S, P], R], crew: Crew | None) -> Callable[Concatenate[S, P], Awaitable[R]]:
+def to_async(verb: Callable[Concatenate[S, P], R], crew: Crew | None) -> Callable[Concatenate[S, P], Awaitable[R]]:
     """Return the verb as a coroutine. A cancelled call still finishes in its thread: what it wrote stays written, once.
 
     Args:

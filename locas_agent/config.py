@@ -81,7 +81,7 @@ class FormSettings(_Settings):
 
 
 class StudySettings(_Settings):
-    """How the backbone writes study sets about a piece of overflow."""
+    """How the backbone writes study sets about a chunk of overflow."""
 
     forms: FormSettings | None = None
     """How the backbone is asked; None takes what is measured for it, once (`locas-agent calibrate`)."""
@@ -100,7 +100,7 @@ class StudySettings(_Settings):
     wordings_per_turn: int = Field(5, ge=1)
     """Kept items after which a turn is done."""
     negatives_per_piece: int = Field(32, ge=0)
-    """Questions the piece does not answer, sampled per piece. Without them a memory makes the backbone invent
+    """Questions the chunk does not answer, sampled per chunk. Without them a memory makes the backbone invent
     (`docs/decisions.md`, negatives)."""
     probe_share: float = Field(0.4, ge=0, le=0.5)
     """Share of turns, among those with at least three wordings, of which one wording is held out to measure recall
@@ -112,7 +112,7 @@ class StudySettings(_Settings):
     max_answer_tokens: int = Field(24, ge=2)
     """Longest answer kept, in tokens; an answer that does not end by then is dropped."""
     max_piece_tokens: int = Field(512, ge=32)
-    """Longest piece of overflow put before the teacher, in tokens; half the backbone's context if that is less."""
+    """Longest chunk of overflow put before the teacher, in tokens; half the backbone's context if that is less."""
     min_confidence: float = Field(0.35, ge=0, lt=1)
     """Least probability of the least likely token of an answer that is kept: what the teacher doubts is not learnt."""
     teacher_top_k: int = Field(16, ge=1)
@@ -183,7 +183,7 @@ class TrainingSettings(_Settings):
     seed: int = Field(0, ge=0, le=MAX_SEED)
     """Seed of sampling, of the initial rows and of the order of items."""
 
-    def fall_of(self, steps: int) -> int:
+    def decay_steps_of(self, steps: int) -> int:
         """Return in how many of the last steps of a training of that many the rate falls."""
         return min(self.falling_steps, max(1, steps // 2))
 

@@ -20,10 +20,10 @@ from locas_agent.consolidation.learner import Learner
 from locas_agent.consolidation.runner import ConsolidationRequest, ConsolidationRunner
 from locas_agent.consolidation.worker import Worker
 from locas_agent.conversation import window
-from locas_agent.conversation.token_count import counted, longest_answer
+from locas_agent.conversation.token_count import longest_answer, with_token_count
 from locas_agent.errors import ConfigurationError, LocasError, TurnNotFound
 from locas_agent.import_export.chats import ChatImport, ChatImporter
-from locas_agent.import_export.memory_files import Exchange
+from locas_agent.import_export.memory_files import MemoryFiles
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.memory.placement import placement
@@ -116,7 +116,7 @@ class Runtime:
             settings=self.config.window,
             append=self.append,
         )
-        self.exchange = Exchange(
+        self.memory_files = MemoryFiles(
             backbone=backbone, store=store, memories=self.memories, config=self.config, append=self.append
         )
         if consolidation not in get_args(ConsolidationMode):
@@ -145,7 +145,9 @@ class Runtime:
         Raises:
             TurnTooLong: a turn does not fit into the backbone's context beside an answer; nothing was written.
         """
-        said = [counted(self.backbone, draft, answer_tokens=self.config.window.max_new_tokens) for draft in drafts]
+        said = [
+            with_token_count(self.backbone, draft, answer_tokens=self.config.window.max_new_tokens) for draft in drafts
+        ]
         if self.consolidation == "inline":
             return self.store.append(key, said)
         due = pending.due(self.store, key, self.config, about_to_be_said=said)
@@ -275,7 +277,7 @@ class Runtime:
             learn=old.learn,
         )
         made = self.store.correct(
-            key, turn, counted(self.backbone, draft, answer_tokens=self.config.window.max_new_tokens)
+            key, turn, with_token_count(self.backbone, draft, answer_tokens=self.config.window.max_new_tokens)
         )
         self.memories.drop(key)
         return made

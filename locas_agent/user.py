@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
-from locas_agent.aio import Crew, Crews, async_twin
+from locas_agent.aio import Crew, Crews, to_async
 from locas_agent.consolidation import policy
 from locas_agent.conversation.messages import conversation
 from locas_agent.errors import ConfigurationError, RevisionNotFound
@@ -291,7 +291,7 @@ class UserMemory:
             ExchangeError: the backbone's architecture or the place refuses it.
             ConfigurationError: unknown form, or an option that it has no use for.
         """
-        return self._runtime.exchange.export(self.key, path, form=form, multiple=multiple, base=base)
+        return self._runtime.memory_files.export(self.key, path, form=form, multiple=multiple, base=base)
 
     def import_memory(self, path: str | Path) -> Revision:
         """Begin with a memory that `export` wrote, in any form.
@@ -309,7 +309,7 @@ class UserMemory:
             CorruptPayload: it is no export, or was altered.
             IncompatibleMemory: it belongs to another backbone.
         """
-        return self._runtime.exchange.take(self.key, path)
+        return self._runtime.memory_files.import_memory(self.key, path)
 
     def import_chats(self, path: str | Path, *, learn: bool = True, progress: Progress | None = None) -> ChatImport:
         """Add the chats of a file that ChatGPT or Claude handed out, the oldest first; no model.
@@ -523,27 +523,27 @@ class UserMemory:
         """
         return self._runtime.consolidation_due(self.key)
 
-    aadd = async_twin(add, "journal")
-    areply = async_twin(reply, "answers")
+    aadd = to_async(add, "journal")
+    areply = to_async(reply, "answers")
     astream = stream  # what it returns is for `async for` as well: each piece off the event loop
-    agenerate = async_twin(generate, "answers")
+    agenerate = to_async(generate, "answers")
     agenerate_stream = generate_stream  # as astream
-    apending = async_twin(pending, "journal")
-    arecall = async_twin(recall, "answers")
-    aexplain = async_twin(explain, "answers")
-    aexport = async_twin(export, "answers")
-    aimport_memory = async_twin(import_memory, "answers")
-    aimport_chats = async_twin(import_chats, "answers")
-    aarchive = async_twin(archive, "answers")
-    aturns = async_twin(turns, "journal")
-    aprompt = async_twin(prompt, "journal")
-    asearch = async_twin(search, "journal")
-    arevisions = async_twin(revisions, "journal")
-    arollback = async_twin(rollback, "journal")
-    ahistory = async_twin(history, "journal")
-    aerase = async_twin(erase, "journal")
-    areinstate = async_twin(reinstate, "journal")
-    aconsolidation_due = async_twin(consolidation_due, "journal")
+    apending = to_async(pending, "journal")
+    arecall = to_async(recall, "answers")
+    aexplain = to_async(explain, "answers")
+    aexport = to_async(export, "answers")
+    aimport_memory = to_async(import_memory, "answers")
+    aimport_chats = to_async(import_chats, "answers")
+    aarchive = to_async(archive, "answers")
+    aturns = to_async(turns, "journal")
+    aprompt = to_async(prompt, "journal")
+    asearch = to_async(search, "journal")
+    arevisions = to_async(revisions, "journal")
+    arollback = to_async(rollback, "journal")
+    ahistory = to_async(history, "journal")
+    aerase = to_async(erase, "journal")
+    areinstate = to_async(reinstate, "journal")
+    aconsolidation_due = to_async(consolidation_due, "journal")
 
     @property
     def crews(self) -> Crews:

@@ -19,7 +19,7 @@ from random import Random
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT)]
 
-from locas_agent.conversation.messages import header, question
+from locas_agent.conversation.messages import question, session_header
 from locas_agent.evaluation.synthetic.people import Fact, small_reply, small_talk, tell
 from locas_agent.evaluation.synthetic.relations import FIXED_FACTS, RELATIONS
 from locas_agent.evaluation.synthetic.values import TRAIN, make_value
@@ -36,7 +36,7 @@ def talk(rng: Random, exchanges: int) -> list[dict[str, str]]:
 
 def told_and_asked(rng: Random) -> list[dict[str, str]]:
     """Somebody else tells a fact and asks for it while it stands in the context."""
-    messages = [header(_date(rng))] if rng.random() < 0.5 else []
+    messages = [session_header(_date(rng))] if rng.random() < 0.5 else []
     relation = rng.choice(RELATIONS)
     fact = Fact(relation, make_value(relation.kind, TRAIN, rng), 0)
     messages += [line(each.role, each.text) for each in tell(rng, fact)]
@@ -71,10 +71,10 @@ def main() -> None:
         rows.append({"kind": "told", "messages": told_and_asked(rng)})
     for _ in range(2 * 8):
         rows.append({"kind": "general", "messages": open_book(rng)})
-        rows.append({"kind": "talk", "messages": [header(_date(rng)), *talk(rng, 3)]})
+        rows.append({"kind": "talk", "messages": [session_header(_date(rng)), *talk(rng, 3)]})
         start = rng.randrange(len(prose) - 500)
         rows.append({"kind": "prose", "text": prose[start : start + 400]})
-        rows.append({"kind": "window", "messages": [header(_date(rng)), *conversation(rng)]})
+        rows.append({"kind": "window", "messages": [session_header(_date(rng)), *conversation(rng)]})
     rng.shuffle(rows)
     with (ROOT / "locas_agent" / "training" / "neutral.jsonl").open("w", encoding="utf-8") as file:
         for row in rows:

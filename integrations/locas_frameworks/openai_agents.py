@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from uuid import uuid4
 
 from locas_agent import AgentMemory, Turn
-from locas_agent.conversation.token_count import counted
+from locas_agent.conversation.token_count import with_token_count
 from locas_agent.errors import ConfigurationError, InvalidTurn, TurnTooLong
 from locas_storage import TurnDraft
 
@@ -112,7 +112,9 @@ class LocasSession:
             key = f"{_PREFIX}:{form}:{index:06x}:{uuid4().hex}:{item.get('id', '')}"
             try:
                 draft = TurnDraft(item["role"], text, session=self.session_id, idempotency_key=key, learn=self._learn)
-                return counted(self._memory.backbone, draft, answer_tokens=self._memory.config.window.max_new_tokens)
+                return with_token_count(
+                    self._memory.backbone, draft, answer_tokens=self._memory.config.window.max_new_tokens
+                )
             except (InvalidTurn, TurnTooLong):
                 pass  # too long to be read, or half a character: JSON holds it
         return TurnDraft(

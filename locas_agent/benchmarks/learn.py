@@ -23,8 +23,8 @@ from locas_agent.config import TrainingSettings
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
 from locas_agent.training.examples import Example, ExampleBatch
+from locas_agent.training.loss_backend import FullForward, LossBackend
 from locas_agent.training.losses import mean_by_user
-from locas_agent.training.student import Student, WholeStudent
 from locas_agent.training.trainer import clip_by_user
 
 SHORT, LONG = 32, 256
@@ -78,9 +78,9 @@ def _rows(bench: Bench, tokens: int) -> list[Row]:
     texts = bench.ids(len(memories), (tokens // 4 if bench.is_quick else tokens) + 1)
     examples = [[Example(tuple(text[:1]), tuple(text[1:]), None)] for text in texts]
     engine = Engine(backbone)
-    together = Memories(WholeStudent(engine, max_batch_tokens=BATCH_TOKENS), backbone, memories, examples)
+    together = Memories(FullForward(engine, max_batch_tokens=BATCH_TOKENS), backbone, memories, examples)
     alone = [
-        Memories(WholeStudent(engine, max_batch_tokens=tokens), backbone, [memory], [own])
+        Memories(FullForward(engine, max_batch_tokens=tokens), backbone, [memory], [own])
         for memory, own in zip(memories, examples, strict=True)
     ]
     apart = torch.cat([one.gradient() for one in alone], dim=1)
@@ -111,12 +111,12 @@ class Memories:
 
     def __init__(
         self,
-        student: Student,
+        loss_backend: LossBackend,
         backbone: Backbone,
         memories: Sequence[LocasMemory],
         examples: Sequence[Sequence[Example]],
     ) -> None:
-        self._student = student
+        self._loss_backend = loss_backend
         self._layers = memories[0].layers
         self._slab = (
             torch.stack([memory.slab for memory in memories], dim=1).to(backbone.device).requires_grad_(True)
@@ -128,7 +128,7 @@ class Memories:
     def gradient(self) -> Tensor:
         """Each user's gradient, clipped, shape (L, U, 3, W, D)."""
         self._slab.grad = torch.zeros_like(self._slab)
-        self._student.learn(self._slab, self._scale, self._examples, 1.0, layers=self._layers)
+        self._loss_backend.accumulate_gradients(self._slab, self._scale, self._examples, 1.0, layers=self._layers)
         clip_by_user(self._slab.grad, CLIP)
         return self._slab.grad
 

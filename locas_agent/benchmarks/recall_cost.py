@@ -74,18 +74,20 @@ def recall_cost(bench: Bench) -> list[Row]:
 
 def _seconds(bench: Bench, agent: AgentMemory, learnt: list[Outcome]) -> Row:
     """Every round trains all memories side by side and the next person's adapter."""
-    lessons = [each.lesson for each in learnt]
-    trainer = Trainer(agent.engine, agent.config, agent.learner.neutral, agent.learner.readout)
+    training_tasks = [each.training_task for each in learnt]
+    trainer = Trainer(agent.engine, agent.config, agent.learner.neutral, agent.learner.last_layer)
     peer = TempLora(agent.backbone, agent.config, agent.learner.neutral, rank=TIMED_RANK)
     turns = cycle(learnt)
 
     def train_next() -> None:
         one = next(turns)
-        peer.train(one.lesson, steps=one.metrics.steps)
+        peer.train(one.training_task, steps=one.metrics.steps)
 
-    sides: dict[str, Callable[[], object]] = {"ours": lambda: trainer.train(lessons), "peer": train_next}
+    sides: dict[str, Callable[[], object]] = {"ours": lambda: trainer.train(training_tasks), "peer": train_next}
     taken = interleaved(sides, rounds=bench.rounds(ROUNDS), device=bench.device, warm_up=0)
-    return SECONDS.row([each / 1e3 / len(lessons) for each in taken["ours"]], [each / 1e3 for each in taken["peer"]])
+    return SECONDS.row(
+        [each / 1e3 / len(training_tasks) for each in taken["ours"]], [each / 1e3 for each in taken["peer"]]
+    )
 
 
 def _bytes(agent: AgentMemory, people: list[Person], learnt: list[Outcome]) -> Row:
@@ -93,7 +95,7 @@ def _bytes(agent: AgentMemory, people: list[Person], learnt: list[Outcome]) -> R
     peer = TempLora(agent.backbone, agent.config, agent.learner.neutral, rank=STORED_RANK)
     ours, theirs, recalled, count = [], [], [0, 0], 0
     for person, one in zip(people, learnt, strict=True):
-        state = peer.train(one.lesson, steps=one.metrics.steps).state
+        state = peer.train(one.training_task, steps=one.metrics.steps).state
         asked = [(wording, fact.value) for fact in person.facts for wording in fact.relation.asked_held]
         count += len(asked)
         prompts = [agent.backbone.encode_chat(question(text)) for text, _ in asked]
@@ -123,7 +125,7 @@ def _task(agent: AgentMemory, person: Person, name: str) -> Task:
     handle = agent.for_user(name)
     for line in person.sessions[0].lines:
         handle.add(line.role, line.text, at=person.sessions[0].at)
-    return Task(agent.learner.pieces(handle.turns()))
+    return Task(agent.learner.chunks(handle.turns()))
 
 
 def _person(bench: Bench, number: int) -> Person:

@@ -18,13 +18,13 @@ from locas_agent.memory import LocasMemory
 from locas_agent.memory.slab import DOWN
 from locas_agent.study.items import PROBE
 from locas_agent.training.examples import Example
-from locas_agent.training.sampler import Lesson, question_example
-from locas_agent.training.student import Student
+from locas_agent.training.loss_backend import LossBackend
+from locas_agent.training.sampler import TrainingTask, question_example
 
 
 @dataclass(frozen=True, eq=False)
 class Questions:
-    """A lesson's items as they are asked: question alone, answer to be given.
+    """A task's items as they are asked: question alone, answer to be given.
 
     Attributes:
         new: trained items of this consolidation.
@@ -37,11 +37,11 @@ class Questions:
     earlier: list[Example]
 
     @classmethod
-    def of(cls, backbone: Backbone, lesson: Lesson) -> Questions:
-        """Encode the items of a lesson."""
-        new = [question_example(backbone, item) for item in lesson.new if item.kind != PROBE]
-        probes = [question_example(backbone, item) for item in lesson.new if item.kind == PROBE]
-        return cls(new, probes, [question_example(backbone, item) for item in lesson.earlier])
+    def of(cls, backbone: Backbone, task: TrainingTask) -> Questions:
+        """Encode the items of a task."""
+        new = [question_example(backbone, item) for item in task.new if item.kind != PROBE]
+        probes = [question_example(backbone, item) for item in task.new if item.kind == PROBE]
+        return cls(new, probes, [question_example(backbone, item) for item in task.earlier])
 
     @property
     def examples(self) -> list[Example]:
@@ -75,19 +75,22 @@ class Admission:
 
 
 def measure(
-    student: Student, memories: Sequence[LocasMemory | None], questions: Sequence[Questions], neutral: Sequence[Example]
+    loss_backend: LossBackend,
+    memories: Sequence[LocasMemory | None],
+    questions: Sequence[Questions],
+    neutral: Sequence[Example],
 ) -> list[Measurement]:
-    """Measure each memory on its own lesson's questions and on neutral text it was not trained on.
+    """Measure each memory on its own task's questions and on neutral text it was not trained on.
 
     Args:
-        student: knows the examples of `questions` and `neutral`.
-        memories: one per lesson; None is the bare backbone.
-        questions: of each lesson.
+        loss_backend: knows the examples of `questions` and `neutral`.
+        memories: one per task; None is the bare backbone.
+        questions: of each task.
         neutral: the same for all.
     """
     asked = [[*each.new, *each.probes, *each.earlier] for each in questions]
-    answered = student.scores(memories, asked)
-    drifts = student.scores(memories, [[] if memory is None else list(neutral) for memory in memories])
+    answered = loss_backend.evaluate(memories, asked)
+    drifts = loss_backend.evaluate(memories, [[] if memory is None else list(neutral) for memory in memories])
     measured = []
     for each, scores, drift in zip(questions, answered, drifts, strict=True):
         hits = iter([float(hit) for _, hit in scores])

@@ -1,7 +1,7 @@
 """The course of a scribe: a memory is trained to write and to read, once for each backbone, on made-up turns.
 
-The same rows, student and optimiser as for a user's memory. What differs is the text: prompts with a turn in them, and
-plain next-token loss on what ought to be written, since no teacher knows better than the lessons.
+The same rows, loss backend and optimiser as for a user's memory. What differs is the text: prompts with a turn in them,
+and plain next-token loss on what ought to be written, since no teacher knows better than the lessons.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from locas_agent.study.scribe.forms import pair_of, to_read, to_write
 from locas_agent.study.scribe.lessons import LessonTurn, taught
 from locas_agent.training.examples import Example
 from locas_agent.training.initialization import empty_memory, ffn_inputs, special_directions
-from locas_agent.training.last_layer import Readout
+from locas_agent.training.last_layer import LastLayer
+from locas_agent.training.loss_backend import loss_backend_for
 from locas_agent.training.neutral import NeutralText
-from locas_agent.training.schedule import rate_factor
-from locas_agent.training.student import student_for
+from locas_agent.training.schedule import wsd_factor
 from locas_agent.training.trainer import clip_by_user
 from locas_agent.types import Progress
 
@@ -46,13 +46,13 @@ COMMON_ROWS = 12
 
 
 def teach_scribe(
-    engine: Engine, readout: Readout | None, neutral: NeutralText, *, progress: Progress | None = None
+    engine: Engine, last_layer: LastLayer | None, neutral: NeutralText, *, progress: Progress | None = None
 ) -> LocasMemory:
     """Return a scribe for a backbone. The same backbone on the same machine gives the same scribe.
 
     Args:
         engine: of the backbone.
-        readout: its end, None where it is built in a way not known.
+        last_layer: its end, None where it is built in a way not known.
         neutral: text on this backbone that no lesson is like.
         progress: told of "course" after each step; what it raises ends the course.
     """
@@ -65,12 +65,12 @@ def teach_scribe(
     for step in range(STEPS):
         if step % PREPARED == 0:
             near = rows[step * ROWS : (step + PREPARED) * ROWS]
-            student = student_for(engine, readout, [scribe], near, max_batch_tokens=2048)
-        optimizer.param_groups[0]["lr"] = RATE * rate_factor(step, STEPS - STEPS // 2, STEPS // 2)
+            loss_backend = loss_backend_for(engine, last_layer, [scribe], near, max_batch_tokens=2048)
+        optimizer.param_groups[0]["lr"] = RATE * wsd_factor(step, STEPS - STEPS // 2, STEPS // 2)
         batch: Tensor = slab.detach()[:, None].clone()  # (L, 1, 3, W, D)
         batch.grad = torch.zeros_like(batch)
         taken = rows[step * ROWS : (step + 1) * ROWS]
-        student.learn(batch, scribe.scale[:, None], [taken], 1.0, layers=scribe.layers)
+        loss_backend.accumulate_gradients(batch, scribe.scale[:, None], [taken], 1.0, layers=scribe.layers)
         clip_by_user(batch.grad, 1.0)
         slab.grad = batch.grad[:, 0].contiguous()
         optimizer.step()

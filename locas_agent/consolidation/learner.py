@@ -1,6 +1,6 @@
 """One consolidation of many users, from overflow to decision: study, train, measure, admit or refuse.
 
-This is the order in which the learning modules are read: `pieces` -> `study` -> `consolidation` -> `gate`.
+This is the order in which the modules are read: `study.chunking`, `study.self_study`, `training.trainer`, `admission`.
 """
 
 from __future__ import annotations
@@ -13,62 +13,62 @@ from functools import cached_property
 from typing import Any
 
 from locas_agent.config import MAX_SEED, LocasConfig, StudySettings
-from locas_agent.consolidation import admission as gate
+from locas_agent.consolidation import admission as admission_gate
 from locas_agent.consolidation import remarks
 from locas_agent.consolidation.scribes import is_worth_waiting_for, scribe_of
-from locas_agent.conversation.messages import Message, question, spoken
+from locas_agent.conversation.messages import Message, question, to_message
 from locas_agent.errors import BackboneError, ConfigurationError, UnsupportedBackbone
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
 from locas_agent.memory.serialization import as_stored
 from locas_agent.study import prompts
-from locas_agent.study.chunking import QUOTE_CHARACTERS, Piece, cut_pieces
+from locas_agent.study.chunking import EXCERPT_CHARACTERS, Chunk, chunk_turns
 from locas_agent.study.forms.calibration import Calibration
 from locas_agent.study.forms.known import calibration_of, check_forms
 from locas_agent.study.items import QUESTION, Item, StudyRequest, StudySet
-from locas_agent.study.opened import OpenedSweep
-from locas_agent.study.question_generation import Sweep
-from locas_agent.study.scribe.sweep import ScribeSweep
-from locas_agent.study.self_study import Study, empty_study_set
+from locas_agent.study.opened import OpenedQuestionGenerator
+from locas_agent.study.question_generation import QuestionGenerator
+from locas_agent.study.scribe.question_generation import ScribeQuestionGenerator
+from locas_agent.study.self_study import SelfStudy, empty_study_set
 from locas_agent.study.sources import Sources
 from locas_agent.study.strategies import StrategyFactory, StudyStrategy
 from locas_agent.study.teacher import Teacher
-from locas_agent.training.last_layer import Readout
+from locas_agent.training.last_layer import LastLayer
+from locas_agent.training.loss_backend import loss_backend_for
 from locas_agent.training.neutral import NeutralText, load_neutral
-from locas_agent.training.sampler import Lesson
-from locas_agent.training.student import student_for
+from locas_agent.training.sampler import TrainingTask
 from locas_agent.training.trainer import Trained, Trainer
 from locas_agent.types import Progress
 from locas_storage import ConsolidationMetrics, Turn
 
 logger = logging.getLogger(__name__)
 
-MIN_PIECE_TOKENS = 48
-"""A shorter piece would be header only."""
+MIN_CHUNK_TOKENS = 48
+"""A shorter chunk would be header only."""
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
     """What is to be learnt for one user.
 
-    Pieces of overflow, oldest first, items of earlier consolidations, the memory that learnt them.
+    Chunks of overflow, oldest first, items of earlier consolidations, the memory that learnt them.
     """
 
-    pieces: tuple[Piece, ...]
+    chunks: tuple[Chunk, ...]
     earlier: tuple[Item, ...] = ()
     memory: LocasMemory | None = None
     left_out: int = 0
-    """Turns of the overflow that stand in no piece, see `Learner.heard`."""
+    """Turns of the overflow that stand in no chunk, see `Learner.heard`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """What became of one task: the memory and the study set behind it, the decision, and every figure."""
 
-    admission: gate.Admission
+    admission: admission_gate.Admission
     memory: LocasMemory
     study_set: StudySet
-    lesson: Lesson
+    training_task: TrainingTask
     metrics: ConsolidationMetrics
 
 
@@ -135,27 +135,27 @@ class Learner:
             progress: told of "course" while one is taught.
         """
         if self._scribe is None:
-            self._scribe = scribe_of(self._engine, self.readout, self.neutral, progress=progress)
+            self._scribe = scribe_of(self._engine, self.last_layer, self.neutral, progress=progress)
         return self._scribe
 
     @cached_property
-    def readout(self) -> Readout | None:
+    def last_layer(self) -> LastLayer | None:
         """The end of this backbone, None where it is built in a way not known; tried out at first use."""
-        readout = Readout.of(self._engine)
-        if readout is not None:
+        last_layer = LastLayer.of(self._engine)
+        if last_layer is not None:
             # Before any user's text: beside it in one batch, neutral text would come out a rounding different, and what
             # a user's memory
             # becomes to the byte would depend on who was the first to learn in this process.
-            readout.states([*self.neutral.anchors, *self.neutral.held_out])
-        return readout
+            last_layer.states([*self.neutral.anchors, *self.neutral.held_out])
+        return last_layer
 
     @property
-    def piece_tokens(self) -> int:
-        """Longest piece that leaves room for a seed prompt with its quote and for what is written, in tokens."""
+    def chunk_tokens(self) -> int:
+        """Longest chunk that leaves room for a seed prompt with its excerpt and for what is written, in tokens."""
         backbone, settings = self._engine.backbone, self._config.study
-        seed = prompts.ask_about("quote " * (QUOTE_CHARACTERS // 6), speaker="Somebody")
+        seed = prompts.question_prompt("quote " * (EXCERPT_CHARACTERS // 6), speaker="Somebody")
         room = backbone.context_tokens - len(backbone.encode_chat(question(seed))) - settings.max_question_tokens
-        return max(MIN_PIECE_TOKENS, min(settings.max_piece_tokens, backbone.context_tokens // 2, room))
+        return max(MIN_CHUNK_TOKENS, min(settings.max_piece_tokens, backbone.context_tokens // 2, room))
 
     def heard(self, turns: Sequence[Turn]) -> list[Turn]:
         """Return the turns of an overflow that may be learnt, and that the teacher may read, and can.
@@ -172,10 +172,10 @@ class Learner:
             )
         return heard
 
-    def pieces(self, turns: Sequence[Turn]) -> tuple[Piece, ...]:
-        """Cut turns that the teacher may read into pieces that leave room for study on this backbone."""
+    def chunks(self, turns: Sequence[Turn]) -> tuple[Chunk, ...]:
+        """Cut turns that the teacher may read into chunks that leave room for study on this backbone."""
         sources = Sources.of(turns, self._config.sources)
-        return tuple(cut_pieces(turns, self._tokens_of, max_tokens=self.piece_tokens, is_learnt=sources.may_be_learnt))
+        return tuple(chunk_turns(turns, self._tokens_of, max_tokens=self.chunk_tokens, is_learnt=sources.may_be_learnt))
 
     def _tokens_of(self, messages: Sequence[Message]) -> int:
         return len(self._engine.backbone.encode_chat(messages, generation_prompt=False))
@@ -186,7 +186,7 @@ class Learner:
         One text that it cannot must not keep all the others from being learnt.
         """
         try:
-            self._tokens_of([spoken(turn)])
+            self._tokens_of([to_message(turn)])
         except (BackboneError, TypeError, ValueError):
             # A role that the template never takes is no matter of this text, and raises here too.
             self._tokens_of([{"role": turn.role, "content": "text"}])
@@ -199,7 +199,7 @@ class Learner:
         """Study, train and judge; nothing is written anywhere.
 
         Args:
-            tasks: one for each user; one without a piece leaves its memory as it is.
+            tasks: one for each user; one without a chunk leaves its memory as it is.
             seed: overrides `training.seed`.
             progress: told of the stages.
 
@@ -214,26 +214,26 @@ class Learner:
         started = time.perf_counter()
         sets = self._study(tasks, config, progress)
         study_seconds = (time.perf_counter() - started) / max(1, len(tasks))
-        lessons = [_lesson(task, study_set) for task, study_set in zip(tasks, sets, strict=True)]
-        wanting = [index for index, lesson in enumerate(lessons) if self._has_matter(lesson)]
-        trainer = Trainer(self._engine, config, self.neutral, self.readout)
+        training_tasks = [_training_task(task, study_set) for task, study_set in zip(tasks, sets, strict=True)]
+        wanting = [index for index, training_task in enumerate(training_tasks) if self._has_matter(training_task)]
+        trainer = Trainer(self._engine, config, self.neutral, self.last_layer)
         trained = dict(
             zip(
                 wanting,
-                trainer.train([lessons[index] for index in wanting], progress=progress) if wanting else [],
+                trainer.train([training_tasks[index] for index in wanting], progress=progress) if wanting else [],
                 strict=True,
             )
         )
         trained = {index: _as_stored(one, config) for index, one in trained.items()}
-        judged = self._judge(tasks, lessons, trained, config)
+        judged = self._judge(tasks, training_tasks, trained, config)
         outcomes = []
-        for index, (study_set, lesson) in enumerate(zip(sets, lessons, strict=True)):
+        for index, (study_set, training_task) in enumerate(zip(sets, training_tasks, strict=True)):
             if index in trained:
                 admission, figures = judged[index]
                 memory = trained[index].memory
             else:
                 admission, figures = self._nothing_learnt(study_set), {}
-                memory = trainer.starting_memories([lesson])[0]  # as it was, or one that changes nothing
+                memory = trainer.starting_memories([training_task])[0]  # as it was, or one that changes nothing
             figures |= {
                 "coverage": asdict(study_set.coverage) | {"share": study_set.coverage.share},
                 "items": len(study_set.items),
@@ -242,20 +242,22 @@ class Learner:
                 "seed": config.training.seed,
                 "forms": self._forms(tasks[index]),
                 "left_out_turns": tasks[index].left_out,
-                "norms": gate.norms(memory),
+                "norms": admission_gate.norms(memory),
             }
             outcomes.append(
                 Outcome(
                     self._remarked(admission, tasks[index], study_set),
                     memory,
                     study_set,
-                    lesson,
+                    training_task,
                     ConsolidationMetrics.of(figures),
                 )
             )
         return outcomes
 
-    def _remarked(self, admission: gate.Admission, task: Task, study_set: StudySet) -> gate.Admission:
+    def _remarked(
+        self, admission: admission_gate.Admission, task: Task, study_set: StudySet
+    ) -> admission_gate.Admission:
         """Say beside the decision what a user would otherwise miss."""
         said = [
             *([admission.detail] if admission.detail else []),
@@ -267,47 +269,51 @@ class Learner:
 
     def _study(self, tasks: Sequence[Task], config: LocasConfig, progress: Progress | None) -> list[StudySet]:
         seed = config.training.seed
-        if config.training.objective != "self_study" or not any(task.pieces for task in tasks):
+        if config.training.objective != "self_study" or not any(task.chunks for task in tasks):
             return [empty_study_set() for _ in tasks]  # the backbone is not asked, so it need not be measured
         teacher = Teacher(self._engine, config.study, seed=seed)
-        study = Study(teacher, config.study, seed=seed, strategy=self._strategy(teacher, config.study))
-        return study.write([StudyRequest(task.pieces, task.earlier, task.memory) for task in tasks], progress=progress)
+        study = SelfStudy(teacher, config.study, seed=seed, strategy=self._strategy(teacher, config.study))
+        return study.write([StudyRequest(task.chunks, task.earlier, task.memory) for task in tasks], progress=progress)
 
     def _measured_strategy(self, teacher: Teacher, settings: StudySettings) -> StudyStrategy:
         """Return the way to study in which this backbone is best asked."""
         if not self.calibration.writers:
-            return Sweep(teacher, settings)
+            return QuestionGenerator(teacher, settings)
         wanted = is_worth_waiting_for(self._engine.backbone) if settings.scribe is None else settings.scribe
         if wanted and settings.forms is None:
-            return ScribeSweep(teacher, settings, self.teach_scribe())
-        return OpenedSweep(teacher, settings, self.calibration)
+            return ScribeQuestionGenerator(teacher, settings, self.teach_scribe())
+        return OpenedQuestionGenerator(teacher, settings, self.calibration)
 
     def _forms(self, task: Task) -> dict[str, Any] | None:
         """Return how the backbone was asked, for the record of a revision; None where no measured form was used."""
-        is_asked = self._is_measured and self._config.training.objective == "self_study" and bool(task.pieces)
+        is_asked = self._is_measured and self._config.training.objective == "self_study" and bool(task.chunks)
         return self.calibration.chosen.model_dump(mode="json") if is_asked else None
 
-    def _has_matter(self, lesson: Lesson) -> bool:
+    def _has_matter(self, training_task: TrainingTask) -> bool:
         if self._config.training.objective != "self_study":
-            return any(piece.told for piece in lesson.pieces)
-        return any(item.kind == QUESTION for item in lesson.new)
+            return any(chunk.told for chunk in training_task.chunks)
+        return any(item.kind == QUESTION for item in training_task.new)
 
     def _judge(
-        self, tasks: Sequence[Task], lessons: Sequence[Lesson], trained: dict[int, Trained], config: LocasConfig
-    ) -> dict[int, tuple[gate.Admission, dict[str, Any]]]:
+        self,
+        tasks: Sequence[Task],
+        training_tasks: Sequence[TrainingTask],
+        trained: dict[int, Trained],
+        config: LocasConfig,
+    ) -> dict[int, tuple[admission_gate.Admission, dict[str, Any]]]:
         chosen = sorted(trained)
-        questions = [gate.Questions.of(self._engine.backbone, lessons[i]) for i in chosen]
+        questions = [admission_gate.Questions.of(self._engine.backbone, training_tasks[i]) for i in chosen]
         former = [tasks[i].memory for i in chosen]
         finite = [trained[i].memory if trained[i].is_finite else tasks[i].memory for i in chosen]
         seen = [*self.neutral.held_out, *(example for each in questions for example in each.examples)]
-        student = student_for(
-            self._engine, self.readout, [*former, *finite], seen, max_batch_tokens=config.training.max_batch_tokens
+        loss_backend = loss_backend_for(
+            self._engine, self.last_layer, [*former, *finite], seen, max_batch_tokens=config.training.max_batch_tokens
         )
-        before = gate.measure(student, former, questions, self.neutral.held_out)
-        after = gate.measure(student, finite, questions, self.neutral.held_out)
+        before = admission_gate.measure(loss_backend, former, questions, self.neutral.held_out)
+        after = admission_gate.measure(loss_backend, finite, questions, self.neutral.held_out)
         judged = {}
         for i, was, now in zip(chosen, before, after, strict=True):
-            admission = gate.admit(was, now, is_finite=trained[i].is_finite, settings=config.admission)
+            admission = admission_gate.admit(was, now, is_finite=trained[i].is_finite, settings=config.admission)
             figures: dict[str, Any] = {
                 "before": asdict(was),
                 "after": asdict(now),
@@ -322,21 +328,21 @@ class Learner:
             judged[i] = (admission, figures)
         return judged
 
-    def _nothing_learnt(self, study_set: StudySet) -> gate.Admission:
+    def _nothing_learnt(self, study_set: StudySet) -> admission_gate.Admission:
         """Turns without anything to remember are learnt by leaving the memory as it is.
 
         A backbone that cannot study is refused.
         """
         coverage = study_set.coverage
         if coverage.turns and not coverage.nothing and not coverage.carrying:
-            return gate.Admission(
+            return admission_gate.Admission(
                 False, "no study", "the backbone wrote no question and did not say that there is nothing to remember"
             )
         if coverage.carrying:
-            return gate.Admission(
+            return admission_gate.Admission(
                 False, "uncovered", f"{coverage.carrying} turns carry something, no question about them was supported"
             )
-        return gate.Admission(True, "nothing to remember", "")
+        return admission_gate.Admission(True, "nothing to remember", "")
 
 
 def _as_stored(trained: Trained, config: LocasConfig) -> Trained:
@@ -346,6 +352,6 @@ def _as_stored(trained: Trained, config: LocasConfig) -> Trained:
     return replace(trained, memory=as_stored(trained.memory, dtype=config.memory.stored_as))
 
 
-def _lesson(task: Task, study_set: StudySet) -> Lesson:
+def _training_task(task: Task, study_set: StudySet) -> TrainingTask:
     earlier = tuple(item for item in task.earlier if item.item_id not in study_set.retired)
-    return Lesson(study_set.items, earlier, task.pieces, task.memory)
+    return TrainingTask(study_set.items, earlier, task.chunks, task.memory)

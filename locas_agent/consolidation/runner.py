@@ -17,7 +17,7 @@ from locas_agent.conversation import window
 from locas_agent.memory.serialization import to_bytes
 from locas_agent.memory_cache import LoadedMemories
 from locas_agent.results import Consolidation
-from locas_agent.study.chunking import Piece
+from locas_agent.study.chunking import Chunk
 from locas_agent.study.codec import from_record, to_draft
 from locas_agent.types import CODE_VERSION, Progress
 from locas_storage import Lease, MemoryStore, Revision, RevisionDraft, StorageError, Turn, UserKey, UserState
@@ -66,7 +66,7 @@ class TurnLearner(Protocol):
     """What a runner needs of `Learner`."""
 
     def heard(self, turns: Sequence[Turn]) -> list[Turn]: ...  # noqa: D102
-    def pieces(self, turns: Sequence[Turn]) -> tuple[Piece, ...]: ...  # noqa: D102
+    def chunks(self, turns: Sequence[Turn]) -> tuple[Chunk, ...]: ...  # noqa: D102
     def learn(  # noqa: D102
         self, tasks: Sequence[Task], *, seed: int | None = None, progress: Progress | None = None
     ) -> Sequence[Outcome]: ...
@@ -122,11 +122,11 @@ class ConsolidationRunner:
     def task(self, key: UserKey, head: Revision | None, turns: Sequence[Turn]) -> Task:
         """Return what the learner is given.
 
-        The turns in pieces, the study items in force, the memory that learnt them.
+        The turns in chunks, the study items in force, the memory that learnt them.
         """
         earlier = tuple(from_record(record) for record in self._store.study_items(key))
         heard = self.learner.heard(turns)
-        return Task(self.learner.pieces(heard), earlier, self._memories.of(key, head), len(turns) - len(heard))
+        return Task(self.learner.chunks(heard), earlier, self._memories.of(key, head), len(turns) - len(heard))
 
     def _look(self, request: ConsolidationRequest) -> _Waiting:
         self._store.expire(request.key)

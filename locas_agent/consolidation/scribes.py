@@ -18,7 +18,7 @@ from locas_agent.inference import Engine
 from locas_agent.machine_files import keep, place_of
 from locas_agent.memory import LocasMemory
 from locas_agent.memory.serialization import as_stored, from_bytes, to_bytes
-from locas_agent.training.last_layer import Readout
+from locas_agent.training.last_layer import LastLayer
 from locas_agent.training.neutral import NeutralText
 from locas_agent.types import Progress
 
@@ -39,13 +39,13 @@ def is_worth_waiting_for(backbone: Backbone) -> bool:
 
 
 def scribe_of(
-    engine: Engine, readout: Readout | None, neutral: NeutralText, *, progress: Progress | None = None
+    engine: Engine, last_layer: LastLayer | None, neutral: NeutralText, *, progress: Progress | None = None
 ) -> LocasMemory:
     """Return the scribe of a backbone, teaching it where nobody has.
 
     Args:
         engine: of the backbone.
-        readout: its end, None where it is built in a way not known.
+        last_layer: its end, None where it is built in a way not known.
         neutral: text on this backbone.
         progress: told of "course" while one is taught.
     """
@@ -53,7 +53,7 @@ def scribe_of(
     if found is not None:
         return found
     logger.info("a scribe is taught, once for this backbone; it takes minutes", extra={"action": "course"})
-    scribe = as_stored(teach_scribe(engine, readout, neutral, progress=progress), dtype=_KEPT_AS)
+    scribe = as_stored(teach_scribe(engine, last_layer, neutral, progress=progress), dtype=_KEPT_AS)
     keep(_path(scribe.fingerprint), to_bytes(scribe, dtype=_KEPT_AS), what="scribe", action="course")
     return scribe
 

@@ -24,7 +24,7 @@ from locas_agent.memory.serialization import from_bytes
 from locas_agent.memory_cache import LoadedMemories
 from locas_agent.results import UserUpgrade
 from locas_agent.study.items import PROBE, QUESTION
-from locas_agent.study.matching import agree
+from locas_agent.study.matching import same_answer
 from locas_agent.types import Progress
 from locas_storage import IMPORTED, InMemoryStore, MemoryStore, Revision, StudyItem, Turn, UserKey, UserState
 from locas_storage.rules import lineage
@@ -281,7 +281,7 @@ def recall(engine: Engine, memory: LocasMemory | None, items: Sequence[StudyItem
     for start in range(0, len(items), ASKED_AT_ONCE):
         chunk = items[start : start + ASKED_AT_ONCE]
         for item, said in zip(chunk, _answers(engine, memory, chunk, max_new_tokens), strict=True):
-            hits.setdefault(item.kind == PROBE, []).append(agree(item.answer, said))
+            hits.setdefault(item.kind == PROBE, []).append(same_answer(item.answer, said))
     shares = [sum(group) / len(group) for group in hits.values()]
     return sum(shares) / len(shares) if shares else None
 

@@ -35,12 +35,12 @@ def day_in_words(day: date) -> str:
     return f"{day.day} {MONTHS[day.month - 1]} {day.year}"
 
 
-def header(at: datetime) -> Message:
+def session_header(at: datetime) -> Message:
     """Return the message that opens a session: its date in words."""
     return {"role": "system", "content": f"Conversation on {day_in_words(at)}."}
 
 
-def spoken(turn: TurnLike) -> Message:
+def to_message(turn: TurnLike) -> Message:
     """Return a turn as a message; a named speaker stands before the text."""
     return {"role": turn.role, "content": f"{turn.name}: {turn.content}" if turn.name else turn.content}
 
@@ -80,6 +80,6 @@ def conversation(turns: Sequence[TurnLike]) -> list[Message]:
     """Return turns as messages, each session headed by its date."""
     messages: list[Message] = []
     for session in split_sessions(turns):
-        messages.append(header(session[0].local_at))
-        messages += [spoken(turn) for turn in session]
+        messages.append(session_header(session[0].local_at))
+        messages += [to_message(turn) for turn in session]
     return messages

@@ -12,7 +12,7 @@ TURN_OVERHEAD_TOKENS = 16
 """Room kept in a prompt for session headers and the opening of the answer, in tokens."""
 
 
-def room_beside(backbone: Backbone, answer_tokens: int) -> int:
+def max_turn_tokens(backbone: Backbone, answer_tokens: int) -> int:
     """Return the longest turn, in tokens, that fits into the context beside an answer of that many.
 
     None does if it is not positive.
@@ -34,7 +34,7 @@ def tokens_of(backbone: Backbone, draft: TurnDraft) -> int:
     return len(backbone.encode_chat([{"role": draft.role, "content": text}], generation_prompt=False))
 
 
-def counted(backbone: Backbone, draft: TurnDraft, *, answer_tokens: int) -> TurnDraft:
+def with_token_count(backbone: Backbone, draft: TurnDraft, *, answer_tokens: int) -> TurnDraft:
     """Return a draft with its token count, which is kept if it has one.
 
     Args:
@@ -46,7 +46,7 @@ def counted(backbone: Backbone, draft: TurnDraft, *, answer_tokens: int) -> Turn
         TurnTooLong: it leaves less.
     """
     tokens = draft.token_count or tokens_of(backbone, draft)
-    if tokens > (limit := room_beside(backbone, answer_tokens)):
+    if tokens > (limit := max_turn_tokens(backbone, answer_tokens)):
         raise TurnTooLong(
             f"the turn has {tokens} tokens, the context of {backbone.name!r} leaves room for {limit} beside an answer "
             f"of {answer_tokens}: "

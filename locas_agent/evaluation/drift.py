@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from locas_agent.conversation.messages import Message, exchange, header
+from locas_agent.conversation.messages import Message, exchange, session_header
 from locas_agent.evaluation.synthetic.people import DO_NOT_KNOW, make_person, small_reply, small_talk
 from locas_agent.evaluation.synthetic.relations import FIXED_FACTS
 from locas_agent.evaluation.synthetic.values import HELD
@@ -64,7 +64,7 @@ def neutral_rows(engine: Engine, *, seed: int) -> list[list[int]]:
     rows = []
     for _ in range(STRANGERS):
         person = make_person(rng, sessions=1, facts_per_session=3, split=HELD)
-        messages: list[Message] = [header(person.sessions[0].at)]
+        messages: list[Message] = [session_header(person.sessions[0].at)]
         messages += [{"role": line.role, "content": line.text} for line in person.sessions[0].lines]
         for fact in person.facts:
             messages += exchange(rng.choice(fact.relation.asked_held), f"It is {fact.value}.")

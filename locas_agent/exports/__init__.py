@@ -1,4 +1,4 @@
 """A memory written into forms that other programs read, and read back: dense checkpoint, LoRA adapter, portable file.
 
-`exchange.py` says whose memory it is.
+`import_export.memory_files` says whose memory it is.
 """

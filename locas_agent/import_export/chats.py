@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from locas_agent.backbone import Backbone
-from locas_agent.conversation.token_count import counted
+from locas_agent.conversation.token_count import with_token_count
 from locas_agent.errors import InvalidTurn, TurnTooLong
 from locas_agent.import_export.chat_files import ChatSource, ExportedChat, read_chats
 from locas_agent.types import Progress
@@ -92,7 +92,7 @@ class ChatImporter:
     def _counted(self, draft: TurnDraft) -> TurnDraft | None:
         """Return a draft with its token count, None where the backbone could not read it."""
         try:
-            return counted(self._backbone, draft, answer_tokens=self._answer_tokens)
+            return with_token_count(self._backbone, draft, answer_tokens=self._answer_tokens)
         except TurnTooLong:
             return None
 

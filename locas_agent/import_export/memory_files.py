@@ -28,7 +28,7 @@ MARKER = "What was said before is known from elsewhere."
 """Text of the turn that stands for an imported memory."""
 
 
-class Exchange:
+class MemoryFiles:
     """Writes users' memories to files and takes them from there."""
 
     def __init__(
@@ -82,7 +82,7 @@ class Exchange:
         )
         return place
 
-    def take(self, key: UserKey, path: str | Path) -> Revision:
+    def import_memory(self, key: UserKey, path: str | Path) -> Revision:
         """Make an exported memory the first one of a user whose journal is empty.
 
         It was learnt from turns that this journal does not have. One turn stands for them, so that it can be forgotten

@@ -91,7 +91,7 @@ class BatchGeneration:
     @torch.inference_mode()
     def _generate(self) -> list[AnswerRow]:
         hidden = self._run(self.inputs.shape[1])
-        logits = self.runner.head(hidden[:, -1]).float()  # (B, V)
+        logits = self.runner.lm_head(hidden[:, -1]).float()  # (B, V)
         chosen = draw(logits, self.rows)  # (B,)
         alive = self.alive
         if self._is_scored:
@@ -153,18 +153,18 @@ class BatchGeneration:
         return hidden
 
     def _score(self, logits: Tensor, chosen: Tensor) -> None:
-        """Keep the log-probabilities of the tokens of living rows, and heads where they are asked for."""
+        """Keep the log-probabilities of the tokens of living rows, and the likeliest tokens where they are asked."""
         distributions = logits.log_softmax(dim=-1)  # (B, V)
         logprobs = distributions.gather(1, chosen[:, None])[:, 0].tolist()
-        heads = top_k_of(distributions, self._top_k) if self._top_k else None
+        top = top_k_of(distributions, self._top_k) if self._top_k else None
         stop_ids = self.runner.backbone.stop_ids
         for at, (row, token) in enumerate(zip(self.rows, chosen.tolist(), strict=True)):
             if row.is_over:
                 continue
             if token not in stop_ids:
                 row.logprobs.append(logprobs[at])
-            if heads is not None:
-                row.heads.append(TopK(heads.ids[at : at + 1], heads.logprobs[at : at + 1]))
+            if top is not None:
+                row.top_logprobs.append(TopK(top.ids[at : at + 1], top.logprobs[at : at + 1]))
 
     @torch.inference_mode()
     def _begin(self, groups: Sequence[tuple[int, int]] | None) -> tuple[Tensor, list[int]]:

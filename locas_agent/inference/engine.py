@@ -230,7 +230,7 @@ class Engine(ModelRunner):
     def _target_logprobs(self, hidden: Tensor, targets: Tensor) -> Tensor:
         parts = [torch.zeros(0)]
         for states, wanted in zip(torch.split(hidden, _HEAD_ROWS), torch.split(targets, _HEAD_ROWS), strict=True):
-            logprobs = self.head(states).float().log_softmax(dim=-1)  # (n, V)
+            logprobs = self.lm_head(states).float().log_softmax(dim=-1)  # (n, V)
             parts.append(logprobs.gather(1, wanted[:, None])[:, 0].cpu())
         return torch.cat(parts)
 
@@ -238,7 +238,7 @@ class Engine(ModelRunner):
     def _head_of_distribution(self, hidden: Tensor, top_k: int) -> TopK:
         ids, logprobs = [torch.zeros(0, top_k, dtype=torch.int32)], [torch.zeros(0, top_k)]
         for states in torch.split(hidden, _HEAD_ROWS):
-            best = top_k_of(self.head(states).float().log_softmax(dim=-1), top_k)
+            best = top_k_of(self.lm_head(states).float().log_softmax(dim=-1), top_k)
             ids.append(best.ids)
             logprobs.append(best.logprobs)
         return TopK(ids=torch.cat(ids), logprobs=torch.cat(logprobs))

@@ -47,14 +47,14 @@ class Generation:
         ids: generated tokens, the stop token left out.
         logprobs: log-probability of each of them under the model (temperature 1), nats.
         stopped: a stop token ended it; False where `max_new_tokens` or the context did.
-        heads: heads of the distributions before each of `ids`, and before the stop token if there was one; None where
+        top_logprobs: most likely tokens before each of `ids`, and before the stop token if there was one; None where
             none were asked for.
     """
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     stopped: bool
-    heads: TopK | None = field(default=None, compare=False)
+    top_logprobs: TopK | None = field(default=None, compare=False)
 
 
 @dataclass(eq=False)
@@ -70,7 +70,7 @@ class AnswerRow:
         allowed: asked before each token which ones may be chosen.
         ids: what was written, the stop token left out.
         logprobs: of each of `ids`, where they were asked for.
-        heads: of the distributions before each of `ids`, and before the stop token, where they were asked for.
+        top_logprobs: most likely tokens before each of `ids`, and before the stop token, where they were asked for.
         is_stopped: a stop token ended it.
         is_over: nothing more is written.
         error: what `allowed` of this row did wrong; other rows go on.
@@ -84,7 +84,7 @@ class AnswerRow:
     allowed: AllowedTokens | None = field(default=None, repr=False)
     ids: list[int] = field(default_factory=list, repr=False)
     logprobs: list[float] = field(default_factory=list, repr=False)
-    heads: list[TopK] = field(default_factory=list, repr=False)
+    top_logprobs: list[TopK] = field(default_factory=list, repr=False)
     is_stopped: bool = False
     is_over: bool = False
     error: Exception | None = None
@@ -104,12 +104,13 @@ class AnswerRow:
     @property
     def generation(self) -> Generation:
         """What was written."""
-        heads = None
-        if self.heads:
-            heads = TopK(
-                torch.cat([head.ids for head in self.heads]), torch.cat([head.logprobs for head in self.heads])
+        top_logprobs = None
+        if self.top_logprobs:
+            top_logprobs = TopK(
+                torch.cat([top.ids for top in self.top_logprobs]),
+                torch.cat([top.logprobs for top in self.top_logprobs]),
             )
-        return Generation(tuple(self.ids), tuple(self.logprobs), self.is_stopped, heads)
+        return Generation(tuple(self.ids), tuple(self.logprobs), self.is_stopped, top_logprobs)
 
     def take(self, token: int, stop_ids: frozenset[int]) -> None:
         """Write the token that was drawn, or end with it."""

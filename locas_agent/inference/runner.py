@@ -59,11 +59,11 @@ class ModelRunner:
         """
         hidden = self.hidden(input_ids, attention_mask, memory)  # (B, T, D)
         if positions is None:
-            return self.head(hidden)
+            return self.lm_head(hidden)
         at = positions.to(hidden.device)
         if at.dtype == torch.bool:
-            return self.head(hidden[at])
-        return self.head(hidden.flatten(0, 1)[at])
+            return self.lm_head(hidden[at])
+        return self.lm_head(hidden.flatten(0, 1)[at])
 
     def hidden(
         self,
@@ -179,7 +179,7 @@ class ModelRunner:
         hidden: Tensor = output.last_hidden_state
         return hidden
 
-    def head(self, hidden: Tensor) -> Tensor:
+    def lm_head(self, hidden: Tensor) -> Tensor:
         """Logits of hidden states, shape (..., D) -> (..., V), with the scaling some architectures put after it."""
         config = self.backbone.config
         logits: Tensor = self.backbone.model.get_output_embeddings()(hidden)

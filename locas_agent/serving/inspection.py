@@ -12,7 +12,7 @@ from locas_agent.inference import Engine
 from locas_agent.memory.stats import layer_stats
 from locas_agent.memory_cache import LoadedMemories
 from locas_agent.results import ExplainedToken, Explanation, Recall
-from locas_agent.study.matching import agree
+from locas_agent.study.matching import same_answer
 from locas_storage import MemoryStore, Turn, TurnDraft, UserKey
 
 
@@ -87,9 +87,11 @@ class MemoryInspection:
     def _citations(self, key: UserKey, asked: str, answer: str) -> tuple[Turn, ...]:
         """Return the turns whose study items are answered this way; of several, those asked most alike."""
         items = [
-            item for item in self._store.study_items(key) if item.kind != "negative" and agree(item.answer, answer)
+            item
+            for item in self._store.study_items(key)
+            if item.kind != "negative" and same_answer(item.answer, answer)
         ]
-        exact = [item for item in items if agree(item.question, asked)] or items
+        exact = [item for item in items if same_answer(item.question, asked)] or items
         found: Sequence[int] = sorted({item.turn_seq for item in exact})
         return tuple(turn for seq in found for turn in self._store.turns(key, after=seq - 1, upto=seq))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from locas_agent.backbone import Backbone
 from locas_agent.backbone.detokenizer import Detokenizer
 from locas_agent.config import WindowSettings
-from locas_agent.conversation.token_count import counted, room_beside, tokens_of
+from locas_agent.conversation.token_count import max_turn_tokens, tokens_of, with_token_count
 from locas_agent.errors import ConfigurationError, InvalidTurn, TurnNotFound
 from locas_agent.inference import Engine
 from locas_agent.inference.generation import check_decoding
@@ -175,13 +175,13 @@ class Replies:
         """
         length = self._settings.answer_tokens(sampling.max_new_tokens)
         check_decoding(length, sampling.temperature, sampling.seed)
-        most = room_beside(self._backbone, self._settings.max_new_tokens)
+        most = max_turn_tokens(self._backbone, self._settings.max_new_tokens)
         if length > most:
             raise ConfigurationError(
                 f"max_new_tokens is {length}; an answer becomes a turn, and a turn of {self._backbone.name!r} has up "
                 f"to {most} tokens: ask for less"
             )
-        return length, [counted(self._backbone, one.draft, answer_tokens=length) for one in asked]
+        return length, [with_token_count(self._backbone, one.draft, answer_tokens=length) for one in asked]
 
     def _say(self, user: UserKey, draft: TurnDraft) -> Turn:
         turn = self._append(user, [draft])[0]
@@ -267,7 +267,7 @@ class Replies:
 
         A weak backbone may write noise whose spelling has more tokens than it was drawn with.
         """
-        most = room_beside(self._backbone, self._settings.max_new_tokens)
+        most = max_turn_tokens(self._backbone, self._settings.max_new_tokens)
         while True:
             draft = TurnDraft("assistant", self._backbone.decode(ids).strip())
             tokens = tokens_of(self._backbone, draft)

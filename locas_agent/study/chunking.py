@@ -1,4 +1,4 @@
-"""Pieces of overflow: a dated run of turns, short enough to stand before the teacher."""
+"""Chunks of overflow: a dated run of turns, short enough to stand before the teacher."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from locas_agent.conversation.messages import Message, header, split_sessions, spoken
+from locas_agent.conversation.messages import Message, session_header, split_sessions, to_message
 from locas_storage import Turn
 
-QUOTE_CHARACTERS = 240
-"""What a seed prompt quotes of a turn at most: it names the turn to the backbone, which has the whole of it in its
+EXCERPT_CHARACTERS = 240
+"""What a seed prompt excerpts of a turn at most: it names the turn to the backbone, which has the whole of it in its
 context."""
 
 
 @dataclass(frozen=True, slots=True)
-class Quote:
-    """One turn of a piece as it may be quoted.
+class TurnExcerpt:
+    """One turn of a chunk as it may be quoted.
 
     Who said it ("I", "You" or a name), its text, and whether it may be asked about.
     """
@@ -27,18 +27,18 @@ class Quote:
     is_learnt: bool = True
     """False for a turn that is only the context of others: nothing is learnt from it."""
     at: int = 0
-    """Place of the turn among the messages of its piece."""
+    """Place of the turn among the messages of its chunk."""
     day: date | None = None
     """Day of the speaker's on which it was said; its dating phrases are counted from there, and mean nothing
     without."""
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Chunk:
     """What the teacher has in its context: messages headed by their date, and the turns they come from."""
 
     messages: tuple[Message, ...]
-    quotes: tuple[Quote, ...]
+    excerpts: tuple[TurnExcerpt, ...]
     from_seq: int
     to_seq: int
     context_only: frozenset[int] = frozenset()
@@ -50,44 +50,44 @@ class Piece:
         return tuple(message for at, message in enumerate(self.messages) if at and at not in self.context_only)
 
 
-def cut_pieces(
+def chunk_turns(
     turns: Sequence[Turn],
     count_tokens: Callable[[Sequence[Message]], int],
     *,
     max_tokens: int,
     is_learnt: Callable[[Turn], bool] = lambda _: True,
-) -> list[Piece]:
-    """Cut overflow at session dates, and again where a piece would grow beyond `max_tokens`.
+) -> list[Chunk]:
+    """Cut overflow at session dates, and again where a chunk would grow beyond `max_tokens`.
 
-    A turn longer than that is cut into parts of its text, each a piece of its own: nothing is left out.
+    A turn longer than that is cut into parts of its text, each a chunk of its own: nothing is left out.
 
     Args:
         turns: overflow in the order of the journal.
         count_tokens: tokens of a list of messages.
-        max_tokens: largest piece, in tokens, header included.
+        max_tokens: largest chunk, in tokens, header included.
         is_learnt: tells whether a turn may be learnt from; every turn unless given.
     """
-    pieces = []
+    chunks = []
     for session in split_sessions(turns):
-        opening = header(session[0].local_at)
+        opening = session_header(session[0].local_at)
         room = max_tokens - count_tokens([opening])
         run: list[tuple[Turn, Message]] = []
         used = 0
         for turn in session:
-            for message in _parts(spoken(turn), count_tokens, room):
+            for message in _parts(to_message(turn), count_tokens, room):
                 cost = count_tokens([message])
                 if run and used + cost > room:
-                    pieces.append(_piece(opening, run, is_learnt))
+                    chunks.append(_chunk(opening, run, is_learnt))
                     run, used = [], 0
                 run.append((turn, message))
                 used += cost
-        pieces.append(_piece(opening, run, is_learnt))
-    return pieces
+        chunks.append(_chunk(opening, run, is_learnt))
+    return chunks
 
 
-def _piece(opening: Message, run: list[tuple[Turn, Message]], is_learnt: Callable[[Turn], bool]) -> Piece:
-    quotes = tuple(
-        Quote(
+def _chunk(opening: Message, run: list[tuple[Turn, Message]], is_learnt: Callable[[Turn], bool]) -> Chunk:
+    excerpts = tuple(
+        TurnExcerpt(
             turn.seq,
             turn.name or ("You" if turn.role == "assistant" else "I"),
             message["content"],
@@ -99,7 +99,7 @@ def _piece(opening: Message, run: list[tuple[Turn, Message]], is_learnt: Callabl
         if turn.role in ("user", "assistant") and message["content"].strip()
     )
     context_only = frozenset(at for at, (turn, _) in enumerate(run, start=1) if not is_learnt(turn))
-    return Piece((opening, *(message for _, message in run)), quotes, run[0][0].seq, run[-1][0].seq, context_only)
+    return Chunk((opening, *(message for _, message in run)), excerpts, run[0][0].seq, run[-1][0].seq, context_only)
 
 
 def _parts(message: Message, count_tokens: Callable[[Sequence[Message]], int], room: int) -> list[Message]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from locas_agent.inference.generation import TopK
 from locas_agent.memory import LocasMemory
-from locas_agent.study.chunking import Piece
-from locas_agent.study.matching import words
+from locas_agent.study.chunking import Chunk
+from locas_agent.study.matching import normalized_words
 
 QUESTION, NEGATIVE, PROBE = "question", "negative", "probe"
 
@@ -19,8 +19,8 @@ class Item:
     Attributes:
         item_id: stable identity, hexadecimal.
         kind: `question`, `negative` (answered by abstaining) or `probe` (held out: measured, never trained on).
-        from_seq, to_seq: turns of the piece the teacher had in its context.
-        turn_seq: the turn that was asked about; for a negative the last turn of its piece.
+        from_seq, to_seq: turns of the chunk the teacher had in its context.
+        turn_seq: the turn that was asked about; for a negative the last turn of its chunk.
         answer_ids: answer tokens with the end-of-turn token.
         teacher: head of the teacher's distribution before each of `answer_ids`.
     """
@@ -38,10 +38,10 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How well a study set covers its pieces."""
+    """How well a study set covers its chunks."""
 
     turns: int
-    """Turns of the pieces that may be asked about."""
+    """Turns of the chunks that may be asked about."""
     carrying: int
     """Turns the backbone found something to ask about."""
     covered: int
@@ -70,16 +70,16 @@ class StudySet:
 
 @dataclass(frozen=True, eq=False)
 class StudyRequest:
-    """One user's pieces, oldest first, the items of earlier consolidations, and the memory that learnt them."""
+    """One user's chunks, oldest first, the items of earlier consolidations, and the memory that learnt them."""
 
-    pieces: tuple[Piece, ...]
+    chunks: tuple[Chunk, ...]
     earlier: tuple[Item, ...] = ()
     memory: LocasMemory | None = None
 
 
 @dataclass(eq=False)
-class Swept:
-    """What a sweep found in one piece.
+class GeneratedQuestions:
+    """What question generation found in one chunk.
 
     Items, and which turns (by number in the journal) carry a fact and which are covered.
     """
@@ -114,4 +114,4 @@ def fact_of(item: Item) -> tuple[str, int, str]:
     """Return the fact of an item: all questions about one turn with one answer. A negative stands for itself."""
     if item.kind == NEGATIVE:
         return item.item_id, 0, ""
-    return "", item.turn_seq, " ".join(words(item.answer))
+    return "", item.turn_seq, " ".join(normalized_words(item.answer))

@@ -11,15 +11,17 @@ from dataclasses import dataclass
 NOTHING = "Nothing."
 ABSTENTION = "I do not know."
 
-_ASK = (
-    '{speaker} said: "{quote}"\n'
+_QUESTION_PROMPT = (
+    '{speaker} said: "{excerpt}"\n'
     "Write a question about this for later, clear on its own, and its short answer, "
     'as "Question: ..." and "Answer: ...". If there is nothing to remember, write "Nothing."'
 )
-_ASK_UNTOLD = (
+_UNANSWERABLE_PROMPT = (
     'Write a question about me that our conversation does not answer, as "Question: ..." and "Answer: I do not know."'
 )
-_WRITTEN = re.compile(r"^\s*Question:[ \t]*(?P<question>\S[^\n]*?)\s*\n\s*Answer:[ \t]*(?P<answer>\S[^\n]*?)\s*$")
+_QUESTION_ANSWER = re.compile(
+    r"^\s*Question:[ \t]*(?P<question>\S[^\n]*?)\s*\n\s*Answer:[ \t]*(?P<answer>\S[^\n]*?)\s*$"
+)
 _ABSTAINS = re.compile(
     r"\b(i (do not|don't|don’t|cannot|can't|can’t) (know|say|tell|recall|remember)|not "
     r"(mentioned|known|stated|told)|no information|unknown)\b",
@@ -28,27 +30,27 @@ _ABSTAINS = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class QuestionAnswer:
     """A question with its answer as the backbone wrote them."""
 
     question: str
     answer: str
 
 
-def ask_about(quote: str, *, speaker: str) -> str:
+def question_prompt(excerpt: str, *, speaker: str) -> str:
     """Return the seed prompt that asks for a question about one turn; `speaker` is "I", "You" or a name."""
-    return _ASK.format(speaker=speaker, quote=quote)
+    return _QUESTION_PROMPT.format(speaker=speaker, excerpt=excerpt)
 
 
-def ask_untold() -> str:
+def unanswerable_prompt() -> str:
     """Return the seed prompt that asks for a question which the conversation leaves open."""
-    return _ASK_UNTOLD
+    return _UNANSWERABLE_PROMPT
 
 
-def written(text: str) -> Written | None:
+def parse_question_answer(text: str) -> QuestionAnswer | None:
     """Read one question and answer out of the backbone's text; None when it wrote nothing or anything else."""
-    match = _WRITTEN.match(text)
-    return Written(match["question"], match["answer"]) if match else None
+    match = _QUESTION_ANSWER.match(text)
+    return QuestionAnswer(match["question"], match["answer"]) if match else None
 
 
 def says_nothing(text: str) -> bool:

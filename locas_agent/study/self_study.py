@@ -1,9 +1,9 @@
 """Study sets: what the backbone asks itself about the overflow of one or many users.
 
-For each piece: *sweep* its turns (`question_generation.py`). Then *refresh*: earlier items are asked again with the new
-piece in context; those answered differently are replaced, negatives that are now answered are retired. Then
-*negatives*: questions of the same kinds that the piece leaves open. The teacher's distribution over each answer is
-computed once.
+For each chunk: *generate* questions about its turns (`question_generation.py`). Then *refresh*: earlier items are asked
+again with the new chunk in context; those answered differently are replaced, negatives that are now answered are
+retired. Then *negatives*: questions of the same kinds that the chunk leaves open. The teacher's distribution over each
+answer is computed once.
 """
 
 from __future__ import annotations
@@ -17,11 +17,21 @@ from locas_agent.config import StudySettings
 from locas_agent.conversation.messages import exchange, question
 from locas_agent.study import prompts
 from locas_agent.study.dates.found import asks_for_day, date_said
-from locas_agent.study.items import NEGATIVE, PROBE, QUESTION, Coverage, Item, StudyRequest, StudySet, Swept, fact_of
-from locas_agent.study.matching import agree, same_question
-from locas_agent.study.question_generation import Sweep
+from locas_agent.study.items import (
+    NEGATIVE,
+    PROBE,
+    QUESTION,
+    Coverage,
+    GeneratedQuestions,
+    Item,
+    StudyRequest,
+    StudySet,
+    fact_of,
+)
+from locas_agent.study.matching import same_answer, same_question
+from locas_agent.study.question_generation import QuestionGenerator
 from locas_agent.study.strategies import StudyStrategy
-from locas_agent.study.teacher import Candidate, Taught, Teacher
+from locas_agent.study.teacher import Candidate, ScoredAnswer, Teacher
 from locas_agent.types import Progress
 
 _Fact = tuple[int, str, int, str]
@@ -29,16 +39,16 @@ _Fact = tuple[int, str, int, str]
 
 
 @dataclass(eq=False)
-class _Desk:
+class _UserState:
     """Work in progress on one request."""
 
     request: StudyRequest
     earlier: list[Item]
     new: list[Item] = field(default_factory=list)
     retired: set[str] = field(default_factory=set)
-    swept: list[Swept] = field(default_factory=list)
+    generated: list[GeneratedQuestions] = field(default_factory=list)
     dropped: int = 0
-    """Items beside those of the sweeps that no store would take."""
+    """Items beside those of the generated questions that no store would take."""
 
     @property
     def live(self) -> list[Item]:
@@ -48,12 +58,12 @@ class _Desk:
 
 @dataclass(eq=False)
 class _Again:
-    """An earlier item that is asked again with a new piece in context, and what the teacher answers now."""
+    """An earlier item that is asked again with a new chunk in context, and what the teacher answers now."""
 
-    desk: _Desk
+    state: _UserState
     item: Item
     candidate: Candidate
-    answer: Taught | None = None
+    answer: ScoredAnswer | None = None
     is_sure: bool = False
 
     @property
@@ -64,36 +74,36 @@ class _Again:
     @property
     def said(self) -> str | None:
         """What the teacher answers now; the date where a question for a day is answered in words of the turn read."""
-        quote = self.candidate.quote
-        if self.answer is None or quote is None or not asks_for_day(self.item.question):
+        excerpt = self.candidate.excerpt
+        if self.answer is None or excerpt is None or not asks_for_day(self.item.question):
             return None if self.answer is None else self.answer.text
-        meant = date_said(self.answer.text, quote.text, quote.day)
+        meant = date_said(self.answer.text, excerpt.text, excerpt.day)
         return self.answer.text if meant is None else meant.answer
 
     @property
     def _newer(self) -> list[Item]:
-        return [new for new in self.desk.new if new.from_seq >= self.candidate.piece.from_seq and new.kind == QUESTION]
+        return [new for new in self.state.new if new.from_seq >= self.candidate.chunk.from_seq and new.kind == QUESTION]
 
     @property
     def sources(self) -> list[Item]:
         """Return new items whose answer the old question now has too, where that is not the old one."""
         said = self.said
-        if said is None or prompts.abstains(said) or agree(said, self.item.answer):
+        if said is None or prompts.abstains(said) or same_answer(said, self.item.answer):
             return []
-        return [new for new in self._newer if agree(new.answer, said)]
+        return [new for new in self._newer if same_answer(new.answer, said)]
 
     @property
     def is_told_anew(self) -> bool:
-        """Tell whether the new piece answers the old question otherwise.
+        """Tell whether the new chunk answers the old question otherwise.
 
         By the same question with another answer, or as the strategy is sure.
         """
         return self.is_sure or any(
-            same_question(new.question, self.item.question) and not agree(new.answer, self.item.answer)
+            same_question(new.question, self.item.question) and not same_answer(new.answer, self.item.answer)
             for new in self._newer
         )
 
-    def replacement(self, strategy: StudyStrategy) -> tuple[Candidate, Taught, str] | None:
+    def replacement(self, strategy: StudyStrategy) -> tuple[Candidate, ScoredAnswer, str] | None:
         """Return the old question with its new answer.
 
         None where the teacher does not give that, or the question had none.
@@ -105,7 +115,7 @@ class _Again:
         return replace(self.candidate, turn_seq=sources[0].turn_seq), told, self.item.kind
 
 
-class Study:
+class SelfStudy:
     """Writes the study sets of many users side by side."""
 
     def __init__(
@@ -122,45 +132,47 @@ class Study:
         self._settings = settings
         self._seed = seed
         self._teacher = teacher
-        self._strategy = Sweep(self._teacher, settings) if strategy is None else strategy
+        self._strategy = QuestionGenerator(self._teacher, settings) if strategy is None else strategy
 
     def write(self, requests: Sequence[StudyRequest], *, progress: Progress | None = None) -> list[StudySet]:
-        """Return one study set per request; the pieces of a user are studied oldest first.
+        """Return one study set per request; the chunks of a user are studied oldest first.
 
         Args:
             requests: one for each user.
-            progress: told of "study" after each round of questions and each further stage of a piece; what it raises
+            progress: told of "study" after each round of questions and each further stage of a chunk; what it raises
                 ends the study.
         """
-        desks = [_Desk(request, list(request.earlier)) for request in requests]
-        pieces = max((len(request.pieces) for request in requests), default=0)
-        stages = self._settings.max_rounds + 2  # of each piece: the rounds of a sweep, refresh, negatives
+        states = [_UserState(request, list(request.earlier)) for request in requests]
+        chunks = max((len(request.chunks) for request in requests), default=0)
+        stages = self._settings.max_rounds + 2  # of each chunk: the rounds of questions, refresh, negatives
 
         def done(turn: int, stage: int) -> None:
             if progress is not None:
-                progress("study", turn * stages + stage, pieces * stages)
+                progress("study", turn * stages + stage, chunks * stages)
 
-        for turn in range(pieces):
-            active = [index for index, request in enumerate(requests) if turn < len(request.pieces)]
-            for index, swept in self._strategy.over(
-                {index: requests[index].pieces[turn] for index in active}, partial(done, turn)
+        for turn in range(chunks):
+            active = [index for index, request in enumerate(requests) if turn < len(request.chunks)]
+            for index, generated in self._strategy.generate(
+                {index: requests[index].chunks[turn] for index in active}, partial(done, turn)
             ).items():
-                desks[index].swept.append(swept)
-                known = {item.question for item in desks[index].new}
-                desks[index].new += [item for item in swept.items if item.question not in known]
-            self._refresh(desks, active, turn)
+                states[index].generated.append(generated)
+                known = {item.question for item in states[index].new}
+                states[index].new += [item for item in generated.items if item.question not in known]
+            self._refresh(states, active, turn)
             done(turn, stages - 1)
-            self._negatives(desks, active, turn)
+            self._negatives(states, active, turn)
             done(turn, stages)
-        return [self._finish(desk) for desk in desks]
+        return [self._finish(state) for state in states]
 
-    def _refresh(self, desks: list[_Desk], active: list[int], turn: int) -> None:
-        """Ask earlier items again with the new piece in context.
+    def _refresh(self, states: list[_UserState], active: list[int], turn: int) -> None:
+        """Ask earlier items again with the new chunk in context.
 
         Replace what is answered differently, retire negatives now answered.
         """
-        asked = self._asked_again(desks, active, turn)
-        for again, answer in zip(asked, self._teacher.teach([again.candidate for again in asked]), strict=True):
+        asked = self._asked_again(states, active, turn)
+        for again, answer in zip(
+            asked, self._teacher.answer_with_distribution([again.candidate for again in asked]), strict=True
+        ):
             again.answer = answer
         otherwise = [(again, again.answer) for again in asked if again.answer is not None and again.sources]
         sure = self._strategy.are_sure([(again.candidate, answer) for again, answer in otherwise])
@@ -170,51 +182,51 @@ class Study:
         replaced = [again for again in asked if again.fact in changed]
         replaced += _other_wordings(changed, {again.item.item_id for again in asked})
         for again in replaced:
-            again.desk.retired.add(again.item.item_id)
+            again.state.retired.add(again.item.item_id)
         rewritten = [(again, entry) for again in replaced if (entry := again.replacement(self._strategy)) is not None]
-        for (again, _), made in zip(rewritten, self._teacher.items([entry for _, entry in rewritten]), strict=True):
-            desk = again.desk
+        for (again, _), made in zip(rewritten, self._teacher.to_items([entry for _, entry in rewritten]), strict=True):
+            state = again.state
             if made is None:
-                desk.dropped += 1
-            elif made.question not in {new.question for new in desk.new if new.item_id not in desk.retired}:
-                desk.new.append(made)
+                state.dropped += 1
+            elif made.question not in {new.question for new in state.new if new.item_id not in state.retired}:
+                state.new.append(made)
 
-    def _asked_again(self, desks: list[_Desk], active: list[int], turn: int) -> list[_Again]:
-        """Return what is put to the new pieces, in the order of the items."""
+    def _asked_again(self, states: list[_UserState], active: list[int], turn: int) -> list[_Again]:
+        """Return what is put to the new chunks, in the order of the items."""
         asked = []
         for index in active:
-            piece = desks[index].request.pieces[turn]
-            items = {item.item_id: item for item in desks[index].live if item.to_seq < piece.from_seq}
+            chunk = states[index].request.chunks[turn]
+            items = {item.item_id: item for item in states[index].live if item.to_seq < chunk.from_seq}
             by_fact: dict[tuple[str, int, str], list[Item]] = {}
             for item in items.values():
                 by_fact.setdefault(fact_of(item), []).append(item)
             put: dict[str, list[_Again]] = {item_id: [] for item_id in items}
             for wordings in by_fact.values():
                 item_of = {item.question: item for item in wordings}
-                for candidate in self._strategy.asked_again(index, piece, wordings):
+                for candidate in self._strategy.asked_again(index, chunk, wordings):
                     item = item_of[candidate.question]
-                    put[item.item_id].append(_Again(desks[index], item, candidate))
+                    put[item.item_id].append(_Again(states[index], item, candidate))
             asked += [again for of_item in put.values() for again in of_item]
         return asked
 
-    def _negatives(self, desks: list[_Desk], active: list[int], turn: int) -> None:
-        """Add questions that no piece at hand and no memory answers."""
+    def _negatives(self, states: list[_UserState], active: list[int], turn: int) -> None:
+        """Add questions that no chunk at hand and no memory answers."""
         still_open = self._strategy.negatives(
-            {index: desks[index].request.pieces[: turn + 1] for index in active},
-            {index: {item.question for item in desks[index].live} for index in active},
+            {index: states[index].request.chunks[: turn + 1] for index in active},
+            {index: {item.question for item in states[index].live} for index in active},
         )
-        still_open = self._unknown_to_memory(desks, still_open)
+        still_open = self._unknown_to_memory(states, still_open)
         for (candidate, _), item in zip(
-            still_open, self._teacher.items([(c, a, NEGATIVE) for c, a in still_open]), strict=True
+            still_open, self._teacher.to_items([(c, a, NEGATIVE) for c, a in still_open]), strict=True
         ):
             if item is None:
-                desks[candidate.owner].dropped += 1
+                states[candidate.owner].dropped += 1
             else:
-                desks[candidate.owner].new.append(item)
+                states[candidate.owner].new.append(item)
 
     def _unknown_to_memory(
-        self, desks: list[_Desk], pairs: list[tuple[Candidate, Taught]]
-    ) -> list[tuple[Candidate, Taught]]:
+        self, states: list[_UserState], pairs: list[tuple[Candidate, ScoredAnswer]]
+    ) -> list[tuple[Candidate, ScoredAnswer]]:
         """Leave out negatives that an earlier session told.
 
         The memory answers as an earlier item does, and that item's exchange answers them.
@@ -222,10 +234,10 @@ class Study:
         What the memory merely invents, even with an answer it learnt for something else, stays: those are the negatives
         it needs most.
         """
-        asked = [candidate for candidate, _ in pairs if desks[candidate.owner].request.memory is not None]
+        asked = [candidate for candidate, _ in pairs if states[candidate.owner].request.memory is not None]
         if not asked:
             return pairs
-        memories = [desks[candidate.owner].request.memory for candidate in asked]
+        memories = [states[candidate.owner].request.memory for candidate in asked]
         recalled = self._teacher.answer([question(candidate.question) for candidate in asked], memories=memories)
         sources = [
             (candidate, item)
@@ -233,8 +245,8 @@ class Study:
             if answer is not None
             for item in [
                 item
-                for item in desks[candidate.owner].earlier
-                if item.kind != NEGATIVE and agree(answer.text, item.answer)
+                for item in states[candidate.owner].earlier
+                if item.kind != NEGATIVE and same_answer(answer.text, item.answer)
             ][:1]
         ]
         told = self._teacher.answer(
@@ -243,13 +255,13 @@ class Study:
         known = {
             (candidate.owner, candidate.question)
             for (candidate, item), answer in zip(sources, told, strict=True)
-            if answer is not None and agree(answer.text, item.answer)
+            if answer is not None and same_answer(answer.text, item.answer)
         }
         return [pair for pair in pairs if (pair[0].owner, pair[0].question) not in known]
 
-    def _finish(self, desk: _Desk) -> StudySet:
+    def _finish(self, state: _UserState) -> StudySet:
         """Hold out one wording of some turns as probes, and add up the figures."""
-        new = [item for item in desk.new if item.item_id not in desk.retired]
+        new = [item for item in state.new if item.item_id not in state.retired]
         rng = Random(f"{self._seed}:probes:{[item.question for item in new]}")
         probes = set()
         for turn_seq in sorted({item.turn_seq for item in new if item.kind == QUESTION}):
@@ -257,29 +269,29 @@ class Study:
             if len(wordings) >= 3 and rng.random() < self._settings.probe_share:
                 probes.add(rng.choice(wordings).item_id)
         items = tuple(replace(item, kind=PROBE) if item.item_id in probes else item for item in new)
-        retired = frozenset(desk.retired & {item.item_id for item in desk.request.earlier})
-        return StudySet(items, retired, _coverage(desk))
+        retired = frozenset(state.retired & {item.item_id for item in state.request.earlier})
+        return StudySet(items, retired, _coverage(state))
 
 
 def _other_wordings(changed: Mapping[_Fact, _Again], asked: set[str]) -> list[_Again]:
     """Return the wordings of changed facts that were not asked themselves: they are answered as those that were."""
     return [
-        _Again(again.desk, item, replace(again.candidate, question=item.question), again.answer)
+        _Again(again.state, item, replace(again.candidate, question=item.question), again.answer)
         for again in changed.values()
-        for item in again.desk.live
+        for item in again.state.live
         if fact_of(item) == again.fact[1:] and item.item_id not in asked
     ]
 
 
-def _coverage(desk: _Desk) -> Coverage:
-    """Add up what the sweeps found."""
+def _coverage(state: _UserState) -> Coverage:
+    """Add up what question generation found."""
     return Coverage(
-        turns=sum(quote.is_learnt for piece in desk.request.pieces for quote in piece.quotes),
-        carrying=sum(len(swept.carrying) for swept in desk.swept),
-        covered=sum(len(swept.covered & swept.carrying) for swept in desk.swept),
-        nothing=sum(swept.nothing for swept in desk.swept),
-        sampled=sum(swept.sampled for swept in desk.swept),
-        dropped=desk.dropped + sum(swept.dropped for swept in desk.swept),
+        turns=sum(excerpt.is_learnt for chunk in state.request.chunks for excerpt in chunk.excerpts),
+        carrying=sum(len(generated.carrying) for generated in state.generated),
+        covered=sum(len(generated.covered & generated.carrying) for generated in state.generated),
+        nothing=sum(generated.nothing for generated in state.generated),
+        sampled=sum(generated.sampled for generated in state.generated),
+        dropped=state.dropped + sum(generated.dropped for generated in state.generated),
     )
 
 

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from locas_agent.study.chunking import Quote
+from locas_agent.study.chunking import TurnExcerpt
 
 _WORD = re.compile(r"\w+(?:[.,:'’/-]\w+)*", re.UNICODE)
 _SENTENCE_START = re.compile(r"(?:^|[.!?…:\n]\s+|[\"“(]\s*)(\w)")
@@ -81,12 +81,12 @@ def places_of(wanted: Sequence[Word], told: Sequence[Word]) -> list[int]:
     return [at for at in places if [word.key for word in told[at : at + len(keys)]] == keys]
 
 
-def most_about(text: str, quotes: Iterable[Quote], *, most: int) -> list[Quote]:
+def most_about(text: str, excerpts: Iterable[TurnExcerpt], *, most: int) -> list[TurnExcerpt]:
     """Return the turns that share most telling words with a text, the best first; none that share no word."""
     wanted = telling(text)
-    shared = [(len(wanted & {word.key for word in words_of(quote.text)}), quote) for quote in quotes]
+    shared = [(len(wanted & {word.key for word in words_of(excerpt.text)}), excerpt) for excerpt in excerpts]
     best = sorted((each for each in shared if each[0]), key=lambda each: -each[0])[:most]
-    return [quote for _, quote in best]
+    return [excerpt for _, excerpt in best]
 
 
 def cues_of(text: str, *, most: int) -> list[str]:

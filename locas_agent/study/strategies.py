@@ -1,4 +1,4 @@
-"""Ways to study: how questions about the turns of a piece come to be, and what is read to answer them again.
+"""Ways to study: how questions about the turns of a chunk come to be, and what is read to answer them again.
 
 A new way is one class with the methods of `StudyStrategy`; what makes one of a teacher is handed to `AgentMemory` as
 `strategy`. `examples/own_study.py` is one, and all names that it needs are imported from here. Two are built in: "seed"
@@ -12,20 +12,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from locas_agent.config import StudySettings
-from locas_agent.study.chunking import Piece
-from locas_agent.study.items import QUESTION, Item, Swept
-from locas_agent.study.teacher import Candidate, Taught, Teacher
+from locas_agent.study.chunking import Chunk
+from locas_agent.study.items import QUESTION, GeneratedQuestions, Item
+from locas_agent.study.teacher import Candidate, ScoredAnswer, Teacher
 
 __all__ = [
     "QUESTION",
     "Candidate",
+    "Chunk",
+    "GeneratedQuestions",
     "Item",
-    "Piece",
+    "ScoredAnswer",
     "StrategyFactory",
     "StudySettings",
     "StudyStrategy",
-    "Swept",
-    "Taught",
     "Teacher",
 ]
 
@@ -33,28 +33,28 @@ __all__ = [
 class StudyStrategy(Protocol):
     """Writes the questions of a study set, says what is read to answer an old one again, and what was never told."""
 
-    def over(self, pieces: Mapping[int, Piece], done: Callable[[int], None]) -> dict[int, Swept]:
-        """Return what was found in each owner's piece.
+    def generate(self, chunks: Mapping[int, Chunk], done: Callable[[int], None]) -> dict[int, GeneratedQuestions]:
+        """Return what was found in each owner's chunk.
 
         Args:
-            pieces: one for each owner, who is a number of the caller's.
-            done: told of each finished round, from 1 on; what it raises ends the sweep.
+            chunks: one for each owner, who is a number of the caller's.
+            done: told of each finished round, from 1 on; what it raises ends the generation.
         """
         ...
 
-    def asked_again(self, owner: int, piece: Piece, items: Sequence[Item]) -> Sequence[Candidate]:
-        """Return questions of an earlier fact as they are put to a new piece; none where the piece is not about it.
+    def asked_again(self, owner: int, chunk: Chunk, items: Sequence[Item]) -> Sequence[Candidate]:
+        """Return questions of an earlier fact as they are put to a new chunk; none where the chunk is not about it.
 
         What is found out by some wordings of a fact holds for all of them.
 
         Args:
             owner: whose fact it is.
-            piece: what was said since.
-            items: of an earlier piece, all about one turn with one answer.
+            chunk: what was said since.
+            items: of an earlier chunk, all about one turn with one answer.
         """
         ...
 
-    def are_sure(self, answers: Sequence[tuple[Candidate, Taught]]) -> Sequence[bool]:
+    def are_sure(self, answers: Sequence[tuple[Candidate, ScoredAnswer]]) -> Sequence[bool]:
         """Tell which answers to old questions are sure enough to change what is known.
 
         Args:
@@ -62,7 +62,7 @@ class StudyStrategy(Protocol):
         """
         ...
 
-    def retold(self, answer: Taught, source: Item) -> Taught:
+    def retold(self, answer: ScoredAnswer, source: Item) -> ScoredAnswer:
         """Return the answer that an old question is learnt with from now on.
 
         Args:
@@ -72,12 +72,12 @@ class StudyStrategy(Protocol):
         ...
 
     def negatives(
-        self, pieces: Mapping[int, Sequence[Piece]], known: Mapping[int, set[str]]
-    ) -> list[tuple[Candidate, Taught]]:
-        """Return questions that none of an owner's pieces answers, with the answer that says so.
+        self, chunks: Mapping[int, Sequence[Chunk]], known: Mapping[int, set[str]]
+    ) -> list[tuple[Candidate, ScoredAnswer]]:
+        """Return questions that none of an owner's chunks answers, with the answer that says so.
 
         Args:
-            pieces: of each owner, the pieces at hand; questions are asked about the last.
+            chunks: of each owner, the chunks at hand; questions are asked about the last.
             known: of each owner, questions that are items already.
         """
         ...

@@ -1,4 +1,4 @@
-"""The backbone as a teacher: it writes questions about a piece and answers them with the piece before it.
+"""The backbone as a teacher: it writes questions about a chunk and answers them with the chunk before it.
 
 It holds no memory of its own, and takes one only to say what that memory answers already.
 """
@@ -17,7 +17,7 @@ from locas_agent.conversation.messages import Message, question
 from locas_agent.inference import Engine
 from locas_agent.inference.generation import Generation, TopK
 from locas_agent.memory import LocasMemory, MemoryBatch
-from locas_agent.study.chunking import Piece, Quote
+from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.codec import can_be_kept
 from locas_agent.study.forms.reading import CHAT, ReadingForm
 from locas_agent.study.items import Item
@@ -31,10 +31,10 @@ FIRST_TOKENS = 64
 class Request:
     """One text to be sampled.
 
-    What the backbone is asked after a piece, and a name of its place, unique within the piece, that seeds it.
+    What the backbone is asked after a chunk, and a name of its place, unique within the chunk, that seeds it.
     """
 
-    piece: Piece
+    chunk: Chunk
     prompt: str
     place: str
 
@@ -43,27 +43,27 @@ class Request:
 class Candidate:
     """A question that may become an item.
 
-    Whose it is (a number of the caller's), its piece, the turn asked about, and the answer written with it.
+    Whose it is (a number of the caller's), its chunk, the turn asked about, and the answer written with it.
     """
 
     owner: int
-    piece: Piece
+    chunk: Chunk
     turn_seq: int
     question: str
     written: str
     form: ReadingForm = CHAT
     """How what is read stands before the question."""
     context: tuple[Message, ...] | None = None
-    """What is read; the whole piece where none is given."""
+    """What is read; the whole chunk where none is given."""
     scribe: LocasMemory | None = None
     """Who reads; the bare backbone where none is given."""
-    quote: Quote | None = None
+    excerpt: TurnExcerpt | None = None
     """The turn that is read, where an answer that repeats a dating phrase of it means that date."""
 
     @property
     def read(self) -> tuple[Message, ...]:
         """What the teacher reads to answer."""
-        return self.piece.messages if self.context is None else self.context
+        return self.chunk.messages if self.context is None else self.context
 
     @property
     def prompt(self) -> list[Message]:
@@ -81,7 +81,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Taught(Answer):
+class ScoredAnswer(Answer):
     """An answer with the head of the distribution before each of its tokens and before its end."""
 
     teacher: TopK
@@ -113,9 +113,9 @@ class Teacher:
     def sample(self, requests: Sequence[Request], *, temperature: float) -> list[str]:
         """Sample one text per request, each from a random stream of its own.
 
-        An empty one where the piece leaves no room.
+        An empty one where the chunk leaves no room.
         """
-        prompts = [[*request.piece.messages, *question(request.prompt)] for request in requests]
+        prompts = [[*request.chunk.messages, *question(request.prompt)] for request in requests]
         streams = [self._stream(request) for request in requests]
         generations = self._generate(
             prompts, self._settings.max_question_tokens, temperature=temperature, streams=streams
@@ -146,7 +146,7 @@ class Teacher:
             for opening, made in zip(openings, generations, strict=True)
         ]
 
-    def given(self, answers: Sequence[str]) -> list[Taught]:
+    def given(self, answers: Sequence[str]) -> list[ScoredAnswer]:
         """Return answers that are to be said as they stand, whatever the backbone would rather say: all weight on them.
 
         A backbone that reads "22 June" would say "The first dive is on 22 June"; its own distribution puts little
@@ -157,7 +157,7 @@ class Teacher:
         for answer in answers:
             ids = tuple(backbone.encode(answer))
             all_ids = torch.tensor([*ids, backbone.end_id], dtype=torch.int32)[:, None]
-            found.append(Taught(ids, answer, 1.0, TopK(all_ids, torch.zeros(len(all_ids), 1))))
+            found.append(ScoredAnswer(ids, answer, 1.0, TopK(all_ids, torch.zeros(len(all_ids), 1))))
         return found
 
     def answer(
@@ -207,12 +207,12 @@ class Teacher:
         found = self._engine.score(begun, [backbone.encode(text) for _, (_, text) in written], memory=memory)
         return [float(each.mean()) for each in found]
 
-    def teach(self, candidates: Sequence[Candidate]) -> list[Taught | None]:
+    def answer_with_distribution(self, candidates: Sequence[Candidate]) -> list[ScoredAnswer | None]:
         """Answer each candidate with what it reads in context, and keep the distribution over the answer.
 
-        What `items` is made from.
+        What `to_items` is made from.
         """
-        found: list[Taught | None] = [None] * len(candidates)
+        found: list[ScoredAnswer | None] = [None] * len(candidates)
         by_scribe: dict[int, list[int]] = {}
         for at, candidate in enumerate(candidates):
             by_scribe.setdefault(id(candidate.scribe), []).append(at)
@@ -226,16 +226,16 @@ class Teacher:
                 top_k=self._settings.teacher_top_k,
             )
             for at, generation in zip(places, generations, strict=True):
-                found[at] = self._taught(generation)
+                found[at] = self._scored(generation)
         return found
 
-    def _taught(self, generation: Generation | None) -> Taught | None:
-        if generation is None or generation.heads is None or not self._is_answer(generation):
+    def _scored(self, generation: Generation | None) -> ScoredAnswer | None:
+        if generation is None or generation.top_logprobs is None or not self._is_answer(generation):
             return None
         answer = self._answer(generation)
-        return Taught(answer.ids, answer.text, answer.confidence, generation.heads)
+        return ScoredAnswer(answer.ids, answer.text, answer.confidence, generation.top_logprobs)
 
-    def items(self, taught: Sequence[tuple[Candidate, Taught, str]]) -> list[Item | None]:
+    def to_items(self, scored: Sequence[tuple[Candidate, ScoredAnswer, str]]) -> list[Item | None]:
         """Make items of candidates, their answers and their kinds.
 
         None where no store would take what the backbone wrote.
@@ -245,15 +245,15 @@ class Teacher:
             Item(
                 new_item_id(),
                 kind,
-                c.piece.from_seq,
-                c.piece.to_seq,
+                c.chunk.from_seq,
+                c.chunk.to_seq,
                 c.turn_seq,
                 c.question,
                 answer.text,
                 (*answer.ids, end),
                 answer.teacher,
             )
-            for c, answer, kind in taught
+            for c, answer, kind in scored
         ]
         return [item if can_be_kept(item) else None for item in made]
 
@@ -267,14 +267,14 @@ class Teacher:
         return generation.stopped and bool(generation.ids) and self._engine.backbone.is_text(generation.ids)
 
     def _stream(self, request: Request) -> int:
-        """Seed a text by what its piece says and by its place.
+        """Seed a text by what its chunk says and by its place.
 
         It depends neither on who else studies nor on turns forgotten since.
 
-        Seeded by the place alone, every piece would be asked nearly the same: 128 samples over four sessions left 30 to
+        Seeded by the place alone, every chunk would be asked nearly the same: 128 samples over four sessions left 30 to
         41 different negatives.
         """
-        return self._seed_of(request.place, request.piece.messages)
+        return self._seed_of(request.place, request.chunk.messages)
 
     def _seed_of(self, place: str, messages: tuple[Message, ...]) -> int:
         return int.from_bytes(hashlib.sha256(f"{self._seed} {place} {messages}".encode()).digest()[:6])
@@ -348,10 +348,10 @@ class Teacher:
 
 def _first_probability(generation: Generation | None, ids: Sequence[int]) -> float:
     """Return how probable the first of some tokens was as the first of an answer; 0 where it was not looked at."""
-    if generation is None or generation.heads is None or not ids:
+    if generation is None or generation.top_logprobs is None or not ids:
         return 0.0
-    heads = generation.heads
-    return float(heads.logprobs[0].double().exp()[heads.ids[0] == ids[0]].sum())
+    top_logprobs = generation.top_logprobs
+    return float(top_logprobs.logprobs[0].double().exp()[top_logprobs.ids[0] == ids[0]].sum())
 
 
 def _said(messages: Sequence[Message]) -> tuple[tuple[str, str], ...]:

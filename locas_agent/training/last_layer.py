@@ -28,7 +28,7 @@ from locas_agent.training.upper_layers import UpperLayers, tolerance_of
 
 
 @dataclass(frozen=True, eq=False)
-class States:
+class HiddenStates:
     """What the end of the backbone needs at each kept position; shape (S, D) each, or (U, P, D) once gathered.
 
     Attributes:
@@ -41,12 +41,12 @@ class States:
     ffn_output: Tensor
     residual: Tensor
 
-    def __getitem__(self, index: Tensor) -> States:
+    def __getitem__(self, index: Tensor) -> HiddenStates:
         """Gather positions, shape (U, P)."""
-        return States(self.ffn_input[index], self.ffn_output[index], self.residual[index])
+        return HiddenStates(self.ffn_input[index], self.ffn_output[index], self.residual[index])
 
 
-class Readout:
+class LastLayer:
     """The last FFN's side, the final norm and the output projection of one backbone."""
 
     def __init__(self, engine: Engine) -> None:
@@ -60,8 +60,8 @@ class Readout:
         self._after_ffn: nn.Module = getattr(backbone.decoder.layers[-1], "post_feedforward_layernorm", nn.Identity())
 
     @classmethod
-    def of(cls, engine: Engine) -> Readout | None:
-        """Return the readout of a backbone, or None where its end is built otherwise.
+    def of(cls, engine: Engine) -> LastLayer | None:
+        """Return the last layer of a backbone, or None where its end is built otherwise.
 
         Then a whole forward has to serve.
 
@@ -70,18 +70,18 @@ class Readout:
         backbone = engine.backbone
         if not isinstance(getattr(backbone.decoder, "norm", None), nn.Module):
             return None
-        readout = cls(engine)
+        last_layer = cls(engine)
         ids = tuple(range(min(8, backbone.vocab_size)))
         example = Example(ids[:1], ids[1:], None)
         generator = torch.Generator().manual_seed(0)
         rows = torch.randn(1, 1, 3, 2, backbone.hidden_size, generator=generator) / backbone.hidden_size**0.5
         batch = MemoryBatch(rows.to(device=backbone.device, dtype=backbone.dtype))
         with torch.no_grad():
-            states, _ = readout.states([example])
-            here = readout.logits(states[torch.arange(len(ids) - 1, device=backbone.device)[None]], batch.rows[0])[0]
+            states, _ = last_layer.states([example])
+            here = last_layer.logits(states[torch.arange(len(ids) - 1, device=backbone.device)[None]], batch.rows[0])[0]
             whole = engine.logits(torch.tensor([ids[:-1]]), memory=batch)[0].float()
         is_same = float((here - whole).abs().mean()) <= tolerance_of(backbone.dtype) * float(whole.abs().mean())
-        return readout if is_same else None
+        return last_layer if is_same else None
 
     @cached_property
     def upper(self) -> UpperLayers | None:
@@ -91,7 +91,7 @@ class Readout:
     @torch.no_grad()
     def states(
         self, examples: Sequence[Example], *, max_batch_tokens: int = MAX_BATCH_TOKENS
-    ) -> tuple[States, list[slice]]:
+    ) -> tuple[HiddenStates, list[slice]]:
         """Run the bare backbone over examples and keep the states at their scored positions.
 
         An example seen before and still held by somebody, as neutral text is, is not run again.
@@ -111,7 +111,7 @@ class Readout:
             spans.append(slice(end, end + example.n_scored))
             end += example.n_scored
         parts = zip(*(self._known[example] for example in examples), strict=True)
-        return States(*(torch.cat(part) for part in parts)), spans
+        return HiddenStates(*(torch.cat(part) for part in parts)), spans
 
     def _run(self, examples: Sequence[Example]) -> None:
         backbone = self._engine.backbone
@@ -125,7 +125,7 @@ class Readout:
             self._known[example] = tuple(tensor[span].clone() for tensor in kept)
             at = span.stop
 
-    def logits(self, states: States, rows: Tensor) -> Tensor:
+    def logits(self, states: HiddenStates, rows: Tensor) -> Tensor:
         """Logits of gathered positions, each with its memory; gradients flow into `rows`.
 
         Args:
@@ -137,4 +137,4 @@ class Readout:
         """
         moved = side_ffn(states.ffn_input, states.ffn_output, rows, self._activation)  # (U, P, D)
         residual = states.residual + (self._after_ffn(moved) - self._after_ffn(states.ffn_output))
-        return self._engine.head(self._norm(residual)).float()
+        return self._engine.lm_head(self._norm(residual)).float()

@@ -5,9 +5,9 @@ Shapes: n scored tokens, V vocabulary, K entries of the teacher's distribution t
 | objective | scored text x | student sees | loss per token |
 |---|---|---|---|
 | `ntp` | the overflow itself | x before t | -log p(x_t) |
-| `sd` | one turn of the overflow | x before t | KL(teacher with the piece in context || student) |
+| `sd` | one turn of the overflow | x before t | KL(teacher with the chunk in context || student) |
 | `mix` | both | | `ntp` + `sd_weight` * `sd` |
-| `self_study` | answer to a question about the piece | question, x before t | KL(teacher with the piece || student) |
+| `self_study` | answer to a question about the chunk | question, x before t | KL(teacher with the chunk || student) |
 
 To each is added the anchor: KL(bare backbone || student) on neutral text.
 """

@@ -1,9 +1,9 @@
 """What one step of training looks at.
 
-A user's items, new and rehearsed and never answered, behind windows and bare, and neutral text.
+A user's items, new and rehearsed and never answered, behind windows and alone, and neutral text.
 
-Knows the backbone's tokens and teacher; no memory, no optimiser, no store. Memories and the LoRA peer are taught from
-the same curriculum.
+Knows the backbone's tokens and teacher; no memory, no optimiser, no store. Memories and the LoRA peer are trained on
+the same examples.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from locas_agent.errors import ConfigurationError
 from locas_agent.inference import Engine
 from locas_agent.inference.generation import TopK
 from locas_agent.memory import LocasMemory
-from locas_agent.study.chunking import Piece
+from locas_agent.study.chunking import Chunk
 from locas_agent.study.items import NEGATIVE, PROBE, Item, fact_of
 from locas_agent.training.examples import Example, with_teacher
 from locas_agent.training.neutral import NeutralText
@@ -32,9 +32,9 @@ TEMPLATE_TOKENS = 5
 """Tokens at both ends of a prompt that question noise leaves alone: the chat template's."""
 OWN_WINDOWS, OTHERS_WINDOWS = 12, 6
 """Runs of the user's own turns, and of other people's, that stand before questions in one consolidation."""
-ASKED_BEHIND = 3
+ASKED_IN_CONVERSATION = 3
 """Questions asked one after the other behind one window."""
-UNANSWERED_BEHIND = 0.25
+UNANSWERED_IN_CONVERSATION = 0.25
 """Share of the questions behind a window that are never answered."""
 REHEARSED = 128
 """Earlier items that one consolidation rehearses, drawn again each time, and questions never answered. Beyond that they
@@ -42,47 +42,51 @@ are drawn fact by fact: one of each at least, however many facts there are."""
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
+class TrainingTask:
     """What one user's memory is to learn.
 
     Attributes:
         new: items of this consolidation, probes among them.
         earlier: items of former consolidations that still hold, to be rehearsed.
-        pieces: the raw overflow.
+        chunks: the raw overflow.
         memory: the former memory; None starts a new one.
     """
 
     new: tuple[Item, ...]
     earlier: tuple[Item, ...]
-    pieces: tuple[Piece, ...]
+    chunks: tuple[Chunk, ...]
     memory: LocasMemory | None
 
 
 @dataclass(frozen=True, eq=False)
-class Draw:
+class StepBatch:
     """One user's rows of one step.
 
     Attributes:
-        bare: items asked without anything before them; the same number in every draw.
-        behind: one row of items asked behind a window, as in a running conversation; none where the settings ask for
-            none.
+        standalone: items asked without anything before them; the same number in every batch.
+        in_conversation: one row of items asked behind a window, as in a running conversation; none where the settings
+            ask for none.
         anchors: one row of neutral text.
         anchor_weight: its weight.
     """
 
-    bare: list[Example]
-    behind: list[Example]
+    standalone: list[Example]
+    in_conversation: list[Example]
     anchors: list[Example]
     anchor_weight: float
 
     def weighted(self, settings: TrainingSettings) -> tuple[tuple[list[Example], float], ...]:
         """Return each kind of rows with its weight in the loss; a kind may be empty."""
-        return (self.bare, 1.0), (self.behind, settings.window_weight), (self.anchors, self.anchor_weight)
+        return (
+            (self.standalone, 1.0),
+            (self.in_conversation, settings.window_weight),
+            (self.anchors, self.anchor_weight),
+        )
 
     @property
     def examples(self) -> list[Example]:
         """All rows."""
-        return [*self.bare, *self.behind, *self.anchors]
+        return [*self.standalone, *self.in_conversation, *self.anchors]
 
     @property
     def n_tokens(self) -> int:
@@ -90,8 +94,8 @@ class Draw:
         return sum(example.n_tokens for example in self.examples)
 
 
-class Curriculum:
-    """Turns lessons into endless streams of draws."""
+class ExampleBuilder:
+    """Builds the examples of training tasks, and endless samplers over them."""
 
     def __init__(self, engine: Engine, config: LocasConfig, neutral: NeutralText) -> None:
         self._engine = engine
@@ -99,46 +103,50 @@ class Curriculum:
         self._config = config
         self._neutral = neutral
 
-    def stream(self, lesson: Lesson, schedule: Schedule) -> Stream:
-        """Return the draws of one lesson. They follow from the lesson and the seed alone.
+    def sampler(self, task: TrainingTask, schedule: Schedule) -> ExampleSampler:
+        """Return the sampler of one task. Its batches follow from the task and the seed alone.
 
         Args:
-            lesson: what is to be learnt.
+            task: what is to be learnt.
             schedule: of its training.
 
         Raises:
-            ConfigurationError: the lesson holds nothing to learn from.
+            ConfigurationError: the task holds nothing to learn from.
         """
         settings = self._config.training
         if settings.objective == "self_study":
-            fresh = self._questions(item for item in lesson.new if item.kind not in (PROBE, NEGATIVE))
-            negative = self._questions(item for item in (*lesson.new, *lesson.earlier) if item.kind == NEGATIVE)
+            fresh = self._questions(item for item in task.new if item.kind not in (PROBE, NEGATIVE))
+            negative = self._questions(item for item in (*task.new, *task.earlier) if item.kind == NEGATIVE)
             if settings.ntp_weight:
-                fresh += self._text_examples(lesson.pieces, "ntp", settings.ntp_weight)
+                fresh += self._text_examples(task.chunks, "ntp", settings.ntp_weight)
         else:
             fresh, negative = [], []
             if settings.objective in ("ntp", "mix"):
-                fresh += self._text_examples(lesson.pieces, "ntp", 1.0)
+                fresh += self._text_examples(task.chunks, "ntp", 1.0)
             if settings.objective in ("sd", "mix"):
                 fresh += self._text_examples(
-                    lesson.pieces, "sd", settings.sd_weight if settings.objective == "mix" else 1.0
+                    task.chunks, "sd", settings.sd_weight if settings.objective == "mix" else 1.0
                 )
-        kept = [item for item in lesson.earlier if item.kind not in (PROBE, NEGATIVE)]
+        kept = [item for item in task.earlier if item.kind not in (PROBE, NEGATIVE)]
         if not fresh and not kept:
             raise ConfigurationError(
-                "a lesson needs something to learn from, got no study item and no text: study the overflow first"
+                "a training task needs something to learn from, got no study item and no text: study the overflow first"
             )
         rng = Random(f"{settings.seed}:order")
-        behind = self._behind(lesson, schedule.window_tokens, rng) if settings.objective == "self_study" else []
+        in_conversation = (
+            self._in_conversation(task, schedule.window_tokens, rng) if settings.objective == "self_study" else []
+        )
         noisy = [self._noisy(example, rng) for example in fresh for _ in range(schedule.variants)]
         once = [
             [self._noisy(example, rng) for example in examples]
             for examples in (self._questions(_by_fact(kept, rng)), _some(negative, rng))
         ]
-        fresh_cycle, rehearsed_cycle, negative_cycle, behind_cycle, anchors = (
-            _Cycle(examples, rng) for examples in (noisy, *once, behind, self._neutral.anchors)
+        fresh_cycle, rehearsed_cycle, negative_cycle, conversation_cycle, anchors = (
+            _ShuffledCycle(examples, rng) for examples in (noisy, *once, in_conversation, self._neutral.anchors)
         )
-        return Stream(settings, schedule, fresh_cycle, rehearsed_cycle, negative_cycle, behind_cycle, anchors, rng)
+        return ExampleSampler(
+            settings, schedule, fresh_cycle, rehearsed_cycle, negative_cycle, conversation_cycle, anchors, rng
+        )
 
     def _questions(self, items: Iterable[Item]) -> list[Example]:
         return [question_example(self._backbone, item) for item in items]
@@ -151,36 +159,36 @@ class Curriculum:
         middle = [token for token in example.prompt[TEMPLATE_TOKENS:-TEMPLATE_TOKENS] if rng.random() >= noise]
         return replace(example, prompt=(*example.prompt[:TEMPLATE_TOKENS], *middle, *example.prompt[-TEMPLATE_TOKENS:]))
 
-    def _behind(self, lesson: Lesson, window_tokens: int, rng: Random) -> list[Example]:
+    def _in_conversation(self, task: TrainingTask, window_tokens: int, rng: Random) -> list[Example]:
         """Put some questions, one after the other, behind each window.
 
         Mostly such that are answered, now and then one that never is.
         """
-        items = [item for item in (*lesson.new, *lesson.earlier) if item.kind != PROBE]
+        items = [item for item in (*task.new, *task.earlier) if item.kind != PROBE]
         answered, negative = (
             [item for item in items if item.kind != NEGATIVE],
             [item for item in items if item.kind == NEGATIVE],
         )
         examples = []
-        for window in self._windows(lesson.pieces, window_tokens, rng):
+        for window in self._windows(task.chunks, window_tokens, rng):
             asked = [
-                rng.choice(negative if negative and rng.random() < UNANSWERED_BEHIND else answered)
-                for _ in range(ASKED_BEHIND)
+                rng.choice(negative if negative and rng.random() < UNANSWERED_IN_CONVERSATION else answered)
+                for _ in range(ASKED_IN_CONVERSATION)
             ]
             examples.append(_conversation(self._backbone, window, asked))
         return examples
 
-    def _windows(self, pieces: Sequence[Piece], limit: int, rng: Random) -> list[list[int]]:
+    def _windows(self, chunks: Sequence[Chunk], limit: int, rng: Random) -> list[list[int]]:
         """Encode what may stand before a question: turns of other people, and runs of the user's own turns."""
         if not limit:
             return []
-        spoken = [piece.messages[1:] for piece in pieces if len(piece.messages) > 1]
+        talks = [chunk.messages[1:] for chunk in chunks if len(chunk.messages) > 1]
         runs = [
             list(window)
             for window in rng.sample(self._neutral.windows, min(OTHERS_WINDOWS, len(self._neutral.windows)))
         ]
-        for _ in range(OWN_WINDOWS if spoken else 0):
-            turns = rng.choice(spoken)
+        for _ in range(OWN_WINDOWS if talks else 0):
+            turns = rng.choice(talks)
             runs.append(list(turns[rng.randrange(len(turns)) :]))
         return [encoded for run in runs if (encoded := self._fitting(run, limit))]
 
@@ -192,19 +200,19 @@ class Curriculum:
                 return encoded
         return []
 
-    def _text_examples(self, pieces: Sequence[Piece], objective: str, weight: float) -> list[Example]:
-        """Return the turns of the pieces as examples.
+    def _text_examples(self, chunks: Sequence[Chunk], objective: str, weight: float) -> list[Example]:
+        """Return the turns of the chunks as examples.
 
-        `ntp` without a teacher, `sd` with the whole piece before the teacher.
+        `ntp` without a teacher, `sd` with the whole chunk before the teacher.
         """
         examples = []
-        for piece in pieces:
-            turns = [self._backbone.encode_chat([message], generation_prompt=False) for message in piece.told]
+        for chunk in chunks:
+            turns = [self._backbone.encode_chat([message], generation_prompt=False) for message in chunk.told]
             turns = [turn for turn in turns if len(turn) >= 2]
             if objective == "ntp":
                 examples += [Example(tuple(turn[:1]), tuple(turn[1:]), None, weight) for turn in turns]
             elif turns:
-                context = self._backbone.encode_chat(piece.messages, generation_prompt=False)
+                context = self._backbone.encode_chat(chunk.messages, generation_prompt=False)
                 made = with_teacher(
                     self._engine,
                     [[*context, turn[0]] for turn in turns],
@@ -216,28 +224,28 @@ class Curriculum:
         return examples
 
 
-class Stream:
-    """Endless, evenly covering draws of one lesson."""
+class ExampleSampler:
+    """Draws endless batches that cover one task evenly."""
 
     def __init__(
         self,
         settings: TrainingSettings,
         schedule: Schedule,
-        fresh: _Cycle,
-        rehearsed: _Cycle,
-        negative: _Cycle,
-        behind: _Cycle,
-        anchors: _Cycle,
+        fresh: _ShuffledCycle,
+        rehearsed: _ShuffledCycle,
+        negative: _ShuffledCycle,
+        in_conversation: _ShuffledCycle,
+        anchors: _ShuffledCycle,
         rng: Random,
     ) -> None:
         self._settings = settings
         self._schedule = schedule
         self._drawn = 0
-        self._fresh, self._rehearsed, self._negative, self._behind, self._anchors = (
+        self._fresh, self._rehearsed, self._negative, self._in_conversation, self._anchors = (
             fresh,
             rehearsed,
             negative,
-            behind,
+            in_conversation,
             anchors,
         )
         self._rng = rng
@@ -245,20 +253,22 @@ class Stream:
     @property
     def examples(self) -> list[Example]:
         """Everything that may be drawn."""
-        cycles = (self._fresh, self._rehearsed, self._negative, self._behind, self._anchors)
+        cycles = (self._fresh, self._rehearsed, self._negative, self._in_conversation, self._anchors)
         return [example for cycle in cycles for example in cycle.elements]
 
-    def draw(self) -> Draw:
+    def next_batch(self) -> StepBatch:
         """Return the rows of the next step."""
-        bare = [self._item() for _ in range(self._schedule.items_per_step)]
+        standalone = [self._item() for _ in range(self._schedule.items_per_step)]
         schedule, settings = self._schedule, self._settings
-        is_behind = self._behind.elements and settings.window_weight and self._drawn % schedule.window_every == 0
+        is_in_conversation = (
+            self._in_conversation.elements and settings.window_weight and self._drawn % schedule.window_every == 0
+        )
         every = schedule.anchor_every
         is_neutral = self._anchors.elements and schedule.anchor_weight and self._drawn % every == every // 2
-        behind = [self._behind.take()] if is_behind else []
+        in_conversation = [self._in_conversation.take()] if is_in_conversation else []
         anchors = [self._anchors.take()] if is_neutral else []
         self._drawn += 1
-        return Draw(bare, behind, anchors, schedule.anchor_weight)
+        return StepBatch(standalone, in_conversation, anchors, schedule.anchor_weight)
 
     def _item(self) -> Example:
         share, kind = self._schedule.negative_share, self._rng.random()
@@ -269,7 +279,7 @@ class Stream:
         return self._fresh.take()
 
 
-class _Cycle:
+class _ShuffledCycle:
     """Walks through a list again and again, shuffled again each time, so that every element comes equally often."""
 
     def __init__(self, elements: Sequence[Example], rng: Random) -> None:

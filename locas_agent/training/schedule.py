@@ -67,7 +67,7 @@ class Schedule:
 
     steps: int
     items_per_step: int
-    falling_steps: int
+    decay_steps: int
     learning_rate: float
     rehearsal_share: float
     negative_share: float
@@ -79,7 +79,7 @@ class Schedule:
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step: four steps of warm-up, the peak, then a straight fall to a fiftieth."""
-        return self.learning_rate * rate_factor(step, self.steps - self.falling_steps, self.falling_steps)
+        return self.learning_rate * wsd_factor(step, self.steps - self.decay_steps, self.decay_steps)
 
 
 def schedule_of(
@@ -107,7 +107,7 @@ def schedule_of(
     return Schedule(
         steps,
         items_per_step,
-        settings.fall_of(steps),
+        settings.decay_steps_of(steps),
         settings.learning_rate or (LAST_LAYER_RATE if is_last else DEEP_RATE),
         share,
         negative_share,
@@ -136,9 +136,9 @@ def _rehearsal(new: int, earlier: int, *, is_last: bool) -> float:
     return min(MAX_REHEARSAL, max(LAST_LAYER_REHEARSAL, OLD_FACT * earlier / (OLD_FACT * earlier + new)))
 
 
-def rate_factor(step: int, falls_from: int, falling_steps: int) -> float:
+def wsd_factor(step: int, decay_start: int, decay_steps: int) -> float:
     """Return the learning rate of a step as a share of its peak.
 
     Four steps of warm-up, the peak, then a straight fall to a fiftieth.
     """
-    return min(1.0, (step + 1) / 4) * min(1.0, max(0.02, 1 - (step + 1 - falls_from) / falling_steps))
+    return min(1.0, (step + 1) / 4) * min(1.0, max(0.02, 1 - (step + 1 - decay_start) / decay_steps))

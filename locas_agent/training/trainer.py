@@ -32,9 +32,10 @@ from locas_agent.training.initialization import (
     initialize_many,
     special_directions,
 )
-from locas_agent.training.last_layer import Readout
+from locas_agent.training.last_layer import LastLayer
+from locas_agent.training.loss_backend import LossBackend, loss_backend_for
 from locas_agent.training.neutral import NeutralText
-from locas_agent.training.sampler import Curriculum, Lesson, Stream, question_example
+from locas_agent.training.sampler import ExampleBuilder, ExampleSampler, TrainingTask, question_example
 from locas_agent.training.schedule import (
     LAST_LAYER,
     MOST_SLOTS,
@@ -43,7 +44,6 @@ from locas_agent.training.schedule import (
     Schedule,
     schedule_of,
 )
-from locas_agent.training.student import Student, student_for
 from locas_agent.types import Progress
 
 logger = logging.getLogger(__name__)
@@ -82,12 +82,12 @@ class Trained:
     restarts: int = 0
 
 
-class _Pupil:
-    """One user's memory in training: its rows, its draws, its losses."""
+class _UserTraining:
+    """One user's memory in training: its rows, its sampler, its losses."""
 
-    def __init__(self, memory: LocasMemory, stream: Stream, device: torch.device) -> None:
+    def __init__(self, memory: LocasMemory, sampler: ExampleSampler, device: torch.device) -> None:
         self.memory = memory
-        self.stream = stream
+        self.sampler = sampler
         self.slab = memory.slab.detach().clone().to(device).requires_grad_(True)  # (L, 3, W, D)
         self.losses: list[float] = []
         self.tokens = 0
@@ -110,118 +110,120 @@ class _Pupil:
 class Trainer:
     """Trains the memories of many users on one backbone."""
 
-    def __init__(self, engine: Engine, config: LocasConfig, neutral: NeutralText, readout: Readout | None) -> None:
+    def __init__(self, engine: Engine, config: LocasConfig, neutral: NeutralText, last_layer: LastLayer | None) -> None:
         """Take the parts.
 
         Args:
             engine: runs the backbone.
             config: settings.
             neutral: anchors and windows.
-            readout: the end of the backbone, None where it has none that is known; a whole forward serves then.
+            last_layer: the end of the backbone, None where it has none that is known; a whole forward serves then.
         """
         self._engine = engine
-        self._readout = readout
+        self._last_layer = last_layer
         self._backbone = engine.backbone
         self._config = config
         self._settings: TrainingSettings = config.training
         self._neutral = neutral
-        self._curriculum = Curriculum(engine, config, neutral)
+        self._builder = ExampleBuilder(engine, config, neutral)
 
-    def train(self, lessons: Sequence[Lesson], *, progress: Progress | None = None) -> list[Trained]:
-        """Train one memory per lesson.
+    def train(self, tasks: Sequence[TrainingTask], *, progress: Progress | None = None) -> list[Trained]:
+        """Train one memory per task.
 
-        Memories of one width beside the same layers share each step; what a lesson becomes does not depend on the
+        Memories of one width beside the same layers share each step; what a task becomes does not depend on the
         others.
 
         Raises:
-            ConfigurationError: a lesson holds nothing to learn from.
+            ConfigurationError: a task holds nothing to learn from.
         """
-        memories = self.starting_memories(lessons)
+        memories = self.starting_memories(tasks)
         together: dict[tuple[tuple[int, ...], int, Schedule], list[int]] = {}
-        for index, (lesson, memory) in enumerate(zip(lessons, memories, strict=True)):
-            schedule = schedule_of(self._settings, memory.layers, lesson.new, lesson.earlier)
+        for index, (task, memory) in enumerate(zip(tasks, memories, strict=True)):
+            schedule = schedule_of(self._settings, memory.layers, task.new, task.earlier)
             together.setdefault((memory.layers, memory.width, schedule), []).append(index)
         trained: dict[int, Trained] = {}
         for (_, _, schedule), chosen in together.items():
-            found = self._train([(lessons[index], memories[index]) for index in chosen], schedule, progress)
+            found = self._train([(tasks[index], memories[index]) for index in chosen], schedule, progress)
             trained.update(zip(chosen, found, strict=True))
-        return [trained[index] for index in range(len(lessons))]
+        return [trained[index] for index in range(len(tasks))]
 
     def _train(
-        self, taught: Sequence[tuple[Lesson, LocasMemory]], schedule: Schedule, progress: Progress | None
+        self, starts: Sequence[tuple[TrainingTask, LocasMemory]], schedule: Schedule, progress: Progress | None
     ) -> list[Trained]:
         """Train memories of one shape; those that run away are begun again at half the rate, once."""
         started = time.perf_counter()
-        pupils = self._taught(taught, schedule, progress)
-        astray = [at for at, pupil in enumerate(pupils) if pupil.has_run_away]
-        rates = [schedule.learning_rate] * len(pupils)
+        users = self._run(starts, schedule, progress)
+        astray = [at for at, user in enumerate(users) if user.has_run_away]
+        rates = [schedule.learning_rate] * len(users)
         if astray:
             slower = replace(schedule, learning_rate=schedule.learning_rate / 2)
             logger.warning(
                 "training ran away and is begun again at half the rate",
                 extra={"action": "train", "users": len(astray), "learning_rate": slower.learning_rate},
             )
-            for at, pupil in zip(astray, self._taught([taught[at] for at in astray], slower, progress), strict=True):
-                pupils[at], rates[at] = pupil, slower.learning_rate
-        seconds = (time.perf_counter() - started) / len(taught)
-        trained = [pupil.trained(seconds, rate) for pupil, rate in zip(pupils, rates, strict=True)]
+            for at, user in zip(astray, self._run([starts[at] for at in astray], slower, progress), strict=True):
+                users[at], rates[at] = user, slower.learning_rate
+        seconds = (time.perf_counter() - started) / len(starts)
+        trained = [user.trained(seconds, rate) for user, rate in zip(users, rates, strict=True)]
         return [replace(one, restarts=int(at in astray)) for at, one in enumerate(trained)]
 
-    def _taught(
-        self, taught: Sequence[tuple[Lesson, LocasMemory]], schedule: Schedule, progress: Progress | None
-    ) -> list[_Pupil]:
+    def _run(
+        self, starts: Sequence[tuple[TrainingTask, LocasMemory]], schedule: Schedule, progress: Progress | None
+    ) -> list[_UserTraining]:
         settings, device = self._settings, self._backbone.device
-        memories = [memory for _, memory in taught]
-        pupils = [_Pupil(memory, self._curriculum.stream(lesson, schedule), device) for lesson, memory in taught]
-        groups = [{"params": [pupil.slab]} for pupil in pupils]
+        memories = [memory for _, memory in starts]
+        users = [_UserTraining(memory, self._builder.sampler(task, schedule), device) for task, memory in starts]
+        groups = [{"params": [user.slab]} for user in users]
         optimizer = torch.optim.AdamW(
             groups, lr=schedule.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True
         )
-        seen = [example for pupil in pupils for example in pupil.stream.examples]
-        student = student_for(self._engine, self._readout, memories, seen, max_batch_tokens=settings.max_batch_tokens)
+        seen = [example for user in users for example in user.sampler.examples]
+        loss_backend = loss_backend_for(
+            self._engine, self._last_layer, memories, seen, max_batch_tokens=settings.max_batch_tokens
+        )
         for step in range(schedule.steps):
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(step)
-            self._step(student, pupils)
+            self._step(loss_backend, users)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             if progress is not None:
                 progress("train", step + 1, schedule.steps)
-        return pupils
+        return users
 
-    def _step(self, student: Student, pupils: Sequence[_Pupil]) -> None:
-        """Give every pupil the gradient of its next draw, clipped by its own norm."""
-        draws = [pupil.stream.draw() for pupil in pupils]
-        slab = torch.stack([pupil.slab.detach() for pupil in pupils], dim=1)  # (L, U, 3, W, D)
+    def _step(self, loss_backend: LossBackend, users: Sequence[_UserTraining]) -> None:
+        """Give every user the gradient of the next batch, clipped by its own norm."""
+        batches = [user.sampler.next_batch() for user in users]
+        slab = torch.stack([user.slab.detach() for user in users], dim=1)  # (L, U, 3, W, D)
         slab.grad = torch.zeros_like(slab)
-        scale = torch.stack([pupil.memory.scale for pupil in pupils], dim=1).to(slab.device)  # (L, U)
-        loss = torch.zeros(len(pupils))
-        for (first, weight), *others in zip(*(draw.weighted(self._settings) for draw in draws), strict=True):
+        scale = torch.stack([user.memory.scale for user in users], dim=1).to(slab.device)  # (L, U)
+        loss = torch.zeros(len(users))
+        for (first, weight), *others in zip(*(batch.weighted(self._settings) for batch in batches), strict=True):
             if first:
                 rows = [first, *(rows for rows, _ in others)]
-                loss += student.learn(slab, scale, rows, weight, layers=pupils[0].memory.layers)
+                loss += loss_backend.accumulate_gradients(slab, scale, rows, weight, layers=users[0].memory.layers)
         clip_by_user(slab.grad, self._settings.gradient_clip)
-        for at, (pupil, draw) in enumerate(zip(pupils, draws, strict=True)):
-            pupil.slab.grad = slab.grad[:, at].contiguous()
-            pupil.losses.append(float(loss[at]))
-            pupil.tokens += draw.n_tokens
+        for at, (user, batch) in enumerate(zip(users, batches, strict=True)):
+            user.slab.grad = slab.grad[:, at].contiguous()
+            user.losses.append(float(loss[at]))
+            user.tokens += batch.n_tokens
 
-    def starting_memories(self, lessons: Sequence[Lesson]) -> list[LocasMemory]:
-        """Return each lesson's former memory, or a new one.
+    def starting_memories(self, tasks: Sequence[TrainingTask]) -> list[LocasMemory]:
+        """Return each task's former memory, or a new one.
 
         Where rows start from inputs, both get slots for what is new; else a new one is cloned from the neurons its own
         text activates, or neutral text without any, or has Gaussian rows.
         """
         placed = placement(self._config.memory.layers, self._backbone.n_layers)
         if self._starts_from_inputs(placed):
-            made = [self._empty(placed) if lesson.memory is None else lesson.memory for lesson in lessons]
+            made = [self._empty(placed) if task.memory is None else task.memory for task in tasks]
             return [
-                self._with_slots(memory, lesson) if memory.initialization == "inputs" else memory
-                for memory, lesson in zip(made, lessons, strict=True)
+                self._with_slots(memory, task) if memory.initialization == "inputs" else memory
+                for memory, task in zip(made, tasks, strict=True)
             ]
-        fresh = [index for index, lesson in enumerate(lessons) if lesson.memory is None]
+        fresh = [index for index, task in enumerate(tasks) if task.memory is None]
         texts = [
-            [self._backbone.encode_chat(piece.messages, generation_prompt=False) for piece in lessons[index].pieces]
+            [self._backbone.encode_chat(chunk.messages, generation_prompt=False) for chunk in tasks[index].chunks]
             or [[*example.prompt, *example.target] for example in self._neutral.anchors]
             for index in fresh
         ]
@@ -238,7 +240,7 @@ class Trainer:
             seed=self._settings.seed,
         )
         new = dict(zip(fresh, made, strict=True))
-        return [new[index] if lesson.memory is None else lesson.memory for index, lesson in enumerate(lessons)]
+        return [new[index] if task.memory is None else task.memory for index, task in enumerate(tasks)]
 
     def _starts_from_inputs(self, layers: tuple[int, ...]) -> bool:
         wanted = self._config.memory.initialization
@@ -250,11 +252,11 @@ class Trainer:
         width = min(SLOTS_OF, self._backbone.ffn_width) if settings.width is None else settings.width
         return empty_memory(self._backbone, layers, width=width, scale_rule=settings.scale_rule)
 
-    def _with_slots(self, memory: LocasMemory, lesson: Lesson) -> LocasMemory:
-        """Give a memory slots that answer to the lesson's new questions, some for each fact."""
+    def _with_slots(self, memory: LocasMemory, task: TrainingTask) -> LocasMemory:
+        """Give a memory slots that answer to the task's new questions, some for each fact."""
         rng = Random(f"{self._settings.seed}:slots")
         by_fact: dict[object, list[Example]] = {}
-        for item in lesson.new:
+        for item in task.new:
             if item.kind not in (PROBE, NEGATIVE):
                 by_fact.setdefault(fact_of(item), []).append(question_example(self._backbone, item))
         most = MOST_SLOTS - memory.width if self._config.memory.width is None else memory.width

@@ -148,7 +148,7 @@ class UpperLayers:
         return [found[example] for example in examples]
 
 
-class UpperStudent:
+class UpperLayersForward:
     """Runs the bare backbone once over each text up to the lowest memory, and the layers above from then on."""
 
     def __init__(self, engine: Engine, upper: UpperLayers, *, first: int, max_batch_tokens: int) -> None:
@@ -165,7 +165,7 @@ class UpperStudent:
         self._first = first
         self._max_batch_tokens = max_batch_tokens
 
-    def learn(
+    def accumulate_gradients(
         self,
         slab: Tensor,
         scale: Tensor,
@@ -174,7 +174,7 @@ class UpperStudent:
         *,
         layers: tuple[int, ...] = (),
     ) -> Tensor:
-        """See `Student.learn`."""
+        """See `LossBackend.accumulate_gradients`."""
         assert slab.grad is not None
         backbone = self._engine.backbone
         flat = [example for user in examples for example in user]
@@ -198,10 +198,10 @@ class UpperStudent:
         return by_user
 
     @torch.inference_mode()
-    def scores(
+    def evaluate(
         self, memories: Sequence[LocasMemory | None], examples: Sequence[Sequence[Example]]
     ) -> list[list[Score]]:
-        """See `Student.scores`."""
+        """See `LossBackend.evaluate`."""
         asked = [(user, at) for user, own in enumerate(examples) for at in range(len(own))]
         flat, owners = [examples[user][at] for user, at in asked], [user for user, _ in asked]
         results: list[list[Score]] = [[(torch.zeros(0), False)] * len(own) for own in examples]
@@ -233,7 +233,7 @@ class UpperStudent:
         right = torch.zeros(len(hidden), dtype=torch.bool, device=hidden.device)
 
         def losses(part: Tensor, span: slice) -> Tensor:
-            logits = self._engine.head(part)
+            logits = self._engine.lm_head(part)
             if not torch.is_grad_enabled():
                 right[span] = logits.argmax(-1) == table.targets[span]
             return table.losses(logits, span)

@@ -62,7 +62,7 @@ class Documents:
         return [Weighted("", self.prose[start : start + 800], 0.3)]
 
     def _closed_book(self, rng: Random) -> Document:
-        messages = [_weighted(prompting.header(_date(rng)), CONTEXT)] if rng.random() < 0.5 else []
+        messages = [_weighted(prompting.session_header(_date(rng)), CONTEXT)] if rng.random() < 0.5 else []
         for _ in range(rng.randint(2, 6)):
             kind = rng.random()
             if kind < 0.5:
@@ -76,7 +76,7 @@ class Documents:
     def _dialogue(self, rng: Random, ease: float) -> Document:
         told, messages, untold = _told(rng, ease)
         if rng.random() < 0.4:
-            messages.append(_weighted(prompting.header(_date(rng)), CONTEXT))
+            messages.append(_weighted(prompting.session_header(_date(rng)), CONTEXT))
             if rng.random() < 0.5:
                 messages += [_line(small_talk(rng)), _line(small_reply(rng))]
         for _ in range(rng.randint(3, 7)):
@@ -103,14 +103,14 @@ class Documents:
                 line = rng.choice(tellings)
                 fact = told[rng.choice(line.keys)]
                 written = f"Question: {rng.choice(fact.relation.study)}\nAnswer: {_answer(fact)}"
-                prompt = prompts.ask_about(line.content, speaker="I")
+                prompt = prompts.question_prompt(line.content, speaker="I")
             elif kind < 0.8:
                 line = rng.choice(others)
                 written = prompts.NOTHING
-                prompt = prompts.ask_about(line.content, speaker="You" if line.role == "assistant" else "I")
+                prompt = prompts.question_prompt(line.content, speaker="You" if line.role == "assistant" else "I")
             else:
                 written = f"Question: {rng.choice(rng.choice(untold).study)}\nAnswer: {DO_NOT_KNOW}"
-                prompt = prompts.ask_untold()
+                prompt = prompts.unanswerable_prompt()
             messages += [Weighted("user", prompt, 0.0), Weighted("assistant", written, WRITTEN)]
         return messages
 
@@ -170,7 +170,7 @@ def _told(rng: Random, ease: float) -> tuple[dict[str, Fact], Document, list[Rel
             facts.append(fact)
             told[relation.key] = fact
         session = make_session(rng, facts, at, small_exchanges=rng.randint(0, 2) if easy else rng.randint(0, 6))
-        messages.append(_weighted(prompting.header(at), CONTEXT))
+        messages.append(_weighted(prompting.session_header(at), CONTEXT))
         messages += _join_some(rng, session.lines)
         if rng.random() < 0.2:
             messages += _exchange(_question(rng, order[0]), DO_NOT_KNOW)

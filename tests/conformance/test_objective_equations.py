@@ -2,7 +2,7 @@
 
 From the text to the loss, against the equations of docs/method.md in float64.
 
-p is the backbone with the memory, p_off the bare backbone, C a piece of the overflow, x one of its turns.
+p is the backbone with the memory, p_off the bare backbone, C a chunk of the overflow, x one of its turns.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from locas_agent.backbone import Backbone
 from locas_agent.config import LocasConfig, StudySettings, TrainingSettings
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
-from locas_agent.study.chunking import Piece
+from locas_agent.study.chunking import Chunk
 from locas_agent.study.items import QUESTION, Item
 from locas_agent.training.examples import Example, ExampleBatch
 from locas_agent.training.losses import mean_by_user
 from locas_agent.training.neutral import NeutralText
-from locas_agent.training.sampler import Curriculum, Lesson
+from locas_agent.training.sampler import ExampleBuilder, TrainingTask
 from locas_agent.training.schedule import schedule_of
 from tests.conformance import equations
 from tests.conformance.samples import trained
 
 TURNS = ({"role": "user", "content": "My dog is Rex."}, {"role": "assistant", "content": "Good."})
-PIECE = Piece(({"role": "system", "content": "1 May"}, *TURNS), (), 1, 2)
+CHUNK = Chunk(({"role": "system", "content": "1 May"}, *TURNS), (), 1, 2)
 WEIGHT = 0.3
 V = 259
 """The whole vocabulary is kept of the teacher, so that its divergence is the full one."""
@@ -40,9 +40,14 @@ def config(objective: str) -> LocasConfig:
 
 
 def rows_of_a_step(engine: Engine, objective: str, items: tuple[Item, ...] = ()) -> list[Example]:
-    lesson = Lesson(items, (), (PIECE,), None)
+    task = TrainingTask(items, (), (CHUNK,), None)
     schedule = schedule_of(config(objective).training, (-1,), items, ())
-    return Curriculum(engine, config(objective), NeutralText((), (), ())).stream(lesson, schedule).draw().bare
+    return (
+        ExampleBuilder(engine, config(objective), NeutralText((), (), ()))
+        .sampler(task, schedule)
+        .next_batch()
+        .standalone
+    )
 
 
 def loud(backbone: Backbone, seed: int) -> LocasMemory:
@@ -85,7 +90,7 @@ def distilled(engine: Engine, memory: LocasMemory, before: list[int], asked: lis
 @pytest.mark.parametrize("objective", ["ntp", "sd", "mix"])
 def test_objectives_on_raw_turns(backbone: Backbone, engine: Engine, objective: str) -> None:
     memory = loud(backbone, 3)
-    context = backbone.encode_chat(PIECE.messages, generation_prompt=False)
+    context = backbone.encode_chat(CHUNK.messages, generation_prompt=False)
     turns = {tuple(backbone.encode_chat([turn], generation_prompt=False)) for turn in TURNS}
     rows = rows_of_a_step(engine, objective)
     total = weights = 0.0
@@ -109,7 +114,7 @@ def test_self_study_is_the_divergence_on_the_answer_behind_the_question_alone(
 ) -> None:
     memory = loud(backbone, 3)
     asked = backbone.encode_chat([{"role": "user", "content": "Dog?"}])
-    before = backbone.encode_chat([*PIECE.messages, {"role": "user", "content": "Dog?"}])
+    before = backbone.encode_chat([*CHUNK.messages, {"role": "user", "content": "Dog?"}])
     answer = [*backbone.encode("Rex"), backbone.end_id]
     teacher = engine.distributions([before], [answer], top_k=V)[0]
     rows = rows_of_a_step(

@@ -16,9 +16,9 @@ import torch
 from locas_agent import AgentMemory, Backbone, LocasConfig, UserMemory
 from locas_agent.conversation.messages import question
 from locas_agent.errors import ConfigurationError, CorruptPayload, IncompatibleMemory, InvalidTurn, TurnTooLong
-from locas_agent.study.chunking import Piece
+from locas_agent.study.chunking import Chunk
 from locas_agent.study.items import QUESTION, Item
-from locas_agent.training.sampler import Lesson
+from locas_agent.training.sampler import TrainingTask
 from locas_agent.training.trainer import Trainer
 from locas_storage import SqlMemoryStore, new_item_id
 from tests.conftest import MakeBackbone
@@ -275,38 +275,38 @@ def test_streamed_answer_is_the_replied_one(agent: AgentMemory) -> None:
 
 def test_batched_training_gives_each_user_what_training_alone_gives(agent: AgentMemory) -> None:
     """Rows of a batch are independent: the loss is a sum over users, the gradient is clipped per user."""
-    lessons = []
+    tasks = []
     for user, facts in TOLD.items():
         tell(agent, user)
-        (piece,) = agent.runner.task(agent.for_user(user).key, None, agent.for_user(user).turns()).pieces
-        lessons.append(
-            Lesson(tuple(item_of(agent, piece, asked, value) for _, asked, value in facts), (), (piece,), None)
+        (chunk,) = agent.runner.task(agent.for_user(user).key, None, agent.for_user(user).turns()).chunks
+        tasks.append(
+            TrainingTask(tuple(item_of(agent, chunk, asked, value) for _, asked, value in facts), (), (chunk,), None)
         )
     trainer = Trainer(
         agent.engine,
         LocasConfig.model_validate({"training": {"max_steps": 3}}),
         agent.learner.neutral,
-        agent.learner.readout,
+        agent.learner.last_layer,
     )
-    together = trainer.train(lessons)[0].memory.slab
-    alone = trainer.train(lessons[:1])[0].memory.slab
+    together = trainer.train(tasks)[0].memory.slab
+    alone = trainer.train(tasks[:1])[0].memory.slab
     assert not torch.equal(alone[:, 2], torch.zeros_like(alone[:, 2]))
     torch.testing.assert_close(
         together, alone, atol=2e-3, rtol=1e-2
     )  # Adam divides by tiny second moments in its first steps
 
 
-def item_of(agent: AgentMemory, piece: Piece, asked: str, value: str) -> Item:
-    """An item as study would write it, whatever the backbone makes of the piece."""
+def item_of(agent: AgentMemory, chunk: Chunk, asked: str, value: str) -> Item:
+    """An item as study would write it, whatever the backbone makes of the chunk."""
     answer_ids = (*agent.backbone.encode(f"It is {value}."), agent.backbone.end_id)
-    prompt = agent.backbone.encode_chat([*piece.messages, *question(asked)])
+    prompt = agent.backbone.encode_chat([*chunk.messages, *question(asked)])
     (teacher,) = agent.engine.distributions([prompt], [answer_ids], top_k=16)
     return Item(
         new_item_id(),
         QUESTION,
-        piece.from_seq,
-        piece.to_seq,
-        piece.to_seq,
+        chunk.from_seq,
+        chunk.to_seq,
+        chunk.to_seq,
         asked,
         f"It is {value}.",
         answer_ids,

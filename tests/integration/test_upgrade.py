@@ -16,7 +16,7 @@ from locas_agent import AgentMemory, Backbone, Fleet
 from locas_agent.cli import app
 from locas_storage import RevisionDraft, SqlMemoryStore, TurnDraft, UserKey, open_store
 from tests.conftest import MakeBackbone
-from tests.unit.agent.teaching import QuickLearner, quick_agent
+from tests.unit.agent.fake_learner import QuickLearner, quick_agent
 
 PEOPLE = [f"person {number}" for number in range(8)]
 SESSIONS, KILLS = 3, 5

@@ -30,7 +30,7 @@ from locas_storage.rules import commit as rules
 from locas_storage.sql.database.engine import Database
 from locas_storage.sql.statements import jobs, users
 from tests.conftest import byte_tokenizer, tiny_model
-from tests.unit.agent.teaching import quick_agent
+from tests.unit.agent.fake_learner import quick_agent
 
 BATCH, BATCHES = 2, 6
 """Turns of one append, and appends of one victim."""
@@ -331,7 +331,7 @@ def warm_up() -> None:
     global _backbone, _learner
     _backbone = Backbone(tiny_model(), byte_tokenizer(), name="random-0")
     _learner = Learner(Engine(_backbone), TRAINING)
-    _learner.learn([Task(_learner.pieces([_turn()]))])
+    _learner.learn([Task(_learner.chunks([_turn()]))])
 
 
 def _turn() -> Turn:

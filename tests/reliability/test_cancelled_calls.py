@@ -20,7 +20,7 @@ from locas_agent.errors import RevisionConflict
 from locas_storage import SqlMemoryStore
 from tests.reliability.conftest import Record, Sizes
 from tests.reliability.places import DATABASES, PATIENCE_SECONDS, Place
-from tests.unit.agent.teaching import quick_agent
+from tests.unit.agent.fake_learner import quick_agent
 
 USERS = ("ada", "ben", "cleo", "dan")
 AT_ONCE = 12

@@ -55,19 +55,19 @@ def test_every_swap_of_two_payloads_is_refused(store: SqlMemoryStore, sizes: Siz
                 if theirs.subject_id != key.user
             ]
             connection.execute(insert(blob), foreign)
-        seals = {key: store.data_keys.seal(connection, key) for key in keys}
+        ciphers = {key: store.data_keys.cipher(connection, key) for key in keys}
         for ((key, number), (own, _)), (_, (theirs, _)) in permutations(kept.items(), 2):
             where = (revision.c.subject_id == key.user, revision.c.rev == number)
             swapped = {"blob_sha256": theirs.blob_sha256, "payload_sha256": theirs.payload_sha256}
             connection.execute(update(revision).where(*where).values(swapped))
             with pytest.raises(CorruptPayload, match="another place, user or key"):
-                payloads.read(connection, key, revisions.one(connection, key, number), None, seals[key])
+                payloads.read(connection, key, revisions.one(connection, key, number), None, ciphers[key])
             refused += 1
             connection.execute(
                 update(revision).where(*where).values(blob_sha256=own.blob_sha256, payload_sha256=own.payload_sha256)
             )
         for key, number in places:
-            assert len(payloads.read(connection, key, revisions.one(connection, key, number), None, seals[key])) == 16
+            assert len(payloads.read(connection, key, revisions.one(connection, key, number), None, ciphers[key])) == 16
     assert refused == len(places) * (len(places) - 1)
     record("ciphertext swaps, payloads", payloads=len(places), swaps=refused, refused=refused)
 
@@ -91,9 +91,9 @@ def test_every_swap_of_two_texts_is_refused(store: SqlMemoryStore, what: str, re
             where = [one == getattr(row, one.name) for one in primary]
             connection.execute(update(table).where(*where).values({column: getattr(other, its_column)}))
             key = UserKey(row.tenant_id, row.subject_id)
-            seal = store.data_keys.seal(connection, key)
+            cipher = store.data_keys.cipher(connection, key)
             with pytest.raises(CorruptPayload, match="another place"):
-                read(connection, key, seal)
+                read(connection, key, cipher)
             refused += 1
             connection.execute(update(table).where(*where).values({column: getattr(row, column)}))
     assert refused == (40 * 39 if what == "turns" else 42 * 41)

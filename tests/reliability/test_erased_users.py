@@ -22,7 +22,7 @@ from locas_storage.sql.tables.schema import audit, metadata, subject
 from tests.conftest import MakeMemory
 from tests.reliability.conftest import Record, Sizes
 from tests.reliability.places import DATABASES, Place
-from tests.unit.agent.teaching import quick_agent
+from tests.unit.agent.fake_learner import quick_agent
 
 LEAST_CHANGE_NATS = 1e-2
 """What a memory of these tests changes at least, somewhere among a canary's tokens."""

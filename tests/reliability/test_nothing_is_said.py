@@ -21,7 +21,7 @@ from locas_storage.sql.tables.schema import audit, job, revision
 from tests.reliability.conftest import Record, Sizes
 from tests.reliability.listening import Overheard, listening
 from tests.reliability.places import DATABASES, Place
-from tests.unit.agent.teaching import QuickLearner, quick_agent
+from tests.unit.agent.fake_learner import QuickLearner, quick_agent
 
 WRITTEN = ("lm_turn", "lm_search", "lm_blob", "lm_revision", "lm_study_item", "lm_job", "lm_audit", "lm_subject")
 """Tables in which a failure is planted, one after the other."""

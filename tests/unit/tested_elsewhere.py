@@ -9,7 +9,7 @@ TESTED_ELSEWHERE = {
     "locas_agent": "tests/unit/agent",
     "locas_agent.config": "tests/integration/test_cli_config.py",
     "locas_agent.errors": "tests/unit/test_house.py",
-    "locas_agent.import_export": "tests/integration/test_exchange.py",
+    "locas_agent.import_export": "tests/integration/test_memory_files.py",
     # One subject, several modules: split, each half would need the other's fixtures.
     "locas_agent.backbone": "tests/unit/backbone/test_model.py",
     "locas_agent.backbone.gguf": "tests/unit/backbone/test_gguf.py",

@@ -14,8 +14,8 @@ from locas_agent.benchmarks.real.backbones import backbone_of, ids_of, memories_
 from locas_agent.config import TrainingSettings
 from locas_agent.inference import Engine
 from locas_agent.training.examples import Example
-from locas_agent.training.last_layer import Readout
-from locas_agent.training.student import Student, WholeStudent, student_for
+from locas_agent.training.last_layer import LastLayer
+from locas_agent.training.loss_backend import FullForward, LossBackend, loss_backend_for
 
 USERS = 8
 SHORT, LONG = 64, 256
@@ -53,12 +53,12 @@ def deep(bench: Bench) -> list[Row]:
     memories = memories_of(bench, backbone, len(examples))
     flat = [example for own in examples for example in own]
     engine, most = Engine(backbone), TrainingSettings().max_batch_tokens
-    readout = Readout.of(engine)
-    student = student_for(engine, readout, memories, flat, max_batch_tokens=most)
-    if isinstance(student, WholeStudent):
+    last_layer = LastLayer.of(engine)
+    loss_backend = loss_backend_for(engine, last_layer, memories, flat, max_batch_tokens=most)
+    if isinstance(loss_backend, FullForward):
         raise RuntimeError("this backbone cannot be cut, so there is nothing to compare")
-    ours = Memories(student, backbone, memories, examples)
-    whole = Memories(WholeStudent(engine, max_batch_tokens=most), backbone, memories, examples)
+    ours = Memories(loss_backend, backbone, memories, examples)
+    whole = Memories(FullForward(engine, max_batch_tokens=most), backbone, memories, examples)
     _check_gradients(ours, whole, backbone)
     lora = Lora(backbone, rank=4 if bench.is_quick else RANK)
 
@@ -76,14 +76,16 @@ def long(bench: Bench) -> list[Row]:
     backbone, examples = _texts(bench, LONG)
     memories = memories_of(bench, backbone, len(examples))
     engine, most = Engine(backbone), TrainingSettings().max_batch_tokens
-    readout = Readout.of(engine)
+    last_layer = LastLayer.of(engine)
 
-    def student(own: list[list[Example]]) -> Student:
-        return student_for(engine, readout, memories, [each for one in own for each in one], max_batch_tokens=most)
+    def loss_backend(own: list[list[Example]]) -> LossBackend:
+        return loss_backend_for(
+            engine, last_layer, memories, [each for one in own for each in one], max_batch_tokens=most
+        )
 
-    together = Memories(student(examples), backbone, memories, examples)
+    together = Memories(loss_backend(examples), backbone, memories, examples)
     alone = [
-        Memories(student([own]), backbone, [memory], [own]) for memory, own in zip(memories, examples, strict=True)
+        Memories(loss_backend([own]), backbone, [memory], [own]) for memory, own in zip(memories, examples, strict=True)
     ]
     apart = torch.cat([one.gradient() for one in alone], dim=1)
     if largest_difference(apart, together.gradient()) > 10 * tolerance_of(backbone):

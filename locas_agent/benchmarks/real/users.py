@@ -23,8 +23,8 @@ from locas_agent.inference.generation import AnswerRow
 from locas_agent.memory import MemoryBatch
 from locas_agent.memory.serialization import to_bytes
 from locas_agent.training.examples import Example
-from locas_agent.training.last_layer import Readout
-from locas_agent.training.student import student_for
+from locas_agent.training.last_layer import LastLayer
+from locas_agent.training.loss_backend import loss_backend_for
 from locas_storage import open_store
 
 TURNS, ROUNDS, RANK, USERS = 400, 3, 64, 16
@@ -141,12 +141,14 @@ def training_peak(bench: Bench) -> list[Row]:
     texts = ids_of(bench, backbone, [17 if bench.is_quick else 257] * users)
     examples = [[Example(tuple(text[:-16]), tuple(text[-16:]), None)] for text in texts]
     engine = Engine(backbone)
-    readout = Readout.of(engine)
+    last_layer = LastLayer.of(engine)
 
     def train() -> None:
         flat = [each for own in examples for each in own]
-        student = student_for(engine, readout, memories, flat, max_batch_tokens=TrainingSettings().max_batch_tokens)
-        trained = Memories(student, backbone, memories, examples)
+        loss_backend = loss_backend_for(
+            engine, last_layer, memories, flat, max_batch_tokens=TrainingSettings().max_batch_tokens
+        )
+        trained = Memories(loss_backend, backbone, memories, examples)
         for _ in range(2):
             trained.step()
 

@@ -1,1 +1,1 @@
-"""Peers that memories are measured against, trained on the same lessons. The library never imports them."""
+"""Peers that memories are measured against, trained on the same training tasks. The library never imports them."""

@@ -1,4 +1,4 @@
-"""What the peers of the tables have in common: one PEFT adapter per user, taught by the lessons that teach a memory.
+"""What the peers of the tables have in common: one PEFT adapter per user, trained on the tasks that train a memory.
 
 The same study items, negatives, rehearsal, neutral windows and anchors in the same order, the same loss and the same
 number of steps; what differs is what is trained, how far a step goes, and that users are trained and asked one after
@@ -27,8 +27,8 @@ from locas_agent.memory.placement import placement
 from locas_agent.training.examples import Example, ExampleBatch
 from locas_agent.training.losses import mean_by_user
 from locas_agent.training.neutral import NeutralText
-from locas_agent.training.sampler import Curriculum, Lesson
-from locas_agent.training.schedule import rate_factor, schedule_of
+from locas_agent.training.sampler import ExampleBuilder, TrainingTask
+from locas_agent.training.schedule import schedule_of, wsd_factor
 from locas_agent.types import Progress
 
 AdapterState = Mapping[str, Tensor]
@@ -81,7 +81,7 @@ class AdapterPeer(ABC):
         self._settings = config.training
         self._rate = learning_rate
         self._layers = placement(config.memory.layers, backbone.n_layers)
-        self._curriculum = Curriculum(Engine(backbone), config, neutral)
+        self._builder = ExampleBuilder(Engine(backbone), config, neutral)
         self._engine = Engine(
             Backbone(
                 copy.deepcopy(backbone.model),
@@ -118,7 +118,7 @@ class AdapterPeer(ABC):
 
     def train(
         self,
-        lesson: Lesson,
+        task: TrainingTask,
         previous: AdapterState | None = None,
         *,
         steps: int | None = None,
@@ -127,31 +127,35 @@ class AdapterPeer(ABC):
         """Train one user's adapter.
 
         Args:
-            lesson: what is learnt; its memory is not looked at.
+            task: what is learnt; its memory is not looked at.
             previous: the user's former adapter; None starts afresh. It is not changed.
-            steps: steps to take; None means as many as a new memory's training takes on this lesson.
+            steps: steps to take; None means as many as a new memory's training takes on this task.
             progress: called after each step.
 
         Raises:
-            ConfigurationError: the lesson holds nothing to learn from, or `steps` is under 1.
+            ConfigurationError: the task holds nothing to learn from, or `steps` is under 1.
             IncompatibleMemory: `previous` is of another backbone, rank or length.
         """
         started = time.perf_counter()
-        schedule = schedule_of(self._settings, self._layers, lesson.new, lesson.earlier)
+        schedule = schedule_of(self._settings, self._layers, task.new, task.earlier)
         total = schedule.steps if steps is None else steps
-        fall = self._settings.fall_of(total)
+        decay_steps = self._settings.decay_steps_of(total)
         if total < 1:
             raise ConfigurationError(f"steps is at least 1, got {total}")
-        stream = self._curriculum.stream(lesson, schedule)
+        sampler = self._builder.sampler(task, schedule)
         self._load(self._empty if previous is None else previous)
         parameters = list(self._parameters.values())
         optimizer = torch.optim.AdamW(parameters, lr=self._rate, betas=(0.9, 0.98), weight_decay=0.0, fused=False)
         losses: list[float] = []
         for step in range(total):
             for group in optimizer.param_groups:
-                group["lr"] = self._rate * rate_factor(step, total - fall, fall)
+                group["lr"] = self._rate * wsd_factor(step, total - decay_steps, decay_steps)
             losses.append(
-                sum(self._backward(rows, weight) for rows, weight in stream.draw().weighted(self._settings) if rows)
+                sum(
+                    self._backward(rows, weight)
+                    for rows, weight in sampler.next_batch().weighted(self._settings)
+                    if rows
+                )
             )
             nn.utils.clip_grad_norm_(parameters, self._settings.gradient_clip)
             optimizer.step()

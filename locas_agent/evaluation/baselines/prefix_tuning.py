@@ -1,6 +1,6 @@
 """The prefix peer: per user the keys and values of a few tokens that were never said.
 
-It is taught by the lessons that teach a memory.
+It is trained on the tasks that train a memory.
 
 PEFT holds the prefix and shapes it; here it is put before every forward of a private copy of the backbone.
 

@@ -1,4 +1,4 @@
-"""The LoRA peer: one PEFT adapter per user on all linear layers, taught by the lessons that teach a memory."""
+"""The LoRA peer: one PEFT adapter per user on all linear layers, trained on the tasks that train a memory."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Book:
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class BookChunk:
     """A part of a book that is scored at once, with what may be looked at before it.
 
     Attributes:
@@ -69,7 +69,7 @@ def token_ids(book: Book, backbone: Backbone, max_tokens: int | None) -> list[in
     return backbone.encode(book.text)[:max_tokens]
 
 
-def chunks_of(ids: Sequence[int], *, window: int, stride: int) -> list[Chunk]:
+def chunks_of(ids: Sequence[int], *, window: int, stride: int) -> list[BookChunk]:
     """Divide a book into chunks that are scored once each.
 
     The book's first token has nothing before it and is not scored.
@@ -83,7 +83,7 @@ def chunks_of(ids: Sequence[int], *, window: int, stride: int) -> list[Chunk]:
     for start in range(0, len(ids), stride):
         end, scored = min(start + stride, len(ids)), max(start, 1)
         if scored < end:
-            chunks.append(Chunk(tuple(ids[max(0, start - window) : end - 1]), tuple(ids[scored:end])))
+            chunks.append(BookChunk(tuple(ids[max(0, start - window) : end - 1]), tuple(ids[scored:end])))
     return chunks
 
 

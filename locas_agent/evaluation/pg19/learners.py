@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from locas_agent.backbone import Backbone
 from locas_agent.errors import IncompatibleMemory
 from locas_agent.evaluation.baselines.peer import peft
-from locas_agent.evaluation.pg19.data import Chunk
+from locas_agent.evaluation.pg19.data import BookChunk
 from locas_agent.evaluation.pg19.options import LocasSettings, LoraSettings, Pg19Options, StepSettings
 from locas_agent.inference import Engine
 from locas_agent.memory import MemoryBatch
@@ -42,7 +42,7 @@ class Bare:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def read(self, chunk: Chunk, _number: int) -> float:
+    def read(self, chunk: BookChunk, _number: int) -> float:
         """See `Online.read`."""
         return _score(self._engine, chunk, None)
 
@@ -88,7 +88,7 @@ class Online:
         """Numbers that are trained."""
         return sum(parameter.numel() for parameter in self._parameters.values())
 
-    def read(self, chunk: Chunk, number: int) -> float:
+    def read(self, chunk: BookChunk, number: int) -> float:
         """Return a chunk's sum of NLL as it was before the chunk was learnt, nats; then learn it.
 
         Without dropout the forward that scores is also that of the first step.
@@ -151,13 +151,13 @@ class Online:
     def _device(self) -> torch.device:
         return next(iter(self._parameters.values())).device
 
-    def _losses(self, chunk: Chunk) -> Tensor:
+    def _losses(self, chunk: BookChunk) -> Tensor:
         """NLL of a chunk's scored tokens, in the graph of the parameters, shape (n,)."""
         hidden = self._engine.hidden(torch.tensor([chunk.input_ids]), None, self._memory())[
             0, -len(chunk.targets) :
         ]  # (n, D)
         targets = torch.tensor(chunk.targets, device=hidden.device)
-        return losses_in_parts(hidden, lambda part, span: next_token_loss(self._engine.head(part), targets[span]))
+        return losses_in_parts(hidden, lambda part, span: next_token_loss(self._engine.lm_head(part), targets[span]))
 
     def _step(self, losses: Tensor) -> None:
         losses.mean().backward()  # type: ignore[no-untyped-call]
@@ -228,7 +228,7 @@ def reader(arm: str, backbone: Backbone, first: Sequence[int], options: Pg19Opti
             return Bare(Engine(backbone))
 
 
-def _score(engine: Engine, chunk: Chunk, memory: MemoryBatch | None) -> float:
+def _score(engine: Engine, chunk: BookChunk, memory: MemoryBatch | None) -> float:
     """Sum of a chunk's NLL, nats."""
     before = len(chunk.input_ids) - len(chunk.targets) + 1
     (logprobs,) = engine.score([chunk.input_ids[:before]], [chunk.targets], memory=memory)

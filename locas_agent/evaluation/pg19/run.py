@@ -19,7 +19,7 @@ import torch
 
 from locas_agent.backbone import Backbone
 from locas_agent.errors import ConfigurationError, ConsolidationError
-from locas_agent.evaluation.pg19.data import Book, Chunk, chunks_of, token_ids
+from locas_agent.evaluation.pg19.data import Book, BookChunk, chunks_of, token_ids
 from locas_agent.evaluation.pg19.learners import reader
 from locas_agent.evaluation.pg19.options import Arm, Pg19Options
 from locas_agent.evaluation.pg19.report import clock_on, figures, overall
@@ -103,7 +103,7 @@ def run_pg19(
 def _read(
     backbone: Backbone,
     book: Book,
-    chunks: Sequence[Chunk],
+    chunks: Sequence[BookChunk],
     arm: Arm,
     options: Pg19Options,
     shelf: Shelf,

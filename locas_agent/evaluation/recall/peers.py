@@ -18,10 +18,10 @@ from locas_agent.evaluation.baselines.prefix_tuning import PrefixTuning
 from locas_agent.evaluation.baselines.temp_lora import TempLora
 from locas_agent.evaluation.recall.people import ANSWER_TOKENS, Asked
 from locas_agent.evaluation.scoring import Arm, mean
-from locas_agent.study.chunking import Piece
+from locas_agent.study.chunking import Chunk
 from locas_agent.study.codec import from_record
 from locas_agent.study.items import QUESTION
-from locas_agent.training.sampler import Lesson
+from locas_agent.training.sampler import TrainingTask
 from locas_agent.user import UserMemory
 from locas_storage import Revision, StudyItem
 
@@ -72,15 +72,15 @@ def _taught(peer: AdapterPeer, agent: AgentMemory, handle: UserMemory) -> tuple[
     spent = 0.0
     for revision in handle.revisions():
         learnt = [turn for turn in journal if revision.from_seq <= turn.seq <= revision.to_seq]
-        lesson = _lesson(revision, records, agent.learner.pieces(agent.learner.heard(learnt)))
-        if not any(item.kind == QUESTION for item in lesson.new):
+        task = _training_task(revision, records, agent.learner.chunks(agent.learner.heard(learnt)))
+        if not any(item.kind == QUESTION for item in task.new):
             continue
-        trained = peer.train(lesson, state, steps=revision.metrics.steps)
+        trained = peer.train(task, state, steps=revision.metrics.steps)
         state, spent = trained.state, spent + trained.seconds
     return state, spent
 
 
-def _lesson(revision: Revision, records: Sequence[StudyItem], pieces: tuple[Piece, ...]) -> Lesson:
+def _training_task(revision: Revision, records: Sequence[StudyItem], chunks: tuple[Chunk, ...]) -> TrainingTask:
     """Return what this revision was trained on, as the store kept it."""
     new = tuple(from_record(record) for record in records if record.added_rev == revision.number)
     earlier = tuple(
@@ -88,4 +88,4 @@ def _lesson(revision: Revision, records: Sequence[StudyItem], pieces: tuple[Piec
         for record in records
         if record.added_rev < revision.number and (record.retired_rev is None or record.retired_rev > revision.number)
     )
-    return Lesson(new, earlier, pieces, None)
+    return TrainingTask(new, earlier, chunks, None)

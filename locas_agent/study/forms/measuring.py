@@ -17,7 +17,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from locas_agent.conversation.messages import Message, header
+from locas_agent.conversation.messages import Message, session_header
 from locas_agent.errors import UnsupportedBackbone
 from locas_agent.inference import Engine
 from locas_agent.inference.generation import Generation
@@ -59,7 +59,10 @@ def _facts() -> tuple[_Fact, ...]:
     found = []
     for line in text.splitlines():
         row: dict[str, Any] = json.loads(line)
-        session = (header(datetime.fromisoformat(row["at"])), *({"role": r, "content": t} for r, t in row["turns"]))
+        session = (
+            session_header(datetime.fromisoformat(row["at"])),
+            *({"role": r, "content": t} for r, t in row["turns"]),
+        )
         found += [_Fact(session, at, question, value) for at, question, value in row["facts"]]
     return tuple(found)
 

@@ -7,9 +7,9 @@ from functools import cache
 from random import Random
 
 from locas_agent.study import prompts
-from locas_agent.study.chunking import Piece
+from locas_agent.study.chunking import Chunk
 from locas_agent.study.spans import telling, words_of
-from locas_agent.study.teacher import Candidate, Taught, Teacher
+from locas_agent.study.teacher import Candidate, ScoredAnswer, Teacher
 
 UNTOLD = tuple(
     text.strip()
@@ -121,24 +121,24 @@ How old is my aunt?
 def draw_untold(
     teacher: Teacher,
     asked: tuple[str, ...],
-    pieces: Mapping[int, Sequence[Piece]],
+    chunks: Mapping[int, Sequence[Chunk]],
     known: Mapping[int, set[str]],
     *,
     most: int,
-) -> list[tuple[Candidate, Taught]]:
-    """Return questions of which no piece has a telling word, with the answer that says so.
+) -> list[tuple[Candidate, ScoredAnswer]]:
+    """Return questions of which no chunk has a telling word, with the answer that says so.
 
     Args:
         teacher: marks the answer.
         asked: questions that ship with the package, to draw from.
-        pieces: of each owner, the pieces at hand; questions are asked about the last.
+        chunks: of each owner, the chunks at hand; questions are asked about the last.
         known: of each owner, questions that are items already.
         most: questions of one owner.
     """
     words = _words_of(asked)
     found = []
-    for owner, own in pieces.items():
-        said = {word.key for piece in own for quote in piece.quotes for word in words_of(quote.text)}
+    for owner, own in chunks.items():
+        said = {word.key for chunk in own for excerpt in chunk.excerpts for word in words_of(excerpt.text)}
         free = [text for text in asked if text not in known[owner] and not said & words[text]]
         drawn = Random(f"{own[-1].messages}").sample(free, min(len(free), most))
         found += [Candidate(owner, own[-1], own[-1].to_seq, text, prompts.ABSTENTION) for text in drawn]

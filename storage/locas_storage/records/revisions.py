@@ -26,13 +26,13 @@ RevisionState = Literal["live", "pruned", "erased"]
 
 @dataclass(frozen=True, slots=True)
 class StudyItemFields:
-    """A question about a piece of overflow and its answer: what a draft and a kept item share.
+    """A question about a chunk of overflow and its answer: what a draft and a kept item share.
 
     Attributes:
         item_id: UUIDv7 as 32 hexadecimal digits, see `new_item_id`.
         kind: one of `ITEM_KINDS`.
-        from_seq: first turn of the piece it was asked about.
-        to_seq: last turn of the piece.
+        from_seq: first turn of the chunk it was asked about.
+        to_seq: last turn of the chunk.
         turn_seq: the turn it came from, 0 where there is none.
         question: the question's text.
         answer: the answer's text.

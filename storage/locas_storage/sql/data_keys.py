@@ -1,4 +1,4 @@
-"""Owns the way from a user's row to the seal of the user's content.
+"""Owns the way from a user's row to the cipher of the user's content.
 
 Whether there is a data key, unwrapping it, making one, wrapping it again.
 
@@ -50,7 +50,7 @@ class DataKeys:
         """How many data keys this process holds."""
         return len(self._remembered)
 
-    def seal(self, connection: Connection, key: UserKey) -> Cipher:
+    def cipher(self, connection: Connection, key: UserKey) -> Cipher:
         """Return how a user's content is kept; of an unknown or erased user nothing can be opened.
 
         Raises:
@@ -68,7 +68,7 @@ class DataKeys:
             return CLEAR if self._provider is None else Encrypted(key, os.urandom(KEY_BYTES))
         return self._known(key, row.kek_id, row.wrapped_dek)
 
-    def seal_for_append(self, connection: Connection, user: users.Reserved) -> Cipher:
+    def cipher_for_append(self, connection: Connection, user: users.Reserved) -> Cipher:
         """Return how the content of a locked user is kept; one who has no turns yet gets a data key.
 
         Raises:

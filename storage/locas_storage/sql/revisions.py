@@ -55,21 +55,21 @@ class SqlRevisions:
         """See `MemoryStore.commit`."""
         with self._read() as connection:
             users.standing(connection, key)  # or the payload's file would be written for nobody
-            seal = self._data_keys.seal(connection, key)
+            cipher = self._data_keys.cipher(connection, key)
         # Its number is known before the commit: it follows the parent, or the commit is refused.
-        payload = payloads.prepare(draft.payload, draft.parent + 1, draft.fingerprint, key, seal, self._keeping)
+        payload = payloads.prepare(draft.payload, draft.parent + 1, draft.fingerprint, key, cipher, self._keeping)
         with self._files_removed_on_refusal(key, [payload]):
-            return self._save(key, draft, lease, seal, payload)
+            return self._save(key, draft, lease, cipher, payload)
 
     def cut_over(self, key: UserKey, drafts: Sequence[RevisionDraft], *, fingerprint: str, fence: int) -> Revision:
         """See `MemoryStore.cut_over`."""
         with self._read() as connection:
             state = users.standing(connection, key)
-            seal = self._data_keys.seal(connection, key)
+            cipher = self._data_keys.cipher(connection, key)
         commit.check_unmoved(state, fence)
         following = commit.renumbered(drafts, state, fingerprint)
         staged = [
-            payloads.prepare(draft.payload, draft.parent + 1, fingerprint, key, seal, self._keeping)
+            payloads.prepare(draft.payload, draft.parent + 1, fingerprint, key, cipher, self._keeping)
             for draft in following
         ]
         with self._files_removed_on_refusal(key, staged):
@@ -77,13 +77,13 @@ class SqlRevisions:
             with self._write() as connection:
                 state = users.locked(connection, key)
                 commit.check_unmoved(state, fence)
-                self._check_seal(connection, key, seal)
+                self._check_cipher(connection, key, cipher)
                 jobs.hand_back(connection, key)
                 self._fault_point("cut_over.job")
                 none = self._add_restored(connection, state, None, 0, fingerprint)
                 self._fault_point("cut_over.no_memory")
                 for draft, payload in zip(following, staged, strict=True):
-                    self._add(connection, users.locked(connection, key), draft, payload, seal)
+                    self._add(connection, users.locked(connection, key), draft, payload, cipher)
                     self._fault_point("cut_over.revision")
                 saved = revisions.one(connection, key, users.locked(connection, key).head)
                 audit.record(connection, key, "revert", commit.cut_over_facts(state, none.number, fingerprint))
@@ -107,16 +107,16 @@ class SqlRevisions:
             raise
 
     def _save(
-        self, key: UserKey, draft: RevisionDraft, lease: Lease | None, seal: Cipher, payload: StagedPayload
+        self, key: UserKey, draft: RevisionDraft, lease: Lease | None, cipher: Cipher, payload: StagedPayload
     ) -> Revision:
         self._fault_point("commit.file")
         with self._write() as connection:
             state = users.locked(connection, key)
             held = jobs.held(connection, key, lease) if lease is not None else None
             commit.check_follows(draft, state)
-            self._check_seal(connection, key, seal)
+            self._check_cipher(connection, key, cipher)
             self._fault_point("commit.user")
-            number = self._add(connection, state, draft, payload, seal)
+            number = self._add(connection, state, draft, payload, cipher)
             if lease is not None and held is not None:
                 jobs.complete(connection, lease, held, draft.to_seq)
             saved = revisions.one(connection, key, number)
@@ -127,22 +127,22 @@ class SqlRevisions:
         self._upkeep.remove_files(key, gone)
         return saved
 
-    def _check_seal(self, connection: Connection, key: UserKey, seal: Cipher) -> None:
-        if self._data_keys.seal(connection, key) != seal:
+    def _check_cipher(self, connection: Connection, key: UserKey, cipher: Cipher) -> None:
+        if self._data_keys.cipher(connection, key) != cipher:
             raise RevisionConflict("the user was erased and began again while this was learnt; consolidate again")
 
     def _add(
-        self, connection: Connection, state: UserState, draft: RevisionDraft, payload: StagedPayload, seal: Cipher
+        self, connection: Connection, state: UserState, draft: RevisionDraft, payload: StagedPayload, cipher: Cipher
     ) -> int:
         """Make a trained revision the current one of a locked user, and return its number."""
         key = state.key
         payloads.keep(connection, key, payload, self._keeping.files)
         self._fault_point("commit.payload")
         number = users.next_revision(connection, key)
-        span = turns.span_digest(connection, key, draft.from_seq, draft.to_seq, seal)
+        span = turns.span_digest(connection, key, draft.from_seq, draft.to_seq, cipher)
         revisions.add(connection, key, draft, number=number, fence=state.fence + 1, turns_sha256=span, kept=payload)
         self._fault_point("commit.revision")
-        study_items.change(connection, key, draft, number, seal)
+        study_items.change(connection, key, draft, number, cipher)
         self._fault_point("commit.items")
         users.move_head(connection, state, number, draft.to_seq)
         return number
@@ -180,7 +180,7 @@ class SqlRevisions:
         """See `MemoryStore.payload`."""
         with self._read() as connection:
             saved = revisions.one(connection, key, number)
-            return payloads.read(connection, key, saved, self._keeping.files, self._data_keys.seal(connection, key))
+            return payloads.read(connection, key, saved, self._keeping.files, self._data_keys.cipher(connection, key))
 
     def rollback(self, key: UserKey, number: int) -> Revision:
         """See `MemoryStore.rollback`."""

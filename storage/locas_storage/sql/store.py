@@ -126,8 +126,8 @@ class SqlMemoryStore:
 
     def _append_in_turn(self, connection: Connection, key: UserKey, drafts: Sequence[TurnDraft]) -> list[Turn]:
         user = users.reserve(connection, key, len(drafts))
-        seal = self.data_keys.seal_for_append(connection, user)
-        answered, added = journal.append(connection, key, drafts, seal, next_seq=user.first, now=user.now)
+        cipher = self.data_keys.cipher_for_append(connection, user)
+        answered, added = journal.append(connection, key, drafts, cipher, next_seq=user.first, now=user.now)
         users.give_back(connection, key, len(drafts) - added)
         return answered
 
@@ -136,7 +136,7 @@ class SqlMemoryStore:
         commit.check_newest(newest)
         with self._read() as connection:
             return journal.turns(
-                connection, key, self.data_keys.seal(connection, key), after=after, upto=upto, newest=newest
+                connection, key, self.data_keys.cipher(connection, key), after=after, upto=upto, newest=newest
             )
 
     def known(self, key: UserKey, idem_keys: Iterable[str]) -> list[Turn]:
@@ -146,7 +146,8 @@ class SqlMemoryStore:
             return []
         with self._read() as connection:
             return sorted(
-                journal.known(connection, key, possible, self.data_keys.seal(connection, key)), key=lambda one: one.seq
+                journal.known(connection, key, possible, self.data_keys.cipher(connection, key)),
+                key=lambda one: one.seq,
             )
 
     def search(self, key: UserKey, text: str, *, limit: int = 10) -> list[FoundTurn]:
@@ -160,7 +161,7 @@ class SqlMemoryStore:
         if found is None:
             with self._write() as connection:
                 if users.locked_if_there(connection, key, skip_locked=False) is not None:
-                    search_index.catch_up(connection, key, self.data_keys.seal(connection, key))
+                    search_index.catch_up(connection, key, self.data_keys.cipher(connection, key))
                 found = self._found(connection, key, wanted, limit)
         return found or []
 
@@ -170,13 +171,13 @@ class SqlMemoryStore:
         None where the index waits for what was said since the last search.
         """
         state = users.state(connection, key)
-        seal = self.data_keys.seal(connection, key)
-        if seal.is_encrypting:  # an index would tell what was said
-            found = ranking.sharing(journal.turns(connection, key, seal), wanted)
+        cipher = self.data_keys.cipher(connection, key)
+        if cipher.is_encrypting:  # an index would tell what was said
+            found = ranking.sharing(journal.turns(connection, key, cipher), wanted)
         elif search_index.is_behind(connection, key):
             return None
         else:
-            found = search_index.candidates(connection, key, wanted, seal)
+            found = search_index.candidates(connection, key, wanted, cipher)
         return ranking.rank(wanted, found, turns=state.turns, limit=limit) if state else []
 
     def state(self, key: UserKey) -> UserState | None:
@@ -193,7 +194,9 @@ class SqlMemoryStore:
     def study_items(self, key: UserKey, *, with_retired: bool = False) -> list[StudyItem]:
         """See `MemoryStore.study_items`."""
         with self._read() as connection:
-            return study_items.all_of(connection, key, self.data_keys.seal(connection, key), with_retired=with_retired)
+            return study_items.all_of(
+                connection, key, self.data_keys.cipher(connection, key), with_retired=with_retired
+            )
 
     def commit(self, key: UserKey, draft: RevisionDraft, *, lease: Lease | None = None) -> Revision:
         """See `MemoryStore.commit`."""

@@ -14,7 +14,7 @@ import pytest
 
 from locas_agent import AgentMemory, Backbone
 from locas_storage import InMemoryStore
-from tests.unit.agent.teaching import QuickLearner, quick_agent
+from tests.unit.agent.fake_learner import QuickLearner, quick_agent
 
 PATIENCE_SECONDS = 20.0
 MANY = 60

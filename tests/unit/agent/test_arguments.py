@@ -18,7 +18,7 @@ from locas_agent.conversation.token_count import longest_answer
 from locas_agent.errors import ConfigurationError, InvalidTurn, TurnNotFound
 from locas_storage import InMemoryStore, SqlMemoryStore, answer_key
 from tests.conftest import MakeBackbone
-from tests.unit.agent.teaching import quick_agent
+from tests.unit.agent.fake_learner import quick_agent
 
 NAIVE = dt.datetime(2026, 1, 1)  # noqa: DTZ001
 HALF = "sad \udc4d face"
@@ -180,8 +180,8 @@ def test_prompt_names_the_users_own_day(backbone: Backbone, tmp_path: Path, zone
         shown = [message["content"] for message in ada.prompt("?")]
         assert shown == ["Conversation on 31 March 2026.", "at 0", "at 7", "at 12", "at 18", "at 23", "?"]
         assert {turn.at.utcoffset() for turn in ada.turns()} == {dt.timedelta(0)}
-        pieces = agent.learner.pieces(ada.turns())
-        assert {piece.messages[0]["content"] for piece in pieces} == {"Conversation on 31 March 2026."}
+        chunks = agent.learner.chunks(ada.turns())
+        assert {chunk.messages[0]["content"] for chunk in chunks} == {"Conversation on 31 March 2026."}
 
 
 def test_answer_that_leaves_no_room_for_a_question_is_refused_at_construction(make_backbone: MakeBackbone) -> None:

@@ -19,7 +19,7 @@ from locas_agent.cli import app
 from locas_agent.errors import ConfigurationError, InvalidTurn, TurnNotFound, TurnTooLong
 from locas_agent.results import WorkSummary
 from locas_storage import IMPORTED
-from tests.unit.agent.teaching import MakeAgent, QuickLearner, quick_agents
+from tests.unit.agent.fake_learner import MakeAgent, QuickLearner, quick_agents
 
 MAY = dt.datetime(2026, 5, 4, 10, 0, tzinfo=dt.UTC)
 
@@ -30,9 +30,9 @@ def make_agent(backbone: Backbone, tmp_path: Path) -> Iterator[MakeAgent]:
         yield make
 
 
-def lessons(agent: AgentMemory) -> list[tuple[str, ...]]:
+def learnt(agent: AgentMemory) -> list[tuple[str, ...]]:
     assert isinstance(agent.runner.learner, QuickLearner)
-    return agent.runner.learner.lessons
+    return agent.runner.learner.learnt
 
 
 def test_what_was_learnt_from_the_old_text_is_gone_and_the_new_text_is_learnt(make_agent: MakeAgent) -> None:
@@ -48,12 +48,12 @@ def test_what_was_learnt_from_the_old_text_is_gone_and_the_new_text_is_learnt(ma
         (1,),
         3,
     )
-    assert lessons(agent)[1:] == [("I like tea.", "I row.")]  # rebuilt as if it had never been said
+    assert learnt(agent)[1:] == [("I like tea.", "I row.")]  # rebuilt as if it had never been said
     assert [turn.content for turn in ada.turns()] == ["I like tea.", "I row.", "I park on level 5."]
     assert not any("level 3" in item.answer for item in agent.store.study_items(ada.key, with_retired=True))
     assert ada.search("level")[0].seq == made.seq
     assert ada.consolidate(flush=True).admitted
-    assert lessons(agent)[-1] == ("I park on level 5.",)
+    assert learnt(agent)[-1] == ("I park on level 5.",)
     assert agent.store.queue.jobs() == []
 
 
@@ -90,9 +90,9 @@ def test_rebuild_is_left_to_a_worker_where_one_learns(make_agent: MakeAgent) -> 
     ada.consolidate(flush=True)
     asyncio.run(ada.acorrect(1, "uno"))
     assert ada.reply("x").used_memory is False  # detached at once
-    assert len(lessons(agent)) == 1
+    assert len(learnt(agent)) == 1
     assert agent.work() == WorkSummary(admitted=1)
-    assert lessons(agent)[1] == ("two",)
+    assert learnt(agent)[1] == ("two",)
 
 
 @pytest.mark.parametrize(
@@ -129,9 +129,9 @@ def test_rebuild_that_nobody_waited_for_is_done_by_the_next_consolidation(make_a
     ada.consolidate(flush=True)
     made = ada.correct(1, "uno", wait=False)
     assert made.receipt.rebuild_to_seq == 2
-    assert len(lessons(agent)) == 1
+    assert len(learnt(agent)) == 1
     assert ada.consolidate(flush=True).admitted
-    assert lessons(agent)[1:] == [("two", "uno")]
+    assert learnt(agent)[1:] == [("two", "uno")]
     agent.work()
     assert agent.store.queue.jobs() == []
     assert ada.revisions()[-1].to_seq == made.seq

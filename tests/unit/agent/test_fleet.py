@@ -12,7 +12,7 @@ from locas_agent import AgentMemory, Backbone, Fleet
 from locas_agent.errors import ConfigurationError, IncompatibleMemory
 from locas_storage import InMemoryStore, SqlMemoryStore, Turn, TurnDraft, UserKey
 from tests.conftest import MakeBackbone
-from tests.unit.agent.teaching import quick_agent
+from tests.unit.agent.fake_learner import quick_agent
 
 ADA = UserKey("default", "ada")
 

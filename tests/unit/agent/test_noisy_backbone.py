@@ -15,7 +15,7 @@ from locas_agent import AgentMemory, Backbone, LocasConfig
 from locas_agent.backbone.detokenizer import clean
 from locas_agent.config import StudySettings
 from locas_agent.conversation.messages import question
-from locas_agent.study.chunking import Piece
+from locas_agent.study.chunking import Chunk
 from locas_agent.study.teacher import Request, Teacher
 from tests.conftest import MakeBackbone
 
@@ -87,8 +87,8 @@ def test_recall_and_explain_show_clean_text(agent: AgentMemory) -> None:
 
 def test_study_samples_clean_text_and_keeps_no_noisy_answer(agent: AgentMemory, noisy: Backbone) -> None:
     teacher = Teacher(agent.engine, StudySettings(max_answer_tokens=2), seed=0)
-    piece = Piece(tuple(question("The sea is calm.")), (), 1, 1)
-    texts = teacher.sample([Request(piece, "Ask.", f"{place}") for place in range(8)], temperature=1.0)
+    chunk = Chunk(tuple(question("The sea is calm.")), (), 1, 1)
+    texts = teacher.sample([Request(chunk, "Ask.", f"{place}") for place in range(8)], temperature=1.0)
     assert all(texts)
     assert texts == [clean(text) for text in texts]
     answers = teacher.answer([question(f"Number {number}?") for number in range(8)])

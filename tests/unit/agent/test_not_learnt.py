@@ -29,7 +29,7 @@ def test_the_teacher_reads_no_turn_that_is_not_to_be_learnt(agent: AgentMemory) 
     ada.add("user", "I row.")
     heard = agent.learner.heard(ada.turns())
     assert [turn.content for turn in heard] == ["I was born in Turin.", "I row."]
-    read = "".join(message["content"] for piece in agent.learner.pieces(heard) for message in piece.messages[1:])
+    read = "".join(message["content"] for chunk in agent.learner.chunks(heard) for message in chunk.messages[1:])
     assert read == "I was born in Turin.I row."
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from locas_agent import AgentMemory, Backbone, UserMemory
 from locas_agent.results import WorkSummary
-from tests.unit.agent.teaching import MakeAgent, quick_agents
+from tests.unit.agent.fake_learner import MakeAgent, quick_agents
 
 
 @pytest.fixture

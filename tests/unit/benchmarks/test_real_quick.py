@@ -37,8 +37,8 @@ def test_decoding(bench: Bench) -> None:
 
 
 def test_other_tokens_than_those_of_transformers_are_noticed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    head = Engine.head
-    monkeypatch.setattr(Engine, "head", lambda self, hidden: -head(self, hidden))
+    head = Engine.lm_head
+    monkeypatch.setattr(Engine, "lm_head", lambda self, hidden: -head(self, hidden))
     with pytest.raises(RuntimeError, match="other tokens"):
         decoding.hugging_face(bench)
 

@@ -11,9 +11,9 @@ from locas_agent.inference import Engine
 from locas_agent.study.scribe.forms import pair_of, to_read, to_write
 from locas_agent.study.scribe.lessons import taught
 from locas_agent.training.examples import Example
-from locas_agent.training.last_layer import Readout
-from locas_agent.training.student import student_for
-from tests.unit.evaluation.peer_lessons import neutral_text
+from locas_agent.training.last_layer import LastLayer
+from locas_agent.training.loss_backend import loss_backend_for
+from tests.unit.evaluation.peer_tasks import neutral_text
 
 TURNS = tuple(sorted(taught(), key=lambda lesson: len(lesson.turn))[:3])
 
@@ -42,11 +42,11 @@ def rows_of(engine: Engine) -> list[Example]:
 
 
 def test_a_scribe_writes_and_reads_what_it_was_taught(engine: Engine) -> None:
-    readout = Readout.of(engine)
-    scribe = course.teach_scribe(engine, readout, neutral_text(engine))
+    last_layer = LastLayer.of(engine)
+    scribe = course.teach_scribe(engine, last_layer, neutral_text(engine))
     rows = rows_of(engine)
-    student = student_for(engine, readout, [None, scribe], rows, max_batch_tokens=2048)
-    before, after = student.scores([None, scribe], [rows, rows])
+    loss_backend = loss_backend_for(engine, last_layer, [None, scribe], rows, max_batch_tokens=2048)
+    before, after = loss_backend.evaluate([None, scribe], [rows, rows])
     assert sum(float(losses.mean()) for losses, _ in after) < 0.9 * sum(float(losses.mean()) for losses, _ in before)
 
 

@@ -46,13 +46,13 @@ SAID = [
 def test_the_teacher_reads_no_untrusted_turn_and_asks_about_no_context(backbone: Backbone) -> None:
     learner = Learner(AgentMemory(backbone=backbone, store=InMemoryStore()).engine, LocasConfig())
     heard = learner.heard(SAID)
-    pieces = learner.pieces(heard)
-    read = "".join(message["content"] for piece in pieces for message in piece.messages[1:])
+    chunks = learner.chunks(heard)
+    read = "".join(message["content"] for chunk in chunks for message in chunk.messages[1:])
     assert len(SAID) - len(heard) == 1
     assert "5512" not in read
     assert "passport" in read
-    assert {quote.turn_seq for piece in pieces for quote in piece.quotes if quote.is_learnt} == {1, 3, 4, 7}
-    told = "".join(message["content"] for piece in pieces for message in piece.told)
+    assert {excerpt.turn_seq for chunk in chunks for excerpt in chunk.excerpts if excerpt.is_learnt} == {1, 3, 4, 7}
+    told = "".join(message["content"] for chunk in chunks for message in chunk.told)
     assert told == "".join(each.content for each in SAID if each.seq in (1, 3, 4, 7))
 
 

@@ -11,7 +11,7 @@ from locas_agent.consolidation import scribes
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
 from tests.conftest import MakeMemory
-from tests.unit.evaluation.peer_lessons import neutral_text
+from tests.unit.evaluation.peer_tasks import neutral_text
 
 
 class Course:

@@ -21,7 +21,7 @@ from locas_agent.memory import MemoryBatch
 from locas_agent.study.items import PROBE, QUESTION
 from locas_storage import IMPORTED, SqlMemoryStore, StudyItem, TurnDraft, UserKey
 from tests.conftest import MakeBackbone, MakeMemory
-from tests.unit.agent.teaching import QuickLearner, Texts, quick_agent
+from tests.unit.agent.fake_learner import QuickLearner, Texts, quick_agent
 
 ADA = UserKey("default", "ada")
 
@@ -87,7 +87,7 @@ def test_user_is_learnt_anew_with_the_same_stops_and_served_by_the_new_backbone(
     assert (result.status, result.key, result.questions) == ("moved", ADA, 6)
     assert result.recall_before is not None
     assert result.recall_after is not None
-    assert learner_of(new).lessons == learner_of(old).lessons
+    assert learner_of(new).learnt == learner_of(old).learnt
     revisions = ada.revisions()
     assert [one.fingerprint for one in revisions[3:]] == [other.fingerprint] * 4
     assert [(one.from_seq, one.to_seq) for one in revisions[4:]] == [(1, 2), (3, 4), (5, 6)]
@@ -97,7 +97,7 @@ def test_user_is_learnt_anew_with_the_same_stops_and_served_by_the_new_backbone(
     with pytest.raises(IncompatibleMemory):
         old.for_user("ada").recall("hello")
     assert ada.consolidate(flush=True).admitted  # what was not learnt yet comes next, on the new backbone
-    assert learner_of(new).lessons[-1][0] == "ada says more"
+    assert learner_of(new).learnt[-1][0] == "ada says more"
 
     (again,) = new.upgrade([ada], former=[backbone])
     assert (again.status, again.reason) == ("there", "moved before")
@@ -181,7 +181,7 @@ def test_what_is_said_and_learnt_meanwhile_is_caught_up_with(
     learner_of(new).meanwhile = one_after_the_other(moves)
     (result,) = new.upgrade(former=[backbone])
     assert (result.status, moves) == ("moved", [])
-    learnt = [text for lesson in learner_of(new).lessons for text in lesson]
+    learnt = [text for texts in learner_of(new).learnt for text in texts]
     assert learnt == [*(f"ada says {at // 2} {at % 2}" for at in range(4)), "ada says more", "said meanwhile"]
     assert new.for_user("ada").pending() == []
 
@@ -200,7 +200,7 @@ def test_forgetting_meanwhile_begins_the_user_again(
     assert not any("ada says 1 0" in item.question for item in store.study_items(ADA, with_retired=True))
     assert old.work().admitted == 0  # the rebuild is a job of the new backbone
     assert new.work().admitted == 1
-    assert learner_of(new).lessons[-1] == ("ada says 1 1",)
+    assert learner_of(new).learnt[-1] == ("ada says 1 1",)
 
 
 def test_stop_leaves_the_others_where_they_were(

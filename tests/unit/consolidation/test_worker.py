@@ -24,7 +24,7 @@ from locas_agent.study.forms.calibration import Calibration
 from locas_agent.study.forms.measuring import calibrate
 from locas_storage import Lease, SqlMemoryStore, StoreUnavailable
 from locas_storage.rules.queue import MAX_ATTEMPTS
-from tests.unit.agent.teaching import MakeAgent, QuickLearner, Texts, quick_agents
+from tests.unit.agent.fake_learner import MakeAgent, QuickLearner, Texts, quick_agents
 
 
 @pytest.fixture
@@ -62,12 +62,12 @@ def test_reply_leaves_learning_to_a_worker(agent: AgentMemory) -> None:
     assert [reply.consolidation for reply in replies] == [None] * 3
     assert replies[-1].pending_turns > 0
     assert ada.consolidation_due().is_due
-    assert learner_of(agent).lessons == []
+    assert learner_of(agent).learnt == []
     (job,) = agent.store.queue.jobs()
     assert (job.state, job.key) == ("ready", ada.key)
 
     assert agent.work() == WorkSummary(admitted=1)
-    assert len(learner_of(agent).lessons) == 1
+    assert len(learner_of(agent).learnt) == 1
     assert agent.store.queue.jobs() == []
     (revision,) = ada.revisions()
     assert revision.to_seq == job.to_seq
@@ -129,7 +129,7 @@ def test_one_memory_is_never_learnt_twice(make_agent: MakeAgent) -> None:
         0,
         0,
     ]
-    learnt = [texts for agent in agents for texts in learner_of(agent).lessons]
+    learnt = [texts for agent in agents for texts in learner_of(agent).learnt]
     assert len(learnt) == len(set(learnt)) == len(users)
     assert all(len(agents[0].for_user(user).revisions()) == 1 for user in users)
 
@@ -149,7 +149,7 @@ def test_worker_that_fell_silent_cannot_write(make_agent: MakeAgent) -> None:
     slow.store.queue.heartbeat = lambda *_, **__: None  # type: ignore[method-assign]
     assert silent.drain() == WorkSummary(lost=1)
     slow.store.queue.heartbeat = original  # type: ignore[method-assign]
-    assert len(learner_of(slow).lessons) == len(learner_of(quick).lessons) == 1
+    assert len(learner_of(slow).learnt) == len(learner_of(quick).learnt) == 1
     assert len(slow.for_user("ada").revisions()) == 1
     assert slow.store.queue.jobs() == []
 
@@ -265,7 +265,7 @@ def test_dead_job_waits_for_twice_the_text(agent: AgentMemory) -> None:
     tell(agent, count=12)
     assert [job.state for job in agent.store.queue.jobs()] == ["dead", "ready"]
     assert agent.work() == WorkSummary(admitted=1)
-    assert "ada says 0" in learner_of(agent).lessons[0]  # nothing was left out
+    assert "ada says 0" in learner_of(agent).learnt[0]  # nothing was left out
 
 
 def test_refusal_ends_the_job_and_is_remembered(agent: AgentMemory) -> None:
@@ -286,7 +286,7 @@ def test_explicit_consolidation_overtaken_by_a_worker_is_refused(make_agent: Mak
     with pytest.raises(RevisionConflict):
         agent.for_user("ada").consolidate()
     assert len(agent.for_user("ada").revisions()) == 1
-    assert len(learner_of(other).lessons) == 1
+    assert len(learner_of(other).learnt) == 1
 
 
 def test_worker_overtaken_by_an_explicit_consolidation_finds_nothing_left(make_agent: MakeAgent) -> None:
@@ -315,7 +315,7 @@ def test_forgotten_turn_is_nowhere_and_the_rest_is_learnt_again(make_agent: Make
     before = agent.memory_of(ada.key, ada.revisions()[-1])
     receipt = ada.forget(2)
     assert (receipt.turns, receipt.revisions, receipt.rebuild_to_seq) == ((2,), (1, 2), 6)
-    assert learner_of(agent).lessons[2:] == [("first 0", "first 2"), ("second 0", "second 1", "second 2")]
+    assert learner_of(agent).learnt[2:] == [("first 0", "first 2"), ("second 0", "second 1", "second 2")]
     assert [turn.seq for turn in ada.turns()] == [1, 3, 4, 5, 6]
     assert "first 1" not in str(ada.prompt("x"))
     assert [revision.state for revision in ada.revisions()] == ["erased", "erased", "live", "live", "live"]
@@ -346,9 +346,9 @@ def test_forgetting_in_the_background_detaches_at_once_and_is_rebuilt_by_a_worke
     ada.forget(ada.turns()[0])
     reply = ada.reply("y")
     assert (reply.used_memory, reply.revision) == (False, 2)
-    assert len(learner_of(agent).lessons) == 1
+    assert len(learner_of(agent).learnt) == 1
     assert agent.work() == WorkSummary(admitted=1)
-    assert learner_of(agent).lessons[1] == ("known",)
+    assert learner_of(agent).learnt[1] == ("known",)
     assert ada.reply("z").used_memory
     with pytest.raises(TurnNotFound):
         ada.forget([99])
@@ -363,9 +363,9 @@ def test_rebuild_goes_on_past_a_refusal_as_it_would_have_then(make_agent: MakeAg
         ada.add("user", text)
         ada.consolidate(flush=True)
     learner_of(agent).refused = {"two"}
-    del learner_of(agent).lessons[:]
+    del learner_of(agent).learnt[:]
     ada.forget(1)
-    assert learner_of(agent).lessons == [("two",), ("two", "three")]
+    assert learner_of(agent).learnt == [("two",), ("two", "three")]
     learner_of(agent).refused = set()
 
 
@@ -379,7 +379,7 @@ def test_forgotten_turn_is_not_learnt_by_whoever_read_it_before(make_agent: Make
 
     learner_of(agent).meanwhile = forget
     assert agent.work() == WorkSummary(lost=1, admitted=1)
-    assert ["ada says 0" in said for said in learner_of(agent).lessons] == [True, False]
+    assert ["ada says 0" in said for said in learner_of(agent).learnt] == [True, False]
     ada = agent.for_user("ada")
     assert len(ada.revisions()) == 1
     assert "ada says 0" not in " ".join(item.question for item in agent.store.study_items(ada.key, with_retired=True))
@@ -396,7 +396,7 @@ def test_explicit_consolidation_that_read_a_turn_forgotten_meanwhile_is_refused(
     assert (ada.revisions(), agent.store.study_items(ada.key)) == ([], [])
     learner_of(agent).meanwhile = lambda _: None
     assert ada.consolidate(flush=True).admitted
-    assert learner_of(agent).lessons == [("secret", "known"), ("known",)]
+    assert learner_of(agent).learnt == [("secret", "known"), ("known",)]
 
 
 def test_erased_user_leaves_nothing_to_answer_from(agent: AgentMemory) -> None:
@@ -442,7 +442,7 @@ def test_expired_turn_is_not_answered_from(agent: AgentMemory) -> None:
     assert not ada.reply("y").used_memory  # without a worker
     assert "ends" not in {turn.content for turn in ada.turns()}
     assert agent.work() == WorkSummary(admitted=1)
-    assert learner_of(agent).lessons[-1] == ("stays",)
+    assert learner_of(agent).learnt[-1] == ("stays",)
 
 
 def test_worker_forgets_what_has_expired(agent: AgentMemory) -> None:

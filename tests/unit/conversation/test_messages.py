@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 
-from locas_agent.conversation.messages import conversation, exchange, header, split_sessions, spoken
+from locas_agent.conversation.messages import conversation, exchange, session_header, split_sessions, to_message
 
 MORNING = datetime(2024, 5, 3, 9, tzinfo=UTC)
 
@@ -22,12 +22,12 @@ class Said:
 
 
 def test_header_says_the_date_in_words() -> None:
-    assert header(MORNING) == {"role": "system", "content": "Conversation on 3 May 2024."}
+    assert session_header(MORNING) == {"role": "system", "content": "Conversation on 3 May 2024."}
 
 
 def test_name_stands_before_the_words() -> None:
-    assert spoken(Said("Hi.", name="Ines")) == {"role": "user", "content": "Ines: Hi."}
-    assert spoken(Said("Hi.", role="tool")) == {"role": "tool", "content": "Hi."}
+    assert to_message(Said("Hi.", name="Ines")) == {"role": "user", "content": "Ines: Hi."}
+    assert to_message(Said("Hi.", role="tool")) == {"role": "tool", "content": "Hi."}
 
 
 def test_a_named_session_may_last_for_days_and_one_without_a_name_is_a_day_of_the_speakers() -> None:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from locas_agent.backbone import Backbone
-from locas_agent.conversation.token_count import TURN_OVERHEAD_TOKENS, counted, longest_answer, room_beside, tokens_of
+from locas_agent.conversation.token_count import (
+    TURN_OVERHEAD_TOKENS,
+    longest_answer,
+    max_turn_tokens,
+    tokens_of,
+    with_token_count,
+)
 from locas_agent.errors import TurnTooLong
 from locas_storage import TurnDraft
 
@@ -18,19 +24,19 @@ def test_count_is_that_of_the_message_in_the_template(backbone: Backbone) -> Non
 
 
 def test_a_count_that_is_known_is_kept(backbone: Backbone) -> None:
-    assert counted(backbone, TurnDraft("user", "Hello."), answer_tokens=4).token_count > 0
-    assert counted(backbone, TurnDraft("user", "Hello.", token_count=7), answer_tokens=4).token_count == 7
+    assert with_token_count(backbone, TurnDraft("user", "Hello."), answer_tokens=4).token_count > 0
+    assert with_token_count(backbone, TurnDraft("user", "Hello.", token_count=7), answer_tokens=4).token_count == 7
 
 
 def test_longest_turn_fits_to_the_token(backbone: Backbone) -> None:
-    most = room_beside(backbone, 40)
+    most = max_turn_tokens(backbone, 40)
     assert most == backbone.context_tokens - 40 - TURN_OVERHEAD_TOKENS
-    assert counted(backbone, TurnDraft("user", "x", token_count=most), answer_tokens=40).token_count == most
+    assert with_token_count(backbone, TurnDraft("user", "x", token_count=most), answer_tokens=40).token_count == most
     with pytest.raises(TurnTooLong, match=f"has {most + 1} tokens.*room for {most} beside an answer of 40"):
-        counted(backbone, TurnDraft("user", "x", token_count=most + 1), answer_tokens=40)
+        with_token_count(backbone, TurnDraft("user", "x", token_count=most + 1), answer_tokens=40)
 
 
 def test_longest_answer_is_a_turn_beside_another_such_answer(backbone: Backbone) -> None:
     most = longest_answer(backbone)
-    assert room_beside(backbone, most) >= most
-    assert room_beside(backbone, most + 1) < most + 1
+    assert max_turn_tokens(backbone, most) >= most
+    assert max_turn_tokens(backbone, most + 1) < most + 1

@@ -16,7 +16,7 @@ from locas_agent.evaluation.baselines.peer import AdapterState
 from locas_agent.evaluation.baselines.prefix_tuning import PrefixTuning
 from locas_agent.inference import Engine
 from tests.conftest import MakeBackbone
-from tests.unit.evaluation.peer_lessons import CONFIG, chats, lesson, neutral_text, same, two_users
+from tests.unit.evaluation.peer_tasks import CONFIG, chats, neutral_text, same, training_task, two_users
 
 TOKENS = 12
 
@@ -39,7 +39,7 @@ def test_a_lesson_is_learnt_by_keys_and_values_alone(make_backbone: MakeBackbone
     backbone = make_backbone(seed=3)
     before = {name: tensor.clone() for name, tensor in backbone.model.state_dict().items()}
     peer = make(backbone)
-    trained = peer.train(lesson(Engine(backbone), {"Dog?": "Rex", "City?": "Oslo"}))
+    trained = peer.train(training_task(Engine(backbone), {"Dog?": "Rex", "City?": "Oslo"}))
     assert trained.last_loss < 0.85 * trained.first_loss
     assert trained.parameters == TOKENS * 2 * 2 * 2 * 8  # 2 layers, keys and values, 2 heads of 8
     assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.model.state_dict().items())
@@ -57,7 +57,7 @@ def test_users_do_not_mix(
     assert scores[1][1] > scores[1][0]
     kept = {name: tensor.clone() for name, tensor in states[0].items()}
     assert same(
-        peer.train(lesson(engine, {"Dog?": "Ada", "City?": "Rome"})).state, states[1]
+        peer.train(training_task(engine, {"Dog?": "Ada", "City?": "Rome"})).state, states[1]
     )  # whoever was trained before
     assert same(states[0], kept)
 

@@ -17,11 +17,11 @@ from locas_agent.evaluation.recall.setup import RecallOptions, handles_of, teach
 from locas_agent.types import Progress
 from locas_agent.user import UserMemory
 from locas_storage import InMemoryStore
-from tests.unit.agent.teaching import QuickLearner, quick_agent
+from tests.unit.agent.fake_learner import QuickLearner, quick_agent
 
 PEOPLE = Path(__file__).with_name("two_people.jsonl")
 OPTIONS = RecallOptions(files=(PEOPLE,))
-Taught = tuple[AgentMemory, Source, list[UserMemory]]
+ScoredAnswer = tuple[AgentMemory, Source, list[UserMemory]]
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def agent(backbone: Backbone) -> Iterator[AgentMemory]:
         yield made
 
 
-def taught(agent: AgentMemory, options: RecallOptions = OPTIONS) -> Taught:
+def taught(agent: AgentMemory, options: RecallOptions = OPTIONS) -> ScoredAnswer:
     source = options.source()
     teach(agent, source, options)
     return agent, source, handles_of(agent, source, options)
@@ -88,9 +88,9 @@ def test_coverage_goes_by_fact_and_not_by_turn(agent: AgentMemory, monkeypatch: 
 _MADE = QuickLearner.item_of
 
 
-def _item_that_says_one_word(piece: object, turn_seq: int, text: str) -> object:
+def _item_that_says_one_word(chunk: object, turn_seq: int, text: str) -> object:
     word = next((word for word in ("Vell", "Tuesday", "clocks") if word in text), "nothing")
-    return replace(_MADE(piece, turn_seq, text), answer=f"It is {word}.")  # type: ignore[arg-type]
+    return replace(_MADE(chunk, turn_seq, text), answer=f"It is {word}.")  # type: ignore[arg-type]
 
 
 def test_seconds_are_those_of_all_consolidations_over_the_turns_learnt(

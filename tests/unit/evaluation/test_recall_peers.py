@@ -20,10 +20,10 @@ from locas_agent.evaluation.recall.people import Asked
 from locas_agent.evaluation.recall.setup import RecallOptions, handles_of
 from locas_agent.evaluation.scoring import Arm
 from locas_agent.inference import Engine
-from locas_agent.training.sampler import Lesson
+from locas_agent.training.sampler import TrainingTask
 from locas_storage import InMemoryStore
-from tests.unit.agent.teaching import quick_agent
-from tests.unit.evaluation.peer_lessons import neutral_text
+from tests.unit.agent.fake_learner import quick_agent
+from tests.unit.evaluation.peer_tasks import neutral_text
 
 
 def test_other_people_or_settings_are_other_users_of_a_store(backbone: Backbone) -> None:
@@ -57,10 +57,10 @@ def test_peer_is_taught_what_each_revision_added(
     train = AdapterPeer.train
 
     def watched(
-        self: AdapterPeer, lesson: Lesson, previous: AdapterState | None = None, **options: Any
+        self: AdapterPeer, task: TrainingTask, previous: AdapterState | None = None, **options: Any
     ) -> AdapterTrained:
-        taught.append((len(lesson.new), len(lesson.earlier), previous is not None))
-        return train(self, lesson, previous, **options)
+        taught.append((len(task.new), len(task.earlier), previous is not None))
+        return train(self, task, previous, **options)
 
     monkeypatch.setattr(AdapterPeer, "train", watched)
     with quick_agent(backbone, InMemoryStore()) as agent:

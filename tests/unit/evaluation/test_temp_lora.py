@@ -14,11 +14,11 @@ from locas_agent.errors import ConfigurationError, IncompatibleMemory, MissingEx
 from locas_agent.evaluation.baselines.peer import AdapterState
 from locas_agent.evaluation.baselines.temp_lora import TempLora
 from locas_agent.inference import Engine
-from locas_agent.training.last_layer import Readout
-from locas_agent.training.sampler import Lesson
+from locas_agent.training.last_layer import LastLayer
+from locas_agent.training.sampler import TrainingTask
 from locas_agent.training.trainer import Trainer
 from tests.conftest import MakeBackbone
-from tests.unit.evaluation.peer_lessons import CONFIG, chats, lesson, neutral_text, same, two_users
+from tests.unit.evaluation.peer_tasks import CONFIG, chats, neutral_text, same, training_task, two_users
 
 
 def make(on: Backbone, config: LocasConfig = CONFIG) -> TempLora:
@@ -37,7 +37,9 @@ def states(peer: TempLora, engine: Engine) -> tuple[AdapterState, AdapterState]:
 
 def test_a_lesson_is_learnt(peer: TempLora, engine: Engine) -> None:
     seen: list[tuple[str, int, int]] = []
-    trained = peer.train(lesson(engine, {"Dog?": "Rex", "City?": "Oslo"}), progress=lambda *step: seen.append(step))
+    trained = peer.train(
+        training_task(engine, {"Dog?": "Rex", "City?": "Oslo"}), progress=lambda *step: seen.append(step)
+    )
     assert trained.last_loss < 0.5 * trained.first_loss
     assert trained.steps == 24
     assert seen[-1] == ("train", 24, 24)
@@ -56,7 +58,7 @@ def test_the_backbone_is_untouched(make_backbone: MakeBackbone) -> None:
     backbone = make_backbone(seed=3)
     before = {name: tensor.clone() for name, tensor in backbone.model.state_dict().items()}
     peer = make(backbone)
-    state = peer.train(lesson(Engine(backbone), {"Dog?": "Rex"}), steps=3).state
+    state = peer.train(training_task(Engine(backbone), {"Dog?": "Rex"}), steps=3).state
     peer.generate(chats(backbone), state, max_new_tokens=2)
     after = backbone.model.state_dict()
     assert after.keys() == before.keys()
@@ -87,7 +89,7 @@ def test_users_do_not_mix(
     assert scores[0][0] > scores[0][1]
     assert scores[1][1] > scores[1][0]
     kept = {name: tensor.clone() for name, tensor in states[0].items()}
-    again = peer.train(lesson(engine, {"Dog?": "Ada", "City?": "Rome"})).state
+    again = peer.train(training_task(engine, {"Dog?": "Ada", "City?": "Rome"})).state
     assert same(again, states[1])  # whoever was trained before
     assert same(states[0], kept)
 
@@ -96,8 +98,8 @@ def test_training_goes_on_from_the_former_adapter(
     peer: TempLora, engine: Engine, states: tuple[AdapterState, AdapterState]
 ) -> None:
     kept = {name: tensor.clone() for name, tensor in states[0].items()}
-    same_lesson = lesson(engine, {"Dog?": "Rex", "City?": "Oslo"})
-    fresh, further = (peer.train(same_lesson, previous, steps=2) for previous in (None, states[0]))
+    same_task = training_task(engine, {"Dog?": "Rex", "City?": "Oslo"})
+    fresh, further = (peer.train(same_task, previous, steps=2) for previous in (None, states[0]))
     assert further.first_loss < 0.5 * fresh.first_loss
     assert further.steps == 2
     assert same(states[0], kept)
@@ -105,13 +107,16 @@ def test_training_goes_on_from_the_former_adapter(
 
 def test_it_draws_what_a_memory_draws(backbone: Backbone, engine: Engine) -> None:
     """Both start as the bare backbone, so the loss of the first step is the same."""
-    both = [lesson(engine, {"Dog?": "Rex", "City?": "Oslo"}), lesson(engine, {"Dog?": "Ada", "Car?": "Red"})]
-    # the text to rank neurons by is missing in these lessons: choose them at random
+    both = [
+        training_task(engine, {"Dog?": "Rex", "City?": "Oslo"}),
+        training_task(engine, {"Dog?": "Ada", "Car?": "Red"}),
+    ]
+    # the text to rank neurons by is missing in these tasks: choose them at random
     config = CONFIG.model_copy(
         update={"memory": CONFIG.memory.model_copy(update={"initialization": "random_index", "width": 2})}
     )
     config = config.model_copy(update={"training": config.training.model_copy(update={"max_steps": 1})})
-    trained = Trainer(engine, config, neutral_text(engine), Readout.of(engine)).train(both)
+    trained = Trainer(engine, config, neutral_text(engine), LastLayer.of(engine)).train(both)
     peer = make(backbone, config)
     for each, other in zip(both, trained, strict=True):
         assert peer.train(each).first_loss == pytest.approx(other.first_loss, rel=1e-4)
@@ -136,9 +141,9 @@ def test_arguments_out_of_bounds_are_refused(peer: TempLora, backbone: Backbone,
     with pytest.raises(ConfigurationError, match="rank"):
         TempLora(backbone, CONFIG, neutral_text(engine), rank=0)
     with pytest.raises(ConfigurationError, match="steps"):
-        peer.train(lesson(engine, {"Dog?": "Rex"}), steps=0)
+        peer.train(training_task(engine, {"Dog?": "Rex"}), steps=0)
     with pytest.raises(ConfigurationError, match="something to learn from"):
-        peer.train(Lesson((), (), (), None))
+        peer.train(TrainingTask((), (), (), None))
 
 
 def test_a_missing_peft_names_the_extra(backbone: Backbone, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

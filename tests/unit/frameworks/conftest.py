@@ -9,7 +9,7 @@ import pytest
 
 from locas_agent import AgentMemory, Backbone
 from locas_storage import SqlMemoryStore
-from tests.unit.agent.teaching import quick_agent
+from tests.unit.agent.fake_learner import quick_agent
 
 
 @pytest.fixture

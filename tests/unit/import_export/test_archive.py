@@ -17,7 +17,7 @@ from locas_agent.cli import app
 from locas_agent.errors import ExchangeError, RevisionConflict, UnknownUser
 from locas_agent.import_export.archive import write_archive
 from locas_storage import FileKeyProvider, InMemoryStore, MemoryStore, SqlMemoryStore, UserKey, new_key_file
-from tests.unit.agent.teaching import quick_agent
+from tests.unit.agent.fake_learner import quick_agent
 
 ADA = UserKey("default", "ada")
 

@@ -14,7 +14,7 @@ from locas_agent import AgentMemory, Backbone
 from locas_agent.cli import app
 from locas_agent.errors import ExchangeError, UserErased
 from locas_storage import SqlMemoryStore
-from tests.unit.agent.teaching import quick_agent
+from tests.unit.agent.fake_learner import quick_agent
 from tests.unit.import_export.exported import branching_chat, chatgpt_chat, chatgpt_message, claude_chat, write_json
 
 CHATS = [

@@ -180,11 +180,11 @@ def test_heads_kept_while_answering_are_those_of_the_finished_answer(
     endings = [[*one.ids, stop] if one.stopped else list(one.ids) for one in given]
     assert any(one.stopped for one in given)
     for one, expected in zip(given, stopping.distributions(PROMPTS, endings, memory=batch, top_k=5), strict=True):
-        assert one.heads is not None
-        assert torch.equal(one.heads.ids, expected.ids)
-        assert one.heads.ids.dtype == torch.int32
-        torch.testing.assert_close(one.heads.logprobs, expected.logprobs, atol=1e-4, rtol=1e-4)
-    assert free[0].heads is None
+        assert one.top_logprobs is not None
+        assert torch.equal(one.top_logprobs.ids, expected.ids)
+        assert one.top_logprobs.ids.dtype == torch.int32
+        torch.testing.assert_close(one.top_logprobs.logprobs, expected.logprobs, atol=1e-4, rtol=1e-4)
+    assert free[0].top_logprobs is None
 
 
 def test_positions_choose_rows_of_the_logits(engine: Engine) -> None:

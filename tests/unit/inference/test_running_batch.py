@@ -194,7 +194,7 @@ def test_step_that_fails_fails_those_in_it_and_the_batch_goes_on(
         raise RuntimeError("no room")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "head", broken)
+        patch.setattr(engine, "lm_head", broken)
         batch.step()
     later = batch.submit(request(engine, 1, None, max_new_tokens=4))
     finish(batch)

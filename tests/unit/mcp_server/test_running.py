@@ -24,7 +24,7 @@ from locas_agent import AgentMemory, Backbone
 from locas_agent.cli import app as commands
 from locas_agent.mcp_server.running import PATH, create_app
 from locas_storage import SqlMemoryStore, UserKey, open_store
-from tests.unit.agent.teaching import quick_agent
+from tests.unit.agent.fake_learner import quick_agent
 from tests.unit.mcp_server.test_tools import call
 
 pytestmark = pytest.mark.rounding

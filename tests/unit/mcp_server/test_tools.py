@@ -18,7 +18,7 @@ from mcp_types import TextContent, TextResourceContents
 from locas_agent import AgentMemory, Backbone
 from locas_agent.mcp_server.tools import create_server
 from locas_storage import SqlMemoryStore
-from tests.unit.agent.teaching import quick_agent
+from tests.unit.agent.fake_learner import quick_agent
 
 Call = Callable[..., Any]
 

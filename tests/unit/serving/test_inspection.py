@@ -11,7 +11,7 @@ from locas_agent.errors import ConfigurationError
 from locas_agent.memory.serialization import to_bytes
 from locas_storage import InMemoryStore, RevisionDraft
 from tests.conftest import MakeMemory
-from tests.unit.agent.teaching import quick_agent
+from tests.unit.agent.fake_learner import quick_agent
 
 
 @pytest.fixture

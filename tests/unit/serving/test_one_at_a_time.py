@@ -18,7 +18,7 @@ from locas_agent.inference.generation import Generation
 from locas_agent.serving import one_at_a_time
 from locas_storage import InMemoryStore, MemoryStore
 from tests.conftest import MakeBackbone
-from tests.unit.agent.teaching import QuickLearner, Texts, quick_agent
+from tests.unit.agent.fake_learner import QuickLearner, Texts, quick_agent
 
 PATIENCE_SECONDS = 20.0
 A_MOMENT_SECONDS = 0.3
@@ -303,4 +303,4 @@ def test_replies_at_once_do_not_train_the_same_twice_and_do_not_wait_for_it(back
         done = one.result(PATIENCE_SECONDS).consolidation
     assert done is not None
     assert done.admitted
-    assert len(learner.lessons) == 1
+    assert len(learner.learnt) == 1

@@ -12,10 +12,10 @@ import pytest
 
 from locas_agent import AgentMemory, Backbone, LocasConfig
 from locas_agent.config import MemorySettings
-from locas_agent.conversation.token_count import room_beside
+from locas_agent.conversation.token_count import max_turn_tokens
 from locas_agent.errors import ConfigurationError, RevisionConflict, TurnTooLong
 from locas_storage import InMemoryStore
-from tests.unit.agent.teaching import CONFIG, QuickLearner, Texts, quick_agent
+from tests.unit.agent.fake_learner import CONFIG, QuickLearner, Texts, quick_agent
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_what_cannot_be_answered_is_not_journalled(agent: AgentMemory, wrong: di
 
 
 def test_a_turn_that_leaves_no_room_for_the_answer_asked_for_is_not_journalled(agent: AgentMemory) -> None:
-    ada, long = agent.for_user("ada"), room_beside(agent.backbone, CONFIG.window.max_new_tokens) - 20
+    ada, long = agent.for_user("ada"), max_turn_tokens(agent.backbone, CONFIG.window.max_new_tokens) - 20
     ada.add("user", "x" * long)  # fits beside a short answer
     with pytest.raises(TurnTooLong, match="beside an answer of 40"):
         ada.reply("x" * long, max_new_tokens=40)
@@ -59,7 +59,7 @@ def test_one_turn_too_long_leaves_no_other_unanswered(agent: AgentMemory) -> Non
 
 
 def test_noise_whose_spelling_is_longer_than_a_turn_can_be_is_cut(agent: AgentMemory) -> None:
-    most = room_beside(agent.backbone, CONFIG.window.max_new_tokens)
+    most = max_turn_tokens(agent.backbone, CONFIG.window.max_new_tokens)
     ada = agent.for_user("ada")
     # Bytes that are no letters are spelt with three each; with this seed the noise does not end before it is long.
     reply = ada.reply("Hi.", max_new_tokens=most - 50, temperature=50.0, seed=6)

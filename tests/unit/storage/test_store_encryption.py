@@ -415,7 +415,7 @@ def test_nothing_of_it_is_said(store: SqlMemoryStore, key_file: Path, caplog: py
     tell(store)
     material = key_file.read_text().split()[1]
     with store.database.read() as connection:
-        said = [repr(store.data_keys.seal(connection, ADA)), repr(FileKeyProvider(key_file)), repr(store)]
+        said = [repr(store.data_keys.cipher(connection, ADA)), repr(FileKeyProvider(key_file)), repr(store)]
     said += [record.getMessage() + repr(record.__dict__) for record in caplog.records]
     assert [line for line in said if SECRET in line or material in line] == []
 

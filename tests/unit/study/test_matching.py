@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from locas_agent.study.matching import agree, contains, token_f1
+from locas_agent.study.matching import contains, same_answer, token_f1
 
 
 def test_carrier_words_do_not_count() -> None:
     assert token_f1("It is Rex.", "Rex") == 1.0
-    assert not agree("It is Rex.", "It is Bello.")
-    assert agree("It is smoked plum soup.", "smoked plum soup")
+    assert not same_answer("It is Rex.", "It is Bello.")
+    assert same_answer("It is smoked plum soup.", "smoked plum soup")
 
 
 @pytest.mark.parametrize(
@@ -23,11 +23,11 @@ def test_carrier_words_do_not_count() -> None:
     ],
 )
 def test_a_shared_word_is_no_agreement(first: str, second: str) -> None:
-    assert not agree(first, second)
+    assert not same_answer(first, second)
 
 
 def test_a_longer_answer_agrees_with_the_short_one_it_holds() -> None:
-    assert agree("It is Rex, the brown one.", "It is Rex.")
+    assert same_answer("It is Rex, the brown one.", "It is Rex.")
 
 
 def test_containment_wants_the_words_together_and_in_order() -> None:

@@ -1,4 +1,4 @@
-"""The opened sweep: which questions about a turn are kept, and what of an answer is learnt."""
+"""Questions from openings: which about a turn are kept, and what of an answer is learnt."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from locas_agent.inference import Engine
 from locas_agent.inference.generation import TopK
 from locas_agent.memory import LocasMemory
 from locas_agent.study import prompts
-from locas_agent.study.chunking import Piece, Quote
+from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.forms.calibration import Calibration, Chosen
 from locas_agent.study.forms.untold import UNTOLD
-from locas_agent.study.items import Item, Swept
-from locas_agent.study.opened import FOREIGN_SHARE, MOST_UNTOLD, OpenedSweep
+from locas_agent.study.items import GeneratedQuestions, Item
+from locas_agent.study.opened import FOREIGN_SHARE, MOST_UNTOLD, OpenedQuestionGenerator
 from locas_agent.study.spans import words_of
-from locas_agent.study.teacher import Answer, Candidate, Opening, Taught, Teacher
+from locas_agent.study.teacher import Answer, Candidate, Opening, ScoredAnswer, Teacher
 
 SETTINGS = StudySettings(max_rounds=1, wordings_per_turn=2, negatives_per_piece=8)
 CALIBRATION = Calibration(
@@ -47,29 +47,29 @@ class FakeTeacher(Teacher):
         self.opened += openings
         return [self._writes(opening) for opening in openings]
 
-    def teach(self, candidates: Sequence[Candidate]) -> list[Taught | None]:
+    def answer_with_distribution(self, candidates: Sequence[Candidate]) -> list[ScoredAnswer | None]:
         self.read += candidates
-        return [self._taught(self._reads(candidate)) for candidate in candidates]
+        return [self._scored(self._reads(candidate)) for candidate in candidates]
 
     def answer(
         self, prompts: Sequence[list[Message]], *, memories: Sequence[LocasMemory | None] | None = None
     ) -> list[Answer | None]:
         return [None if self._bare is None else Answer((1,), self._bare, 1.0) for _ in prompts]
 
-    def _taught(self, said: str | tuple[str, float] | None) -> Taught | None:
+    def _scored(self, said: str | tuple[str, float] | None) -> ScoredAnswer | None:
         if said is None:
             return None
         text, confidence = (said, 0.9) if isinstance(said, str) else said
         (given,) = self.given([text])
-        return Taught(given.ids, text, confidence, given.teacher)
+        return ScoredAnswer(given.ids, text, confidence, given.teacher)
 
 
-def piece(*texts: str, start: int = 1, roles: Sequence[str] | None = None, day: date | None = None) -> Piece:
+def chunk(*texts: str, start: int = 1, roles: Sequence[str] | None = None, day: date | None = None) -> Chunk:
     said = tuple({"role": (roles or ["user"] * len(texts))[at], "content": text} for at, text in enumerate(texts))
-    quotes = tuple(
-        Quote(start + at, "I", text, said[at]["role"] == "user", at + 1, day) for at, text in enumerate(texts)
+    excerpts = tuple(
+        TurnExcerpt(start + at, "I", text, said[at]["role"] == "user", at + 1, day) for at, text in enumerate(texts)
     )
-    return Piece((HEADER, *said), quotes, start, start + len(texts) - 1)
+    return Chunk((HEADER, *said), excerpts, start, start + len(texts) - 1)
 
 
 def only(question: str) -> Writes:
@@ -83,12 +83,16 @@ def each(*questions: str) -> Writes:
     return lambda _: questions[next(at) % len(questions)]
 
 
-def swept(teacher: FakeTeacher, *texts: str, settings: StudySettings = SETTINGS, day: date | None = None) -> Swept:
-    found = OpenedSweep(teacher, settings, CALIBRATION).over({0: piece(*texts, day=day)}, lambda _: None)
+def generated(
+    teacher: FakeTeacher, *texts: str, settings: StudySettings = SETTINGS, day: date | None = None
+) -> GeneratedQuestions:
+    found = OpenedQuestionGenerator(teacher, settings, CALIBRATION).generate(
+        {0: chunk(*texts, day=day)}, lambda _: None
+    )
     return without_gaps(found[0])
 
 
-def without_gaps(found: Swept) -> Swept:
+def without_gaps(found: GeneratedQuestions) -> GeneratedQuestions:
     """Leave out what is learnt with a gap, and the turns of which nothing else is."""
     found.items = [item for item in found.items if not item.question.startswith(GAP)]
     asked = {item.turn_seq for item in found.items}
@@ -98,7 +102,7 @@ def without_gaps(found: Swept) -> Swept:
 
 def test_what_is_learnt_is_the_span_that_an_answer_points_at(engine: Engine) -> None:
     teacher = FakeTeacher(engine, writes=only("What is my dog called?"), reads=lambda _: "Your dog is called Kolin.")
-    found = swept(teacher, DOG)
+    found = generated(teacher, DOG)
     (item,) = found.items
     assert (item.question, item.answer, item.turn_seq) == ("What is my dog called?", "Kolin", 1)
     assert item.answer_ids == (*engine.backbone.encode("Kolin"), engine.backbone.end_id)
@@ -119,7 +123,7 @@ def test_what_is_learnt_is_the_span_that_an_answer_points_at(engine: Engine) -> 
     ],
 )
 def test_what_gives_no_believed_span_is_dropped(engine: Engine, answer: str | tuple[str, float] | None) -> None:
-    found = swept(FakeTeacher(engine, writes=only("Who is my dog?"), reads=lambda _: answer), DOG)
+    found = generated(FakeTeacher(engine, writes=only("Who is my dog?"), reads=lambda _: answer), DOG)
     assert found.items == []
     assert found.covered == set()
 
@@ -128,14 +132,14 @@ def test_share_of_invented_words_has_a_bound(engine: Engine) -> None:
     assert 0 < FOREIGN_SHARE < 1
     reads = iter(["Kolin, a beagle.", "Kolin, a handsome beagle puppy."])
     teacher = FakeTeacher(engine, writes=each("What is my dog called?", "Who is my dog?"), reads=lambda _: next(reads))
-    assert [item.question for item in swept(teacher, DOG).items] == ["What is my dog called?"]
+    assert [item.question for item in generated(teacher, DOG).items] == ["What is my dog called?"]
 
 
 def test_what_the_bare_backbone_says_by_itself_is_not_learnt(engine: Engine) -> None:
     teacher = FakeTeacher(
         engine, writes=only("What is my dog called?"), reads=lambda _: "Kolin.", bare="It is Kolin, I guess."
     )
-    found = swept(teacher, DOG)
+    found = generated(teacher, DOG)
     assert found.items == []
     assert (found.carrying, found.covered) == ({1}, set())
 
@@ -148,7 +152,7 @@ def test_what_points_at_a_dating_phrase_is_learnt_as_the_date(
     said = "It is three weeks from today." if "three" in told else "It is tomorrow."
     day = date(2024, 5, 3) if "three" in told else date(2024, 5, 23)
     teacher = FakeTeacher(engine, writes=only(asked), reads=lambda _: said)
-    assert [item.answer for item in swept(teacher, told, day=day).items] == kept
+    assert [item.answer for item in generated(teacher, told, day=day).items] == kept
 
 
 def test_wordings_of_one_span_are_bounded_and_the_surest_kept(engine: Engine) -> None:
@@ -163,7 +167,7 @@ def test_wordings_of_one_span_are_bounded_and_the_surest_kept(engine: Engine) ->
         writes=each(*sure),
         reads=lambda asked: ("Sunday" if "when" in asked.question else "Kolin", sure[asked.question]),
     )
-    found = [(item.question, item.answer) for item in swept(teacher, DOG).items]
+    found = [(item.question, item.answer) for item in generated(teacher, DOG).items]
     assert sorted(found) == [
         ("Since when is he ill?", "Sunday"),
         ("Which dog is ill?", "Kolin"),
@@ -173,7 +177,7 @@ def test_wordings_of_one_span_are_bounded_and_the_surest_kept(engine: Engine) ->
 
 def test_one_question_is_read_once_and_alone_first(engine: Engine) -> None:
     teacher = FakeTeacher(engine, writes=only("How much does it cost?"), reads=lambda _: None)
-    swept(teacher, DOG, VET)
+    generated(teacher, DOG, VET)
     of_vet = [asked for asked in teacher.read if asked.turn_seq == 2]
     assert [[message["content"] for message in asked.read] for asked in of_vet] == [
         [HEADER["content"], VET],
@@ -184,8 +188,10 @@ def test_one_question_is_read_once_and_alone_first(engine: Engine) -> None:
 
 def test_turns_that_may_not_be_learnt_are_not_asked_about(engine: Engine) -> None:
     teacher = FakeTeacher(engine, writes=only("What is my dog called?"), reads=lambda _: "Kolin.")
-    sweep = OpenedSweep(teacher, SETTINGS, CALIBRATION)
-    found = sweep.over({0: piece(DOG, "Poor Kolin!", "Ok", roles=("user", "assistant", "user"))}, lambda _: None)[0]
+    generator = OpenedQuestionGenerator(teacher, SETTINGS, CALIBRATION)
+    found = generator.generate(
+        {0: chunk(DOG, "Poor Kolin!", "Ok", roles=("user", "assistant", "user"))}, lambda _: None
+    )[0]
     assert {asked.turn_seq for asked in teacher.read} == {1}  # "Ok" says nothing
     assert {item.turn_seq for item in found.items} == {1}
 
@@ -196,9 +202,9 @@ def test_a_turn_with_enough_is_not_asked_again_and_each_round_is_told(engine: En
     both = CALIBRATION.model_copy(update={"chosen": chosen})
     rounds: list[int] = []
     enough = FakeTeacher(engine, writes=each("What is my dog called?", "Who is my dog?"), reads=lambda _: "Kolin.")
-    OpenedSweep(enough, settings, both).over({0: piece(DOG)}, rounds.append)
+    OpenedQuestionGenerator(enough, settings, both).generate({0: chunk(DOG)}, rounds.append)
     nothing = FakeTeacher(engine, writes=only("no question"), reads=lambda _: None)
-    OpenedSweep(nothing, settings, both).over({0: piece(DOG)}, rounds.append)
+    OpenedQuestionGenerator(nothing, settings, both).generate({0: chunk(DOG)}, rounds.append)
     assert rounds == [1, 1, 2]  # one round for each form of writing
     assert len(nothing.opened) == 2 * len(enough.opened)
     assert len({opening.place for opening in nothing.opened}) == len(nothing.opened)  # a stream each
@@ -210,15 +216,17 @@ def test_users_side_by_side_keep_apart(engine: Engine) -> None:
         writes=only("What is my dog called?"),
         reads=lambda asked: "Kolin." if any("Kolin" in each["content"] for each in asked.read) else "Bruno.",
     )
-    pieces = {0: piece(DOG), 7: piece("My dog Bruno is fine.")}
-    found = OpenedSweep(teacher, SETTINGS, CALIBRATION).over(pieces, lambda _: None)
+    chunks = {0: chunk(DOG), 7: chunk("My dog Bruno is fine.")}
+    found = OpenedQuestionGenerator(teacher, SETTINGS, CALIBRATION).generate(chunks, lambda _: None)
     answers = {owner: [item.answer for item in without_gaps(one).items] for owner, one in found.items()}
     assert answers == {0: ["Kolin"], 7: ["Bruno"]}
 
 
 def test_what_no_question_asks_for_is_learnt_with_a_gap(engine: Engine) -> None:
     teacher = FakeTeacher(engine, writes=only("What is my dog called?"), reads=lambda _: "Kolin.")
-    found = OpenedSweep(teacher, SETTINGS, CALIBRATION).over({0: piece(DOG, "lovely weather")}, lambda _: None)[0]
+    found = OpenedQuestionGenerator(teacher, SETTINGS, CALIBRATION).generate(
+        {0: chunk(DOG, "lovely weather")}, lambda _: None
+    )[0]
     gaps = {item.answer: item.question for item in found.items if item.question.startswith(GAP)}
     assert "Kolin" not in gaps  # asked for already
     assert gaps["Sunday"] == 'What did I say: "My dog Kolin is ill since ..."?'
@@ -230,43 +238,47 @@ def old_item(question: str) -> Item:
 
 
 def test_an_old_question_is_put_to_the_turns_that_share_its_words(engine: Engine) -> None:
-    sweep = OpenedSweep(FakeTeacher(engine, writes=only(""), reads=lambda _: None), SETTINGS, CALIBRATION)
-    later = piece("It rained.", "My new dog is Bruno.", "A dog!", "The dog and the vet are new.", start=5)
-    asked = sweep.asked_again(0, later, [old_item("What is the name of my new dog?")])
+    generator = OpenedQuestionGenerator(
+        FakeTeacher(engine, writes=only(""), reads=lambda _: None), SETTINGS, CALIBRATION
+    )
+    later = chunk("It rained.", "My new dog is Bruno.", "A dog!", "The dog and the vet are new.", start=5)
+    asked = generator.asked_again(0, later, [old_item("What is the name of my new dog?")])
     assert [candidate.read[-1]["content"] for candidate in asked] == [
         "My new dog is Bruno.",
         "The dog and the vet are new.",
     ]
     assert all(candidate.read[0] == HEADER for candidate in asked)
     assert all(candidate.question == "What is the name of my new dog?" for candidate in asked)
-    assert sweep.asked_again(0, piece("It rained."), [old_item("What is the name of my new dog?")]) == []
-    assert sweep.asked_again(0, later, [old_item("Who am I?")]) == []
+    assert generator.asked_again(0, chunk("It rained."), [old_item("What is the name of my new dog?")]) == []
+    assert generator.asked_again(0, later, [old_item("Who am I?")]) == []
 
 
 def test_an_old_question_is_learnt_with_the_span_of_the_new_item(engine: Engine) -> None:
     teacher = FakeTeacher(engine, writes=only("What is my dog called?"), reads=lambda _: "Your dog is Kolin.")
-    (source,) = swept(teacher, DOG).items
-    said = teacher._taught("Your dog is Kolin.")
+    (source,) = generated(teacher, DOG).items
+    said = teacher._scored("Your dog is Kolin.")
     assert said is not None
-    told = OpenedSweep(teacher, SETTINGS, CALIBRATION).retold(said, source)
+    told = OpenedQuestionGenerator(teacher, SETTINGS, CALIBRATION).retold(said, source)
     assert (told.text, told.ids) == ("Kolin", source.answer_ids[:-1])
 
 
 def test_negatives_share_no_telling_word_with_any_piece(engine: Engine) -> None:
-    sweep = OpenedSweep(FakeTeacher(engine, writes=only(""), reads=lambda _: None), SETTINGS, CALIBRATION)
-    told = [piece(DOG, "My mother's name is Ada."), piece("I collect stamps and I work in a bank.", start=3)]
+    generator = OpenedQuestionGenerator(
+        FakeTeacher(engine, writes=only(""), reads=lambda _: None), SETTINGS, CALIBRATION
+    )
+    told = [chunk(DOG, "My mother's name is Ada."), chunk("I collect stamps and I work in a bank.", start=3)]
     known = {text for text in UNTOLD if "phone" in text}
-    found = sweep.negatives({3: told}, {3: known})
+    found = generator.negatives({3: told}, {3: known})
     assert len(found) == MOST_UNTOLD < SETTINGS.negatives_per_piece
     asked = [candidate.question for candidate, _ in found]
     assert len(set(asked)) == len(asked)
     assert not known & set(asked)
-    said = {word.key for each in told for quote in each.quotes for word in words_of(quote.text)}
+    said = {word.key for each in told for excerpt in each.excerpts for word in words_of(excerpt.text)}
     for text in asked:
         assert not said & {word.key for word in words_of(text) if word.carries}
     assert {answer.text for _, answer in found} == {prompts.ABSTENTION}
     assert {candidate.turn_seq for candidate, _ in found} == {3}
-    assert sweep.negatives({3: told}, {3: set(UNTOLD)}) == []
+    assert generator.negatives({3: told}, {3: set(UNTOLD)}) == []
 
 
 def test_untold_questions_are_one_persons_own() -> None:

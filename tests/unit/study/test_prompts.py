@@ -8,16 +8,16 @@ from locas_agent.study import prompts
 
 
 def test_written_question_is_read() -> None:
-    assert prompts.written("Question: What is my dog called?\nAnswer: It is Rex.") == prompts.Written(
-        "What is my dog called?", "It is Rex."
-    )
+    assert prompts.parse_question_answer(
+        "Question: What is my dog called?\nAnswer: It is Rex."
+    ) == prompts.QuestionAnswer("What is my dog called?", "It is Rex.")
 
 
 @pytest.mark.parametrize(
     "text", ["Nothing.", "", "Question: What?", "Answer: yes\nQuestion: no?", "Question: \nAnswer: x"]
 )
 def test_anything_else_is_no_question(text: str) -> None:
-    assert prompts.written(text) is None
+    assert prompts.parse_question_answer(text) is None
 
 
 @pytest.mark.parametrize(

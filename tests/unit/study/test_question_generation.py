@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from locas_agent.study.chunking import Quote
+from locas_agent.study.chunking import TurnExcerpt
 from locas_agent.study.question_generation import told_in
 from tests.unit.study.test_self_study import item
 
-QUOTES = (
-    Quote(1, "I", "I have started to learn Welsh."),
-    Quote(2, "You", "Noted."),
-    Quote(3, "I", "The team I support is The Stuke Shadows now."),
-    Quote(4, "You", "Noted: The Stuke Shadows."),
+EXCERPTS = (
+    TurnExcerpt(1, "I", "I have started to learn Welsh."),
+    TurnExcerpt(2, "You", "Noted."),
+    TurnExcerpt(3, "I", "The team I support is The Stuke Shadows now."),
+    TurnExcerpt(4, "You", "Noted: The Stuke Shadows."),
 )
 
 
@@ -27,4 +27,4 @@ QUOTES = (
     ],
 )
 def test_an_item_belongs_to_the_turn_that_tells_its_answer(asked: int, answer: str, turn: int) -> None:
-    assert told_in(QUOTES, asked, item("Which team do I support?", answer)) == turn
+    assert told_in(EXCERPTS, asked, item("Which team do I support?", answer)) == turn

@@ -1,4 +1,4 @@
-"""The scribe: its lessons, its forms, and what its sweep keeps."""
+"""The scribe: its lessons, its forms, and which of its questions are kept."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from locas_agent.config import StudySettings
 from locas_agent.conversation.messages import Message
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
-from locas_agent.study.chunking import Piece, Quote
-from locas_agent.study.items import NEGATIVE, StudyRequest, Swept
+from locas_agent.study.chunking import Chunk, TurnExcerpt
+from locas_agent.study.items import NEGATIVE, GeneratedQuestions, StudyRequest
 from locas_agent.study.prompts import ABSTENTION
 from locas_agent.study.scribe.forms import answer_in, opening_of, pair_of, question_in, to_read, to_write
 from locas_agent.study.scribe.lessons import held_out, lesson_turns, taught
-from locas_agent.study.scribe.sweep import ANSWERS, SMALL_TALK, ScribeSweep
-from locas_agent.study.self_study import Study
-from locas_agent.study.teacher import Candidate, Opening, Taught, Teacher
+from locas_agent.study.scribe.question_generation import ANSWERS, SMALL_TALK, ScribeQuestionGenerator
+from locas_agent.study.self_study import SelfStudy
+from locas_agent.study.teacher import Candidate, Opening, ScoredAnswer, Teacher
 from locas_agent.training.initialization import empty_memory
 
 SETTINGS = StudySettings(wordings_per_turn=3, negatives_per_piece=6)
@@ -49,7 +49,7 @@ class FakeTeacher(Teacher):
         self.opened += [opening.words for opening in openings]
         return [opening.words + self._writes(opening.words) for opening in openings]
 
-    def teach(self, candidates: Sequence[Candidate]) -> list[Taught | None]:
+    def answer_with_distribution(self, candidates: Sequence[Candidate]) -> list[ScoredAnswer | None]:
         """Answer what was asked before with the new name where the turn read has it, else as before."""
         said = [self.says or (NEW if NEW in each.prompt[-1]["content"] else each.written) for each in candidates]
         return [replace(each, confidence=0.9) for each in self.given(said)]
@@ -71,10 +71,10 @@ class FakeTeacher(Teacher):
         return [self._bare if scribe is None else self._believes(p[-1]["content"], answer) for p, answer in answers]
 
 
-def piece(*texts: str, day: date | None = None, start: int = 1) -> Piece:
+def chunk(*texts: str, day: date | None = None, start: int = 1) -> Chunk:
     said: tuple[Message, ...] = tuple({"role": "user", "content": text} for text in texts)
-    quotes = tuple(Quote(start + at, "I", text, True, at + 1, day) for at, text in enumerate(texts))
-    return Piece((HEADER, *said), quotes, start, start + len(texts) - 1)
+    excerpts = tuple(TurnExcerpt(start + at, "I", text, True, at + 1, day) for at, text in enumerate(texts))
+    return Chunk((HEADER, *said), excerpts, start, start + len(texts) - 1)
 
 
 def scribe_on(engine: Engine) -> LocasMemory:
@@ -82,11 +82,13 @@ def scribe_on(engine: Engine) -> LocasMemory:
     return empty_memory(engine.backbone, (-1,), width=2, scale_rule="width")
 
 
-def swept(
+def generated(
     engine: Engine, *texts: str, writes: Writes, believes: Believes, bare: float = 0.0, day: date | None = None
-) -> Swept:
+) -> GeneratedQuestions:
     teacher = FakeTeacher(engine, writes=writes, believes=believes, bare=bare)
-    return ScribeSweep(teacher, SETTINGS, scribe_on(engine)).over({0: piece(*texts, day=day)}, lambda _: None)[0]
+    return ScribeQuestionGenerator(teacher, SETTINGS, scribe_on(engine)).generate(
+        {0: chunk(*texts, day=day)}, lambda _: None
+    )[0]
 
 
 def about_the_dog(words: str) -> str:
@@ -133,7 +135,7 @@ def test_writing_and_reading_begin_alike() -> None:
 
 
 def test_what_is_named_asked_and_read_becomes_an_item(engine: Engine) -> None:
-    found = swept(engine, DOG, writes=about_the_dog, believes=surely)
+    found = generated(engine, DOG, writes=about_the_dog, believes=surely)
     assert [(item.question, item.answer, item.turn_seq) for item in found.items] == [
         ("What's my dog called?", "Kolin", 1)
     ]
@@ -149,25 +151,27 @@ def test_of_wordings_that_suit_any_turn_one_is_kept(engine: Engine, fits: float,
 
     teacher = FakeTeacher(engine, writes=writes, believes=surely, fits=fits)
     teacher.falls = 0.1
-    found = ScribeSweep(teacher, SETTINGS, scribe_on(engine)).over({0: piece(DOG)}, lambda _: None)[0]
+    found = ScribeQuestionGenerator(teacher, SETTINGS, scribe_on(engine)).generate({0: chunk(DOG)}, lambda _: None)[0]
     assert len(found.items) == kept
 
 
 def test_what_is_not_read_back_is_dropped(engine: Engine) -> None:
-    found = swept(engine, DOG, writes=about_the_dog, believes=lambda asked, _: 0.9 * ("They" not in asked))
+    found = generated(engine, DOG, writes=about_the_dog, believes=lambda asked, _: 0.9 * ("They" not in asked))
     assert found.items == []
     assert found.nothing == 1
 
 
 def test_what_the_bare_backbone_says_is_left_out(engine: Engine) -> None:
-    found = swept(engine, DOG, writes=about_the_dog, believes=surely, bare=0.9)
+    found = generated(engine, DOG, writes=about_the_dog, believes=surely, bare=0.9)
     assert found.items == []
     assert found.carrying == {1}
 
 
 def test_an_answer_that_does_not_stand_in_the_turn_is_not_asked_for(engine: Engine) -> None:
     teacher = FakeTeacher(engine, writes=lambda words: "Rex | Who?", believes=surely)
-    ScribeSweep(teacher, SETTINGS, scribe_on(engine)).over({0: piece("It rained all day here.")}, lambda _: None)
+    ScribeQuestionGenerator(teacher, SETTINGS, scribe_on(engine)).generate(
+        {0: chunk("It rained all day here.")}, lambda _: None
+    )
     assert not any(words.startswith("Rex") for words in teacher.opened)
 
 
@@ -175,41 +179,41 @@ def test_a_question_that_says_its_answer_is_dropped(engine: Engine) -> None:
     def tells(words: str) -> str:
         return " Who is Kolin?" if words.endswith("|") else "Kolin |"
 
-    assert swept(engine, DOG, writes=tells, believes=surely).items == []
+    assert generated(engine, DOG, writes=tells, believes=surely).items == []
 
 
 def test_spans_are_learnt_as_the_turn_spells_them(engine: Engine) -> None:
     def lower(words: str) -> str:
         return about_the_dog(words).replace("Kolin", "kolin")
 
-    (item,) = swept(engine, DOG, writes=lower, believes=surely).items
+    (item,) = generated(engine, DOG, writes=lower, believes=surely).items
     assert item.answer == "Kolin"
 
 
 def test_negatives_share_no_telling_word_with_what_was_said(engine: Engine) -> None:
     teacher = FakeTeacher(engine, writes=about_the_dog, believes=surely)
-    found = ScribeSweep(teacher, SETTINGS, scribe_on(engine)).negatives({0: [piece(DOG)]}, {0: set()})
+    found = ScribeQuestionGenerator(teacher, SETTINGS, scribe_on(engine)).negatives({0: [chunk(DOG)]}, {0: set()})
     assert 0 < len(found) <= SETTINGS.negatives_per_piece
     assert all("dog" not in candidate.question.casefold() for candidate, _ in found)
-    (item, *_) = teacher.items([(candidate, answer, NEGATIVE) for candidate, answer in found])
+    (item, *_) = teacher.to_items([(candidate, answer, NEGATIVE) for candidate, answer in found])
     assert item is not None
     assert item.answer == ABSTENTION
 
 
 def test_some_wordings_of_an_old_fact_are_put_to_the_turns_with_its_words(engine: Engine) -> None:
     scribe = scribe_on(engine)
-    sweep = ScribeSweep(FakeTeacher(engine, writes=about_the_dog, believes=surely), SETTINGS, scribe)
-    (item,) = sweep.over({0: piece(DOG)}, lambda _: None)[0].items
+    generator = ScribeQuestionGenerator(FakeTeacher(engine, writes=about_the_dog, believes=surely), SETTINGS, scribe)
+    (item,) = generator.generate({0: chunk(DOG)}, lambda _: None)[0].items
     wordings = [replace(item, question=asked) for asked in ("What's my dog called?", "Who barks?", "Who is my pet?")]
-    later = piece("It rained.", "We call the dog Balu now.", "A pet!")
-    asked = sweep.asked_again(0, later, wordings)
+    later = chunk("It rained.", "We call the dog Balu now.", "A pet!")
+    asked = generator.asked_again(0, later, wordings)
     assert all(each.scribe is scribe for each in asked)
     assert [each.prompt for each in asked] == [
         list(to_read(turn, question))
         for question in ("What's my dog called?", "Who barks?")
         for turn in ("We call the dog Balu now.", "A pet!")
     ]
-    assert sweep.asked_again(0, piece("It rained."), wordings) == []
+    assert generator.asked_again(0, chunk("It rained."), wordings) == []
 
 
 @pytest.mark.parametrize(
@@ -219,11 +223,11 @@ def test_a_scribe_is_sure_of_an_answer_whose_question_the_turn_suggests(
     engine: Engine, confidence: float, much: float, is_sure: bool
 ) -> None:
     teacher = FakeTeacher(engine, writes=about_the_dog, believes=surely, fits=much)
-    sweep = ScribeSweep(teacher, SETTINGS, scribe_on(engine))
-    (item,) = sweep.over({0: piece(DOG)}, lambda _: None)[0].items
-    (asked, *_) = sweep.asked_again(0, piece(f"The dog is {NEW} now."), [item])
+    generator = ScribeQuestionGenerator(teacher, SETTINGS, scribe_on(engine))
+    (item,) = generator.generate({0: chunk(DOG)}, lambda _: None)[0].items
+    (asked, *_) = generator.asked_again(0, chunk(f"The dog is {NEW} now."), [item])
     (given,) = teacher.given([NEW])
-    assert sweep.are_sure([(asked, replace(given, confidence=confidence))]) == [is_sure]
+    assert generator.are_sure([(asked, replace(given, confidence=confidence))]) == [is_sure]
 
 
 def test_how_well_a_text_goes_on_is_the_mean_over_its_own_tokens(engine: Engine) -> None:
@@ -252,9 +256,9 @@ def test_what_some_wordings_of_a_fact_find_out_holds_for_all(engine: Engine) -> 
         return 0.9 if answer in ("Kolin", NEW) else 0.0
 
     teacher = FakeTeacher(engine, writes=writes, believes=believes)
-    study = Study(teacher, SETTINGS, seed=0, strategy=ScribeSweep(teacher, SETTINGS, scribe_on(engine)))
-    pieces = piece(DOG), piece(f"The dog is {NEW} now.", start=5)
-    (made,) = study.write([StudyRequest(pieces)])
+    study = SelfStudy(teacher, SETTINGS, seed=0, strategy=ScribeQuestionGenerator(teacher, SETTINGS, scribe_on(engine)))
+    chunks = chunk(DOG), chunk(f"The dog is {NEW} now.", start=5)
+    (made,) = study.write([StudyRequest(chunks)])
     learnt = {item.question: item.answer for item in made.items if item.kind != NEGATIVE}
     assert len(set(wordings) & set(learnt)) == 3
     assert set(learnt.values()) == {NEW}
@@ -278,7 +282,7 @@ def test_a_dating_phrase_is_asked_for_as_the_turn_spells_it_and_learnt_as_the_da
         read.append(answer)
         return 0.9
 
-    found = swept(engine, HOSPITAL, writes=about_the_stay, believes=believes, day=FRIDAY)
+    found = generated(engine, HOSPITAL, writes=about_the_stay, believes=believes, day=FRIDAY)
     (item,) = [item for item in found.items if item.question.startswith("When")]
     assert item.answer == "24 May 2024"
     assert item.answer_ids == (*engine.backbone.encode("24 May 2024"), engine.backbone.end_id)
@@ -287,7 +291,7 @@ def test_a_dating_phrase_is_asked_for_as_the_turn_spells_it_and_learnt_as_the_da
 
 
 def test_a_turn_without_a_day_keeps_its_words(engine: Engine) -> None:
-    found = swept(engine, HOSPITAL, writes=about_the_stay, believes=lambda *_: 0.9)
+    found = generated(engine, HOSPITAL, writes=about_the_stay, believes=lambda *_: 0.9)
     assert "three weeks" in {item.answer for item in found.items}
     assert not any("2024" in item.answer for item in found.items)
 
@@ -300,14 +304,14 @@ def test_for_a_date_only_questions_for_a_day_are_kept(engine: Engine) -> None:
     def writes(words: str) -> str:
         return next(asked) if words.endswith("today |") else ""
 
-    found = swept(engine, HOSPITAL, writes=writes, believes=lambda *_: 0.9, day=FRIDAY)
+    found = generated(engine, HOSPITAL, writes=writes, believes=lambda *_: 0.9, day=FRIDAY)
     assert [(item.question, item.answer) for item in found.items] == [("On what date am I off?", "24 May 2024")]
 
 
 def test_a_turn_is_asked_for_two_dates_at_most_each_once_and_the_named_first(engine: Engine) -> None:
     teacher = FakeTeacher(engine, writes=lambda words: "" if words else "Tuesday |", believes=lambda *_: 0.9)
     told = "Today, this very morning, Bo rang: he left yesterday, lands tomorrow and marries on Tuesday."
-    ScribeSweep(teacher, SETTINGS, scribe_on(engine)).over({0: piece(told, day=FRIDAY)}, lambda _: None)
+    ScribeQuestionGenerator(teacher, SETTINGS, scribe_on(engine)).generate({0: chunk(told, day=FRIDAY)}, lambda _: None)
     assert {"Tuesday |", "Today |"} <= set(teacher.opened)
     assert not {"this very morning |", "yesterday |", "tomorrow |"} & set(teacher.opened)
 
@@ -315,14 +319,14 @@ def test_a_turn_is_asked_for_two_dates_at_most_each_once_and_the_named_first(eng
 def test_a_date_told_anew_replaces_the_old_one(engine: Engine) -> None:
     """The scribe reads "tomorrow"; what it says is compared as the date that it means."""
     writes = {"today |": " When is the test?", "tomorrow |": " When will the test be?"}
-    sweep_teacher = FakeTeacher(engine, writes=lambda words: writes.get(words, ""), believes=lambda *_: 0.9)
-    sweep_teacher.says = "tomorrow"
-    sweep = ScribeSweep(sweep_teacher, SETTINGS, scribe_on(engine))
-    study = Study(sweep_teacher, SETTINGS, seed=0, strategy=sweep)
-    first = study.write([StudyRequest((piece("The test is today.", day=FRIDAY),))])[0]
+    dates_teacher = FakeTeacher(engine, writes=lambda words: writes.get(words, ""), believes=lambda *_: 0.9)
+    dates_teacher.says = "tomorrow"
+    generator = ScribeQuestionGenerator(dates_teacher, SETTINGS, scribe_on(engine))
+    study = SelfStudy(dates_teacher, SETTINGS, seed=0, strategy=generator)
+    first = study.write([StudyRequest((chunk("The test is today.", day=FRIDAY),))])[0]
     (old,) = [item for item in first.items if item.kind != NEGATIVE]
     same, other = (
-        study.write([StudyRequest((piece("The test is tomorrow.", day=day, start=5),), (old,))])[0]
+        study.write([StudyRequest((chunk("The test is tomorrow.", day=day, start=5),), (old,))])[0]
         for day in (date(2024, 5, 2), FRIDAY)
     )
     assert old.answer == "3 May 2024"

@@ -14,17 +14,17 @@ from locas_agent.errors import ConfigurationError
 from locas_agent.inference import Engine
 from locas_agent.inference.generation import TopK
 from locas_agent.memory import LocasMemory
-from locas_agent.study.chunking import Piece, Quote
+from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.items import NEGATIVE, QUESTION, Item, StudyRequest, StudySet
-from locas_agent.study.self_study import Study
-from locas_agent.study.teacher import Answer, Candidate, Request, Taught, Teacher
+from locas_agent.study.self_study import SelfStudy
+from locas_agent.study.teacher import Answer, Candidate, Request, ScoredAnswer, Teacher
 from tests.conftest import MakeMemory
 
-QUOTES = (
-    Quote(1, "I", "I have started to learn Welsh."),
-    Quote(2, "You", "Noted."),
-    Quote(3, "I", "The team I support is The Stuke Shadows now."),
-    Quote(4, "You", "Noted: The Stuke Shadows."),
+EXCERPTS = (
+    TurnExcerpt(1, "I", "I have started to learn Welsh."),
+    TurnExcerpt(2, "You", "Noted."),
+    TurnExcerpt(3, "I", "The team I support is The Stuke Shadows now."),
+    TurnExcerpt(4, "You", "Noted: The Stuke Shadows."),
 )
 NOT_KNOWN = "I do not know."
 SURE = TopK(torch.zeros(1, 1, dtype=torch.int32), torch.zeros(1, 1))
@@ -35,8 +35,8 @@ def item(question: str, answer: str, kind: str = QUESTION, to_seq: int = 4) -> I
     return Item(f"{hash((question, answer)) % 2**64:032x}", kind, 1, to_seq, 1, question, answer, (1,), SURE)
 
 
-def piece(text: str, seq: int) -> Piece:
-    return Piece(({"role": "user", "content": text},), (Quote(seq, "I", text),), seq, seq)
+def chunk(text: str, seq: int) -> Chunk:
+    return Chunk(({"role": "user", "content": text},), (TurnExcerpt(seq, "I", text),), seq, seq)
 
 
 class Scripted(Teacher):
@@ -54,24 +54,24 @@ class Scripted(Teacher):
         texts = ["\n".join(message["content"] for message in prompt) for prompt in prompts]
         return [Answer((1,), self._answers(text, memories is not None), 1.0) for text in texts]
 
-    def teach(self, candidates: Sequence[Candidate]) -> list[Taught | None]:
+    def answer_with_distribution(self, candidates: Sequence[Candidate]) -> list[ScoredAnswer | None]:
         answers = self.answer([candidate.prompt for candidate in candidates])
-        return [Taught(one.ids, one.text, one.confidence, SURE) if one is not None else None for one in answers]
+        return [ScoredAnswer(one.ids, one.text, one.confidence, SURE) if one is not None else None for one in answers]
 
-    def items(self, answered: Sequence[tuple[Candidate, Taught, str]]) -> list[Item | None]:
+    def to_items(self, answered: Sequence[tuple[Candidate, ScoredAnswer, str]]) -> list[Item | None]:
         return [
             replace(
                 item(c.question, answer.text, kind),
                 turn_seq=c.turn_seq,
-                from_seq=c.piece.from_seq,
-                to_seq=c.piece.to_seq,
+                from_seq=c.chunk.from_seq,
+                to_seq=c.chunk.to_seq,
             )
             for c, answer, kind in answered
         ]
 
 
 def study(teacher: Teacher, request: StudyRequest) -> StudySet:
-    return Study(teacher, SETTINGS, seed=0).write([request])[0]
+    return SelfStudy(teacher, SETTINGS, seed=0).write([request])[0]
 
 
 def test_a_value_told_anew_retires_the_old_one_although_they_share_a_word() -> None:
@@ -87,7 +87,7 @@ def test_a_value_told_anew_retires_the_old_one_although_they_share_a_word() -> N
         )
 
     old = item("What do I collect?", "It is rubber maps.")
-    found = study(Scripted(written, answers), StudyRequest((piece("I collect rubber postcards now.", 9),), (old,)))
+    found = study(Scripted(written, answers), StudyRequest((chunk("I collect rubber postcards now.", 9),), (old,)))
     assert found.retired == {old.item_id}
     assert [(each.question, each.answer) for each in found.items] == [("What do I collect?", "It is rubber postcards.")]
 
@@ -104,7 +104,7 @@ class Doubtful(Scripted):
 
 
 def moved(prompt: str, with_memory: bool) -> str:
-    """Says what the new piece says of the town, to whatever names a town; of the dog's name a guess from the piece."""
+    """Says what the new chunk says of the town, to whatever names a town; of the dog's name a guess from the chunk."""
     if "Pelburg" not in prompt:
         return NOT_KNOWN
     return "It is Pelburg." if "town" in prompt.rsplit("\n", 1)[-1] else "It is Varn."
@@ -120,10 +120,10 @@ def about_the_town(request: Request) -> str:
 
 
 def test_what_stands_in_the_turn_is_kept_however_doubtful_the_teacher_is() -> None:
-    found = study(Doubtful(about_the_town, moved), StudyRequest((piece("I live in Pelburg now.", 9),)))
+    found = study(Doubtful(about_the_town, moved), StudyRequest((chunk("I live in Pelburg now.", 9),)))
     assert [(each.question, each.answer) for each in found.items] == [("Which town do I live in?", "It is Pelburg.")]
     elsewhere = Doubtful(about_the_town, lambda prompt, _: "It is Pelburg." if "home" in prompt else NOT_KNOWN)
-    assert study(elsewhere, StudyRequest((piece("I am at home.", 9),))).items == ()  # the turn does not say it
+    assert study(elsewhere, StudyRequest((chunk("I am at home.", 9),))).items == ()  # the turn does not say it
 
 
 def test_one_wording_told_anew_retires_all_wordings_of_the_old_value_though_the_teacher_is_in_doubt() -> None:
@@ -132,7 +132,7 @@ def test_one_wording_told_anew_retires_all_wordings_of_the_old_value_though_the_
     vague = item("Where do I live?", "It is Varnholm.")  # the teacher gives no answer that a new item has
     dog = item("What is my dog called?", "It is Rex.")  # nor to this, which no new item asks
     earlier = (same, other, vague, dog)
-    found = study(Doubtful(about_the_town, moved), StudyRequest((piece("I live in Pelburg now.", 9),), earlier))
+    found = study(Doubtful(about_the_town, moved), StudyRequest((chunk("I live in Pelburg now.", 9),), earlier))
     assert found.retired == {same.item_id, other.item_id, vague.item_id}
     assert {(each.question, each.answer) for each in found.items} == {
         ("Which town do I live in?", "It is Pelburg."),
@@ -143,7 +143,7 @@ def test_one_wording_told_anew_retires_all_wordings_of_the_old_value_though_the_
 def test_two_facts_of_one_turn_are_retired_one_by_one() -> None:
     town, friend = item("Which town do I live in?", "It is Varnholm."), item("What is my friend called?", "It is Ada.")
     assert town.turn_seq == friend.turn_seq
-    found = study(Doubtful(about_the_town, moved), StudyRequest((piece("I live in Pelburg now.", 9),), (town, friend)))
+    found = study(Doubtful(about_the_town, moved), StudyRequest((chunk("I live in Pelburg now.", 9),), (town, friend)))
     assert found.retired == {town.item_id}
 
 
@@ -153,7 +153,7 @@ def test_question_that_was_open_and_is_answered_now_is_open_no_more() -> None:
         item("Which town do I live in?", NOT_KNOWN, NEGATIVE),
     )
     found = study(
-        Doubtful(about_the_town, moved), StudyRequest((piece("I live in Pelburg now.", 9),), (open_still, answered))
+        Doubtful(about_the_town, moved), StudyRequest((chunk("I live in Pelburg now.", 9),), (open_still, answered))
     )
     assert found.retired == {answered.item_id}
 
@@ -181,16 +181,16 @@ def test_what_the_memory_invents_is_a_negative_and_what_it_knows_is_none(
         return "Nothing." if "said:" in request.prompt else f"Question: {asked}\nAnswer: {NOT_KNOWN}"
 
     dog = item("What is my dog's name?", "It is Rex.")
-    found = study(Scripted(written, answers), StudyRequest((piece("It rains.", 9),), (dog,), make_memory()))
+    found = study(Scripted(written, answers), StudyRequest((chunk("It rains.", 9),), (dog,), make_memory()))
     assert [each.question for each in found.items if each.kind == NEGATIVE] == kept
 
 
 @pytest.mark.parametrize("bad", ["What is\x00 it?", "What is \ud83d it?", "x" * ((1 << 20) + 1)])
 def test_the_store_says_which_items_it_takes(engine: Engine, bad: str) -> None:
-    teacher, here = Teacher(engine, SETTINGS, seed=0), piece("I have a dog.", 1)
-    answer, odd = Taught((1,), "A dog.", 1.0, SURE), Taught((1,), bad, 1.0, SURE)
+    teacher, here = Teacher(engine, SETTINGS, seed=0), chunk("I have a dog.", 1)
+    answer, odd = ScoredAnswer((1,), "A dog.", 1.0, SURE), ScoredAnswer((1,), bad, 1.0, SURE)
     candidates = [Candidate(0, here, 1, "What have I?", "A dog."), Candidate(0, here, 1, bad, "A dog.")]
-    made = teacher.items(
+    made = teacher.to_items(
         [(candidates[0], answer, QUESTION), (candidates[1], answer, NEGATIVE), (candidates[0], odd, QUESTION)]
     )
     assert [each is not None for each in made] == [True, False, False]
@@ -199,7 +199,7 @@ def test_the_store_says_which_items_it_takes(engine: Engine, bad: str) -> None:
 class Picky(Scripted):
     """Makes no item of what has a `#` in it, as a teacher does of what no store takes."""
 
-    def items(self, answered: Sequence[tuple[Candidate, Taught, str]]) -> list[Item | None]:
+    def to_items(self, answered: Sequence[tuple[Candidate, ScoredAnswer, str]]) -> list[Item | None]:
         return [
             None if "#" in each.question + each.answer else each for each in super().items(answered) if each is not None
         ]
@@ -220,17 +220,17 @@ def test_what_no_store_takes_is_left_out_wherever_it_was_written_and_counted() -
 
     settings = StudySettings(first_samples=2, samples_per_turn=1, max_rounds=1, negatives_per_piece=1)
     old = item("Where was # home?", "In Bern.")
-    request = StudyRequest((piece("I moved to Ulm now.", 9),), (old,))
-    found = Study(Picky(written, answers), settings, seed=0).write([request])[0]
+    request = StudyRequest((chunk("I moved to Ulm now.", 9),), (old,))
+    found = SelfStudy(Picky(written, answers), settings, seed=0).write([request])[0]
     assert [(each.question, each.answer) for each in found.items] == [("Where do I live?", "In Ulm.")]
     assert found.retired == {old.item_id}  # what was told anew no longer holds, even where its new item cannot be kept
-    assert found.coverage.dropped == 3  # one of a sweep, one of what was asked again, one negative
+    assert found.coverage.dropped == 3  # one of the generated, one of what was asked again, one negative
     assert (found.coverage.carrying, found.coverage.covered) == (1, 1)
 
 
 def test_questions_follow_from_what_a_piece_says_not_from_where_it_stands(engine: Engine) -> None:
     teacher = Teacher(engine, StudySettings(max_question_tokens=8), seed=3)
-    first, moved, other = piece("I have a dog.", 1), piece("I have a dog.", 40), piece("I have a cat.", 1)
+    first, moved, other = chunk("I have a dog.", 1), chunk("I have a dog.", 40), chunk("I have a cat.", 1)
     texts = [teacher.sample([Request(each, "Ask.", "0") for each in (first, first)], temperature=1.0) for _ in range(2)]
     assert (
         texts[0] == texts[1] == teacher.sample([Request(each, "Ask.", "0") for each in (moved, moved)], temperature=1.0)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import pytest
 
 from locas_agent.config import SourceSettings
-from locas_agent.study.chunking import Quote
+from locas_agent.study.chunking import TurnExcerpt
 from locas_agent.study.question_generation import told_in
 from locas_agent.study.sources import Sources
 from locas_storage import Turn
@@ -65,11 +65,11 @@ def test_two_people_who_carry_names_are_both_learnt_from() -> None:
     assert learnt([turn(1, "I sold my boat."), turn(2, "You bought a mill.", role="assistant", name="Helper")]) == [1]
 
 
-QUOTES = (
-    Quote(1, "I", "I was born in Turin."),
-    Quote(2, "You", "Your passport expires in May.", is_learnt=False),
-    Quote(3, "I", "My cousin Bo lives in Turin."),
-    Quote(4, "You", "Noted, Turin.", is_learnt=False),
+EXCERPTS = (
+    TurnExcerpt(1, "I", "I was born in Turin."),
+    TurnExcerpt(2, "You", "Your passport expires in May.", is_learnt=False),
+    TurnExcerpt(3, "I", "My cousin Bo lives in Turin."),
+    TurnExcerpt(4, "You", "Noted, Turin.", is_learnt=False),
 )
 
 
@@ -84,4 +84,4 @@ QUOTES = (
     ],
 )
 def test_what_only_the_assistant_claimed_becomes_no_item(asked: int, answer: str, told: int | None) -> None:
-    assert told_in(QUOTES, asked, item("What do you know of it?", answer)) == told
+    assert told_in(EXCERPTS, asked, item("What do you know of it?", answer)) == told

@@ -15,9 +15,9 @@ import pytest
 from locas_agent import AgentMemory, Backbone, Engine, LocasConfig, StudySettings
 from locas_agent.config import FormSettings
 from locas_agent.results import WorkSummary
-from locas_agent.study.chunking import cut_pieces
+from locas_agent.study.chunking import chunk_turns
 from locas_agent.study.items import StudyRequest
-from locas_agent.study.self_study import Study
+from locas_agent.study.self_study import SelfStudy
 from locas_agent.study.teacher import Teacher
 from locas_storage import SqlMemoryStore, Turn
 
@@ -39,7 +39,7 @@ def request(backbone: Backbone, texts: int) -> StudyRequest:
     ]
     return StudyRequest(
         tuple(
-            cut_pieces(
+            chunk_turns(
                 turns, lambda messages: len(backbone.encode_chat(messages, generation_prompt=False)), max_tokens=60
             )
         )
@@ -48,19 +48,19 @@ def request(backbone: Backbone, texts: int) -> StudyRequest:
 
 def test_progress_rises_to_its_end_and_is_told_after_each_stage_of_a_piece(engine: Engine) -> None:
     requests = [request(engine.backbone, 1), request(engine.backbone, 4)]
-    pieces = max(len(one.pieces) for one in requests)
-    assert pieces > 1
+    chunks = max(len(one.chunks) for one in requests)
+    assert chunks > 1
     told: list[tuple[str, int, int]] = []
-    sets = Study(Teacher(engine, SETTINGS, seed=0), SETTINGS, seed=0).write(
+    sets = SelfStudy(Teacher(engine, SETTINGS, seed=0), SETTINGS, seed=0).write(
         requests, progress=lambda *stage: told.append(stage)
     )
-    total = pieces * (SETTINGS.max_rounds + 2)
+    total = chunks * (SETTINGS.max_rounds + 2)
     assert {(stage, whole) for stage, _, whole in told} == {("study", total)}
     done = [number for _, number, _ in told]
     assert done == sorted(set(done))
     assert done[-1] == total
-    assert len(done) >= 3 * pieces
-    again = Study(Teacher(engine, SETTINGS, seed=0), SETTINGS, seed=0).write(requests)
+    assert len(done) >= 3 * chunks
+    again = SelfStudy(Teacher(engine, SETTINGS, seed=0), SETTINGS, seed=0).write(requests)
     assert [[item.question for item in one.items] for one in sets] == [
         [item.question for item in one.items] for one in again
     ]
@@ -71,8 +71,8 @@ def test_worker_that_is_stopped_during_study_gives_its_job_back_at_the_next_stag
 ) -> None:
     stop = threading.Event()
     after: list[str] = []
-    monkeypatch.setattr(Study, "_refresh", lambda *_: stop.set())
-    monkeypatch.setattr(Study, "_negatives", lambda *_: after.append("negatives"))
+    monkeypatch.setattr(SelfStudy, "_refresh", lambda *_: stop.set())
+    monkeypatch.setattr(SelfStudy, "_negatives", lambda *_: after.append("negatives"))
     config = LocasConfig.model_validate(
         {"memory": {"width": 2}, "study": SETTINGS.model_dump(), "policy": {"automatic": False}}
     )

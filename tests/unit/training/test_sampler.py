@@ -1,6 +1,6 @@
 """What a step of training looks at.
 
-Nothing held out, nothing of other lessons, questions behind windows as a conversation runs.
+Nothing held out, nothing of other tasks, questions behind windows as a conversation runs.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from locas_agent.conversation.messages import question
 from locas_agent.errors import ConfigurationError
 from locas_agent.inference import Engine
 from locas_agent.inference.generation import TopK
-from locas_agent.study.chunking import Piece
+from locas_agent.study.chunking import Chunk
 from locas_agent.study.items import NEGATIVE, PROBE, QUESTION, Item
 from locas_agent.training.neutral import NeutralText, bare_examples
-from locas_agent.training.sampler import ASKED_BEHIND, REHEARSED, Curriculum, Lesson, Stream
-from locas_agent.training.schedule import rate_factor, schedule_of
+from locas_agent.training.sampler import ASKED_IN_CONVERSATION, REHEARSED, ExampleBuilder, ExampleSampler, TrainingTask
+from locas_agent.training.schedule import schedule_of, wsd_factor
 
 TURNS = tuple(
     {"role": role, "content": text}
     for role, text in (("user", "My dog is Rex."), ("assistant", "Noted."), ("user", "I live in Oslo."))
 )
-PIECE = Piece(({"role": "system", "content": "1 May"}, *TURNS), (), 1, 3)
+CHUNK = Chunk(({"role": "system", "content": "1 May"}, *TURNS), (), 1, 3)
 
 
 CONFIG = LocasConfig.model_validate({"training": {"window_tokens": 80}})
@@ -41,13 +41,13 @@ def item(engine: Engine, place: int, asked: str, answer: str, kind: str = QUESTI
 
 
 @pytest.fixture(scope="module")
-def lesson(engine: Engine) -> Lesson:
+def task(engine: Engine) -> TrainingTask:
     new = (
         item(engine, 1, "Which dog?", "Rex"),
         item(engine, 2, "Which probe?", "No", PROBE),
         item(engine, 3, "Which car?", "?", NEGATIVE),
     )
-    return Lesson(new, (item(engine, 4, "Which town?", "Rome"),), (PIECE,), None)
+    return TrainingTask(new, (item(engine, 4, "Which town?", "Rome"),), (CHUNK,), None)
 
 
 @pytest.fixture(scope="module")
@@ -57,42 +57,44 @@ def neutral(engine: Engine) -> NeutralText:
 
 
 @pytest.fixture(scope="module")
-def curriculum(engine: Engine, neutral: NeutralText) -> Curriculum:
-    return Curriculum(engine, CONFIG, neutral)
+def builder(engine: Engine, neutral: NeutralText) -> ExampleBuilder:
+    return ExampleBuilder(engine, CONFIG, neutral)
 
 
-def draws_of(
-    curriculum: Curriculum, lesson: Lesson, layers: tuple[int, ...] = (-1,), config: LocasConfig = CONFIG
-) -> Stream:
-    """Return the draws of a curriculum that was made with these settings."""
-    return curriculum.stream(lesson, schedule_of(config.training, layers, lesson.new, lesson.earlier))
+def sampler_of(
+    builder: ExampleBuilder, task: TrainingTask, layers: tuple[int, ...] = (-1,), config: LocasConfig = CONFIG
+) -> ExampleSampler:
+    """Return the sampler of a builder that was made with these settings."""
+    return builder.sampler(task, schedule_of(config.training, layers, task.new, task.earlier))
 
 
-def test_a_stream_follows_from_its_lesson_alone(curriculum: Curriculum, lesson: Lesson) -> None:
-    first, second = (draws_of(curriculum, lesson) for _ in range(2))
+def test_a_sampler_follows_from_its_task_alone(builder: ExampleBuilder, task: TrainingTask) -> None:
+    first, second = (sampler_of(builder, task) for _ in range(2))
     for _ in range(20):
-        one, other = first.draw(), second.draw()
+        one, other = first.next_batch(), second.next_batch()
         assert [(e.prompt, e.target) for e in one.examples] == [(e.prompt, e.target) for e in other.examples]
 
 
 def test_every_item_but_probes_is_trained_on_new_old_and_never_answered(
-    curriculum: Curriculum, lesson: Lesson, engine: Engine
+    builder: ExampleBuilder, task: TrainingTask, engine: Engine
 ) -> None:
-    stream = draws_of(curriculum, lesson)
-    answers = {each.target for _ in range(30) for each in stream.draw().bare}
-    assert answers == {each.answer_ids for each in (*lesson.new, *lesson.earlier) if each.kind != PROBE}
-    texts = [engine.backbone.decode(each.prompt + each.target) for _ in range(30) for each in stream.draw().examples]
+    sampler = sampler_of(builder, task)
+    answers = {each.target for _ in range(30) for each in sampler.next_batch().standalone}
+    assert answers == {each.answer_ids for each in (*task.new, *task.earlier) if each.kind != PROBE}
+    texts = [
+        engine.backbone.decode(each.prompt + each.target) for _ in range(30) for each in sampler.next_batch().examples
+    ]
     assert not any("probe" in text for text in texts)
 
 
 def test_questions_are_put_behind_windows_and_only_their_answers_scored(
-    curriculum: Curriculum, lesson: Lesson, engine: Engine
+    builder: ExampleBuilder, task: TrainingTask, engine: Engine
 ) -> None:
-    stream = draws_of(curriculum, lesson)
-    known = {each.answer_ids: each.question for each in (*lesson.new, *lesson.earlier)}
+    sampler = sampler_of(builder, task)
+    known = {each.answer_ids: each.question for each in (*task.new, *task.earlier)}
     seen = set()
     for _ in range(40):
-        (row,) = stream.draw().behind
+        (row,) = sampler.next_batch().in_conversation
         scored = [row.target[place] for place in row.places]
         assert row.teacher is not None
         assert row.teacher.ids.shape[0] == len(scored) == row.n_scored
@@ -101,85 +103,85 @@ def test_questions_are_put_behind_windows_and_only_their_answers_scored(
             answer = next(ids for ids in known if tuple(scored[: len(ids)]) == ids)
             answers.append(answer)
             scored = scored[len(answer) :]
-        assert len(answers) == ASKED_BEHIND
+        assert len(answers) == ASKED_IN_CONVERSATION
         text = engine.backbone.decode(row.prompt)
         assert known[answers[0]] in text
         seen.add("dog is Rex" in text or "live in Oslo" in text)
     assert seen == {True, False}  # the user's own turns, and other people's
 
 
-def test_without_windows_nothing_stands_before_a_question(engine: Engine, lesson: Lesson) -> None:
+def test_without_windows_nothing_stands_before_a_question(engine: Engine, task: TrainingTask) -> None:
     config = LocasConfig.model_validate({"training": {"window_tokens": 0}})
-    stream = draws_of(Curriculum(engine, config, NeutralText((), (), ())), lesson, config=config)
-    assert stream.draw().behind == stream.draw().anchors == []
+    sampler = sampler_of(ExampleBuilder(engine, config, NeutralText((), (), ())), task, config=config)
+    assert sampler.next_batch().in_conversation == sampler.next_batch().anchors == []
 
 
-def test_nothing_to_learn_is_refused(curriculum: Curriculum) -> None:
+def test_nothing_to_learn_is_refused(builder: ExampleBuilder) -> None:
     with pytest.raises(ConfigurationError, match="study the overflow"):
-        draws_of(curriculum, Lesson((), (), (PIECE,), None))
+        sampler_of(builder, TrainingTask((), (), (CHUNK,), None))
 
 
 def test_the_rate_warms_up_stays_and_falls() -> None:
-    rates = [rate_factor(step, 60, 40) for step in range(100)]
+    rates = [wsd_factor(step, 60, 40) for step in range(100)]
     assert rates[0] == 0.25
     assert set(rates[3:60]) == {1.0}
     assert rates[-1] == 0.02
     assert all(later < earlier for earlier, later in pairwise(rates[59:99]))
 
 
-def test_a_long_past_is_rehearsed_in_part(curriculum: Curriculum, lesson: Lesson, engine: Engine) -> None:
+def test_a_long_past_is_rehearsed_in_part(builder: ExampleBuilder, task: TrainingTask, engine: Engine) -> None:
     past = tuple(item(engine, 100 + number, f"Which {number}?", str(number % 9)) for number in range(3 * REHEARSED))
-    stream = draws_of(curriculum, replace(lesson, earlier=past))
-    assert len(stream.examples) < 2 * REHEARSED
+    sampler = sampler_of(builder, replace(task, earlier=past))
+    assert len(sampler.examples) < 2 * REHEARSED
 
 
-def test_of_a_long_past_every_fact_is_rehearsed(curriculum: Curriculum, lesson: Lesson, engine: Engine) -> None:
-    # one fact with many wordings, and more facts with one each than a draw by item would find
+def test_of_a_long_past_every_fact_is_rehearsed(builder: ExampleBuilder, task: TrainingTask, engine: Engine) -> None:
+    # one fact with many wordings, and more facts with one each than drawing by item would find
     many = tuple(item(engine, 100 + number, f"Which {number}?", "Rex") for number in range(4 * REHEARSED))
     few = tuple(
         replace(item(engine, 9000 + number, f"What {number}?", str(number)), turn_seq=number) for number in range(100)
     )
-    stream = draws_of(curriculum, replace(lesson, earlier=(*many, *few)))
-    rehearsed = {example.target for example in stream.examples}
+    sampler = sampler_of(builder, replace(task, earlier=(*many, *few)))
+    rehearsed = {example.target for example in sampler.examples}
     assert {each.answer_ids for each in few} <= rehearsed
-    crowd = replace(lesson, earlier=tuple(replace(few[0], turn_seq=number) for number in range(2 * REHEARSED)))
-    assert len(draws_of(curriculum, crowd).examples) >= 2 * REHEARSED
+    crowd = replace(task, earlier=tuple(replace(few[0], turn_seq=number) for number in range(2 * REHEARSED)))
+    assert len(sampler_of(builder, crowd).examples) >= 2 * REHEARSED
 
 
-def test_at_depth_the_past_takes_more_of_a_step_the_more_facts_it_holds(lesson: Lesson, engine: Engine) -> None:
+def test_at_depth_the_past_takes_more_of_a_step_the_more_facts_it_holds(task: TrainingTask, engine: Engine) -> None:
     def share(facts: int, layers: tuple[int, ...]) -> float:
         past = [replace(item(engine, number, "What?", "Rex"), turn_seq=number) for number in range(facts)]
-        return schedule_of(TrainingSettings(), layers, lesson.new, past).rehearsal_share
+        return schedule_of(TrainingSettings(), layers, task.new, past).rehearsal_share
 
     assert share(0, (-2, -1)) == share(0, (-1,)) == share(40, (-1,)) == 0.3
     assert 0.3 < share(1, (-2, -1)) <= share(40, (-2, -1)) < 0.7
     given = TrainingSettings(rehearsal_share=0.1, learning_rate=0.5, max_steps=7)
-    asked = schedule_of(given, (-2, -1), lesson.new, ())
+    asked = schedule_of(given, (-2, -1), task.new, ())
     assert (asked.rehearsal_share, asked.learning_rate, asked.steps) == (0.1, 0.5, 7)
 
 
-def test_steps_at_depth_follow_from_items_and_facts(lesson: Lesson, engine: Engine) -> None:
+def test_steps_at_depth_follow_from_items_and_facts(task: TrainingTask, engine: Engine) -> None:
     def steps(facts: int, wordings: int) -> int:
         items = [replace(item(engine, at, "Q?", "A"), turn_seq=turn) for turn in range(facts) for at in range(wordings)]
         return schedule_of(TrainingSettings(), (-3, -2), items, ()).steps
 
     assert steps(8, 3) < steps(16, 3) < steps(16, 4) == steps(16, 40)
-    assert schedule_of(TrainingSettings(), (-1,), lesson.new, ()).steps == 192
+    assert schedule_of(TrainingSettings(), (-1,), task.new, ()).steps == 192
 
 
-def test_at_depth_windows_come_every_few_steps(curriculum: Curriculum, lesson: Lesson) -> None:
-    always, seldom = (draws_of(curriculum, lesson, layers) for layers in ((-1,), (-2, -1)))
-    assert all(always.draw().behind for _ in range(8))
-    assert 1 <= sum(bool(seldom.draw().behind) for _ in range(8)) <= 4
+def test_at_depth_windows_come_every_few_steps(builder: ExampleBuilder, task: TrainingTask) -> None:
+    always, seldom = (sampler_of(builder, task, layers) for layers in ((-1,), (-2, -1)))
+    assert all(always.next_batch().in_conversation for _ in range(8))
+    assert 1 <= sum(bool(seldom.next_batch().in_conversation) for _ in range(8)) <= 4
 
 
 def test_at_depth_neutral_text_comes_every_second_step_and_weighs_more(
-    engine: Engine, lesson: Lesson, neutral: NeutralText
+    engine: Engine, task: TrainingTask, neutral: NeutralText
 ) -> None:
     def weights(layers: tuple[int, ...], **training: object) -> list[float | None]:
         config = LocasConfig.model_validate({"training": {"window_tokens": 0, **training}})
-        stream = draws_of(Curriculum(engine, config, neutral), lesson, layers, config=config)
-        drawn = [stream.draw().weighted(config.training)[-1] for _ in range(4)]
+        sampler = sampler_of(ExampleBuilder(engine, config, neutral), task, layers, config=config)
+        drawn = [sampler.next_batch().weighted(config.training)[-1] for _ in range(4)]
         return [weight if rows else None for rows, weight in drawn]
 
     assert weights((-1,)) == [16.0] * 4

@@ -24,13 +24,13 @@ from locas_agent.memory.slab import DOWN, topmost
 from locas_agent.training import upper_layers
 from locas_agent.training.examples import Example, with_teacher
 from locas_agent.training.initialization import initialize, special_directions
-from locas_agent.training.last_layer import Readout
-from locas_agent.training.student import WholeStudent, student_for
+from locas_agent.training.last_layer import LastLayer
+from locas_agent.training.loss_backend import FullForward, loss_backend_for
 from locas_agent.training.trainer import Trainer
-from locas_agent.training.upper_layers import UpperLayers, UpperStudent
+from locas_agent.training.upper_layers import UpperLayers, UpperLayersForward
 from tests.conftest import byte_tokenizer
 from tests.unit.core.architectures import SUPPORTED, build
-from tests.unit.evaluation.peer_lessons import lesson, neutral_text
+from tests.unit.evaluation.peer_tasks import neutral_text, training_task
 
 PLACES = {"a lower one": (-3, -2), "the topmost": (-2, -1), "with a gap": (-4, -2), "the lowest": (-4,)}
 
@@ -77,25 +77,27 @@ def some_examples(engine: Engine) -> list[list[Example]]:
     return users
 
 
-def learnt(taught: Any, memories: list[LocasMemory], examples: list[list[Example]]) -> tuple[Tensor, Tensor]:
+def learnt(backend: Any, memories: list[LocasMemory], examples: list[list[Example]]) -> tuple[Tensor, Tensor]:
     slab = torch.stack([memory.slab for memory in memories], dim=1)
     slab.grad = torch.zeros_like(slab)
     scale = torch.stack([memory.scale for memory in memories], dim=1)
-    return taught.learn(slab, scale, examples, 0.5, layers=memories[0].layers), slab.grad
+    return backend.accumulate_gradients(slab, scale, examples, 0.5, layers=memories[0].layers), slab.grad
 
 
-def upper_student(engine: Engine, layers: tuple[int, ...], max_batch_tokens: int = 4096) -> UpperStudent:
+def upper_forward(engine: Engine, layers: tuple[int, ...], max_batch_tokens: int = 4096) -> UpperLayersForward:
     upper = UpperLayers.of(engine)
     assert upper is not None
-    return UpperStudent(engine, upper, first=engine.backbone.n_layers + layers[0], max_batch_tokens=max_batch_tokens)
+    return UpperLayersForward(
+        engine, upper, first=engine.backbone.n_layers + layers[0], max_batch_tokens=max_batch_tokens
+    )
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_the_upper_layers_of_every_backbone_give_what_a_whole_forward_gives(any_engine: Engine, place: str) -> None:
     memories = [memory_at(any_engine.backbone, PLACES[place], seed) for seed in range(3)]
     examples = some_examples(any_engine)
-    whole = WholeStudent(any_engine, max_batch_tokens=4096)
-    upper = upper_student(any_engine, PLACES[place], max_batch_tokens=40)
+    whole = FullForward(any_engine, max_batch_tokens=4096)
+    upper = upper_forward(any_engine, PLACES[place], max_batch_tokens=40)
     losses, gradient = learnt(whole, memories, examples)
     assert float(gradient.abs().max()) > 1e-3
     for _ in range(2):  # states computed, and states kept
@@ -104,7 +106,7 @@ def test_the_upper_layers_of_every_backbone_give_what_a_whole_forward_gives(any_
         largest = float(gradient.abs().max())
         torch.testing.assert_close(gradient_above, gradient, atol=1e-5 * largest + 1e-6, rtol=1e-3)
     scored = zip(
-        whole.scores([*memories[:2], None], examples), upper.scores([*memories[:2], None], examples), strict=True
+        whole.evaluate([*memories[:2], None], examples), upper.evaluate([*memories[:2], None], examples), strict=True
     )
     for one, other in scored:
         for (loss, hit), (loss_above, hit_above) in zip(one, other, strict=True):
@@ -122,34 +124,34 @@ def test_states_below_are_computed_once_and_again_beyond_the_budget(
         return below(ids, first, **how)
 
     memories, examples = [memory_at(llama.backbone, (-2,), seed) for seed in range(3)], some_examples(llama)
-    student = upper_student(llama, (-2,))
+    loss_backend = upper_forward(llama, (-2,))
     monkeypatch.setattr(llama, "below", counted)
-    first, _ = learnt(student, memories, examples)
+    first, _ = learnt(loss_backend, memories, examples)
     assert runs
     assert set(runs) == {2}
     found = len(runs)
-    assert torch.equal(learnt(student, memories, examples)[0], first)
+    assert torch.equal(learnt(loss_backend, memories, examples)[0], first)
     assert len(runs) == found
     monkeypatch.setattr(upper_layers, "STATE_BYTES", 0)
-    student = upper_student(llama, (-2,))
+    loss_backend = upper_forward(llama, (-2,))
     runs.clear()
     for _ in range(2):
-        torch.testing.assert_close(learnt(student, memories, examples)[0], first)
+        torch.testing.assert_close(learnt(loss_backend, memories, examples)[0], first)
     assert len(runs) == 2 * found
 
 
 def test_scores_before_training_leave_states_that_gradients_can_use(llama: Engine) -> None:
     memories, examples = [memory_at(llama.backbone, (-2,), seed) for seed in range(3)], some_examples(llama)
-    student = upper_student(llama, (-2,))
-    student.scores(memories, examples)
-    assert float(learnt(student, memories, examples)[1].abs().max()) > 0
+    loss_backend = upper_forward(llama, (-2,))
+    loss_backend.evaluate(memories, examples)
+    assert float(learnt(loss_backend, memories, examples)[1].abs().max()) > 0
 
 
 def test_a_decoder_that_cannot_be_cut_is_left_to_whole_forwards(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = deep("qwen3")
     memory = memory_at(engine.backbone, (-2,), 0)
-    readout = Readout.of(engine)
-    assert isinstance(student_for(engine, readout, [memory], [], max_batch_tokens=64), UpperStudent)
+    last_layer = LastLayer.of(engine)
+    assert isinstance(loss_backend_for(engine, last_layer, [memory], [], max_batch_tokens=64), UpperLayersForward)
     layer = type(engine.backbone.decoder.layers[0])
     forward = layer.forward
 
@@ -161,8 +163,8 @@ def test_a_decoder_that_cannot_be_cut_is_left_to_whole_forwards(monkeypatch: pyt
     assert UpperLayers.of(engine) is not None  # still the same function of its layers
     monkeypatch.setattr(engine, "above", lambda states, *_, **__: states)
     assert UpperLayers.of(engine) is None
-    refused = Readout.of(engine)
-    assert isinstance(student_for(engine, refused, [memory], [], max_batch_tokens=64), WholeStudent)
+    refused = LastLayer.of(engine)
+    assert isinstance(loss_backend_for(engine, refused, [memory], [], max_batch_tokens=64), FullForward)
 
 
 def test_memories_at_different_places_share_a_batch(llama: Engine) -> None:
@@ -224,8 +226,8 @@ def trained_at(engine: Engine, **training: Any) -> Any:
     memory = {"layers": [1, 2]}
     fast = {"max_steps": 24, "items_per_step": 4} | training
     config = LocasConfig.model_validate({"memory": memory, "training": fast})
-    told = [lesson(engine, {"Dog?": "Rex", "City?": "Oslo"}), lesson(engine, {"Dog?": "Ada"})]
-    return Trainer(engine, config, neutral_text(engine), Readout.of(engine)).train(told)
+    told = [training_task(engine, {"Dog?": "Rex", "City?": "Oslo"}), training_task(engine, {"Dog?": "Ada"})]
+    return Trainer(engine, config, neutral_text(engine), LastLayer.of(engine)).train(told)
 
 
 def test_training_in_the_middle_of_a_backbone_learns(llama: Engine) -> None:
@@ -273,20 +275,20 @@ def test_new_slots_change_no_logit_and_stand_in_empty_ones_first(llama: Engine) 
 
 def test_a_deep_memory_grows_with_what_is_learnt_and_keeps_its_slots(llama: Engine) -> None:
     config = LocasConfig.model_validate({"memory": {"layers": [1, 2]}, "training": {"max_steps": 2}})
-    trainer = Trainer(llama, config, neutral_text(llama), Readout.of(llama))
-    told = lesson(llama, {"Dog?": "Rex", "City?": "Oslo"})
+    trainer = Trainer(llama, config, neutral_text(llama), LastLayer.of(llama))
+    told = training_task(llama, {"Dog?": "Rex", "City?": "Oslo"})
     first = trainer.starting_memories([told])[0]
     assert first.initialization == "inputs"
     assert not first.down_rows.any()
     assert first.gate_rows.any(-1).all()
-    again = replace(lesson(llama, {"Car?": "Fiat"}), memory=first)
+    again = replace(training_task(llama, {"Car?": "Fiat"}), memory=first)
     second = trainer.starting_memories([again])[0]
     assert second.width > first.width
     assert torch.equal(second.slab[:, :, : first.width], first.slab)
     none = trainer.starting_memories([replace(told, new=())])[0]
     assert not none.slab.any()
     given = config.model_copy(update={"memory": config.memory.model_copy(update={"width": 5})})
-    fixed = Trainer(llama, given, neutral_text(llama), Readout.of(llama))
+    fixed = Trainer(llama, given, neutral_text(llama), LastLayer.of(llama))
     assert fixed.starting_memories([told])[0].width == 5
     last = given.model_copy(update={"memory": MemorySettings(layers=1)})
     assert Trainer(llama, last, neutral_text(llama), None).starting_memories([told])[0].initialization == "random"

@@ -32,7 +32,7 @@ class UserSnapshot:
     Attributes:
         connection: within a transaction that sees one state.
         key: whose rows.
-        seal: how the user's content is kept.
+        cipher: how the user's content is kept.
         files: where large payloads lie.
         user: the row of `lm_subject`.
         chain: the rows of `lm_revision`, ascending.
@@ -42,7 +42,7 @@ class UserSnapshot:
 
     connection: Connection
     key: UserKey
-    seal: Cipher
+    cipher: Cipher
     files: PayloadFiles | None
     user: Row[Any]
     chain: Sequence[Row[Any]]
@@ -50,13 +50,15 @@ class UserSnapshot:
     forgotten: set[int] = field(default_factory=set)
 
 
-def open_ledger(connection: Connection, key: UserKey, seal: Cipher, files: PayloadFiles | None) -> UserSnapshot | None:
+def open_ledger(
+    connection: Connection, key: UserKey, cipher: Cipher, files: PayloadFiles | None
+) -> UserSnapshot | None:
     """Read a user's counters and chain; None if there is no such user."""
     user = connection.execute(select(subject).where(rows.belongs_to(subject, key))).one_or_none()
     if user is None:
         return None
     chain = connection.execute(select(revision).where(rows.belongs_to(revision, key)).order_by(revision.c.rev)).all()
-    return UserSnapshot(connection, key, seal, files, user, chain)
+    return UserSnapshot(connection, key, cipher, files, user, chain)
 
 
 def journal(ledger: UserSnapshot) -> Iterator[Finding]:
@@ -72,7 +74,7 @@ def journal(ledger: UserSnapshot) -> Iterator[Finding]:
             if row.content or row.name or row.session_id or row.token_count:
                 yield "forgotten", f"turn {row.seq} was forgotten and has content"
         try:
-            rows.turn(row, ledger.seal)
+            rows.turn(row, ledger.cipher)
         except (StorageError, ValueError) as error:
             yield "digest", f"turn {row.seq}: {_named(error)}"
     if expected != ledger.user.next_seq:
@@ -87,7 +89,7 @@ def findable(ledger: UserSnapshot) -> Iterator[Finding]:
     listed = set(ledger.connection.scalars(select(search.c.seq).where(rows.belongs_to(search, ledger.key))))
     last = max(listed, default=0)
     indexed = {seq for seq in ledger.digests if seq <= last}  # later ones wait for the next search
-    wanted = set() if ledger.seal.is_encrypting else indexed - ledger.forgotten
+    wanted = set() if ledger.cipher.is_encrypting else indexed - ledger.forgotten
     for seq in sorted(wanted - listed):
         yield "index", f"turn {seq} cannot be found"
     for seq in sorted(listed - wanted):
@@ -150,7 +152,7 @@ def spans(ledger: UserSnapshot) -> Iterator[Finding]:
             ledger.digests.get(seq, b"")
             for seq in range(max(1, row.from_seq), min(row.to_seq, ledger.user.next_seq) + 1)
         ]
-        expected = ledger.seal.span_digest(contents) if contents else commit.turns_digest([])
+        expected = ledger.cipher.span_digest(contents) if contents else commit.turns_digest([])
         if row.turns_sha256 != expected:
             yield "digest", f"revision {row.rev}: the turns it learnt differ from their digest"
 
@@ -187,7 +189,7 @@ def memories(ledger: UserSnapshot) -> Iterator[Finding]:
                 ledger.key,
                 revisions.one(ledger.connection, ledger.key, row.rev),
                 ledger.files,
-                ledger.seal,
+                ledger.cipher,
             )
         except StorageError as error:
             yield "payload", f"revision {row.rev}: {_named(error)}"
@@ -209,7 +211,7 @@ def study(ledger: UserSnapshot) -> Iterator[Finding]:
     ):
         name = f"study item {row.item_id[:12]}"
         try:
-            rows.item(row, ledger.seal)
+            rows.item(row, ledger.cipher)
         except (StorageError, ValueError) as error:
             yield "study", f"{name}: {_named(error)}"
         if row.added_rev not in known:

@@ -23,19 +23,19 @@ _NO_BYTES = ("payload that is no longer kept",)
 """Place of the digest of bytes that are gone: of them only the clear digest is left, so that is what is digested."""
 
 
-def encrypt(connection: Connection, key: UserKey, clear: Cipher, seal: Cipher, keeping: RetentionPolicy) -> list[str]:
+def encrypt(connection: Connection, key: UserKey, clear: Cipher, cipher: Cipher, keeping: RetentionPolicy) -> list[str]:
     """Encrypt turns, study items and payloads of a user, and key every digest over them.
 
     Return the payloads whose files can go.
     """
-    _turns(connection, key, seal)
-    _items(connection, key, seal)
+    _turns(connection, key, cipher)
+    _items(connection, key, cipher)
     search_index.take_out(connection, key)
-    _revisions(connection, key, clear, seal, keeping)
+    _revisions(connection, key, clear, cipher, keeping)
     return payloads.drop_unused(connection, key)
 
 
-def _turns(connection: Connection, key: UserKey, seal: Cipher) -> None:
+def _turns(connection: Connection, key: UserKey, cipher: Cipher) -> None:
     query = select(turn.c.seq, turn.c.content).where(rows.belongs_to(turn, key), turn.c.forgotten_at.is_(None))
     change = (
         update(turn)
@@ -46,11 +46,11 @@ def _turns(connection: Connection, key: UserKey, seal: Cipher) -> None:
         values = []
         for row in part:
             place, content = envelope.turn_place(row.seq), bytes(row.content)
-            values.append({"at": row.seq, "kept": seal.encrypt(place, content), "sum": seal.digest(place, content)})
+            values.append({"at": row.seq, "kept": cipher.encrypt(place, content), "sum": cipher.digest(place, content)})
         connection.execute(change, values)
 
 
-def _items(connection: Connection, key: UserKey, seal: Cipher) -> None:
+def _items(connection: Connection, key: UserKey, cipher: Cipher) -> None:
     fields = ("question", "answer", "teacher")
     query = select(study_item.c.item_id, *(study_item.c[field] for field in fields)).where(
         rows.belongs_to(study_item, key)
@@ -61,14 +61,14 @@ def _items(connection: Connection, key: UserKey, seal: Cipher) -> None:
         values = []
         for row in part:
             kept = {
-                f"kept_{field}": seal.encrypt(envelope.item_place(row.item_id, field), bytes(getattr(row, field)))
+                f"kept_{field}": cipher.encrypt(envelope.item_place(row.item_id, field), bytes(getattr(row, field)))
                 for field in fields
             }
             values.append({"at": row.item_id} | kept)
         connection.execute(change, values)
 
 
-def _revisions(connection: Connection, key: UserKey, clear: Cipher, seal: Cipher, keeping: RetentionPolicy) -> None:
+def _revisions(connection: Connection, key: UserKey, clear: Cipher, cipher: Cipher, keeping: RetentionPolicy) -> None:
     """Encrypt each payload as that of the revision that made it.
 
     Two revisions with equal payloads have two afterwards.
@@ -85,8 +85,8 @@ def _revisions(connection: Connection, key: UserKey, clear: Cipher, seal: Cipher
         if row.restores in made:
             values = made[row.restores]
         else:
-            span = turns.span_digest(connection, key, row.from_seq, row.to_seq, seal)
-            values = {"turns_sha256": span} | _payload(connection, key, row, clear, seal, keeping)
+            span = turns.span_digest(connection, key, row.from_seq, row.to_seq, cipher)
+            values = {"turns_sha256": span} | _payload(connection, key, row, clear, cipher, keeping)
         made[row.rev] = values
         connection.execute(
             update(revision).where(rows.belongs_to(revision, key), revision.c.rev == row.rev).values(values)
@@ -94,12 +94,12 @@ def _revisions(connection: Connection, key: UserKey, clear: Cipher, seal: Cipher
 
 
 def _payload(
-    connection: Connection, key: UserKey, row: Row[Any], clear: Cipher, seal: Cipher, keeping: RetentionPolicy
+    connection: Connection, key: UserKey, row: Row[Any], clear: Cipher, cipher: Cipher, keeping: RetentionPolicy
 ) -> dict[str, str]:
     if row.blob_sha256 is None:
-        return {"payload_sha256": seal.digest(_NO_BYTES, bytes.fromhex(row.payload_sha256)).hex()}
+        return {"payload_sha256": cipher.digest(_NO_BYTES, bytes.fromhex(row.payload_sha256)).hex()}
     data = payloads.read(connection, key, revisions.one(connection, key, row.rev), keeping.files, clear)
-    prepared = payloads.prepare(data, row.rev, row.base_fingerprint, key, seal, keeping)
+    prepared = payloads.prepare(data, row.rev, row.base_fingerprint, key, cipher, keeping)
     payloads.keep(connection, key, prepared, keeping.files)
     return {"blob_sha256": prepared.sha256, "payload_sha256": prepared.digest}
 

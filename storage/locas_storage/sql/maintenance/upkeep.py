@@ -57,7 +57,7 @@ class SqlUpkeep:
 
     def verify(self, *, tenant: str | None = None, user: str | None = None) -> Verification:
         """See `SqlMemoryStore.verify`."""
-        return verify.verify(self._read, self._data_keys.seal, self._files, tenant=tenant, user=user)
+        return verify.verify(self._read, self._data_keys.cipher, self._files, tenant=tenant, user=user)
 
     def rotate_keys(self) -> int:
         """See `SqlMemoryStore.rotate_keys`."""
@@ -145,8 +145,8 @@ class SqlUpkeep:
                     "the clear and those before "
                     "are encrypted; `locas-agent verify` names all faults"
                 )
-            seal = self._data_keys.give_key(connection, key)
-            gone = encrypt.encrypt(connection, key, CLEAR, seal, self._keeping)
+            cipher = self._data_keys.give_key(connection, key)
+            gone = encrypt.encrypt(connection, key, CLEAR, cipher, self._keeping)
             self._fault_point("encrypt.before_commit")
         self._fault_point("encrypt.after_commit")
         self.remove_files(key, gone)

@@ -57,7 +57,7 @@ class Verification:
 
 def verify(
     read: Callable[[], AbstractContextManager[Connection]],
-    seal: Callable[[Connection, UserKey], Cipher],
+    cipher: Callable[[Connection, UserKey], Cipher],
     files: PayloadFiles | None,
     *,
     tenant: str | None,
@@ -69,7 +69,7 @@ def verify(
 
     Args:
         read: begins a transaction that sees one state.
-        seal: returns how a user's content is kept.
+        cipher: returns how a user's content is kept.
         files: where large payloads lie.
         tenant: only this tenant's users.
         user: only this one, of the tenant.
@@ -91,9 +91,9 @@ def verify(
             faults += _whole(connection)
     turns = revisions = 0
     for key in keys:
-        found, counts = _user(read, seal, files, key)
+        found, counts = _user(read, cipher, files, key)
         if found:
-            found, counts = _user(read, seal, files, key)
+            found, counts = _user(read, cipher, files, key)
         faults += found
         turns, revisions = turns + counts[0], revisions + counts[1]
     return Verification(len(keys), turns, revisions, tuple(faults))
@@ -101,14 +101,14 @@ def verify(
 
 def _user(
     read: Callable[[], AbstractContextManager[Connection]],
-    seal: Callable[[Connection, UserKey], Cipher],
+    cipher: Callable[[Connection, UserKey], Cipher],
     files: PayloadFiles | None,
     key: UserKey,
 ) -> tuple[list[Fault], tuple[int, int]]:
     faults: list[Fault] = []
     with read() as connection:
         try:
-            how = seal(connection, key)
+            how = cipher(connection, key)
         except StorageError as error:
             faults.append(Fault(key, "encryption", str(error)))
             how = None

@@ -66,14 +66,14 @@ class RetentionPolicy:
 
 
 def prepare(
-    payload: bytes, number: int, fingerprint: str, key: UserKey, seal: Cipher, keeping: RetentionPolicy
+    payload: bytes, number: int, fingerprint: str, key: UserKey, cipher: Cipher, keeping: RetentionPolicy
 ) -> StagedPayload:
     """Return the payload of revision `number` ready to be kept.
 
     One too large for the database is written to its file first.
     """
-    digest = seal.digest(_ANY_PAYLOAD, payload).hex()
-    header, kept = seal.encrypt_apart(envelope.payload_place(number, fingerprint, digest), payload)
+    digest = cipher.digest(_ANY_PAYLOAD, payload).hex()
+    header, kept = cipher.encrypt_apart(envelope.payload_place(number, fingerprint, digest), payload)
     sha256 = digest if header is None else hashlib.sha256(kept).hexdigest()
     if keeping.files is None or len(kept) <= keeping.inline_bytes:
         return StagedPayload(digest, sha256, len(kept), header, kept)
@@ -104,7 +104,7 @@ def keep(connection: Connection, key: UserKey, prepared: StagedPayload, files: P
     )
 
 
-def read(connection: Connection, key: UserKey, saved: Revision, files: PayloadFiles | None, seal: Cipher) -> bytes:
+def read(connection: Connection, key: UserKey, saved: Revision, files: PayloadFiles | None, cipher: Cipher) -> bytes:
     """Return a revision's bytes after checking their size and digest.
 
     Raises:
@@ -132,7 +132,7 @@ def read(connection: Connection, key: UserKey, saved: Revision, files: PayloadFi
         kept = files.read(key, row.sha256)
     commit.checked(what, kept, size=saved.payload_bytes, sha256=row.sha256)
     place = envelope.payload_place(_maker(connection, key, saved), saved.fingerprint, saved.payload_sha256)
-    data = seal.decrypt_apart(place, row.enc_header, kept)
+    data = cipher.decrypt_apart(place, row.enc_header, kept)
     if row.enc_header is None and row.sha256 != saved.payload_sha256:  # of a ciphertext the digest is part of its place
         raise CorruptPayload(f"{what}: differs from the digest saved with it; restore the database from a backup")
     return data

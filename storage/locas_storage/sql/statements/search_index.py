@@ -57,10 +57,10 @@ def is_behind(connection: Connection, key: UserKey) -> bool:
     return connection.scalar(select(_waiting(key).exists())) is True
 
 
-def catch_up(connection: Connection, key: UserKey, seal: Cipher) -> None:
+def catch_up(connection: Connection, key: UserKey, cipher: Cipher) -> None:
     """Put into the index what a locked user has said since this was last done, in the order it was said."""
     while said := connection.execute(_waiting(key).order_by(turn.c.seq).limit(VALUES_PER_STATEMENT)).all():
-        add(connection, key, [rows.turn(row, seal) for row in said])
+        add(connection, key, [rows.turn(row, cipher) for row in said])
 
 
 def _waiting(key: UserKey) -> Select[Any]:
@@ -85,7 +85,7 @@ def add(connection: Connection, key: UserKey, turns: Iterable[Turn]) -> None:
         )
 
 
-def candidates(connection: Connection, key: UserKey, wanted: Sequence[str], seal: Cipher) -> list[Turn]:
+def candidates(connection: Connection, key: UserKey, wanted: Sequence[str], cipher: Cipher) -> list[Turn]:
     """Return the newest of the user's turns that share one of the words, oldest first."""
     query = (
         select(turn)
@@ -108,7 +108,7 @@ def candidates(connection: Connection, key: UserKey, wanted: Sequence[str], seal
     else:
         query = query.where(search.c.words.op("@@")(cast(" | ".join(f"'{word}'" for word in wanted), TSQUERY)))
     found = connection.execute(query.order_by(turn.c.seq.desc()).limit(MAX_CANDIDATES)).all()
-    return [rows.turn(row, seal) for row in reversed(found)]
+    return [rows.turn(row, cipher) for row in reversed(found)]
 
 
 def remove(connection: Connection, key: UserKey, seqs: Iterable[int] | None = None) -> None:

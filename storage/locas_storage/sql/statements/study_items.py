@@ -16,7 +16,7 @@ from locas_storage.sql.tables.parameters import chunks
 from locas_storage.sql.tables.schema import study_event, study_item
 
 
-def all_of(connection: Connection, key: UserKey, seal: Cipher, *, with_retired: bool) -> list[StudyItem]:
+def all_of(connection: Connection, key: UserKey, cipher: Cipher, *, with_retired: bool) -> list[StudyItem]:
     """Return the study items in force, and if asked the retired ones too, in the order they were added."""
     query = (
         select(study_item)
@@ -25,10 +25,10 @@ def all_of(connection: Connection, key: UserKey, seal: Cipher, *, with_retired: 
     )
     if not with_retired:
         query = query.where(study_item.c.retired_rev.is_(None))
-    return [rows.item(row, seal) for row in connection.execute(query)]
+    return [rows.item(row, cipher) for row in connection.execute(query)]
 
 
-def change(connection: Connection, key: UserKey, draft: RevisionDraft, number: int, seal: Cipher) -> None:
+def change(connection: Connection, key: UserKey, draft: RevisionDraft, number: int, cipher: Cipher) -> None:
     """Add and retire the study items that a draft names, as revision `number`.
 
     Raises:
@@ -50,7 +50,7 @@ def change(connection: Connection, key: UserKey, draft: RevisionDraft, number: i
         raise commit.stale_items(len(draft.retired_items) - retired, "to be retired but not in force")
     if added:
         values = [
-            rows.item_values(key, item, seal, number=number, position=place)
+            rows.item_values(key, item, cipher, number=number, position=place)
             for place, item in enumerate(draft.new_items)
         ]
         connection.execute(insert(study_item), values)

@@ -29,15 +29,21 @@ _KNOWN = select(turn).where(rows.belongs_to_param(turn), turn.c.idem_key.in_(bin
 
 
 def append(
-    connection: Connection, key: UserKey, drafts: Sequence[TurnDraft], seal: Cipher, *, next_seq: int, now: dt.datetime
+    connection: Connection,
+    key: UserKey,
+    drafts: Sequence[TurnDraft],
+    cipher: Cipher,
+    *,
+    next_seq: int,
+    now: dt.datetime,
 ) -> tuple[list[Turn], int]:
     """Add turns to the journal of a locked user; return one turn for each draft, and how many are new."""
     if len(drafts) == 1 and drafts[0].idempotency_key is not None:
-        return _append_keyed(connection, key, drafts[0], seal, next_seq=next_seq, now=now)
+        return _append_keyed(connection, key, drafts[0], cipher, next_seq=next_seq, now=now)
     by_key = {
         one.idempotency_key: one
         for one in known(
-            connection, key, [draft.idempotency_key for draft in drafts if draft.idempotency_key is not None], seal
+            connection, key, [draft.idempotency_key for draft in drafts if draft.idempotency_key is not None], cipher
         )
     }
     added: list[Turn] = []
@@ -50,29 +56,29 @@ def append(
             )
             added.append(by_key[idem_key])
         answered.append(by_key[idem_key])
-    values = [rows.turn_values(key, one, seal) for one in added]
+    values = [rows.turn_values(key, one, cipher) for one in added]
     if values:
         connection.execute(_ADD, one_or_many(values))
     return answered, len(added)
 
 
 def _append_keyed(
-    connection: Connection, key: UserKey, draft: TurnDraft, seal: Cipher, *, next_seq: int, now: dt.datetime
+    connection: Connection, key: UserKey, draft: TurnDraft, cipher: Cipher, *, next_seq: int, now: dt.datetime
 ) -> tuple[list[Turn], int]:
     """Add one turn unless its key is there.
 
     That is rare, so the turn is inserted first and looked for only if it was not taken.
     """
     made = commit.new_turn(draft, seq=next_seq, idempotency_key=str(draft.idempotency_key), created_at=now)
-    if connection.execute(_ADD_NEW[connection.dialect.name], rows.turn_values(key, made, seal)).rowcount == 1:
+    if connection.execute(_ADD_NEW[connection.dialect.name], rows.turn_values(key, made, cipher)).rowcount == 1:
         return [made], 1
-    return known(connection, key, [made.idempotency_key], seal), 0
+    return known(connection, key, [made.idempotency_key], cipher), 0
 
 
 def turns(
     connection: Connection,
     key: UserKey,
-    seal: Cipher,
+    cipher: Cipher,
     *,
     after: int = 0,
     upto: int | None = None,
@@ -86,23 +92,23 @@ def turns(
         query = query.order_by(turn.c.seq.desc()).limit(clamped(newest))
     else:
         query = query.order_by(turn.c.seq)
-    return sorted((rows.turn(row, seal) for row in connection.execute(query)), key=lambda one: one.seq)
+    return sorted((rows.turn(row, cipher) for row in connection.execute(query)), key=lambda one: one.seq)
 
 
-def span_digest(connection: Connection, key: UserKey, from_seq: int, to_seq: int, seal: Cipher) -> str:
+def span_digest(connection: Connection, key: UserKey, from_seq: int, to_seq: int, cipher: Cipher) -> str:
     """Return the digest over the contents of a span of turns."""
     query = (
         select(turn.c.content_sha256)
         .where(rows.belongs_to(turn, key), turn.c.seq.between(from_seq, to_seq))
         .order_by(turn.c.seq)
     )
-    return seal.span_digest(connection.scalars(query))
+    return cipher.span_digest(connection.scalars(query))
 
 
-def known(connection: Connection, key: UserKey, idem_keys: Iterable[str], seal: Cipher) -> list[Turn]:
+def known(connection: Connection, key: UserKey, idem_keys: Iterable[str], cipher: Cipher) -> list[Turn]:
     """Return the turns that were said under these keys."""
     return [
-        rows.turn(row, seal)
+        rows.turn(row, cipher)
         for chunk in chunks(idem_keys)
         for row in connection.execute(_KNOWN, rows.key_params(key) | {"idem_keys": chunk})
     ]

@@ -50,15 +50,15 @@ def key_columns(key: UserKey) -> Values:
     return {"tenant_id": key.tenant, "subject_id": key.user}
 
 
-def turn_values(key: UserKey, turn: Turn, seal: Cipher) -> Values:
+def turn_values(key: UserKey, turn: Turn, cipher: Cipher) -> Values:
     """Return a turn as a row."""
     content, place = turn.content.encode(), envelope.turn_place(turn.seq)
     return key_columns(key) | {
         "seq": turn.seq,
         "idem_key": turn.idempotency_key,
         "role": turn.role,
-        "content": seal.encrypt(place, content),
-        "content_sha256": seal.digest(place, content),
+        "content": cipher.encrypt(place, content),
+        "content_sha256": cipher.digest(place, content),
         "name": turn.name,
         "session_id": turn.session,
         "said_at": turn.at,
@@ -71,7 +71,7 @@ def turn_values(key: UserKey, turn: Turn, seal: Cipher) -> Values:
     }
 
 
-def turn(row: Row[Any], seal: Cipher) -> Turn:
+def turn(row: Row[Any], cipher: Cipher) -> Turn:
     """Return a row as a turn.
 
     Raises:
@@ -81,8 +81,8 @@ def turn(row: Row[Any], seal: Cipher) -> Turn:
     place = envelope.turn_place(row.seq)
     is_forgotten = row.forgotten_at is not None
     # Of a forgotten turn nothing is left to open; its row says the same in every store.
-    content = bytes(row.content) if is_forgotten else seal.decrypt(place, bytes(row.content))
-    digest = NOTHING_SHA256 if is_forgotten else seal.digest(place, content)
+    content = bytes(row.content) if is_forgotten else cipher.decrypt(place, bytes(row.content))
+    digest = NOTHING_SHA256 if is_forgotten else cipher.digest(place, content)
     if digest != row.content_sha256 or (is_forgotten and content):
         raise CorruptPayload(
             f"turn {row.seq}: text differs from the digest saved with it; restore the database from a backup"
@@ -183,7 +183,7 @@ def revision(row: Row[Any]) -> Revision:
     )
 
 
-def item_values(key: UserKey, draft: StudyItemDraft, seal: Cipher, *, number: int, position: int) -> Values:
+def item_values(key: UserKey, draft: StudyItemDraft, cipher: Cipher, *, number: int, position: int) -> Values:
     """Return a study item as a row."""
     return key_columns(key) | {
         "item_id": draft.item_id,
@@ -191,15 +191,15 @@ def item_values(key: UserKey, draft: StudyItemDraft, seal: Cipher, *, number: in
         "from_seq": draft.from_seq,
         "to_seq": draft.to_seq,
         "turn_seq": draft.turn_seq,
-        "question": seal.encrypt(envelope.item_place(draft.item_id, "question"), draft.question.encode()),
-        "answer": seal.encrypt(envelope.item_place(draft.item_id, "answer"), draft.answer.encode()),
-        "teacher": seal.encrypt(envelope.item_place(draft.item_id, "teacher"), draft.teacher),
+        "question": cipher.encrypt(envelope.item_place(draft.item_id, "question"), draft.question.encode()),
+        "answer": cipher.encrypt(envelope.item_place(draft.item_id, "answer"), draft.answer.encode()),
+        "teacher": cipher.encrypt(envelope.item_place(draft.item_id, "teacher"), draft.teacher),
         "added_rev": number,
         "position": position,
     }
 
 
-def item(row: Row[Any], seal: Cipher) -> StudyItem:
+def item(row: Row[Any], cipher: Cipher) -> StudyItem:
     """Return a row as a study item.
 
     Raises:
@@ -212,9 +212,9 @@ def item(row: Row[Any], seal: Cipher) -> StudyItem:
         from_seq=row.from_seq,
         to_seq=row.to_seq,
         turn_seq=row.turn_seq,
-        question=seal.decrypt(envelope.item_place(row.item_id, "question"), bytes(row.question)).decode(),
-        answer=seal.decrypt(envelope.item_place(row.item_id, "answer"), bytes(row.answer)).decode(),
-        teacher=seal.decrypt(envelope.item_place(row.item_id, "teacher"), bytes(row.teacher)),
+        question=cipher.decrypt(envelope.item_place(row.item_id, "question"), bytes(row.question)).decode(),
+        answer=cipher.decrypt(envelope.item_place(row.item_id, "answer"), bytes(row.answer)).decode(),
+        teacher=cipher.decrypt(envelope.item_place(row.item_id, "teacher"), bytes(row.teacher)),
         added_rev=row.added_rev,
         retired_rev=row.retired_rev,
     )

@@ -1,6 +1,6 @@
-"""The student: the backbone with one memory per user, on examples without the text they came from.
+"""Losses of the student, the backbone with one memory per user, without the text its examples came from.
 
-Three ways to the same numbers: the readout for memories beside the last layer only, the upper layers for memories at
+Three ways to the same numbers: the last layer for memories beside the last layer only, the upper layers for memories at
 other depths, and a whole forward for backbones that cannot be cut.
 
 Shapes: L layers that carry a memory, U users, P scored positions per user (padded), W width, D hidden size, K kept
@@ -20,18 +20,18 @@ from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.memory.slab import effective_rows
 from locas_agent.training.examples import Example, ExampleBatch
-from locas_agent.training.last_layer import Readout, States
+from locas_agent.training.last_layer import HiddenStates, LastLayer
 from locas_agent.training.losses import Score, losses_in_parts, mean_by_user, teacher_divergence
-from locas_agent.training.upper_layers import UpperStudent
+from locas_agent.training.upper_layers import UpperLayersForward
 
 SCORED_ROWS = 64
 """Examples scored in one forward."""
 
 
-class Student(Protocol):
+class LossBackend(Protocol):
     """Losses of memories on examples."""
 
-    def learn(
+    def accumulate_gradients(
         self,
         slab: Tensor,
         scale: Tensor,
@@ -54,21 +54,21 @@ class Student(Protocol):
         """
         ...
 
-    def scores(
+    def evaluate(
         self, memories: Sequence[LocasMemory | None], examples: Sequence[Sequence[Example]]
     ) -> list[list[Score]]:
         """Return the score of each memory's examples; a user may have any number of them."""
         ...
 
 
-class WholeStudent:
+class FullForward:
     """Runs the whole backbone each time."""
 
     def __init__(self, engine: Engine, *, max_batch_tokens: int) -> None:
         self._engine = engine
         self._max_batch_tokens = max_batch_tokens
 
-    def learn(
+    def accumulate_gradients(
         self,
         slab: Tensor,
         scale: Tensor,
@@ -77,7 +77,7 @@ class WholeStudent:
         *,
         layers: tuple[int, ...] = (),
     ) -> Tensor:
-        """See `Student.learn`."""
+        """See `LossBackend.accumulate_gradients`."""
         backbone = self._engine.backbone
 
         def losses(part: Tensor, chosen: slice) -> Tensor:
@@ -85,17 +85,17 @@ class WholeStudent:
             rows = len(examples[0])
             memory = MemoryBatch.training(part, scale[:, chosen], backbone, rows_per_memory=rows, layers=layers)
             hidden = self._engine.hidden(batch.input_ids, None, memory)[batch.positions]  # (n, D)
-            by_token = losses_in_parts(hidden, lambda part, span: batch.losses(self._engine.head(part), span))
+            by_token = losses_in_parts(hidden, lambda part, span: batch.losses(self._engine.lm_head(part), span))
             return weight * mean_by_user(by_token, batch.rows, batch.row_weights, batch.n_users)
 
         longest = max(example.n_tokens for user in examples for example in user)
         return _accumulate(slab, max(1, self._max_batch_tokens // (len(examples[0]) * longest)), losses)
 
     @torch.inference_mode()
-    def scores(
+    def evaluate(
         self, memories: Sequence[LocasMemory | None], examples: Sequence[Sequence[Example]]
     ) -> list[list[Score]]:
-        """See `Student.scores`."""
+        """See `LossBackend.evaluate`."""
         backbone = self._engine.backbone
         asked = [(user, at) for user, own in enumerate(examples) for at in range(len(own))]
         asked.sort(key=lambda each: examples[each[0]][each[1]].n_tokens)
@@ -118,25 +118,25 @@ class WholeStudent:
         return results
 
 
-class ReadoutStudent:
+class LastLayerForward:
     """Runs the bare backbone once over all examples that will be seen, and only its end from then on."""
 
     def __init__(
-        self, readout: Readout, backbone: Backbone, examples: Sequence[Example], *, max_batch_tokens: int
+        self, last_layer: LastLayer, backbone: Backbone, examples: Sequence[Example], *, max_batch_tokens: int
     ) -> None:
         """Compute the states of the examples.
 
         Args:
-            readout: the end of the backbone.
+            last_layer: the end of the backbone.
             backbone: whose end it is.
-            examples: all that `learn` and `scores` will be given, by identity.
+            examples: all that `accumulate_gradients` and `evaluate` will be given, by identity.
             max_batch_tokens: positions of one product.
         """
-        self._readout = readout
+        self._last_layer = last_layer
         self._device = backbone.device
         self._max_positions = max_batch_tokens
         unique = list(dict.fromkeys(examples))
-        self._states, spans = readout.states(unique)
+        self._states, spans = last_layer.states(unique)
         self._spans = dict(zip(unique, spans, strict=True))
         table = ExampleBatch.of([[example] for example in unique], pad_id=backbone.pad_id, device=backbone.device)
         self._targets, self._teacher_ids, self._teacher_logprobs = (
@@ -145,7 +145,7 @@ class ReadoutStudent:
             table.teacher_logprobs,
         )
 
-    def learn(
+    def accumulate_gradients(
         self,
         slab: Tensor,
         scale: Tensor,
@@ -154,7 +154,7 @@ class ReadoutStudent:
         *,
         layers: tuple[int, ...] = (),
     ) -> Tensor:
-        """See `Student.learn`."""
+        """See `LossBackend.accumulate_gradients`."""
         assert layers in ((), (-1,))
 
         def losses(part: Tensor, chosen: slice) -> Tensor:
@@ -166,10 +166,10 @@ class ReadoutStudent:
         return _accumulate(slab, max(1, self._max_positions // positions), losses)
 
     @torch.inference_mode()
-    def scores(
+    def evaluate(
         self, memories: Sequence[LocasMemory | None], examples: Sequence[Sequence[Example]]
     ) -> list[list[Score]]:
-        """See `Student.scores`."""
+        """See `LossBackend.evaluate`."""
         results = []
         for memory, own in zip(memories, examples, strict=True):
             scores: list[Score] = []
@@ -203,40 +203,40 @@ class ReadoutStudent:
 
     def _at(self, index: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return loss and rightness at positions, shape (U, P) each; without rows the bare backbone's."""
-        states: States = self._states[index]
+        states: HiddenStates = self._states[index]
         if rows is None:
             rows = states.ffn_input.new_zeros(index.shape[0], 3, 1, states.ffn_input.shape[-1])
-        logits = self._readout.logits(states, rows.to(states.ffn_input.dtype))  # (U, P, V)
+        logits = self._last_layer.logits(states, rows.to(states.ffn_input.dtype))  # (U, P, V)
         losses = teacher_divergence(
             logits.flatten(0, 1), self._teacher_ids[index].flatten(0, 1), self._teacher_logprobs[index].flatten(0, 1)
         )
         return losses.view(index.shape), logits.argmax(-1) == self._targets[index]
 
 
-def student_for(
+def loss_backend_for(
     engine: Engine,
-    readout: Readout | None,
+    last_layer: LastLayer | None,
     memories: Sequence[LocasMemory | None],
     examples: Sequence[Example],
     *,
     max_batch_tokens: int,
-) -> Student:
+) -> LossBackend:
     """Return the cheapest way to the losses of memories that stand where these do.
 
     Args:
         engine: runs the backbone.
-        readout: its end, and its upper layers; None where it is built in a way not known.
+        last_layer: its end, and its upper layers; None where it is built in a way not known.
         memories: those that will be tried; None is the bare backbone.
-        examples: all that the student will be given.
+        examples: all that the loss backend will be given.
         max_batch_tokens: tokens of one forward, or positions of one product.
     """
     lowest = min((memory.layers[0] for memory in memories if memory is not None), default=-1)
-    if readout is not None and lowest == -1:
-        return ReadoutStudent(readout, engine.backbone, examples, max_batch_tokens=max_batch_tokens)
-    if readout is not None and readout.upper is not None:
+    if last_layer is not None and lowest == -1:
+        return LastLayerForward(last_layer, engine.backbone, examples, max_batch_tokens=max_batch_tokens)
+    if last_layer is not None and last_layer.upper is not None:
         first = engine.backbone.n_layers + lowest
-        return UpperStudent(engine, readout.upper, first=first, max_batch_tokens=max_batch_tokens)
-    return WholeStudent(engine, max_batch_tokens=max_batch_tokens)
+        return UpperLayersForward(engine, last_layer.upper, first=first, max_batch_tokens=max_batch_tokens)
+    return FullForward(engine, max_batch_tokens=max_batch_tokens)
 
 
 def _accumulate(slab: Tensor, users: int, losses: Callable[[Tensor, slice], Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The sweep of a scribe: it writes answers with questions about each turn, and reads them back.
+"""Question generation by a scribe: it writes answers with questions about each turn, and reads them back.
 
 Of each turn: *name* answers, and take the spans of the turn that are named most; *ask* for each in several wordings;
 *read* each question with the turn before it, and drop what is answered otherwise, and what suits any turn; leave out
@@ -15,15 +15,15 @@ from dataclasses import dataclass, field
 from locas_agent.config import StudySettings
 from locas_agent.conversation.messages import question
 from locas_agent.memory import LocasMemory
-from locas_agent.study.chunking import Piece, Quote
+from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.dates.found import Dated, asks_for_day, date_meant, dates_in
 from locas_agent.study.forms.reading import ReadingForm
 from locas_agent.study.forms.untold import draw_untold
-from locas_agent.study.items import QUESTION, Item, Swept
+from locas_agent.study.items import QUESTION, GeneratedQuestions, Item
 from locas_agent.study.scribe.forms import answer_in, opening_of, question_in, to_read, to_write
 from locas_agent.study.scribe.lessons import lesson_questions
 from locas_agent.study.spans import cues_of, most_about, places_of, telling, words_of
-from locas_agent.study.teacher import Candidate, Opening, Taught, Teacher
+from locas_agent.study.teacher import Candidate, Opening, ScoredAnswer, Teacher
 
 ANSWERS, ANSWER_HEAT = 10, 0.9
 """Answers sampled about a turn, and their temperature: how many name a span says how much it is worth asking."""
@@ -43,9 +43,9 @@ QUESTIONS, QUESTION_HEAT = 6, 0.7
 ANSWER_TOKENS, QUESTION_TOKENS = 10, 20
 MOST_ANSWER_WORDS, MOST_QUESTION_WORDS = 6, 24
 MOST_UNTOLD = 8
-"""Questions never answered, of one piece."""
+"""Questions never answered, of one chunk."""
 READ_AGAIN, ASKED_AGAIN = 3, 2
-"""Turns of a new piece that are read to see whether they answer an old question otherwise, those with most words of the
+"""Turns of a new chunk that are read to see whether they answer an old question otherwise, those with most words of the
 fact, and how many wordings of it are put to each."""
 RETOLD = 0.6
 """Least probability of the least likely token of an answer that does."""
@@ -82,12 +82,12 @@ class _Span:
 
 
 @dataclass(eq=False)
-class _Asking:
+class _AskedTurn:
     """One turn being asked about."""
 
     owner: int
-    piece: Piece
-    quote: Quote
+    chunk: Chunk
+    excerpt: TurnExcerpt
     spans: dict[tuple[str, ...], _Span] = field(default_factory=dict)
 
     def name(self, answer: str) -> None:
@@ -104,13 +104,13 @@ class _Asking:
             cues: words of the turn that might be named as well.
         """
         named = sorted(self.spans.values(), key=lambda span: -span.votes)
-        dates = dates_in(self.quote.text, self.quote.day)
+        dates = dates_in(self.excerpt.text, self.excerpt.day)
         dated: dict[str, _Span] = {}
         for each in dates:
             dated.setdefault(each.answer, _Span(each.text, date=each))
         chosen = list[_Span]()
         for span in [*named, *map(_Span, cues)]:
-            date = date_meant(span.text, self.quote.text, dates)
+            date = date_meant(span.text, self.excerpt.text, dates)
             if date is not None:
                 dated[date.answer].votes += span.votes
                 continue
@@ -120,13 +120,13 @@ class _Asking:
                 chosen.append(span)
             elif is_name and len(span.text) > len(other.text):
                 other.text = span.text
-        most = min(MOST_SPANS, 2 + len(words_of(self.quote.text)) // WORDS_PER_SPAN)
+        most = min(MOST_SPANS, 2 + len(words_of(self.excerpt.text)) // WORDS_PER_SPAN)
         most_dated = sorted(dated.values(), key=lambda span: -span.votes)[:MOST_DATES]
         self.spans = {tuple(word.key for word in words_of(s.text)): s for s in [*chosen[:most], *most_dated]}
 
     def _standing(self, answer: str) -> str | None:
         """Return an answer as the turn spells it, None where it does not stand there."""
-        text = unicodedata.normalize("NFC", self.quote.text)  # as `words_of` counts places
+        text = unicodedata.normalize("NFC", self.excerpt.text)  # as `words_of` counts places
         wanted, told = words_of(answer), words_of(text)
         if len(wanted) > MOST_ANSWER_WORDS:
             return None
@@ -137,22 +137,22 @@ class _Asking:
         return None
 
 
-class ScribeSweep:
-    """Asks about the pieces of many users side by side, with a scribe that writes and reads."""
+class ScribeQuestionGenerator:
+    """Asks about the chunks of many users side by side, with a scribe that writes and reads."""
 
     def __init__(self, teacher: Teacher, settings: StudySettings, scribe: LocasMemory) -> None:
         self._teacher = teacher
         self._settings = settings
         self._scribe = scribe
 
-    def over(self, pieces: Mapping[int, Piece], done: Callable[[int], None]) -> dict[int, Swept]:
-        """See `StudyStrategy.over`."""
-        found = {owner: Swept() for owner in pieces}
+    def generate(self, chunks: Mapping[int, Chunk], done: Callable[[int], None]) -> dict[int, GeneratedQuestions]:
+        """See `StudyStrategy.generate`."""
+        found = {owner: GeneratedQuestions() for owner in chunks}
         turns = [
-            _Asking(owner, piece, quote)
-            for owner, piece in pieces.items()
-            for quote in piece.quotes
-            if quote.is_learnt and len(words_of(quote.text)) > 1
+            _AskedTurn(owner, chunk, excerpt)
+            for owner, chunk in chunks.items()
+            for excerpt in chunk.excerpts
+            if excerpt.is_learnt and len(words_of(excerpt.text)) > 1
         ]
         self._name(turns)
         self._ask(turns, found)
@@ -160,7 +160,7 @@ class ScribeSweep:
         self._finish(turns, found)
         return found
 
-    def are_sure(self, answers: Sequence[tuple[Candidate, Taught]]) -> list[bool]:
+    def are_sure(self, answers: Sequence[tuple[Candidate, ScoredAnswer]]) -> list[bool]:
         """See `StudyStrategy.are_sure`: where the scribe would also have asked the old question about the new turn."""
         probable = [at for at, (_, answer) in enumerate(answers) if answer.confidence >= RETOLD]
         about = self._about(
@@ -172,36 +172,36 @@ class ScribeSweep:
         sure = {at for at, much in zip(probable, about, strict=True) if much >= ABOUT}
         return [at in sure for at in range(len(answers))]
 
-    def retold(self, answer: Taught, source: Item) -> Taught:
+    def retold(self, answer: ScoredAnswer, source: Item) -> ScoredAnswer:
         """See `StudyStrategy.retold`: the span that the new item has."""
-        return Taught(source.answer_ids[:-1], source.answer, answer.confidence, source.teacher)
+        return ScoredAnswer(source.answer_ids[:-1], source.answer, answer.confidence, source.teacher)
 
-    def asked_again(self, owner: int, piece: Piece, items: Sequence[Item]) -> list[Candidate]:
+    def asked_again(self, owner: int, chunk: Chunk, items: Sequence[Item]) -> list[Candidate]:
         """See `StudyStrategy.asked_again`: some wordings, to the turns with most of the fact's words, each alone."""
-        told = [quote for quote in piece.quotes if quote.is_learnt]
+        told = [excerpt for excerpt in chunk.excerpts if excerpt.is_learnt]
         near = most_about(" ".join(item.question for item in items), told, most=READ_AGAIN)
         return [
             Candidate(
                 owner,
-                piece,
+                chunk,
                 item.turn_seq,
                 item.question,
                 item.answer,
                 form=READ_BY_SCRIBE,
-                context=(piece.messages[quote.at],),
+                context=(chunk.messages[excerpt.at],),
                 scribe=self._scribe,
-                quote=quote,
+                excerpt=excerpt,
             )
             for item in items[:ASKED_AGAIN]
-            for quote in near
+            for excerpt in near
         ]
 
     def negatives(
-        self, pieces: Mapping[int, Sequence[Piece]], known: Mapping[int, set[str]]
-    ) -> list[tuple[Candidate, Taught]]:
-        """See `StudyStrategy.negatives`: what other people might ask, where no piece has a telling word of it."""
+        self, chunks: Mapping[int, Sequence[Chunk]], known: Mapping[int, set[str]]
+    ) -> list[tuple[Candidate, ScoredAnswer]]:
+        """See `StudyStrategy.negatives`: what other people might ask, where no chunk has a telling word of it."""
         most = min(MOST_UNTOLD, self._settings.negatives_per_piece)
-        return draw_untold(self._teacher, lesson_questions(), pieces, known, most=most)
+        return draw_untold(self._teacher, lesson_questions(), chunks, known, most=most)
 
     def _about(self, asked: Sequence[tuple[str, str, str]]) -> list[float]:
         """Return how much more likely questions are after a turn than after small talk, in nats a token.
@@ -217,77 +217,77 @@ class ScribeSweep:
         )
         return [after - before for after, before in zip(told, anyway, strict=True)]
 
-    def _name(self, turns: Sequence[_Asking]) -> None:
+    def _name(self, turns: Sequence[_AskedTurn]) -> None:
         """Sample answers that every turn holds."""
-        naming = [(asking, number) for asking in turns for number in range(ANSWERS)]
+        naming = [(turn, number) for turn in turns for number in range(ANSWERS)]
         openings = [
-            Opening(to_write(asking.quote.text), "", f"{asking.quote.turn_seq} answer {number}")
-            for asking, number in naming
+            Opening(to_write(turn.excerpt.text), "", f"{turn.excerpt.turn_seq} answer {number}")
+            for turn, number in naming
         ]
         written = self._teacher.open(openings, length=ANSWER_TOKENS, temperature=ANSWER_HEAT, scribe=self._scribe)
-        for (asking, _), text in zip(naming, written, strict=True):
-            asking.name(answer_in(text))
-        cues = [(asking, cue) for asking in turns for cue in cues_of(asking.quote.text, most=MOST_CUES)]
+        for (turn, _), text in zip(naming, written, strict=True):
+            turn.name(answer_in(text))
+        cues = [(turn, cue) for turn in turns for cue in cues_of(turn.excerpt.text, most=MOST_CUES)]
         worth = self._teacher.believed(
-            [(to_write(asking.quote.text), cue) for asking, cue in cues],
-            [id(asking) for asking, _ in cues],
+            [(to_write(turn.excerpt.text), cue) for turn, cue in cues],
+            [id(turn) for turn, _ in cues],
             scribe=self._scribe,
         )
         worthy: dict[int, list[str]] = {}
-        for (asking, cue), belief in zip(cues, worth, strict=True):
+        for (turn, cue), belief in zip(cues, worth, strict=True):
             if belief >= WORTH:
-                worthy.setdefault(id(asking), []).append(cue)
-        for asking in turns:
-            asking.settle(worthy.get(id(asking), []))
+                worthy.setdefault(id(turn), []).append(cue)
+        for turn in turns:
+            turn.settle(worthy.get(id(turn), []))
 
-    def _ask(self, turns: Sequence[_Asking], found: Mapping[int, Swept]) -> None:
+    def _ask(self, turns: Sequence[_AskedTurn], found: Mapping[int, GeneratedQuestions]) -> None:
         """Sample questions for every span that is worth it."""
         wanting = [
-            (asking, span, number) for asking in turns for span in asking.spans.values() for number in range(QUESTIONS)
+            (turn, span, number) for turn in turns for span in turn.spans.values() for number in range(QUESTIONS)
         ]
         openings = [
-            Opening(to_write(asking.quote.text), opening_of(span.text), f"{asking.quote.turn_seq} {span.text} {number}")
-            for asking, span, number in wanting
+            Opening(to_write(turn.excerpt.text), opening_of(span.text), f"{turn.excerpt.turn_seq} {span.text} {number}")
+            for turn, span, number in wanting
         ]
         written = self._teacher.open(openings, length=QUESTION_TOKENS, temperature=QUESTION_HEAT, scribe=self._scribe)
-        for (asking, span, _), text in zip(wanting, written, strict=True):
-            found[asking.owner].sampled += 1
+        for (turn, span, _), text in zip(wanting, written, strict=True):
+            found[turn.owner].sampled += 1
             asked = question_in(text)
             if asked is not None and span.is_asked_by(asked):
                 span.questions[asked] = span.questions.get(asked, 0) + 1
 
-    def _finish(self, turns: Sequence[_Asking], found: Mapping[int, Swept]) -> None:
+    def _finish(self, turns: Sequence[_AskedTurn], found: Mapping[int, GeneratedQuestions]) -> None:
         """Read back, leave out what the bare backbone says, and make items of the rest."""
         asked = [
-            (asking, span, text)
-            for asking in turns
-            for span in asking.spans.values()
+            (turn, span, text)
+            for turn in turns
+            for span in turn.spans.values()
             for text in sorted(span.questions, key=lambda each: -span.questions[each])
         ]
         read = self._teacher.believed(
-            [(to_read(asking.quote.text, text), span.text) for asking, span, text in asked],
-            [id(asking) for asking, _, _ in asked],
+            [(to_read(turn.excerpt.text, text), span.text) for turn, span, text in asked],
+            [id(turn) for turn, _, _ in asked],
             scribe=self._scribe,
         )
         kept = self._pertinent(self._best(asked, read))
         said = self._teacher.believed([(question(text), span.answer) for _, span, text in kept])
         new = [each for each, belief in zip(kept, said, strict=True) if belief < SAID_ANYWAY]
         marked = self._teacher.given([span.answer for _, span, _ in new])
-        items = self._teacher.items(
+        items = self._teacher.to_items(
             [
-                (Candidate(asking.owner, asking.piece, asking.quote.turn_seq, text, ""), answer, QUESTION)
-                for (asking, _, text), answer in zip(new, marked, strict=True)
+                (Candidate(turn.owner, turn.chunk, turn.excerpt.turn_seq, text, ""), answer, QUESTION)
+                for (turn, _, text), answer in zip(new, marked, strict=True)
             ]
         )
-        for (asking, _, _), item in zip(new, items, strict=True):
-            found[asking.owner].take(asking.quote.turn_seq, item)
-        told = {id(asking) for asking, _, _ in kept}
-        for asking in turns:
-            found[asking.owner].tell(asking.quote.turn_seq, something=id(asking) in told)
+        for (turn, _, _), item in zip(new, items, strict=True):
+            found[turn.owner].take(turn.excerpt.turn_seq, item)
+        told = {id(turn) for turn, _, _ in kept}
+        for turn in turns:
+            found[turn.owner].tell(turn.excerpt.turn_seq, something=id(turn) in told)
 
     def _best(
-        self, asked: Sequence[tuple[_Asking, _Span, str]], read: Sequence[float]
-    ) -> list[tuple[_Asking, _Span, str]]:
+        self, asked: Sequence[tuple[_AskedTurn, _Span, str]], read: Sequence[float]
+    ) -> list[tuple[_AskedTurn, _Span, str]]:
         """Choose the wordings of each span whose answer is read best, where it is read well enough."""
         by_span: dict[int, list[tuple[float, int]]] = {}
         for at, ((_, span, _), belief) in enumerate(zip(asked, read, strict=True)):
@@ -296,9 +296,9 @@ class ScribeSweep:
         most = self._settings.wordings_per_turn
         return [asked[at] for found in by_span.values() for _, at in sorted(found)[:most]]
 
-    def _pertinent(self, kept: Sequence[tuple[_Asking, _Span, str]]) -> list[tuple[_Asking, _Span, str]]:
+    def _pertinent(self, kept: Sequence[tuple[_AskedTurn, _Span, str]]) -> list[tuple[_AskedTurn, _Span, str]]:
         """Leave out wordings that suit any turn as well ("Where am I?"), but of each span the most pertinent."""
-        about = self._about([(asking.quote.text, span.text, text) for asking, span, text in kept])
+        about = self._about([(turn.excerpt.text, span.text, text) for turn, span, text in kept])
         most: dict[int, float] = {}
         for (_, span, _), much in zip(kept, about, strict=True):
             most[id(span)] = max(much, most.get(id(span), much))

@@ -18,8 +18,8 @@ from locas_agent.memory.slab import DOWN
 from locas_agent.training import losses
 from locas_agent.training.examples import Example, with_teacher
 from locas_agent.training.initialization import initialize
-from locas_agent.training.last_layer import Readout
-from locas_agent.training.student import ReadoutStudent, Student, WholeStudent
+from locas_agent.training.last_layer import LastLayer
+from locas_agent.training.loss_backend import FullForward, LastLayerForward, LossBackend
 from tests.conftest import byte_tokenizer
 from tests.unit.core.architectures import SUPPORTED, build
 
@@ -54,27 +54,29 @@ def some_examples(engine: Engine) -> list[list[Example]]:
     return users
 
 
-def students(engine: Engine, examples: list[list[Example]]) -> tuple[Student, Student]:
-    readout = Readout.of(engine)
-    assert readout is not None
+def backends(engine: Engine, examples: list[list[Example]]) -> tuple[LossBackend, LossBackend]:
+    last_layer = LastLayer.of(engine)
+    assert last_layer is not None
     seen = [example for user in examples for example in user]
     # small budgets, so that both work in several parts
-    return WholeStudent(engine, max_batch_tokens=40), ReadoutStudent(
-        readout, engine.backbone, seen, max_batch_tokens=12
+    return FullForward(engine, max_batch_tokens=40), LastLayerForward(
+        last_layer, engine.backbone, seen, max_batch_tokens=12
     )
 
 
-def learnt(taught: Student, memories: list[LocasMemory], examples: list[list[Example]]) -> tuple[Tensor, Tensor]:
+def learnt(backend: LossBackend, memories: list[LocasMemory], examples: list[list[Example]]) -> tuple[Tensor, Tensor]:
     slab = torch.stack([memory.slab for memory in memories], dim=1)
     slab.grad = torch.zeros_like(slab)
-    losses = taught.learn(slab, torch.stack([memory.scale for memory in memories], dim=1), examples, 0.5)
+    losses = backend.accumulate_gradients(
+        slab, torch.stack([memory.scale for memory in memories], dim=1), examples, 0.5
+    )
     return losses, slab.grad
 
 
 def test_the_end_of_every_backbone_gives_what_a_whole_forward_gives(any_engine: Engine) -> None:
     memories = [last_layer_memory(any_engine.backbone, seed) for seed in range(USERS)]
     examples = some_examples(any_engine)
-    whole, end = students(any_engine, examples)
+    whole, end = backends(any_engine, examples)
     (losses, gradient), (losses_at_end, gradient_at_end) = (
         learnt(whole, memories, examples),
         learnt(end, memories, examples),
@@ -83,7 +85,7 @@ def test_the_end_of_every_backbone_gives_what_a_whole_forward_gives(any_engine: 
     torch.testing.assert_close(losses_at_end, losses, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(gradient_at_end, gradient, atol=1e-5 * float(gradient.abs().max()) + 1e-6, rtol=1e-3)
     for one, other in zip(
-        whole.scores([*memories[:2], None], examples), end.scores([*memories[:2], None], examples), strict=True
+        whole.evaluate([*memories[:2], None], examples), end.evaluate([*memories[:2], None], examples), strict=True
     ):
         for (loss, hit), (loss_at_end, hit_at_end) in zip(one, other, strict=True):
             torch.testing.assert_close(loss_at_end, loss, atol=1e-4, rtol=1e-4)
@@ -93,7 +95,7 @@ def test_the_end_of_every_backbone_gives_what_a_whole_forward_gives(any_engine: 
 def test_a_user_learns_what_it_would_learn_alone(engine: Engine) -> None:
     memories = [last_layer_memory(engine.backbone, seed) for seed in range(USERS)]
     examples = some_examples(engine)
-    for each in students(engine, examples):
+    for each in backends(engine, examples):
         losses, gradient = learnt(each, memories, examples)
         for user in range(USERS):
             loss, alone = learnt(each, memories[user : user + 1], examples[user : user + 1])
@@ -102,22 +104,22 @@ def test_a_user_learns_what_it_would_learn_alone(engine: Engine) -> None:
 
 
 def test_a_backbone_with_another_end_is_left_to_whole_forwards(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Readout.of(engine) is not None
+    assert LastLayer.of(engine) is not None
     layer = engine.backbone.decoder.layers[-1]
-    # a norm after the FFN that the layer does not use: the readout would then not be the backbone's own end
+    # a norm after the FFN that the layer does not use: the last layer would then not be the backbone's own end
     monkeypatch.setattr(
         layer, "post_feedforward_layernorm", torch.nn.LayerNorm(engine.backbone.hidden_size), raising=False
     )
-    assert Readout.of(engine) is None
+    assert LastLayer.of(engine) is None
 
 
 def test_states_of_a_held_example_are_computed_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    readout = Readout.of(engine)
-    assert readout is not None
+    last_layer = LastLayer.of(engine)
+    assert last_layer is not None
     held = Example((1, 2), (3, 4), None)
-    first, _ = readout.states([held])
+    first, _ = last_layer.states([held])
     monkeypatch.setattr(engine, "record", lambda *_: pytest.fail("the example was run again"))
-    again, spans = readout.states([held, held])
+    again, spans = last_layer.states([held, held])
     assert torch.equal(again.residual, torch.cat([first.residual, first.residual]))
     assert spans == [slice(0, 2), slice(2, 4)]
 
@@ -138,17 +140,17 @@ def test_losses_do_not_depend_on_how_many_logits_are_held_at_once(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memories = [last_layer_memory(engine.backbone, seed) for seed in range(USERS)]
-    examples, head, held = some_examples(engine), engine.head, list[int]()
+    examples, head, held = some_examples(engine), engine.lm_head, list[int]()
 
     def counting(hidden: Tensor) -> Tensor:
         held.append(len(hidden))
         return head(hidden)
 
-    monkeypatch.setattr(engine, "head", counting)
-    whole, gradient = learnt(WholeStudent(engine, max_batch_tokens=4096), memories, examples)
+    monkeypatch.setattr(engine, "lm_head", counting)
+    whole, gradient = learnt(FullForward(engine, max_batch_tokens=4096), memories, examples)
     assert len(held) == 1
     monkeypatch.setattr(losses, "HEAD_ROWS", 4)
-    in_parts, gradient_in_parts = learnt(WholeStudent(engine, max_batch_tokens=4096), memories, examples)
+    in_parts, gradient_in_parts = learnt(FullForward(engine, max_batch_tokens=4096), memories, examples)
     assert len(held) > 4
     assert max(held[1:]) == 4
     torch.testing.assert_close(in_parts, whole, atol=1e-5, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Lessons, neutral text and prompts for the tests of the peers, on the tiny random backbone."""
+"""Training tasks, neutral text and prompts for the tests of the peers, on the tiny random backbone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from locas_agent.inference import Engine
 from locas_agent.inference.generation import TopK
 from locas_agent.study.items import NEGATIVE, QUESTION, Item
 from locas_agent.training.neutral import NeutralText, bare_examples
-from locas_agent.training.sampler import Lesson
+from locas_agent.training.sampler import TrainingTask
 
 CONFIG = LocasConfig(training=TrainingSettings(max_steps=24, items_per_step=4))
 PROMPTS = ("Where?", "Which dog do I have?", "Who", "A longer prompt, so that the shorter ones are padded.")
@@ -26,7 +26,7 @@ def neutral_text(engine: Engine) -> NeutralText:
     return NeutralText(tuple(examples[:2]), tuple(examples[2:]), (tuple(question("Hello.")),))
 
 
-def lesson(engine: Engine, answers: dict[str, str]) -> Lesson:
+def training_task(engine: Engine, answers: dict[str, str]) -> TrainingTask:
     """Items and one negative, with a teacher that is sure of each answer token; a random backbone could not be that."""
     items = []
     for at, (asked, answer) in enumerate([*answers.items(), ("Age?", "?")]):
@@ -36,13 +36,13 @@ def lesson(engine: Engine, answers: dict[str, str]) -> Lesson:
         items.append(
             Item(f"{at:032x}", NEGATIVE if asked == "Age?" else QUESTION, 1, 2, 1, asked, answer, ending, teacher)
         )
-    return Lesson(tuple(items), (), (), None)
+    return TrainingTask(tuple(items), (), (), None)
 
 
 def two_users(peer: AdapterPeer, engine: Engine) -> tuple[AdapterState, AdapterState]:
     """What the peer learnt of two users who told different things."""
     told = ({"Dog?": "Rex", "City?": "Oslo"}, {"Dog?": "Ada", "City?": "Rome"})
-    first, second = (peer.train(lesson(engine, answers)).state for answers in told)
+    first, second = (peer.train(training_task(engine, answers)).state for answers in told)
     return first, second
 
 

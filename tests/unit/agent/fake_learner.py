@@ -15,10 +15,10 @@ from locas_agent.consolidation.admission import Admission
 from locas_agent.consolidation.learner import Outcome, Task
 from locas_agent.inference.generation import TopK
 from locas_agent.runtime import ConsolidationMode
-from locas_agent.study.chunking import Piece, cut_pieces
+from locas_agent.study.chunking import Chunk, chunk_turns
 from locas_agent.study.items import QUESTION, Coverage, Item, StudySet
 from locas_agent.training.initialization import initialize
-from locas_agent.training.sampler import Lesson
+from locas_agent.training.sampler import TrainingTask
 from locas_agent.types import Progress
 from locas_storage import ConsolidationMetrics, MemoryStore, SqlMemoryStore, Turn, new_item_id
 
@@ -37,14 +37,14 @@ class QuickLearner:
     """Stands in for `Learner`.
 
     Attributes:
-        lessons: the texts of each task, in the order they were learnt.
+        learnt: the texts of each task, in the order they were learnt.
         meanwhile: called with the texts of all tasks while they are being learnt; may raise.
         refused: texts of which the admission gate refuses any that holds one.
     """
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
-        self.lessons: list[Texts] = []
+        self.learnt: list[Texts] = []
         self.meanwhile: Callable[[list[Texts]], None] = lambda _: None
         self.refused: set[str] = set()
 
@@ -52,10 +52,10 @@ class QuickLearner:
         """Read every turn."""
         return list(turns)
 
-    def pieces(self, turns: Sequence[Turn]) -> tuple[Piece, ...]:
-        """Cut overflow as `Learner.pieces` does."""
+    def chunks(self, turns: Sequence[Turn]) -> tuple[Chunk, ...]:
+        """Cut overflow as `Learner.chunks` does."""
         return tuple(
-            cut_pieces(
+            chunk_turns(
                 turns,
                 lambda messages: len(self._backbone.encode_chat(messages, generation_prompt=False)),
                 max_tokens=400,
@@ -66,11 +66,11 @@ class QuickLearner:
         self, tasks: Sequence[Task], *, seed: int | None = None, progress: Progress | None = None
     ) -> list[Outcome]:
         """Return one outcome per task."""
-        texts = [tuple(quote.text for piece in task.pieces for quote in piece.quotes) for task in tasks]
+        texts = [tuple(excerpt.text for chunk in task.chunks for excerpt in chunk.excerpts) for task in tasks]
         self.meanwhile(texts)
         if progress is not None:
             progress("train", 1, 1)
-        self.lessons += texts
+        self.learnt += texts
         return [self._outcome(task, said) for task, said in zip(tasks, texts, strict=True)]
 
     def _outcome(self, task: Task, texts: Texts) -> Outcome:
@@ -85,23 +85,23 @@ class QuickLearner:
             seed=int.from_bytes(digest[:4], "big"),
         )
         items = tuple(
-            self.item_of(piece, quote.turn_seq, quote.text) for piece in task.pieces for quote in piece.quotes
+            self.item_of(chunk, excerpt.turn_seq, excerpt.text) for chunk in task.chunks for excerpt in chunk.excerpts
         )
         is_refused = any(text in self.refused for text in texts)
         admission = Admission(not is_refused, "drift" if is_refused else "admitted", "")
         study_set = StudySet(items, frozenset(), Coverage(len(texts), len(texts), len(texts), 0, len(texts)))
-        lesson = Lesson(items, task.earlier, task.pieces, task.memory)
-        return Outcome(admission, memory, study_set, lesson, ConsolidationMetrics(seed=0))
+        training_task = TrainingTask(items, task.earlier, task.chunks, task.memory)
+        return Outcome(admission, memory, study_set, training_task, ConsolidationMetrics(seed=0))
 
     @staticmethod
-    def item_of(piece: Piece, turn_seq: int, text: str) -> Item:
+    def item_of(chunk: Chunk, turn_seq: int, text: str) -> Item:
         """Return the one item about a turn."""
         teacher = TopK(torch.zeros((1, 2), dtype=torch.int32), torch.zeros((1, 2)))
         return Item(
             new_item_id(),
             QUESTION,
-            piece.from_seq,
-            piece.to_seq,
+            chunk.from_seq,
+            chunk.to_seq,
             turn_seq,
             f"Who said {text}?",
             "I did.",
