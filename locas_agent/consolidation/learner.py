@@ -25,6 +25,7 @@ from locas_agent.study import prompts
 from locas_agent.study.chunking import EXCERPT_CHARACTERS, Chunk, chunk_turns
 from locas_agent.study.forms.calibration import Calibration
 from locas_agent.study.forms.known import calibration_of, check_forms
+from locas_agent.study.forms.reading import CHAT
 from locas_agent.study.items import QUESTION, Item, StudyRequest, StudySet
 from locas_agent.study.opened import OpenedQuestionGenerator
 from locas_agent.study.question_generation import QuestionGenerator
@@ -214,7 +215,7 @@ class Learner:
         started = time.perf_counter()
         sets = self._study(tasks, config, progress)
         study_seconds = (time.perf_counter() - started) / max(1, len(tasks))
-        training_tasks = [_training_task(task, study_set) for task, study_set in zip(tasks, sets, strict=True)]
+        training_tasks = [self._training_task(*each) for each in zip(tasks, sets, strict=True)]
         wanting = [index for index, training_task in enumerate(training_tasks) if self._has_matter(training_task)]
         trainer = Trainer(self._engine, config, self.neutral, self.last_layer)
         trained = dict(
@@ -284,10 +285,18 @@ class Learner:
             return ScribeQuestionGenerator(teacher, settings, self.teach_scribe())
         return OpenedQuestionGenerator(teacher, settings, self.calibration)
 
+    def _training_task(self, task: Task, study_set: StudySet) -> TrainingTask:
+        earlier = tuple(item for item in task.earlier if item.item_id not in study_set.retired)
+        reading = self.calibration.wide if self._is_asked(task) else CHAT
+        return TrainingTask(study_set.items, earlier, task.chunks, task.memory, reading)
+
+    def _is_asked(self, task: Task) -> bool:
+        """Tell whether this backbone was asked in the forms that were measured for it."""
+        return self._is_measured and self._config.training.objective == "self_study" and bool(task.chunks)
+
     def _forms(self, task: Task) -> dict[str, Any] | None:
         """Return how the backbone was asked, for the record of a revision; None where no measured form was used."""
-        is_asked = self._is_measured and self._config.training.objective == "self_study" and bool(task.chunks)
-        return self.calibration.chosen.model_dump(mode="json") if is_asked else None
+        return self.calibration.chosen.model_dump(mode="json") if self._is_asked(task) else None
 
     def _has_matter(self, training_task: TrainingTask) -> bool:
         if self._config.training.objective != "self_study":
@@ -350,8 +359,3 @@ def _as_stored(trained: Trained, config: LocasConfig) -> Trained:
     if not trained.is_finite or config.memory.stored_as == "float32":
         return trained
     return replace(trained, memory=as_stored(trained.memory, dtype=config.memory.stored_as))
-
-
-def _training_task(task: Task, study_set: StudySet) -> TrainingTask:
-    earlier = tuple(item for item in task.earlier if item.item_id not in study_set.retired)
-    return TrainingTask(study_set.items, earlier, task.chunks, task.memory)

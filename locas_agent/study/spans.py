@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from locas_agent.study.chunking import TurnExcerpt
 
-_WORD = re.compile(r"\w+(?:[.,:'’/-]\w+)*", re.UNICODE)
+_CURRENCIES = "£$€¥"
+_WORD = re.compile(rf"[{_CURRENCIES}]?\w+(?:[.,:'’/-]\w+)*", re.UNICODE)
 _SENTENCE_START = re.compile(r"(?:^|[.!?…:\n]\s+|[\"“(]\s*)(\w)")
 _FUNCTION_WORDS = frozenset(
     "a about after again all already also always am an and another any anything are as at away back be "
@@ -72,6 +73,11 @@ def words_of(text: str) -> list[Word]:
 def telling(text: str) -> set[str]:
     """Return the keys of the words of a text that carry something."""
     return {word.key for word in words_of(text) if word.carries}
+
+
+def is_name(text: str) -> bool:
+    """Tell whether every word of a text is written with a capital, or holds a digit."""
+    return all(word.is_name or word.text[0].isupper() for word in words_of(text))
 
 
 def places_of(wanted: Sequence[Word], told: Sequence[Word]) -> list[int]:
@@ -163,11 +169,17 @@ def _runs(words: list[Word]) -> list[list[Word]]:
         end = at + 1
         while word.is_name and end < len(words) and words[end].is_name and words[end].start - words[end - 1].end == 1:
             end += 1
-        if word.text[-1].isdigit() and end == at + 1 and end < len(words) and words[end].carries:
+        is_number = word.text[-1].isdigit() and word.text[0] not in _CURRENCIES
+        if is_number and end == at + 1 and end < len(words) and _is_counted(words[end]):
             end += 1
         runs.append(words[at:end])
         at = end
     return runs
+
+
+def _is_counted(word: Word) -> bool:
+    """Tell whether a word behind a number may be what is counted or its unit, however short: "3 mm"."""
+    return word.key not in _FUNCTION_WORDS
 
 
 def _stem(key: str) -> str:
@@ -185,4 +197,4 @@ def _bare(text: str) -> str:
 
 
 def _key(text: str) -> str:
-    return _without_owner(unicodedata.normalize("NFC", text).casefold())
+    return _without_owner(unicodedata.normalize("NFC", text).casefold()).lstrip(_CURRENCIES)

@@ -172,22 +172,23 @@ class Teacher:
 
     def believed(
         self,
-        answers: Sequence[tuple[Sequence[Message], str]],
+        answers: Sequence[tuple[Sequence[Message], Sequence[str]]],
         keys: Sequence[object] | None = None,
         *,
         scribe: LocasMemory | None = None,
-    ) -> list[float]:
-        """Return how probable it is that a prompt is answered with an answer's first token, 0..1.
+    ) -> list[list[float]]:
+        """Return how probable it is that a prompt is answered with the first token of each of some answers, 0..1.
 
         Args:
-            answers: prompts with an answer each.
+            answers: prompts, each with the answers that are looked for.
             keys: of each prompt; those of one key begin alike, which is run once. Nothing is shared unless given.
             scribe: reads; the bare backbone unless given.
         """
         encoded = self._encoded([list(prompt) for prompt, _ in answers])
         made = self._run(encoded, range(len(encoded)) if keys is None else keys, 1, scribe=scribe, top_k=FIRST_TOKENS)
-        first = [self._engine.backbone.encode(answer)[:1] for _, answer in answers]
-        return [_first_probability(generation, ids) for generation, ids in zip(made, first, strict=True)]
+        first = {text: next(iter(self._engine.backbone.encode(text)), -1) for _, texts in answers for text in texts}
+        heads = [_first_probabilities(generation) for generation in made]
+        return [[head.get(first[text], 0.0) for text in texts] for head, (_, texts) in zip(heads, answers, strict=True)]
 
     def fitting(
         self, written: Sequence[tuple[Sequence[Message], tuple[str, str]]], *, scribe: LocasMemory | None = None
@@ -346,12 +347,13 @@ class Teacher:
         return result
 
 
-def _first_probability(generation: Generation | None, ids: Sequence[int]) -> float:
-    """Return how probable the first of some tokens was as the first of an answer; 0 where it was not looked at."""
-    if generation is None or generation.top_logprobs is None or not ids:
-        return 0.0
-    top_logprobs = generation.top_logprobs
-    return float(top_logprobs.logprobs[0].double().exp()[top_logprobs.ids[0] == ids[0]].sum())
+def _first_probabilities(generation: Generation | None) -> dict[int, float]:
+    """Return how probable each token was as the first of an answer; those not looked at are left out."""
+    if generation is None or generation.top_logprobs is None:
+        return {}
+    head = generation.top_logprobs
+    ids, probabilities = head.ids[0].tolist(), head.logprobs[0].double().exp().tolist()
+    return dict(zip(ids, probabilities, strict=True))
 
 
 def _said(messages: Sequence[Message]) -> tuple[tuple[str, str], ...]:

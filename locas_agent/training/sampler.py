@@ -22,8 +22,10 @@ from locas_agent.errors import ConfigurationError
 from locas_agent.inference import Engine
 from locas_agent.inference.generation import TopK
 from locas_agent.memory import LocasMemory
-from locas_agent.study.chunking import Chunk
+from locas_agent.study.chunking import Chunk, TurnExcerpt
+from locas_agent.study.forms.reading import CHAT, ReadingForm
 from locas_agent.study.items import NEGATIVE, PROBE, Item, fact_of
+from locas_agent.study.spans import most_about
 from locas_agent.training.examples import Example, with_teacher
 from locas_agent.training.neutral import NeutralText
 from locas_agent.training.schedule import Schedule
@@ -32,6 +34,10 @@ TEMPLATE_TOKENS = 5
 """Tokens at both ends of a prompt that question noise leaves alone: the chat template's."""
 OWN_WINDOWS, OTHERS_WINDOWS = 12, 6
 """Runs of the user's own turns, and of other people's, that stand before questions in one consolidation."""
+FOUND_WINDOWS = 8
+"""Of these windows so many are kept where questions behind found turns are drawn among them."""
+FOUND_BESIDE, FOUND_TOKENS = 2, 256
+"""Turns that stand beside the one that tells the answer, and tokens of such a row at most."""
 ASKED_IN_CONVERSATION = 3
 """Questions asked one after the other behind one window."""
 UNANSWERED_IN_CONVERSATION = 0.25
@@ -50,12 +56,14 @@ class TrainingTask:
         earlier: items of former consolidations that still hold, to be rehearsed.
         chunks: the raw overflow.
         memory: the former memory; None starts a new one.
+        reading: how turns that a search found stand before a question.
     """
 
     new: tuple[Item, ...]
     earlier: tuple[Item, ...]
     chunks: tuple[Chunk, ...]
     memory: LocasMemory | None
+    reading: ReadingForm = CHAT
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,9 +141,7 @@ class ExampleBuilder:
                 "a training task needs something to learn from, got no study item and no text: study the overflow first"
             )
         rng = Random(f"{settings.seed}:order")
-        in_conversation = (
-            self._in_conversation(task, schedule.window_tokens, rng) if settings.objective == "self_study" else []
-        )
+        in_conversation = self._in_conversation(task, schedule, rng) if settings.objective == "self_study" else []
         noisy = [self._noisy(example, rng) for example in fresh for _ in range(schedule.variants)]
         once = [
             [self._noisy(example, rng) for example in examples]
@@ -159,10 +165,10 @@ class ExampleBuilder:
         middle = [token for token in example.prompt[TEMPLATE_TOKENS:-TEMPLATE_TOKENS] if rng.random() >= noise]
         return replace(example, prompt=(*example.prompt[:TEMPLATE_TOKENS], *middle, *example.prompt[-TEMPLATE_TOKENS:]))
 
-    def _in_conversation(self, task: TrainingTask, window_tokens: int, rng: Random) -> list[Example]:
-        """Put some questions, one after the other, behind each window.
+    def _in_conversation(self, task: TrainingTask, schedule: Schedule, rng: Random) -> list[Example]:
+        """Put some questions, one after the other, behind each window, and others behind turns that tell the answer.
 
-        Mostly such that are answered, now and then one that never is.
+        Behind a window mostly such that are answered, now and then one that never is.
         """
         items = [item for item in (*task.new, *task.earlier) if item.kind != PROBE]
         answered, negative = (
@@ -170,13 +176,43 @@ class ExampleBuilder:
             [item for item in items if item.kind == NEGATIVE],
         )
         examples = []
-        for window in self._windows(task.chunks, window_tokens, rng):
+        for window in self._windows(task.chunks, schedule.window_tokens, rng):
             asked = [
                 rng.choice(negative if negative and rng.random() < UNANSWERED_IN_CONVERSATION else answered)
                 for _ in range(ASKED_IN_CONVERSATION)
             ]
-            examples.append(_conversation(self._backbone, window, asked))
-        return examples
+            examples.append(conversation_example(self._backbone, window, asked))
+        if schedule.found_facts:
+            examples = rng.sample(examples, min(FOUND_WINDOWS, len(examples)))
+        return examples + self._found(task, schedule.found_facts, rng)
+
+    def _found(self, task: TrainingTask, most: int, rng: Random) -> list[Example]:
+        """Put one wording of each new fact behind the turn that tells it and those that a search finds beside it.
+
+        Who answers from weights is seldom asked by weights alone: a program that searches too puts what it found before
+        the question.
+
+        Args:
+            task: what is to be learnt.
+            most: facts at most.
+            rng: draws the facts and their wordings.
+        """
+        places = {excerpt.turn_seq: (chunk, excerpt) for chunk in task.chunks for excerpt in chunk.excerpts}
+        if not most:
+            return []
+        told = [item for item in task.new if item.kind not in (PROBE, NEGATIVE) and item.turn_seq in places]
+        wording_of = {fact_of(item): item for item in rng.sample(told, len(told))}
+        rows = []
+        for item in list(wording_of.values())[:most]:
+            others = [excerpt for seq, (_, excerpt) in places.items() if seq != item.turn_seq]
+            beside = [excerpt.turn_seq for excerpt in most_about(item.question, others, most=FOUND_BESIDE)]
+            for kept in range(len(beside), -1, -1):
+                turns = _with_headers([places[seq] for seq in sorted([item.turn_seq, *beside[:kept]])])
+                row = found_example(self._backbone, task.reading, turns, item, most_tokens=FOUND_TOKENS)
+                if row is not None:
+                    rows.append(row)
+                    break
+        return rows
 
     def _windows(self, chunks: Sequence[Chunk], limit: int, rng: Random) -> list[list[int]]:
         """Encode what may stand before a question: turns of other people, and runs of the user's own turns."""
@@ -222,6 +258,18 @@ class ExampleBuilder:
                 )
                 examples += [replace(example, weight=weight) for example in made]
         return examples
+
+
+def _with_headers(told: Sequence[tuple[Chunk, TurnExcerpt]]) -> list[Message]:
+    """Return turns of chunks as messages, the header of a chunk before the first of its turns."""
+    messages = list[Message]()
+    last: Chunk | None = None
+    for chunk, excerpt in told:
+        if chunk is not last:
+            messages.append(chunk.messages[0])
+            last = chunk
+        messages.append(chunk.messages[excerpt.at])
+    return messages
 
 
 class ExampleSampler:
@@ -293,14 +341,6 @@ class _ShuffledCycle:
         return self._queue.pop()
 
 
-def question_example(backbone: Backbone, item: Item) -> Example:
-    """Return a study item as it is trained and measured.
-
-    The question alone in front, the teacher's answer to be given.
-    """
-    return Example(tuple(backbone.encode_chat(question(item.question))), item.answer_ids, item.teacher)
-
-
 def _some(examples: list[Example], rng: Random) -> list[Example]:
     """Take all of a short list and a sample of a long one: the cost does not grow with every past session."""
     return examples if len(examples) <= REHEARSED else rng.sample(examples, REHEARSED)
@@ -324,7 +364,31 @@ def _by_fact(items: list[Item], rng: Random) -> list[Item]:
     return taken
 
 
-def _conversation(backbone: Backbone, window: Sequence[int], items: Sequence[Item]) -> Example:
+def question_example(backbone: Backbone, item: Item) -> Example:
+    """Return a study item as it is trained and measured.
+
+    The question alone in front, the teacher's answer to be given.
+    """
+    return Example(tuple(backbone.encode_chat(question(item.question))), item.answer_ids, item.teacher)
+
+
+def found_example(
+    backbone: Backbone, reading: ReadingForm, turns: Sequence[Message], item: Item, *, most_tokens: int
+) -> Example | None:
+    """Return a study item asked behind turns that tell it, as where a search found them; None where they are too long.
+
+    Args:
+        backbone: whose tokens.
+        reading: how turns stand before a question.
+        turns: with their dated headers.
+        item: what is asked.
+        most_tokens: longest prompt.
+    """
+    prompt = tuple(backbone.encode_chat(reading.prompt(turns, item.question)))
+    return Example(prompt, item.answer_ids, item.teacher) if len(prompt) <= most_tokens else None
+
+
+def conversation_example(backbone: Backbone, window: Sequence[int], items: Sequence[Item]) -> Example:
     """Return one row: a window, then each item asked and answered as in a running conversation.
 
     Only the answers are scored.

@@ -23,6 +23,9 @@ more that it must not answer."""
 LAST_LAYER_VARIANTS, LAST_LAYER_WINDOW = 4, 256
 DEEP_RATE, DEEP_ITEMS = 8e-3, 6
 """Peak rate and items of a step beside several layers or a lower one. Origin: `docs/decisions.md`, placement."""
+DEEP_FOUND = 24
+"""Facts asked behind turns that a search would find, beside several layers. Origin: `docs/decisions.md`, found
+turns."""
 DEEP_VARIANTS, DEEP_WINDOW = 2, 96
 """Fewer and shorter, since each is run once through the layers below, and a window with its questions once a step
 through those above."""
@@ -63,6 +66,7 @@ class Schedule:
         anchor_weight: of that row.
         variants: ways in which a new question is put.
         window_tokens: longest window.
+        found_facts: facts that are asked behind turns that a search would find, too.
     """
 
     steps: int
@@ -76,6 +80,7 @@ class Schedule:
     anchor_weight: float
     variants: int
     window_tokens: int
+    found_facts: int
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step: four steps of warm-up, the peak, then a straight fall to a fiftieth."""
@@ -116,6 +121,7 @@ def schedule_of(
         _given(settings.anchor_weight, LAST_LAYER_ANCHOR if is_last else DEEP_ANCHOR),
         LAST_LAYER_VARIANTS if is_last else DEEP_VARIANTS,
         _given(settings.window_tokens, LAST_LAYER_WINDOW if is_last else DEEP_WINDOW),
+        _given(settings.found_facts, 0 if is_last else DEEP_FOUND),
     )
 
 

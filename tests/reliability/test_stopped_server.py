@@ -24,6 +24,8 @@ WRITERS = 16
 USERS = [UserKey("default", f"user {number}") for number in range(8)]
 TURNS_BETWEEN = 60
 """Least turns acknowledged between two stops."""
+TRIES = 5
+"""Stops in which a server that writes late is to lose something once."""
 
 
 @pytest.fixture
@@ -99,7 +101,10 @@ def test_stops_lose_nothing_acknowledged(server: PostgresServer, sizes: Sizes, r
 
 
 def test_gate_sees_a_server_that_acknowledges_before_it_writes(server: PostgresServer) -> None:
-    kept, _, _ = stopped_under_writers(server, 1, options="&options=-c%20synchronous_commit%3Doff")
+    for _ in range(TRIES):  # on a machine with much else to do a stop may come just after the log was written
+        kept, _, _ = stopped_under_writers(server, 1, options="&options=-c%20synchronous_commit%3Doff")
+        if kept.lost:
+            break
     assert kept.lost > 0
 
 

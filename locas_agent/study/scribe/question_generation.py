@@ -22,7 +22,7 @@ from locas_agent.study.forms.untold import draw_untold
 from locas_agent.study.items import QUESTION, GeneratedQuestions, Item
 from locas_agent.study.scribe.forms import answer_in, opening_of, question_in, to_read, to_write
 from locas_agent.study.scribe.lessons import lesson_questions
-from locas_agent.study.spans import cues_of, most_about, places_of, telling, words_of
+from locas_agent.study.spans import cues_of, is_name, most_about, places_of, telling, words_of
 from locas_agent.study.teacher import Candidate, Opening, ScoredAnswer, Teacher
 
 ANSWERS, ANSWER_HEAT = 10, 0.9
@@ -34,6 +34,10 @@ MOST_DATES = 2
 BELIEVED, SURE = 0.1, 0.2
 """Probability of an answer's first token from which a question is kept, where the scribe named the answer and where
 not."""
+LIKELIEST, AHEAD = 0.02, 2.0
+"""Least probability, and how many times that of any other telling word of the turn, from which one is kept of an answer
+that is named, dated, or a name, where none is kept otherwise. A rare name of several tokens is read with little
+probability, and yet before all else that the turn holds."""
 SAID_ANYWAY = 0.5
 """Probability of an answer's first token from which the bare backbone would say it by itself."""
 MOST_CUES, WORTH = 12, 0.005
@@ -72,6 +76,11 @@ class _Span:
     def answer(self) -> str:
         """What is learnt."""
         return self.text if self.date is None else self.date.answer
+
+    @property
+    def is_worth_more(self) -> bool:
+        """Whether it was named, dates something, or is a name or a number: what somebody is likely to be asked for."""
+        return bool(self.votes) or self.date is not None or is_name(self.text)
 
     def is_asked_by(self, asked: str) -> bool:
         """Tell whether a question is of bearable length and leaves open what the span says."""
@@ -114,11 +123,10 @@ class _AskedTurn:
             if date is not None:
                 dated[date.answer].votes += span.votes
                 continue
-            is_name = all(word.text[0].isupper() or word.is_name for word in words_of(span.text))
             other = next((each for each in chosen if telling(each.text) & telling(span.text)), None)
             if other is None:
                 chosen.append(span)
-            elif is_name and len(span.text) > len(other.text):
+            elif is_name(span.text) and len(span.text) > len(other.text):
                 other.text = span.text
         most = min(MOST_SPANS, 2 + len(words_of(self.excerpt.text)) // WORDS_PER_SPAN)
         most_dated = sorted(dated.values(), key=lambda span: -span.votes)[:MOST_DATES]
@@ -227,18 +235,15 @@ class ScribeQuestionGenerator:
         written = self._teacher.open(openings, length=ANSWER_TOKENS, temperature=ANSWER_HEAT, scribe=self._scribe)
         for (turn, _), text in zip(naming, written, strict=True):
             turn.name(answer_in(text))
-        cues = [(turn, cue) for turn in turns for cue in cues_of(turn.excerpt.text, most=MOST_CUES)]
+        cues = [cues_of(turn.excerpt.text, most=MOST_CUES) for turn in turns]
         worth = self._teacher.believed(
-            [(to_write(turn.excerpt.text), cue) for turn, cue in cues],
-            [id(turn) for turn, _ in cues],
+            [(to_write(turn.excerpt.text), texts) for turn, texts in zip(turns, cues, strict=True)],
             scribe=self._scribe,
         )
-        worthy: dict[int, list[str]] = {}
-        for (turn, cue), belief in zip(cues, worth, strict=True):
-            if belief >= WORTH:
-                worthy.setdefault(id(turn), []).append(cue)
-        for turn in turns:
-            turn.settle(worthy.get(id(turn), []))
+        for turn, texts, beliefs in zip(turns, cues, worth, strict=True):
+            names = {word.key for word in words_of(turn.excerpt.text) if word.is_name}
+            worthy = zip(texts, beliefs, strict=True)
+            turn.settle([cue for cue, belief in worthy if belief >= WORTH or telling(cue) <= names])
 
     def _ask(self, turns: Sequence[_AskedTurn], found: Mapping[int, GeneratedQuestions]) -> None:
         """Sample questions for every span that is worth it."""
@@ -265,13 +270,13 @@ class ScribeQuestionGenerator:
             for text in sorted(span.questions, key=lambda each: -span.questions[each])
         ]
         read = self._teacher.believed(
-            [(to_read(turn.excerpt.text, text), span.text) for turn, span, text in asked],
+            [(to_read(turn.excerpt.text, text), (span.text, *_rivals(turn, span))) for turn, span, text in asked],
             [id(turn) for turn, _, _ in asked],
             scribe=self._scribe,
         )
         kept = self._pertinent(self._best(asked, read))
-        said = self._teacher.believed([(question(text), span.answer) for _, span, text in kept])
-        new = [each for each, belief in zip(kept, said, strict=True) if belief < SAID_ANYWAY]
+        said = self._teacher.believed([(question(text), (span.answer,)) for _, span, text in kept])
+        new = [each for each, (belief,) in zip(kept, said, strict=True) if belief < SAID_ANYWAY]
         marked = self._teacher.given([span.answer for _, span, _ in new])
         items = self._teacher.to_items(
             [
@@ -286,15 +291,23 @@ class ScribeQuestionGenerator:
             found[turn.owner].tell(turn.excerpt.turn_seq, something=id(turn) in told)
 
     def _best(
-        self, asked: Sequence[tuple[_AskedTurn, _Span, str]], read: Sequence[float]
+        self, asked: Sequence[tuple[_AskedTurn, _Span, str]], read: Sequence[Sequence[float]]
     ) -> list[tuple[_AskedTurn, _Span, str]]:
-        """Choose the wordings of each span whose answer is read best, where it is read well enough."""
+        """Choose the wordings of each span whose answer is read best, where it is read well enough.
+
+        Args:
+            asked: turns, spans of them, and questions for these.
+            read: how probable the first token of the span is then, and that of each of its rivals.
+        """
         by_span: dict[int, list[tuple[float, int]]] = {}
-        for at, ((_, span, _), belief) in enumerate(zip(asked, read, strict=True)):
+        ahead: dict[int, list[tuple[float, int]]] = {}
+        for at, ((_, span, _), (belief, *others)) in enumerate(zip(asked, read, strict=True)):
             if belief >= (BELIEVED if span.votes else SURE):
                 by_span.setdefault(id(span), []).append((-belief, at))
+            elif span.is_worth_more and belief >= max(LIKELIEST, AHEAD * max(others, default=0.0)):
+                ahead.setdefault(id(span), []).append((-belief, at))
         most = self._settings.wordings_per_turn
-        return [asked[at] for found in by_span.values() for _, at in sorted(found)[:most]]
+        return [asked[at] for found in (ahead | by_span).values() for _, at in sorted(found)[:most]]
 
     def _pertinent(self, kept: Sequence[tuple[_AskedTurn, _Span, str]]) -> list[tuple[_AskedTurn, _Span, str]]:
         """Leave out wordings that suit any turn as well ("Where am I?"), but of each span the most pertinent."""
@@ -303,3 +316,9 @@ class ScribeQuestionGenerator:
         for (_, span, _), much in zip(kept, about, strict=True):
             most[id(span)] = max(much, most.get(id(span), much))
         return [each for each, much in zip(kept, about, strict=True) if much >= min(ABOUT, most[id(each[1])])]
+
+
+def _rivals(turn: _AskedTurn, span: _Span) -> list[str]:
+    """Return the telling words of a turn that are none of a span's."""
+    own = {word.key for word in words_of(span.text)}
+    return [word.text for word in words_of(turn.excerpt.text) if word.carries and word.key not in own]

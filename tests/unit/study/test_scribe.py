@@ -63,12 +63,15 @@ class FakeTeacher(Teacher):
 
     def believed(
         self,
-        answers: Sequence[tuple[Sequence[Message], str]],
+        answers: Sequence[tuple[Sequence[Message], Sequence[str]]],
         keys: Sequence[object] | None = None,
         *,
         scribe: LocasMemory | None = None,
-    ) -> list[float]:
-        return [self._bare if scribe is None else self._believes(p[-1]["content"], answer) for p, answer in answers]
+    ) -> list[list[float]]:
+        return [
+            [self._bare if scribe is None else self._believes(p[-1]["content"], answer) for answer in texts]
+            for p, texts in answers
+        ]
 
 
 def chunk(*texts: str, day: date | None = None, start: int = 1) -> Chunk:
@@ -159,6 +162,33 @@ def test_what_is_not_read_back_is_dropped(engine: Engine) -> None:
     found = generated(engine, DOG, writes=about_the_dog, believes=lambda asked, _: 0.9 * ("They" not in asked))
     assert found.items == []
     assert found.nothing == 1
+
+
+@pytest.mark.parametrize(
+    ("belief", "rival", "is_named", "kept"),
+    [(0.06, 0.01, True, 1), (0.06, 0.05, True, 0), (0.01, 0.0, True, 0), (0.06, 0.01, False, 0)],
+    ids=["before all else", "with a rival", "hardly", "a word that nobody named"],
+)
+def test_of_an_answer_read_with_little_probability_a_question_is_kept_where_no_word_has_more(
+    engine: Engine, belief: float, rival: float, is_named: bool, kept: int
+) -> None:
+    def writes(words: str) -> str:
+        return ("ill | Who?" if is_named else "") if not words else " What's my dog now?"
+
+    def believes(asked: str, answer: str) -> float:
+        return {"ill": belief, "Kolin": 0.0}.get(answer, rival) if "They ask" in asked else float(answer == "ill")
+
+    told = "My dog is called Kolin and is ill."
+    found = generated(engine, told, writes=writes, believes=believes)
+    assert sum(item.answer == "ill" for item in found.items) == kept
+
+
+def test_every_name_in_a_turn_is_asked_for_however_little_the_scribe_thinks_of_it(engine: Engine) -> None:
+    teacher = FakeTeacher(engine, writes=lambda words: "" if words else "Kolin |", believes=lambda *_: 0.0)
+    told = "So my dog Kolin barks at Trieste from the quiet garden."
+    ScribeQuestionGenerator(teacher, SETTINGS, scribe_on(engine)).generate({0: chunk(told)}, lambda _: None)
+    assert {"Kolin |", "Trieste |"} <= set(teacher.opened)
+    assert "garden |" not in teacher.opened
 
 
 def test_what_the_bare_backbone_says_is_left_out(engine: Engine) -> None:

@@ -30,7 +30,14 @@ def test_cues_are_names_and_numbers_first_each_once() -> None:
     assert cues_of(TOLD, most=2) == cues[:2]
     assert cues_of("We met Ada Lovelace, and Ada Lovelace left.", most=9).count("Ada Lovelace") == 1
     assert "38 years" in cues_of("They have been married 38 years by then.", most=9)
+    assert cues_of("The tiles have joints of 3 mm all over.", most=1) == ["3 mm"]
+    assert cues_of("I paid £340 second hand.", most=1) == ["£340"]
     assert cues_of("", most=9) == cues_of("so it is", most=9) == []
+
+
+def test_a_sum_is_written_with_its_currency_and_compared_without() -> None:
+    (paid,) = [word for word in words_of("I paid £340 for it") if word.is_name]
+    assert (paid.text, paid.key) == ("£340", "340")
 
 
 @pytest.mark.parametrize(

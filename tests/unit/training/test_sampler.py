@@ -16,7 +16,8 @@ from locas_agent.conversation.messages import question
 from locas_agent.errors import ConfigurationError
 from locas_agent.inference import Engine
 from locas_agent.inference.generation import TopK
-from locas_agent.study.chunking import Chunk
+from locas_agent.study.chunking import Chunk, TurnExcerpt
+from locas_agent.study.forms.reading import ReadingForm
 from locas_agent.study.items import NEGATIVE, PROBE, QUESTION, Item
 from locas_agent.training.neutral import NeutralText, bare_examples
 from locas_agent.training.sampler import ASKED_IN_CONVERSATION, REHEARSED, ExampleBuilder, ExampleSampler, TrainingTask
@@ -108,6 +109,37 @@ def test_questions_are_put_behind_windows_and_only_their_answers_scored(
         assert known[answers[0]] in text
         seen.add("dog is Rex" in text or "live in Oslo" in text)
     assert seen == {True, False}  # the user's own turns, and other people's
+
+
+def test_beside_several_layers_new_facts_are_asked_behind_turns_that_tell_them(
+    engine: Engine, builder: ExampleBuilder, task: TrainingTask
+) -> None:
+    told = tuple(
+        TurnExcerpt(seq, "I", turn["content"], True, seq)
+        for seq, turn in enumerate(TURNS, start=1)
+        if turn["role"] == "user"
+    )
+    towns = [replace(item(engine, 5 + at, f"Which town, {at}?", "Oslo"), turn_seq=3) for at in range(3)]
+    asked = replace(
+        task,
+        new=(*task.new, *towns),
+        chunks=(replace(CHUNK, excerpts=told),),
+        reading=ReadingForm("made up", lambda turns, text: question(f"{[t['content'] for t in turns]} {text}")),
+    )
+    rows = {
+        engine.backbone.decode(row.prompt): engine.backbone.decode(row.target)
+        for row in sampler_of(builder, asked, layers=(-2, -1)).examples
+    }
+    found = [(text, answer) for text, answer in rows.items() if "['1 May'" in text]
+    assert len(found) == 2  # one of each fact that is told in a turn, and none of what is never answered
+    for text, answer in found:
+        assert ("dog is Rex" in text and "Which dog?" in text) or ("live in Oslo" in text and "Which town" in text)
+        assert "Rex" in answer or "Oslo" in answer
+    beside_last = {engine.backbone.decode(row.prompt) for row in sampler_of(builder, asked).examples}
+    assert not any("['1 May'" in text for text in beside_last)
+    without = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"found_facts": 0})})
+    sampler = sampler_of(builder, asked, layers=(-2, -1), config=without)
+    assert not any("['1 May'" in engine.backbone.decode(row.prompt) for row in sampler.examples)
 
 
 def test_without_windows_nothing_stands_before_a_question(engine: Engine, task: TrainingTask) -> None:
