@@ -1,5 +1,8 @@
 """Owns a PostgreSQL server of its own for tests: Debian's binaries, a folder, a Unix socket in it, no network.
 
+An empty database is 300 files: a disk takes longer to make and delete them than a test takes to run, so the server of
+most tests lies in memory.
+
 Debian puts the binaries below /usr/lib/postgresql, outside the PATH.
 """
 
@@ -21,6 +24,11 @@ import pytest
 MUST_RUN = "REQUIRE_POSTGRES"
 """Set by CI: without a server the tests fail instead of being skipped."""
 SUPERUSER = "locas"
+MEMORY = Path("/dev/shm")
+"""Where Linux mounts a file system in memory; that of a container may be too small for a server."""
+ROOM_BYTES = 2**30
+UNSAFE = ("fsync=off", "full_page_writes=off", "max_wal_size=128MB")
+"""Settings of a server whose machine does not go down while it is needed."""
 
 
 def binaries() -> Path | None:
@@ -43,9 +51,10 @@ class PostgresServer:
     Args:
         settings: of `postgresql.conf`, each `name=value`.
         port: names the socket in the folder; nothing listens on the network unless a setting says so.
+        beside: the folder to make its own folder in; None is that of temporary files.
     """
 
-    def __init__(self, *settings: str, port: int = 5432) -> None:
+    def __init__(self, *settings: str, port: int = 5432, beside: Path | None = None) -> None:
         found = binaries()
         assert found is not None
         self._bin = found
@@ -53,7 +62,7 @@ class PostgresServer:
         self.port = port
         self._names = count(1)
         # A socket's path has at most about 100 characters: pytest's folders are too deep.
-        self.folder = Path(tempfile.mkdtemp(prefix="locas-pg-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="locas-pg-", dir=beside))
         self.data = self.folder / "data"
         self._as_user: dict[str, Any] = {}
         if os.geteuid() == 0:
@@ -74,6 +83,12 @@ class PostgresServer:
             "--locale=C.UTF-8",
             "--no-sync",
         )
+
+    @classmethod
+    def in_memory(cls) -> PostgresServer:
+        """Make a server for tests that stop it at most; what is to outlive a machine needs one on a disk."""
+        has_room = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM_BYTES
+        return cls(*UNSAFE, beside=MEMORY if has_room else None)
 
     def start(self) -> None:
         options = [
@@ -118,6 +133,11 @@ class PostgresServer:
         name = f"test_{next(self._names)}"
         self.psql("postgres", " ".join([f"CREATE DATABASE {name}", *options]))
         return self.url(name)
+
+    def drop(self, url: str) -> None:
+        """Delete a database, whoever is still connected to it."""
+        name = url.partition("@/")[2].partition("?")[0]
+        self.psql("postgres", f"DROP DATABASE {name} WITH (FORCE)")
 
     def psql(self, database: str, statement: str) -> str:
         """Run a statement beside the store and return what it prints."""
@@ -178,7 +198,7 @@ def postgres_server() -> Iterator[PostgresServer]:
         if os.environ.get(MUST_RUN):
             pytest.fail(f"{MUST_RUN} is set and there is no PostgreSQL server: apt-get install postgresql")
         pytest.skip("no PostgreSQL server on this machine: apt-get install postgresql, or run .ci/run")
-    server = PostgresServer("fsync=off")  # nothing here outlives the machine
+    server = PostgresServer.in_memory()
     try:
         server.start()
         yield server
@@ -187,6 +207,8 @@ def postgres_server() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
-def postgres_url(postgres_server: PostgresServer) -> str:
-    """URL of a new, empty database."""
-    return postgres_server.new_database()
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """URL of a new, empty database, which goes with the test: hundreds would fill the memory."""
+    url = postgres_server.new_database()
+    yield url
+    postgres_server.drop(url)

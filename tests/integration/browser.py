@@ -14,6 +14,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 WAIT_SECONDS = 30
+POLL_SECONDS = 0.05
 
 
 @contextmanager
@@ -45,12 +46,16 @@ def chromium(*options: str) -> Iterator[Chrome]:
 
 def text_of(browser: Chrome, css: str = "main") -> str:
     """Return the text of an element, once it is there."""
-    return str(WebDriverWait(browser, WAIT_SECONDS).until(lambda it: it.find_element(By.CSS_SELECTOR, css)).text)
+    return str(
+        WebDriverWait(browser, WAIT_SECONDS, POLL_SECONDS).until(lambda it: it.find_element(By.CSS_SELECTOR, css)).text
+    )
 
 
 def wait_for_text(browser: Chrome, text: str) -> None:
     """Wait for a page that says something."""
-    WebDriverWait(browser, WAIT_SECONDS).until(lambda it: text in it.find_element(By.TAG_NAME, "main").text)
+    WebDriverWait(browser, WAIT_SECONDS, POLL_SECONDS).until(
+        lambda it: text in it.find_element(By.TAG_NAME, "main").text
+    )
 
 
 def press(browser: Chrome, label: str) -> None:
@@ -59,7 +64,7 @@ def press(browser: Chrome, label: str) -> None:
     found = browser.find_elements(By.XPATH, f"//button[normalize-space()='{label}'] | //a[normalize-space()='{label}']")
     assert len(found) == 1, (label, text_of(browser))
     found[0].click()
-    WebDriverWait(browser, 120).until(lambda it: it.find_element(By.TAG_NAME, "html") != before)
+    WebDriverWait(browser, 120, POLL_SECONDS).until(lambda it: it.find_element(By.TAG_NAME, "html") != before)
 
 
 def write(browser: Chrome, name: str, text: str) -> None:

@@ -1,6 +1,7 @@
 """The examples run as anybody would run them: in processes of their own, on a made-up conversation.
 
-Knows their command lines and what they print, nothing of their insides but the reading of the data.
+Knows their command lines and what they print, nothing of their insides but the reading of the data. Wrong arguments are
+refused in this process: another would take seconds to import torch.
 """
 
 from __future__ import annotations
@@ -152,11 +153,24 @@ def test_locomo_ingest_admits_what_a_random_backbone_reads(data: Path, backbone_
         assert line in done.stdout
 
 
-def test_locomo_ingest_checks_its_arguments_first(data: Path, tmp_path: Path) -> None:
-    assert run("locomo_ingest.py", str(data), "--kill-at", "99").returncode == 2
+def test_locomo_ingest_checks_its_arguments_first(
+    locomo: ModuleType,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     there = tmp_path / "there.db"
     there.touch()
-    assert run("locomo_ingest.py", str(data), "--store", str(there)).returncode == 2
+    for wrong, complaint in (
+        (("--kill-at", "99"), "the conversation has 24 turns, got 99"),
+        (("--store", str(there)), "is there already"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["locomo_ingest.py", str(data), *wrong])
+        with pytest.raises(SystemExit) as ended:
+            locomo.main()
+        assert ended.value.code == 2
+        assert complaint in capsys.readouterr().err
 
 
 @pytest.mark.slow

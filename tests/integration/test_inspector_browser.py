@@ -52,7 +52,7 @@ def wait_until_settled(server: ServerProcess) -> None:
     with closing(open_store(server.store)) as store:
         while any(job.state != "dead" for job in store.queue.jobs()):
             assert time.monotonic() < until, server.log.read_text()
-            time.sleep(1)
+            time.sleep(0.1)
 
 
 def was_refused(server: ServerProcess) -> bool:

@@ -99,7 +99,7 @@ def test_what_was_told_in_one_conversation_is_answered_in_another(url: str, tmp_
         until = time.monotonic() + 400
         while not all(is_learnt(url, user) for user in FACTS):
             assert time.monotonic() < until, server.log.read_text()
-            time.sleep(1)
+            time.sleep(0.1)
         # One training may lose a fact to the rounding of a processor: a share, and never another user's.
         answers = {
             user: [ask(client, question, user=user, store=False) for question, _ in facts.values()]

@@ -19,7 +19,7 @@ ADA = UserKey("default", "ada")
 @pytest.fixture
 def database(postgres_server: PostgresServer) -> Iterator[PostgresServer]:
     """A server of its own; the shared one is asked for so that a machine without PostgreSQL skips or fails as ever."""
-    server = PostgresServer("fsync=off")
+    server = PostgresServer.in_memory()
     try:
         server.start()
         yield server

@@ -50,9 +50,8 @@ def load(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str]
         return f"sqlite:///{path}"
 
     def load_postgresql(step: str) -> str:
-        server = request.getfixturevalue("postgres_server")
-        url: str = server.new_database()
-        server.psql(
+        url: str = request.getfixturevalue("postgres_url")
+        request.getfixturevalue("postgres_server").psql(
             url.partition("@/")[2].partition("?")[0],
             (FIXTURES / f"schema_{step}.postgresql.sql").read_text(encoding="utf-8"),
         )

@@ -231,7 +231,7 @@ def test_missing_database_is_named_as_such(postgres_server: PostgresServer) -> N
 
 
 def test_stopped_server_is_unavailable_and_comes_back() -> None:
-    server = PostgresServer("fsync=off")
+    server = PostgresServer.in_memory()
     try:
         server.start()
         url = server.new_database()
