@@ -131,7 +131,7 @@ def compared(journal: Sequence[tuple[str, str]], said: Sequence[Exchange]) -> tu
             continue
         answers = [text for _, text in takewhile(lambda turn: turn[0] == "assistant", journal[at:])]
         at += len(answers)
-        is_told = bool(exchange.answer and exchange.answer.strip())  # one of blanks is no turn
-        lost += is_told and exchange.answer not in answers
-        doubled += max(0, len(answers) - is_told - exchange.unheard)
+        is_turn = exchange.answer is not None and exchange.answer.strip()  # one of blanks need not be one
+        lost += bool(is_turn) and exchange.answer not in answers
+        doubled += max(0, len(answers) - (exchange.answer is not None) - exchange.unheard)
     return lost, doubled + len(journal) - at

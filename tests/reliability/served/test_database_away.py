@@ -17,6 +17,8 @@ from tests.reliability.served.people import kept_of, people
 from tests.reliability.served.talking import Talk
 from tests.reliability.served.test_killed_server import AT_ONCE, progress
 
+pytestmark = pytest.mark.rounding
+
 AWAY = {503, "store_unavailable"}
 """What clients are told: by the status, or where a stream has begun by an event."""
 
@@ -35,14 +37,13 @@ def database(postgres_server: PostgresServer) -> Iterator[PostgresServer]:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_database_may_be_gone_and_come_back(
-    database: PostgresServer, tmp_path: Path, backbone_folder: str, sizes: Sizes, record: Record
+    database: PostgresServer, tmp_path: Path, sizes: Sizes, record: Record
 ) -> None:
     url, everybody = database.new_database(), people(8)
     with closing(open_store(url)) as store:
         key = store.api_keys.new("default").secret
-    options = ("--backbone", backbone_folder, "--dtype", "float32", "--model", "random", "--no-learn")
-    with serving(url, tmp_path / "log", *options) as server:
-        with Talk(server.port, key, "random", everybody, AT_ONCE) as talk:
+    with serving(url, tmp_path / "log", "--no-learn") as server:
+        with Talk(server.port, key, "tiny", everybody, AT_ONCE) as talk:
             for _ in range(sizes.database_stops):
                 wait_for(progress(talk))
                 before = sum(talk.outcomes[one] for one in AWAY)

@@ -54,7 +54,11 @@ def test_full_disk_is_told_and_nothing_is_kept_by_halves(
         wait_for(lambda: talk.answers >= 8 or talk.errors)
         most = 1
         wait_for(lambda: sum(talk.outcomes[one] for one in FULL) >= sizes.served_refusals or talk.errors)
-        asked = {"model": MODEL, "messages": [{"role": "user", "content": FILLER}], "user": "somebody else"}
+        asked: dict[str, Any] = {
+            "model": MODEL,
+            "messages": [{"role": "user", "content": FILLER}],
+            "user": "somebody else",
+        }
         with pytest.raises(APIStatusError) as caught:
             keep_telling(client, asked)
         assert (caught.value.status_code, caught.value.code) == (507, "storage_full")

@@ -19,6 +19,8 @@ from tests.reliability.served.client import BROKEN, REFUSED
 from tests.reliability.served.people import kept_of, people
 from tests.reliability.served.talking import Talk
 
+pytestmark = pytest.mark.rounding
+
 AT_ONCE = 6
 ANSWERS_BETWEEN = 12
 """Least answers between two kills."""
@@ -32,21 +34,20 @@ def progress(talk: Talk) -> Callable[[], object]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_kills_lose_nothing_that_was_told(tmp_path: Path, backbone_folder: str, sizes: Sizes, record: Record) -> None:
+def test_kills_lose_nothing_that_was_told(tmp_path: Path, sizes: Sizes, record: Record) -> None:
     url, everybody, rng = f"sqlite:///{tmp_path / 'locas.db'}", people(8), random.Random(2026)
     with closing(open_store(url)) as store:
         key = store.api_keys.new("default").secret
-    options = ("--backbone", backbone_folder, "--dtype", "float32", "--model", "random", "--no-learn")
-    talk = Talk(0, key, "random", everybody, AT_ONCE)
+    talk = Talk(0, key, "tiny", everybody, AT_ONCE)
     for number in range(sizes.server_kills):
-        with serving(url, tmp_path / f"log {number}", *options) as server:
+        with serving(url, tmp_path / f"log {number}", "--no-learn") as server:
             talk.port = server.port
             if number == 0:
                 talk.begin()
             wait_for(progress(talk))
             time.sleep(rng.random() * 0.2)
             assert server.stop(signal.SIGKILL) == -signal.SIGKILL
-    with serving(url, tmp_path / "log", *options) as server:
+    with serving(url, tmp_path / "log", "--no-learn") as server:
         talk.port = server.port
         wait_for(progress(talk))
         talk.end()

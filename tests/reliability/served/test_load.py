@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from locas_agent import AgentMemory, Backbone
-from locas_agent.server import journal
 from locas_agent.server.journal import ChatJournal
 from locas_storage import open_store
 from tests.conftest import MakeMemory
@@ -107,9 +106,9 @@ def test_everybody_is_answered_and_kept_once(
     )
 
 
-def turns_have_no_key(patch: pytest.MonkeyPatch) -> None:
+def turns_have_other_keys_each_time(patch: pytest.MonkeyPatch) -> None:
     numbers = iter(range(1 << 30))
-    patch.setattr(journal, "_key", lambda digest: f"{digest[:40]}-{next(numbers)}")
+    patch.setattr(ChatJournal, "_root", lambda *_: f"{next(numbers)}")
 
 
 def answers_are_not_kept(patch: pytest.MonkeyPatch) -> None:
@@ -120,11 +119,11 @@ def answers_are_not_kept(patch: pytest.MonkeyPatch) -> None:
     ("plant", "sees"),
     [
         (lambda _: None, "nothing"),
-        (turns_have_no_key, "doubled"),
+        (turns_have_other_keys_each_time, "doubled"),
         (answers_are_not_kept, "lost"),
         (lambda patch: cache_is_kept_under(patch, lambda _, revision: revision.number), "foreign"),
     ],
-    ids=["no fault", "turns without a key", "answers that are not kept", "a cache without the user"],
+    ids=["no fault", "other keys each time", "answers that are not kept", "a cache without the user"],
 )
 def test_gate_sees(
     plant: Callable[[pytest.MonkeyPatch], None],

@@ -9,7 +9,6 @@ from contextlib import closing
 
 import pytest
 
-from locas_storage.rules import api_keys
 from tests.unit.server.conftest import MODEL, Served
 
 pytestmark = pytest.mark.rounding
@@ -32,20 +31,21 @@ OF_PROXIES = {
 
 
 def test_wrong_keys_take_one_comparison_whatever_is_wrong(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    compare, compared = hmac.compare_digest, []
+    compare = hmac.compare_digest
+    compared: list[tuple[int, int]] = []
 
     def counted(one: bytes, other: bytes) -> bool:
         compared.append((len(one), len(other)))
         return compare(one, other)
 
-    monkeypatch.setattr(api_keys.hmac, "compare_digest", counted)
+    monkeypatch.setattr("locas_storage.rules.api_keys.hmac.compare_digest", counted)
     head, tail = served.secret[:-43], served.secret[-43:]
     wrong = (
         head + ("A" if tail[0] != "A" else "B") + tail[1:],
         head + tail[:-1] + ("A" if tail[-1] != "A" else "B"),
         f"locas-{'0' * 16}-{tail}",  # of a key that there is not
     )
-    told = set()
+    told: set[tuple[int, bytes]] = set()
     for secret in (*wrong, served.secret):
         connection = served.connection()
         connection.request("GET", "/v1/models", headers={"Authorization": f"Bearer {secret}"})

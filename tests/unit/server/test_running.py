@@ -117,8 +117,8 @@ HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> float:
     """Seconds in which the head of a request has to be here."""
-    monkeypatch.setattr(running, "_HEAD_SECONDS", 0.4)
-    return 0.4
+    monkeypatch.setattr(running, "_HEAD_SECONDS", 0.5)
+    return 0.5
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /v1/ch", HEAD], ids=["nothing", "half a line", "half of the headers"])
@@ -147,10 +147,10 @@ def test_request_in_pieces_is_answered_and_its_connection_stays(hurried: float, 
         connection.sendall(HEAD)
         time.sleep(0.05)
         connection.sendall(f"Authorization: Bearer {served.secret}\r\nContent-Length: 2\r\n\r\n".encode())
-        time.sleep(2 * hurried)  # the body has a time of its own
+        time.sleep(1.3 * hurried)  # the body has a time of its own
         connection.sendall(b"{}")
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 400")
-        time.sleep(2 * hurried)
+        time.sleep(1.3 * hurried)
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
 
