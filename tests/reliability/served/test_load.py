@@ -19,6 +19,7 @@ from locas_storage import open_store
 from tests.conftest import MakeMemory
 from tests.integration.server_process import serving
 from tests.reliability.conftest import Record, Sizes
+from tests.reliability.places import wait_for
 from tests.reliability.served.crowd import Crowd, resident_mebibytes, settled, sockets_of
 from tests.reliability.served.people import WHO, Person, kept_of, people
 from tests.reliability.served.talking import MEMORY_TOKENS, Talk
@@ -54,7 +55,7 @@ def test_everybody_is_answered_and_kept_once(
         pid, key = server.process.pid, server.key()
         before, mebibytes = settled(pid, 0, seconds=0.5), resident_mebibytes(pid)
         with Crowd(server.port, key, sizes.idle_connections) as crowd:
-            assert sockets_of(pid) >= sizes.idle_connections
+            wait_for(lambda: sockets_of(pid) >= sizes.idle_connections)
             with Talk(server.port, key, "tiny", everybody, sizes.served_at_once) as talk:
                 time.sleep(sizes.served_seconds)
             assert server.get("/health")[0] == 200
