@@ -140,7 +140,7 @@ def test_gate_sees(
     served = serve()
     with Talk(served.port, served.secret, MODEL, everybody, at_once=4, kinds=("unnamed", "named")) as talk:
         until = time.monotonic() + 60
-        while (talk.answers < 40 or talk.asked_memories < 8) and not talk.errors and time.monotonic() < until:
+        while (talk.answers < 16 or talk.asked_memories < 6) and not talk.errors and time.monotonic() < until:
             time.sleep(0.02)
     kept = kept_of(agent.store, everybody)
     found = {"lost": kept.lost, "doubled": kept.doubled, "foreign": talk.foreign}
