@@ -109,7 +109,7 @@ class Endpoints:
 
         def record() -> tuple[JournalledChat | None, list[Message]]:
             session, history = self._threads.history(
-                caller.user, previous=asked.previous_response_id, conversation=name
+                caller.user, form.response_id, previous=asked.previous_response_id, conversation=name
             )
             if not form.is_stored:
                 return None, merged(self._threads.shown(given, history))

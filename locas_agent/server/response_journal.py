@@ -1,14 +1,14 @@
 """Responses that go on from earlier ones: the conversation lies in the journal, and the client sends what is new.
 
 The answer's turn has the response's id as its key. A conversation is a session; one that goes on from a response which
-is not its newest is a session of its own, whose name says from which turn it goes on.
+is not its newest is a session of its own, whose name says from which turn it goes on. A call that is tried again finds
+what it journalled before in the same session, and does not go on from that.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import secrets
 from collections.abc import Sequence
 
 from locas_agent import AgentMemory, ChatAnswer, Turn, UserKey
@@ -39,11 +39,14 @@ class ResponseJournal:
         self._memory = memory
         self._store = memory.store
 
-    def history(self, user: UserKey, *, previous: str | None, conversation: str | None) -> tuple[str, list[Turn]]:
+    def history(
+        self, user: UserKey, response_id: str, *, previous: str | None, conversation: str | None
+    ) -> tuple[str, list[Turn]]:
         """Return the session in which a conversation goes on, and its turns so far.
 
         Args:
             user: whose.
+            response_id: id of the answer that comes; turns of a former try of the same call are left out.
             previous: id of the response it goes on from.
             conversation: its name; a new conversation begins without either.
 
@@ -52,8 +55,10 @@ class ResponseJournal:
         """
         if conversation is not None:
             turns = self._store.turns(user, newest=_NEWEST_TURNS)
-            return conversation, [turn for turn in turns if turn.session == conversation]
-        fresh = f"resp-{secrets.token_hex(8)}"
+            return conversation, [
+                turn for turn in turns if turn.session == conversation and not _is_of(turn, response_id)
+            ]
+        fresh = f"resp-{response_id.removeprefix('resp_')[:16]}"
         if previous is None:
             return fresh, []
         found = self._store.known(user, [previous])
@@ -66,7 +71,9 @@ class ResponseJournal:
             )
         last = found[0]
         later = self._store.turns(user, after=last.seq, upto=last.seq + _NEWEST_TURNS)
-        is_newest = last.session is not None and not any(turn.session == last.session for turn in later)
+        is_newest = last.session is not None and not any(
+            turn.session == last.session and not _is_of(turn, response_id) for turn in later
+        )
         session = str(last.session) if is_newest else f"{fresh}@{last.seq}"
         return session, self._upto(user, last)
 
@@ -156,6 +163,11 @@ class ResponseJournal:
                 break
             last = found[0]
         return turns
+
+
+def _is_of(turn: Turn, response_id: str) -> bool:
+    """Tell whether a turn is of a response: what was asked, or the answer."""
+    return (turn.idempotency_key or "").partition(".")[0] == response_id
 
 
 def _draft(message: Message, session: str, key: str, learn: bool) -> TurnDraft:

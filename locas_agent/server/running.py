@@ -1,7 +1,11 @@
-"""Serving with uvicorn: the socket, the log, and the end, at which answers under way are written to their end."""
+"""Serving with uvicorn: the socket, how long connections may be silent, the log, and the end.
+
+At the end answers under way are written to their end.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import resource
@@ -9,7 +13,9 @@ import socket
 import sys
 from datetime import UTC, datetime
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from locas_agent import AgentMemory
 from locas_agent.errors import ConfigurationError
@@ -18,7 +24,9 @@ from locas_agent.server.endpoints import model_name
 from locas_agent.server.settings import ServerSettings
 
 _IDLE_SECONDS = 10
-"""Time after which a connection without a request is closed."""
+"""Time after which a connection that has been answered is closed unless the next request begins."""
+_HEAD_SECONDS = 20.0
+"""Time until the first line and the headers of a request are here, from the connection or from their first byte."""
 _MOST_HEADER_BYTES = 1 << 16
 _STANDARD = frozenset(vars(logging.makeLogRecord({})))
 
@@ -40,6 +48,38 @@ class JsonLines(logging.Formatter):
         return json.dumps(line | facts, default=str, ensure_ascii=False)
 
 
+class TimedConnection(H11Protocol):
+    """A connection that is closed when the head of a request does not come; uvicorn alone waits for it without end."""
+
+    _waiting: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came; a head that is not whole with it is waited for."""
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait for nothing more."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        if self.conn.their_state is not h11.IDLE or self.transport.is_closing():
+            self._stop_waiting()
+        elif self._waiting is None:
+            self._waiting = self.loop.call_later(_HEAD_SECONDS, self.transport.abort)
+
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
+
 def serve(memory: AgentMemory, settings: ServerSettings) -> None:
     """Serve until SIGTERM or SIGINT, then write the answers under way to their end and return.
 
@@ -59,7 +99,7 @@ def serve(memory: AgentMemory, settings: ServerSettings) -> None:
     sys.stderr.write(f"locas-agent serves on http://{shown}:{port}\n")
     config = uvicorn.Config(
         create_app(memory, settings),
-        http="h11",
+        http=TimedConnection,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -79,6 +119,9 @@ def _listening(settings: ServerSettings) -> socket.socket:
     made = socket.socket(family, socket.SOCK_STREAM)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sys.platform == "linux":  # connections have it of the socket that accepts them
+            # Who takes nothing for so long is cut off; without this a connection stays even after it was closed.
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(settings.send_seconds * 1000))
         made.bind((settings.host, settings.port))
         made.listen(1024)
     except OSError as error:

@@ -50,6 +50,13 @@ class Sizes:
         machine_steps: steps of each of them.
         erased_users: users erased per database, beside as many who stay.
         failing_tables: tables that refuse what is written, one after the other, while canaries are looked for.
+        served_users: people who talk with a server.
+        served_at_once: of them at the same time.
+        served_seconds: how long they talk.
+        idle_connections: beside them.
+        server_kills: servers killed under people who talk.
+        database_stops: immediate stops of the PostgreSQL server below a server.
+        served_refusals: answers of a server without room on its disk.
     """
 
     kill_points: int
@@ -71,6 +78,13 @@ class Sizes:
     machine_steps: int
     erased_users: int
     failing_tables: int
+    served_users: int
+    served_at_once: int
+    served_seconds: float
+    idle_connections: int
+    server_kills: int
+    database_stops: int
+    served_refusals: int
 
 
 FORMS = {
@@ -94,6 +108,13 @@ FORMS = {
         machine_steps=20,
         erased_users=2,
         failing_tables=1,
+        served_users=20,
+        served_at_once=10,
+        served_seconds=3.0,
+        idle_connections=1_000,
+        server_kills=1,
+        database_stops=1,
+        served_refusals=20,
     ),
     "full": Sizes(
         kill_points=204,
@@ -115,6 +136,13 @@ FORMS = {
         machine_steps=50,
         erased_users=64,
         failing_tables=8,
+        served_users=200,
+        served_at_once=20,
+        served_seconds=600.0,
+        idle_connections=1_000,
+        server_kills=20,
+        database_stops=10,
+        served_refusals=1_000,
     ),
 }
 

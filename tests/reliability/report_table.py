@@ -30,6 +30,10 @@ NUMBERS = {
     "named mutants": "G12",
     "disk full": "R5",
     "stateful run": "R18",
+    "served load": "S1",
+    "idle connections": "S2",
+    "killed server": "S3",
+    "database away": "S4",
 }
 """Of the gate, or of the failure without one, in the design; by what a record's name begins with."""
 BEGINS, ENDS = (

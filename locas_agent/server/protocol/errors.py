@@ -76,7 +76,7 @@ _STATUS: tuple[tuple[type[LocasError], int, str | None], ...] = (
 )
 """Errors of ours whose message is for the client, the more particular first."""
 
-_AWAY = (StoreUnavailable, StorageFull, SchemaOutdated)
+_AWAY = (StoreUnavailable, SchemaOutdated)
 
 
 def of(error: Exception) -> ApiError:
@@ -90,6 +90,14 @@ def of(error: Exception) -> ApiError:
             kind="server_error",
             code="store_unavailable",
             headers={"Retry-After": "2"},
+        )
+    if isinstance(error, StorageFull):
+        return ApiError(
+            507,
+            "the store has no room left: nothing was lost that was acknowledged, and nothing more is kept until its "
+            "operator has made room; then try again",
+            kind="server_error",
+            code="storage_full",
         )
     for kind, status, code in _STATUS:
         if isinstance(error, kind) and status < 500:

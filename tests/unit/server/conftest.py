@@ -20,6 +20,7 @@ from locas_agent import AgentMemory, Backbone
 from locas_agent.inference.requests import GenerationRequest, RunningAnswer
 from locas_agent.inference.running_batch import RunningBatch
 from locas_agent.server.app import create_app
+from locas_agent.server.running import TimedConnection
 from locas_agent.server.settings import ServerSettings
 from locas_storage import UserKey, open_store
 from tests.unit.langchain.conftest import CONFIG, tool_backbone
@@ -91,7 +92,7 @@ def serve(agent: AgentMemory) -> Iterator[Serve]:
             listening = stack.enter_context(closing(socket.create_server(("127.0.0.1", 0))))
             config = uvicorn.Config(
                 create_app(agent, chosen),
-                http="h11",
+                http=TimedConnection,
                 ws="none",
                 log_config=None,
                 timeout_graceful_shutdown=5,

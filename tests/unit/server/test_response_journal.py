@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from openai import BadRequestError, NotFoundError
+from openai import BadRequestError, InternalServerError, NotFoundError
 
+from locas_agent.errors import StoreUnavailable
+from locas_storage import TurnDraft, UserKey
 from tests.unit.server.conftest import MODEL, Served
 
 pytestmark = pytest.mark.rounding
@@ -101,6 +104,41 @@ def test_call_that_is_tried_again_under_its_key_is_one_response(served: Served) 
     other = client.responses.create(safety_identifier="ben", **options)
     assert other.id != made[0].id
     assert served.said("ben")[0] == ("user", "One.")
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["by the response before", "by its name"])
+def test_conversation_goes_on_though_every_answer_is_lost_once(
+    served: Served, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    client, append, lost = served.client(), served.agent.store.append, set()
+
+    def once_away(key: UserKey, drafts: Sequence[TurnDraft], **more: Any) -> Any:
+        for draft in drafts:
+            if (key.user, draft.role) == ("ben", "assistant") and draft.idempotency_key not in lost:
+                lost.add(draft.idempotency_key)
+                raise StoreUnavailable("gone")
+        return append(key, drafts, **more)
+
+    monkeypatch.setattr(served.agent.store, "append", once_away)
+    counts: dict[str, list[int]] = {"ada": [], "ben": []}
+    for user, read in counts.items():
+        before: dict[str, Any] = {"conversation": "kitchen"} if named else {}
+        for text in ("One.", "Two.", "Three."):
+            again = {"Idempotency-Key": text}
+            for is_last in (user == "ada", True):
+                try:
+                    made = client.responses.create(
+                        model=MODEL, input=text, safety_identifier=user, extra_headers=again, **before
+                    )
+                except InternalServerError:
+                    assert not is_last
+            assert made.usage is not None
+            read.append(made.usage.input_tokens)
+            before = before if named else {"previous_response_id": made.id}
+    assert len(lost) == 3
+    assert counts["ben"] == counts["ada"]  # the prompt held all that was said, once
+    assert served.said("ben") == served.said("ada")
+    assert len({turn.session for turn in served.agent.for_user("ben").turns()}) == 1
 
 
 @pytest.mark.parametrize(

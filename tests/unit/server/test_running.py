@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
 from locas_agent.cli import app
+from locas_agent.server import running
 from locas_agent.server.running import JsonLines
 from locas_agent.server.settings import ServerSettings
+from tests.unit.server.conftest import Served
 
 ROOT = Path(__file__).resolve().parents[3]
 FILES = [ROOT / "docs" / "serving.md", *sorted((ROOT / "deploy").iterdir())]
@@ -103,3 +109,63 @@ assert not {name.partition(".")[0] for name in sys.modules} & Absent.names
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Seconds in which the head of a request has to be here."""
+    monkeypatch.setattr(running, "_HEAD_SECONDS", 0.5)
+    return 0.5
+
+
+def test_connections_whose_request_does_not_come_are_closed(hurried: float, served: Served) -> None:
+    with ExitStack() as stack:
+        opened = []
+        for sent in (b"", b"POST /v1/ch", HEAD):
+            opened.append(stack.enter_context(socket.create_connection(("127.0.0.1", served.port), timeout=30)))
+            opened[-1].sendall(sent)
+        for connection in opened:
+            with suppress(ConnectionResetError):
+                assert connection.recv(100) == b""
+
+
+def test_dribbling_does_not_keep_a_connection_open(hurried: float, served: Served) -> None:
+    with closing(socket.create_connection(("127.0.0.1", served.port), timeout=30)) as connection:
+        connection.sendall(HEAD + b"X-A: ")
+        with pytest.raises(OSError, match=r"reset|pipe"):
+            dribble(connection)
+
+
+def dribble(connection: socket.socket) -> None:
+    for _ in range(3000):
+        connection.sendall(b"a")
+        time.sleep(0.01)
+
+
+def test_request_in_pieces_is_answered_and_its_connection_stays(hurried: float, served: Served) -> None:
+    with closing(socket.create_connection(("127.0.0.1", served.port), timeout=30)) as connection:
+        connection.sendall(HEAD)
+        time.sleep(0.05)
+        connection.sendall(f"Authorization: Bearer {served.secret}\r\nContent-Length: 2\r\n\r\n".encode())
+        time.sleep(1.3 * hurried)  # the body has a time of its own
+        connection.sendall(b"{}")
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 400")
+        time.sleep(1.3 * hurried)
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a connection of which nothing is taken")
+def test_client_that_takes_nothing_is_cut_off_by_the_system() -> None:
+    with closing(running._listening(ServerSettings(port=0, send_seconds=0.5))) as listening:
+        with closing(socket.socket()) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(listening.getsockname())
+            accepted, _ = listening.accept()
+            accepted.settimeout(30)
+            with closing(accepted), pytest.raises(TimeoutError) as caught:
+                accepted.sendall(bytes(100 << 20))
+    assert caught.value.errno == errno.ETIMEDOUT  # the connection's end, not the patience of this test
