@@ -39,7 +39,7 @@ from locas_agent.training.sampler import Lesson
 from locas_agent.training.student import student_for
 from locas_agent.training.trainer import Trained, Trainer
 from locas_agent.types import Progress
-from locas_storage import ConsolidationMetrics, Turn
+from locas_storage import ConsolidationMetrics, Turn, tracing
 
 logger = logging.getLogger(__name__)
 
@@ -212,20 +212,25 @@ class Learner:
                 raise ConfigurationError(f"seed: got {seed!r}, expected an integer, 0 to {MAX_SEED}")
             config = config.model_copy(update={"training": config.training.model_copy(update={"seed": seed})})
         started = time.perf_counter()
-        sets = self._study(tasks, config, progress)
+        with tracing.span("locas.study", {"locas.users": len(tasks)}) as traced:
+            sets = self._study(tasks, config, progress)
+            traced.note({"locas.items": sum(len(study_set.items) for study_set in sets)})
         study_seconds = (time.perf_counter() - started) / max(1, len(tasks))
         lessons = [_lesson(task, study_set) for task, study_set in zip(tasks, sets, strict=True)]
         wanting = [index for index, lesson in enumerate(lessons) if self._has_matter(lesson)]
         trainer = Trainer(self._engine, config, self.neutral, self.readout)
-        trained = dict(
-            zip(
-                wanting,
-                trainer.train([lessons[index] for index in wanting], progress=progress) if wanting else [],
-                strict=True,
+        with tracing.span("locas.train", {"locas.users": len(wanting)}) as traced:
+            trained = dict(
+                zip(
+                    wanting,
+                    trainer.train([lessons[index] for index in wanting], progress=progress) if wanting else [],
+                    strict=True,
+                )
             )
-        )
+            traced.note({"locas.steps": max((one.steps for one in trained.values()), default=0)})
         trained = {index: _as_stored(one, config) for index, one in trained.items()}
-        judged = self._judge(tasks, lessons, trained, config)
+        with tracing.span("locas.admission", {"locas.users": len(wanting)}):
+            judged = self._judge(tasks, lessons, trained, config)
         outcomes = []
         for index, (study_set, lesson) in enumerate(zip(sets, lessons, strict=True)):
             if index in trained:
