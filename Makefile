@@ -43,12 +43,13 @@ bench-gpu: $(STAMP)  ## Set up, then measure all rows on the GPU and write build
 	mkdir -p build
 	timeout 480 $(BIN)/locas-agent bench --device cuda --backbone qwen3-0.6b --budget 360 --json build/bench-gpu.json $(ARGS)
 
-check: $(STAMP)  ## Format, lint, types, floors, security: changes nothing
+check: $(STAMP)  ## Format, lint, types, floors, security, known holes of what is pinned: changes nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive locas_agent storage integrations
+	$(BIN)/python -m scripts.audit
 
 lint: $(STAMP)  ## Format, and mend what ruff can mend
 	$(BIN)/ruff format .

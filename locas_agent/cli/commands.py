@@ -58,6 +58,7 @@ from locas_agent.cli.output import (
 from locas_agent.cli.person import archive, correct, import_chats
 from locas_agent.cli.serve import serve
 from locas_agent.cli.signals import stop_on_signals
+from locas_agent.cli.traces import TracesOption, sending_traces
 from locas_agent.cli.upgrade import upgrade
 from locas_agent.cli.verify import verify
 from locas_agent.config import StoreSettings
@@ -219,6 +220,7 @@ def work(
     poll_seconds: Annotated[
         float, typer.Option("--poll-seconds", min=0.1, help="Between two looks at an empty queue.")
     ] = 2.0,
+    traces: TracesOption = False,
     backbone: BackboneOption = "tiny",
     store: StoreOption = DEFAULT_STORE,
     device: DeviceOption = None,
@@ -236,6 +238,7 @@ def work(
     """
     kept = StoreSettings(keep_payloads=keep_payloads, files=files, inline_bytes=inline_bytes)
     with (
+        sending_traces(traces),
         stop_on_signals() as stop,
         open_agent(backbone, store, device, dtype, read_config(config), kept, key_file=key_file) as memory,
         progress_bar() as progress,

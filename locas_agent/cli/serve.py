@@ -17,6 +17,7 @@ from locas_agent.cli.options import (
     StoreOption,
 )
 from locas_agent.cli.signals import stop_on_signals
+from locas_agent.cli.traces import TracesOption, sending_traces
 from locas_agent.config import StoreSettings
 from locas_agent.errors import MissingExtra
 
@@ -54,6 +55,7 @@ def serve(
         bool, typer.Option("--secure-cookies", help="Send the pages' cookie over TLS alone; behind a proxy with TLS.")
     ] = False,
     metrics: Annotated[bool, typer.Option("--metrics/--no-metrics", help="Whether /metrics answers.")] = True,
+    traces: TracesOption = False,
     backbone: BackboneOption = "tiny",
     store: StoreOption = DEFAULT_STORE,
     device: DeviceOption = None,
@@ -90,6 +92,7 @@ def serve(
     )
     kept = StoreSettings(keep_payloads=keep_payloads, files=files, inline_bytes=inline_bytes)
     with (
+        sending_traces(traces),
         stop_on_signals(),  # uvicorn raises the signal again once it has drained
         open_agent(
             backbone, store, device, dtype, read_config(config), kept, key_file=key_file, consolidation="background"

@@ -40,7 +40,7 @@ from locas_agent.training.neutral import NeutralText, load_neutral
 from locas_agent.training.sampler import TrainingTask
 from locas_agent.training.trainer import Trained, Trainer
 from locas_agent.types import Progress
-from locas_storage import ConsolidationMetrics, Turn
+from locas_storage import ConsolidationMetrics, Turn, tracing
 
 logger = logging.getLogger(__name__)
 
@@ -213,20 +213,25 @@ class Learner:
                 raise ConfigurationError(f"seed: got {seed!r}, expected an integer, 0 to {MAX_SEED}")
             config = config.model_copy(update={"training": config.training.model_copy(update={"seed": seed})})
         started = time.perf_counter()
-        sets = self._study(tasks, config, progress)
+        with tracing.span("locas.study", {"locas.users": len(tasks)}) as traced:
+            sets = self._study(tasks, config, progress)
+            traced.note({"locas.items": sum(len(study_set.items) for study_set in sets)})
         study_seconds = (time.perf_counter() - started) / max(1, len(tasks))
         training_tasks = [self._training_task(*each) for each in zip(tasks, sets, strict=True)]
         wanting = [index for index, training_task in enumerate(training_tasks) if self._has_matter(training_task)]
         trainer = Trainer(self._engine, config, self.neutral, self.last_layer)
-        trained = dict(
-            zip(
-                wanting,
-                trainer.train([training_tasks[index] for index in wanting], progress=progress) if wanting else [],
-                strict=True,
+        with tracing.span("locas.train", {"locas.users": len(wanting)}) as traced:
+            trained = dict(
+                zip(
+                    wanting,
+                    trainer.train([training_tasks[index] for index in wanting], progress=progress) if wanting else [],
+                    strict=True,
+                )
             )
-        )
+            traced.note({"locas.steps": max((one.steps for one in trained.values()), default=0)})
         trained = {index: _as_stored(one, config) for index, one in trained.items()}
-        judged = self._judge(tasks, training_tasks, trained, config)
+        with tracing.span("locas.admission", {"locas.users": len(wanting)}):
+            judged = self._judge(tasks, training_tasks, trained, config)
         outcomes = []
         for index, (study_set, training_task) in enumerate(zip(sets, training_tasks, strict=True)):
             if index in trained:

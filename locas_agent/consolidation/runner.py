@@ -20,7 +20,17 @@ from locas_agent.results import Consolidation
 from locas_agent.study.chunking import Chunk
 from locas_agent.study.codec import from_record, to_draft
 from locas_agent.types import CODE_VERSION, Progress
-from locas_storage import Lease, MemoryStore, Revision, RevisionDraft, StorageError, Turn, UserKey, UserState
+from locas_storage import (
+    Lease,
+    MemoryStore,
+    Revision,
+    RevisionDraft,
+    StorageError,
+    Turn,
+    UserKey,
+    UserState,
+    tracing,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +121,22 @@ class ConsolidationRunner:
         Returns:
             For each request what became of it, or the store's refusal to write it: the others are written all the same.
         """
+        with tracing.span("locas.consolidate", {"locas.users": len(requests)}) as traced:
+            results = self._run(requests, progress=progress, seed=seed)
+            done = [result for result in results if isinstance(result, Consolidation)]
+            traced.note(
+                {
+                    "locas.turns": sum(result.turns for result in done),
+                    "locas.admitted": sum(result.status == "admitted" for result in done),
+                    "locas.refused": sum(result.status == "refused" for result in done),
+                    "locas.not_written": len(results) - len(done),
+                }
+            )
+        return results
+
+    def _run(
+        self, requests: Sequence[ConsolidationRequest], *, progress: Progress | None, seed: int | None
+    ) -> list[Consolidation | StorageError]:
         waiting = [self._look(request) for request in requests]
         busy = [at for at, found in enumerate(waiting) if found.turns]
         tasks = [self.task(waiting[at].request.key, waiting[at].head, waiting[at].turns) for at in busy]

@@ -17,12 +17,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from locas_agent.server.metrics import Metrics
 from locas_agent.server.protocol import errors
 from locas_agent.server.protocol.errors import ApiError
+from locas_storage import tracing
 
 logger = logging.getLogger(__name__)
 
 REQUEST_ID = "X-Request-Id"
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+_METHODS = ("GET", "POST", "HEAD")
 NOBODY_WAITS = 499
 """Status in the log where the client was gone before a response began."""
 
@@ -35,6 +37,7 @@ class RequestFacts:
     """What the line of the log says of a request; endpoints add what they find out."""
 
     request_id: str
+    method: str = "other"
     route: str = "none"
     key_id: str | None = None
     user: str | None = None
@@ -50,7 +53,7 @@ def facts_of(request: Request) -> RequestFacts:
 
 
 class Observed:
-    """Gives each request an id, counts it and logs it.
+    """Gives each request an id, counts it, logs it and traces it.
 
     Args:
         app: what answers.
@@ -69,7 +72,6 @@ class Observed:
         given = Headers(scope=scope).get(REQUEST_ID, "")
         facts = RequestFacts(given if _GIVEN_ID.fullmatch(given) else uuid.uuid4().hex)
         scope.setdefault("state", {})["facts"] = facts
-        began = time.monotonic()
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -80,20 +82,23 @@ class Observed:
                     headers.setdefault(name, value)
             await send(message)
 
-        try:
-            await self._app(scope, receive, answer)
-        except Exception as error:  # noqa: BLE001  a bug: the client is told that there is one, the log which
-            facts.reason = type(error).__name__
-            if facts.status == NOBODY_WAITS:
-                told = errors.of(error)
-                await JSONResponse(told.body, status_code=told.status)(scope, receive, answer)
-        finally:
-            route = scope.get("route")
-            facts.route = getattr(route, "path", "none")
-            self._done(scope["method"], facts, time.monotonic() - began)
+        began = time.monotonic()
+        with tracing.served("request", traceparent=Headers(scope=scope).get("traceparent")) as traced:
+            try:
+                await self._app(scope, receive, answer)
+            except Exception as error:  # noqa: BLE001  a bug: the client is told that there is one, the log which
+                facts.reason = type(error).__name__
+                if facts.status == NOBODY_WAITS:
+                    told = errors.of(error)
+                    await JSONResponse(told.body, status_code=told.status)(scope, receive, answer)
+            finally:
+                facts.route = getattr(scope.get("route"), "path", "none")
+                facts.method = scope["method"] if scope["method"] in _METHODS else "other"
+                self._done(facts, time.monotonic() - began, traced)
 
-    def _done(self, method: str, facts: RequestFacts, seconds: float) -> None:
+    def _done(self, facts: RequestFacts, seconds: float, traced: tracing.TracedSpan) -> None:
         self._metrics.request(facts.route, facts.status, seconds)
+        _trace(traced, facts)
         # Only the name of an error: a foreign message may quote what somebody said.
         logger.log(
             logging.ERROR if facts.reason else logging.INFO,
@@ -101,7 +106,8 @@ class Observed:
             extra={
                 "action": "request",
                 "request_id": facts.request_id,
-                "method": method if method in ("GET", "POST", "HEAD") else "other",
+                "trace_id": traced.trace_id,
+                "method": facts.method,
                 "route": facts.route,
                 "status": facts.status,
                 "seconds": round(seconds, 4),
@@ -110,6 +116,22 @@ class Observed:
                 "reason": facts.reason,
             },
         )
+
+
+def _trace(traced: tracing.TracedSpan, facts: RequestFacts) -> None:
+    """Tell the span of a request what it was. Its id is left out: a client chooses it, and may put a name there."""
+    traced.rename(f"{facts.method} {facts.route}")
+    traced.note(
+        {
+            "http.request.method": facts.method if facts.method in _METHODS else "_OTHER",
+            "http.route": facts.route,
+            "http.response.status_code": facts.status,
+            "locas.key_id": facts.key_id,
+            "locas.user": facts.user,
+        }
+    )
+    if facts.reason is not None or facts.status >= 500:
+        traced.fail(facts.reason or str(facts.status))
 
 
 class ReadOut:

@@ -11,11 +11,13 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass, field
 
 from locas_agent import AgentMemory, ChatAnswer, ChatRequest, UserKey
 from locas_agent.server.protocol.content import Message, Options
 from locas_agent.server.protocol.errors import ApiError
+from locas_storage import tracing
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ class ReplyQueue:
                     loop.call_soon_threadsafe(self._give_back)
 
         self.running += 1
-        self._threads.submit(write)
+        self._threads.submit(copy_context().run, write)
         try:
             while True:
                 piece = await pieces.get()
@@ -125,7 +127,8 @@ class ReplyQueue:
         self.check_room()
         self.waiting += 1
         try:
-            await self._free.acquire()
+            with tracing.span("locas.wait"):
+                await self._free.acquire()
         finally:
             self.waiting -= 1
 

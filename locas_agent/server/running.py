@@ -143,7 +143,7 @@ def _allow_many_connections() -> None:
 def _log_lines() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    for name in ("locas_agent", "locas_storage", "uvicorn"):
+    for name in ("locas_agent", "locas_storage", "uvicorn", "opentelemetry"):
         named = logging.getLogger(name)
         named.handlers, named.propagate = [handler], False
-        named.setLevel(logging.INFO if name != "uvicorn" else logging.WARNING)
+        named.setLevel(logging.INFO if name.startswith("locas_") else logging.WARNING)

@@ -20,7 +20,7 @@ from locas_agent.memory_cache import MemoryCache
 from locas_agent.results import ChatAnswer
 from locas_agent.serving.stream_filter import StreamFilter
 from locas_agent.serving.tool_calls import begins_with_call, must_call, names_of, require_tools
-from locas_storage import MemoryStore, Turn, UserKey
+from locas_storage import MemoryStore, Turn, UserKey, tracing
 
 TokenWriter = Callable[[GenerationRequest], Iterator[int]]
 """Writes one answer, token by token; whoever wants no more of it closes or drops the iterator."""
@@ -111,13 +111,29 @@ class ChatGeneration:
             TurnTooLong: the messages leave no room for an answer.
             GenerationTimeout: the answer took longer than it was given.
         """
+        with tracing.written("locas.generate", {"locas.user": request.user.short_hash}) as traced:
+            answer = yield from self._answered(request, write or self._alone)
+            traced.note(
+                {
+                    "gen_ai.operation.name": "chat",
+                    "gen_ai.usage.input_tokens": answer.prompt_tokens,
+                    "gen_ai.usage.output_tokens": answer.answer_tokens,
+                    "locas.finish_reason": answer.finish_reason,
+                    "locas.tool_calls": len(answer.calls),
+                    "locas.revision": answer.revision,
+                    "locas.pending_turns": answer.pending_turns,
+                }
+            )
+        return answer
+
+    def _answered(self, request: ChatRequest, write: TokenWriter) -> Generator[str, None, ChatAnswer]:
         length = self._settings.answer_tokens(request.max_new_tokens)
         check_decoding(length, request.temperature, request.seed)
         prompt = self._prompt(request)
         revision, memory = self._memories.current(request.user)
         pending_turns = len(self.pending_turns(request.user))
         room = min(length, self._backbone.context_tokens - len(prompt))
-        draw = _Draw(request, prompt, room, self._memories.batch([memory]), write or self._alone)
+        draw = _Draw(request, prompt, room, self._memories.batch([memory]), write)
         written = StreamFilter(request.stop, has_tools=bool(request.tools))
         shown = ""
         for piece in self._pieces(draw):

@@ -13,7 +13,7 @@ from locas_agent.memory.stats import layer_stats
 from locas_agent.memory_cache import MemoryCache
 from locas_agent.results import ExplainedToken, Explanation, Recall
 from locas_agent.study.matching import same_answer
-from locas_storage import MemoryStore, Turn, TurnDraft, UserKey
+from locas_storage import MemoryStore, Turn, TurnDraft, UserKey, tracing
 
 
 class MemoryInspection:
@@ -44,6 +44,10 @@ class MemoryInspection:
 
     def recall(self, key: UserKey, text: str, *, max_new_tokens: int | None = None) -> Recall:
         """Answer from memory alone; see `UserMemory.recall`."""
+        with tracing.span("locas.recall", {"locas.user": key.short_hash}):
+            return self._recall(key, text, max_new_tokens)
+
+    def _recall(self, key: UserKey, text: str, max_new_tokens: int | None) -> Recall:
         prompt = self._backbone.encode_chat(asked_alone(text))
         revision, current = self._memories.current(key)
         generation = self._engine.generate(

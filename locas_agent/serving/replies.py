@@ -18,7 +18,7 @@ from locas_agent.memory_cache import MemoryCache
 from locas_agent.results import PromptTokens, Reply
 from locas_agent.serving.one_at_a_time import OneAtATime
 from locas_agent.serving.prompt import Prompt, PromptBuilder
-from locas_storage import MemoryStore, Revision, Turn, TurnDraft, UserKey, answer_key
+from locas_storage import MemoryStore, Revision, Turn, TurnDraft, UserKey, answer_key, tracing
 
 Append = Callable[[UserKey, Sequence[TurnDraft]], list[Turn]]
 
@@ -130,19 +130,21 @@ class Replies:
         """Answer turns in one batch."""
         if not asked:
             return []
-        questions = [self._question(one, turn, length) for one, turn in zip(asked, said, strict=True)]
-        generations = self._engine.generate(
-            [question.prompt.ids for question in questions],
-            memory=self._memories.batch([question.memory for question in questions]),
-            max_new_tokens=length,
-            temperature=sampling.temperature,
-            seed=sampling.seed,
-            kept=[question.kept for question in questions],
-        )
-        return [
-            self._answered(one, question, generation.ids)
-            for one, question, generation in zip(asked, questions, generations, strict=True)
-        ]
+        with tracing.span("locas.reply", {"locas.users": len(asked)}) as traced:
+            questions = [self._question(one, turn, length) for one, turn in zip(asked, said, strict=True)]
+            generations = self._engine.generate(
+                [question.prompt.ids for question in questions],
+                memory=self._memories.batch([question.memory for question in questions]),
+                max_new_tokens=length,
+                temperature=sampling.temperature,
+                seed=sampling.seed,
+                kept=[question.kept for question in questions],
+            )
+            _trace(traced, questions, [generation.ids for generation in generations])
+            return [
+                self._answered(one, question, generation.ids)
+                for one, question, generation in zip(asked, questions, generations, strict=True)
+            ]
 
     def stream(self, asked: ReplyRequest, sampling: Sampling) -> Generator[str, None, Reply]:
         """Answer one user piece by piece.
@@ -160,12 +162,14 @@ class Replies:
                 with hold.pausing():
                     yield reply.text
             else:
-                question = self._question(asked, turn, length)
-                detokenizer = Detokenizer(self._backbone.decode)
-                for text in detokenizer.texts(self._tokens(question, length, sampling)):
-                    with hold.pausing():
-                        yield text
-                reply = self._answered(asked, question, detokenizer.ids)
+                with tracing.written("locas.reply", {"locas.users": 1}) as traced:
+                    question = self._question(asked, turn, length)
+                    detokenizer = Detokenizer(self._backbone.decode)
+                    for text in detokenizer.texts(self._tokens(question, length, sampling)):
+                        with hold.pausing():
+                            yield text
+                    _trace(traced, [question], [detokenizer.ids])
+                    reply = self._answered(asked, question, detokenizer.ids)
         return reply
 
     def _checked(self, asked: Sequence[ReplyRequest], sampling: Sampling) -> tuple[int, list[TurnDraft]]:
@@ -274,6 +278,16 @@ class Replies:
             if tokens <= most or not ids:
                 return replace(draft, token_count=tokens)
             ids = ids[: min(len(ids) - 1, len(ids) * most // tokens)]
+
+
+def _trace(traced: tracing.TracedSpan, questions: Sequence[_Question], answers: Sequence[Sequence[int]]) -> None:
+    traced.note(
+        {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.usage.input_tokens": sum(len(question.prompt.ids) for question in questions),
+            "gen_ai.usage.output_tokens": sum(len(ids) for ids in answers),
+        }
+    )
 
 
 def _why_none(revision: Revision | None) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from locas_storage import tracing
 from locas_storage.encryption.keys import KeyProvider
 from locas_storage.payload_files import PayloadFiles
 from locas_storage.records.bounds import check_query, plain_json
@@ -76,6 +77,7 @@ class SqlMemoryStore:
         self.database = Database(url)
         retention = RetentionPolicy(keep_payloads, PayloadFiles(files) if files is not None else None, inline_bytes)
         self.data_keys = DataKeys(key_provider)
+        self._system = {"db.system.name": self.database.engine.dialect.name}
         self._fault_point = fault_point
         self._is_ready = False
         self.queue = SqlJobQueue(self._read, self._write, fault_point)
@@ -315,13 +317,13 @@ class SqlMemoryStore:
     @contextmanager
     def _read(self) -> Iterator[Connection]:
         self._open()
-        with self.database.read() as connection:
+        with tracing.detail("locas.store.read", self._system), self.database.read() as connection:
             yield connection
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:
         self._open()
-        with self.database.write() as connection:
+        with tracing.detail("locas.store.write", self._system), self.database.write() as connection:
             yield connection
 
     def _open(self) -> None:
