@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -173,7 +173,7 @@ class Teacher:
     def believed(
         self,
         answers: Sequence[tuple[Sequence[Message], str]],
-        keys: Sequence[object] | None = None,
+        keys: Sequence[Hashable] | None = None,
         *,
         scribe: LocasMemory | None = None,
     ) -> list[float]:
@@ -181,11 +181,13 @@ class Teacher:
 
         Args:
             answers: prompts with an answer each.
-            keys: of each prompt; those of one key begin alike, which is run once. Nothing is shared unless given.
+            keys: of each prompt; those of one key begin alike, which is run once. The messages before the last unless
+                given.
             scribe: reads; the bare backbone unless given.
         """
         encoded = self._encoded([list(prompt) for prompt, _ in answers])
-        made = self._run(encoded, range(len(encoded)) if keys is None else keys, 1, scribe=scribe, top_k=FIRST_TOKENS)
+        common = [_said(prompt[:-1]) for prompt, _ in answers] if keys is None else keys
+        made = self._run(encoded, common, 1, scribe=scribe, top_k=FIRST_TOKENS)
         first = [self._engine.backbone.encode(answer)[:1] for _, answer in answers]
         return [_first_probability(generation, ids) for generation, ids in zip(made, first, strict=True)]
 
@@ -195,7 +197,8 @@ class Teacher:
         """Return how well texts go on, in nats a token: the mean log-probability of their tokens.
 
         Args:
-            written: prompts, each with the words with which its answer begins and the text behind them.
+            written: prompts, each with the words with which its answer begins and the text behind them; those of one
+                prompt share its computation.
             scribe: writes; the bare backbone unless given.
         """
         if not written:
@@ -204,7 +207,9 @@ class Teacher:
         encoded = self._encoded([list(prompt) for prompt, _ in written])
         begun = [[*tokens, *backbone.encode(words)] for tokens, (_, (words, _)) in zip(encoded, written, strict=True)]
         memory = None if scribe is None else MemoryBatch.of([scribe], backbone, rows_per_memory=len(begun))
-        found = self._engine.score(begun, [backbone.encode(text) for _, (_, text) in written], memory=memory)
+        rest = [backbone.encode(text) for _, (_, text) in written]
+        groups = _numbered(_said(prompt) for prompt, _ in written)
+        found = self._engine.score(begun, rest, memory=memory, groups=groups)
         return [float(each.mean()) for each in found]
 
     def answer_with_distribution(self, candidates: Sequence[Candidate]) -> list[ScoredAnswer | None]:
@@ -313,7 +318,7 @@ class Teacher:
     def _run(
         self,
         encoded: Sequence[list[int]],
-        keys: Sequence[object],
+        keys: Sequence[Hashable],
         length: int,
         *,
         memories: Sequence[LocasMemory | None] | None = None,
@@ -324,8 +329,7 @@ class Teacher:
     ) -> list[Generation | None]:
         backbone = self._engine.backbone
         fitting = [at for at, tokens in enumerate(encoded) if len(tokens) + length <= backbone.context_tokens]
-        seen: dict[object, int] = {}
-        groups = [seen.setdefault(key, len(seen)) for key in keys]
+        groups = _numbered(keys)
         memory = None
         if fitting and memories is not None:
             memory = MemoryBatch.of([memories[at] for at in fitting], backbone)
@@ -356,3 +360,9 @@ def _first_probability(generation: Generation | None, ids: Sequence[int]) -> flo
 
 def _said(messages: Sequence[Message]) -> tuple[tuple[str, str], ...]:
     return tuple((message["role"], message["content"]) for message in messages)
+
+
+def _numbered(keys: Iterable[Hashable]) -> list[int]:
+    """Return a number for each key, equal ones for equal keys."""
+    seen: dict[Hashable, int] = {}
+    return [seen.setdefault(key, len(seen)) for key in keys]
