@@ -48,6 +48,8 @@ class Engine(ModelRunner):
         groups: Sequence[int] | None = None,
         kept: Sequence[PrefixSlot] | None = None,
         top_k: int = 0,
+        ends: frozenset[int] = frozenset(),
+        is_scored: bool = True,
         max_batch_tokens: int = MAX_BATCH_TOKENS,
     ) -> list[Generation]:
         """Answer a batch of prompts.
@@ -69,6 +71,8 @@ class Engine(ModelRunner):
                 rounding. Not beside `groups`.
             top_k: candidates to keep of the distribution before each token of an answer, its stop token included; 0
                 keeps none.
+            ends: tokens behind which an answer ends as well; they stay in it.
+            is_scored: keep the log-probability of each token; it takes a pass over the vocabulary.
             max_batch_tokens: budget of one micro-batch; a longer row runs alone.
 
         Returns:
@@ -94,6 +98,7 @@ class Engine(ModelRunner):
                 temperature,
                 (seed, at) if isinstance(seed, int) else (seed[at], 0),
                 kept=None if kept is None else kept[at],
+                ends=ends,
             )
             for at, prompt in enumerate(prompts)
         ]
@@ -105,7 +110,7 @@ class Engine(ModelRunner):
                 memories_of(memory, chosen),
                 groups=None if groups is None else [(groups[at], shared[at]) for at in chosen],
                 top_k=min(top_k, self.backbone.vocab_size),
-                is_scored=True,
+                is_scored=is_scored,
             )
             while decoding.alive:
                 decoding.step()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
+from locas_agent.backbone.ends import tokens_with
 from locas_agent.config import StudySettings
 from locas_agent.conversation.messages import Message, question
 from locas_agent.inference import Engine
@@ -123,13 +124,20 @@ class Teacher:
         return [self._engine.backbone.decode(generation.ids) if generation else "" for generation in generations]
 
     def open(
-        self, openings: Sequence[Opening], *, length: int, temperature: float = 0.0, scribe: LocasMemory | None = None
+        self,
+        openings: Sequence[Opening],
+        *,
+        length: int,
+        until: str,
+        temperature: float = 0.0,
+        scribe: LocasMemory | None = None,
     ) -> list[str]:
         """Return each opening with what follows it, from a random stream of its own; empty where there is no room.
 
         Args:
             openings: those of one prompt share its computation.
             length: most tokens after an opening.
+            until: a character with which the last token that is wanted is written.
             temperature: 0 is greedy.
             scribe: writes; the bare backbone unless given.
         """
@@ -140,7 +148,16 @@ class Teacher:
         ]
         keys = [_said(opening.messages) for opening in openings]
         streams = [self._seed_of(opening.place, opening.messages) for opening in openings]
-        generations = self._run(prompts, keys, length, scribe=scribe, temperature=temperature, streams=streams)
+        generations = self._run(
+            prompts,
+            keys,
+            length,
+            scribe=scribe,
+            temperature=temperature,
+            streams=streams,
+            ends=tokens_with(backbone.tokenizer, until),
+            is_scored=False,
+        )
         return [
             "" if made is None else opening.words + backbone.decode(made.ids)
             for opening, made in zip(openings, generations, strict=True)
@@ -326,6 +343,8 @@ class Teacher:
         temperature: float = 0.0,
         streams: Sequence[int] | None = None,
         top_k: int = 0,
+        ends: frozenset[int] = frozenset(),
+        is_scored: bool = True,
     ) -> list[Generation | None]:
         backbone = self._engine.backbone
         fitting = [at for at, tokens in enumerate(encoded) if len(tokens) + length <= backbone.context_tokens]
@@ -343,6 +362,8 @@ class Teacher:
             temperature=temperature,
             seed=0 if streams is None else [streams[at] for at in fitting],
             top_k=top_k,
+            ends=ends,
+            is_scored=is_scored,
         )
         result: list[Generation | None] = [None] * len(encoded)
         for at, generation in zip(fitting, found, strict=True):

@@ -10,7 +10,7 @@ import torch
 
 from locas_agent.backbone import Backbone
 from locas_agent.errors import ConfigurationError, IncompatibleMemory, TurnTooLong
-from locas_agent.inference import Engine
+from locas_agent.inference import Engine, drawing
 from locas_agent.memory import LocasMemory, MemoryBatch
 from tests.conftest import MakeMemory, byte_tokenizer
 from tests.unit.core.architectures import SUPPORTED, build
@@ -72,6 +72,26 @@ def test_stop_token_ends_a_row_and_is_left_out(engine: Engine) -> None:
         assert after.ids == expected
         assert len(after.logprobs) == len(after.ids)
         assert after.logprobs == pytest.approx(before.logprobs[: len(after.ids)], abs=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_answer_ends_behind_a_token_that_ends_it_and_no_other_row_does(engine: Engine, temperature: float) -> None:
+    free = engine.generate(PROMPTS, max_new_tokens=12, temperature=temperature)
+    end = free[3].ids[4]
+    given = engine.generate(PROMPTS, max_new_tokens=12, temperature=temperature, ends=frozenset({end}), is_scored=False)
+    assert len(given[3].ids) <= 5
+    for before, after in zip(free, given, strict=True):
+        assert after.ids == (before.ids[: before.ids.index(end) + 1] if end in before.ids else before.ids)
+        assert not after.stopped
+        assert after.logprobs == ()
+
+
+def test_rows_drawn_in_parts_are_drawn_as_all_at_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    for numbers in (1, 2 * engine.backbone.vocab_size, 1 << 30):  # one row at once, two, and all
+        monkeypatch.setattr(drawing, "_CACHED_NUMBERS", numbers)
+        drawn.append([one.ids for one in engine.generate(PROMPTS, max_new_tokens=6, temperature=1.0, seed=5)])
+    assert drawn[0] == drawn[1] == drawn[2]
 
 
 def test_sampling_is_repeatable_and_free_of_the_batch(engine: Engine, memories: list[LocasMemory | None]) -> None:

@@ -44,7 +44,13 @@ class FakeTeacher(Teacher):
         self.falls = 0.0
 
     def open(
-        self, openings: Sequence[Opening], *, length: int, temperature: float = 0.0, scribe: LocasMemory | None = None
+        self,
+        openings: Sequence[Opening],
+        *,
+        length: int,
+        until: str,
+        temperature: float = 0.0,
+        scribe: LocasMemory | None = None,
     ) -> list[str]:
         assert scribe is not None
         self.opened += [opening.words for opening in openings]
@@ -253,6 +259,19 @@ def test_questions_about_one_turn_share_its_computation(engine: Engine) -> None:
     assert found == pytest.approx(expected, abs=1e-4)  # other shapes sum in another order
     turns = sum(len(backbone.encode_chat(to_write(turn))) for turn in (DOG, SMALL_TALK))
     assert together.tokens <= alone.tokens - 2 * turns  # once each, not three times
+
+
+def test_nothing_is_written_behind_the_mark_that_is_waited_for(engine: Engine) -> None:
+    openings = [Opening(to_write(turn), "", str(at)) for at, turn in enumerate([DOG, SMALL_TALK] * 4)]
+    free, ended = Counting(engine.backbone), Counting(engine.backbone)
+    options = {"length": 16, "temperature": 1.0}
+    whole = Teacher(free, SETTINGS, seed=0).open(openings, until="\t", **options)  # which no token's name holds
+    mark = next(letter for letter in "".join(whole) if "!" <= letter <= "~")
+    for before, after in zip(
+        whole, Teacher(ended, SETTINGS, seed=0).open(openings, until=mark, **options), strict=True
+    ):
+        assert after == "".join(before.partition(mark)[:2])
+    assert ended.tokens < free.tokens
 
 
 def test_what_every_prompt_begins_with_is_run_once_for_the_bare_backbone(engine: Engine) -> None:
