@@ -36,7 +36,7 @@ class Counts:
     n_bytes: int
 
 
-class Recent(Generic[V]):
+class LruCache(Generic[V]):
     """A cache with a byte budget.
 
     May be called from several threads; values are handed out as they are, so they must not change.
@@ -117,7 +117,7 @@ class CacheInfo:
     """What these take."""
 
 
-class LoadedMemories:
+class MemoryCache:
     """The memories of many users on one backbone, and the pasts of their conversations.
 
     May be called from several threads.
@@ -129,8 +129,8 @@ class LoadedMemories:
     def __init__(self, backbone: Backbone, store: MemoryStore) -> None:
         self._backbone = backbone
         self._store = store
-        self._loaded: Recent[LocasMemory] = Recent()
-        self._pasts: Recent[CachedPrefix] = Recent()
+        self._loaded: LruCache[LocasMemory] = LruCache()
+        self._pasts: LruCache[CachedPrefix] = LruCache()
         self._ready: WeakKeyDictionary[LocasMemory, ReadyRows] = WeakKeyDictionary()
         self._misses = 0
         self._lock = Lock()

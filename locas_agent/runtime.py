@@ -27,7 +27,7 @@ from locas_agent.import_export.memory_files import MemoryFiles
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.memory.placement import placement
-from locas_agent.memory_cache import CacheInfo, LoadedMemories
+from locas_agent.memory_cache import CacheInfo, MemoryCache
 from locas_agent.results import Consolidation, Reply
 from locas_agent.serving.generation import ChatGeneration
 from locas_agent.serving.inspection import MemoryInspection
@@ -98,7 +98,7 @@ class Runtime:
         self.engine = Engine(backbone)
         self.learner = Learner(self.engine, self.config, strategy)
         self.consolidation = consolidation
-        self.memories = LoadedMemories(backbone, store)
+        self.memories = MemoryCache(backbone, store)
         self.runner = ConsolidationRunner(backbone, store, self.learner, self.memories, self.config)
         self.prompts = PromptBuilder(backbone, store, self.config.window)
         self.chat = ChatGeneration(

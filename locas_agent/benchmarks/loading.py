@@ -16,7 +16,7 @@ from locas_agent.benchmarks.measuring import Goal, Row, interleaved
 from locas_agent.benchmarks.peers import adapted
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
-from locas_agent.memory_cache import LoadedMemories
+from locas_agent.memory_cache import MemoryCache
 from locas_storage import UserKey, open_store
 
 ROUNDS = 20
@@ -61,7 +61,7 @@ def compare(bench: Bench, goal: Goal, backbone: Backbone, memory: LocasMemory, *
         commit(store, USER, memory, to_seq=2)
 
         def ours() -> None:
-            memories = LoadedMemories(backbone, store)
+            memories = MemoryCache(backbone, store)
             found["ours"] = memories.batch([memories.current(USER)[1]])
 
         def drop() -> None:

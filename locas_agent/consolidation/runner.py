@@ -15,7 +15,7 @@ from locas_agent.config import LocasConfig
 from locas_agent.consolidation.learner import Outcome, Task
 from locas_agent.conversation import window
 from locas_agent.memory.serialization import to_bytes
-from locas_agent.memory_cache import LoadedMemories
+from locas_agent.memory_cache import MemoryCache
 from locas_agent.results import Consolidation
 from locas_agent.study.chunking import Chunk
 from locas_agent.study.codec import from_record, to_draft
@@ -84,7 +84,7 @@ class ConsolidationRunner:
         backbone: Backbone,
         store: MemoryStore,
         learner: TurnLearner,
-        memories: LoadedMemories,
+        memories: MemoryCache,
         config: LocasConfig,
     ) -> None:
         self._backbone = backbone

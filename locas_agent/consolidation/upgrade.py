@@ -21,7 +21,7 @@ from locas_agent.errors import RevisionConflict, RevisionNotFound, StorageError,
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.memory.serialization import from_bytes
-from locas_agent.memory_cache import LoadedMemories
+from locas_agent.memory_cache import MemoryCache
 from locas_agent.results import UserUpgrade
 from locas_agent.study.items import PROBE, QUESTION
 from locas_agent.study.matching import same_answer
@@ -198,7 +198,7 @@ class Upgrade:
     def _learn(self, moving: Sequence[_Moving], staging: InMemoryStore) -> None:
         """Learn each up to all stops, those that have a stop left side by side."""
         backbone = self.engine.backbone
-        runner = ConsolidationRunner(backbone, staging, self.learner, LoadedMemories(backbone, staging), self.config)
+        runner = ConsolidationRunner(backbone, staging, self.learner, MemoryCache(backbone, staging), self.config)
         while under_way := [one for one in moving if one.stops]:
             requests = [ConsolidationRequest(one.key, upto=one.stops.pop(0)) for one in under_way]
             for one, request, result in zip(

@@ -18,7 +18,7 @@ from locas_agent.exports.places import check_free
 from locas_agent.exports.portable import write_portable
 from locas_agent.exports.reading import read_export
 from locas_agent.memory.serialization import to_bytes
-from locas_agent.memory_cache import LoadedMemories
+from locas_agent.memory_cache import MemoryCache
 from locas_agent.types import CODE_VERSION
 from locas_storage import IMPORTED, ConsolidationMetrics, MemoryStore, Revision, RevisionDraft, Turn, TurnDraft, UserKey
 
@@ -36,7 +36,7 @@ class MemoryFiles:
         *,
         backbone: Backbone,
         store: MemoryStore,
-        memories: LoadedMemories,
+        memories: MemoryCache,
         config: LocasConfig,
         append: Callable[[UserKey, Sequence[TurnDraft]], list[Turn]],
     ) -> None:

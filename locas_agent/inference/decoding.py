@@ -21,9 +21,9 @@ from locas_agent.inference.drawing import draw, top_k_of
 from locas_agent.inference.generation import AnswerRow, TopK
 from locas_agent.inference.kv_buffer import (
     is_buffered,
+    is_full_attention,
     join_rows,
     joined_masks,
-    looks_at_everything,
     new_cache,
 )
 from locas_agent.inference.prefix_cache import load_prefix, save_prefix
@@ -177,7 +177,7 @@ class BatchGeneration:
             begun = run_beginnings(self.runner, prompts, groups, self.memory, self.cache)
             return begun, [shared for _, shared in groups]
         shared = [0] * len(self.rows)
-        if looks_at_everything(self.cache):
+        if is_full_attention(self.cache):
             pasts = [None if row.kept is None else row.kept.past for row in self.rows]
             shared = load_prefix(self.cache, pasts, [row.prompt for row in self.rows])
         longest = max(shared)
@@ -189,7 +189,7 @@ class BatchGeneration:
     @torch.inference_mode()
     def _leave(self, places: Sequence[int]) -> None:
         """Hand out what rows that are about to go have left in the cache."""
-        if not looks_at_everything(self.cache):
+        if not is_full_attention(self.cache):
             return
         for at in places:
             row = self.rows[at]

@@ -101,7 +101,7 @@ def is_buffered(cache: DynamicCache) -> bool:
     return all(isinstance(layer, BufferedLayer) for layer in cache.layers)
 
 
-def looks_at_everything(cache: DynamicCache) -> bool:
+def is_full_attention(cache: DynamicCache) -> bool:
     """Tell whether every layer is buffered and looks at all columns, however far back."""
     return all(isinstance(layer, BufferedLayer) and not layer.is_sliding for layer in cache.layers)
 

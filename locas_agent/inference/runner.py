@@ -17,7 +17,7 @@ from locas_agent.backbone.hooks import Entering, Observer, Observing, Recorder, 
 from locas_agent.backbone.kernels.attention import NAME
 from locas_agent.backbone.partial import lower_part, upper_part
 from locas_agent.errors import TurnTooLong
-from locas_agent.inference.kv_buffer import looks_at_everything
+from locas_agent.inference.kv_buffer import is_full_attention
 from locas_agent.memory import MemoryBatch
 from locas_agent.memory.attach import attached
 
@@ -202,7 +202,7 @@ class ModelRunner:
             backbone.device.type == "cpu"
             and backbone.dtype.itemsize < 4
             and backbone.config._attn_implementation in ("sdpa", NAME)
-            and looks_at_everything(cache)
+            and is_full_attention(cache)
         )
 
     def _run(

@@ -16,7 +16,7 @@ from locas_agent.inference import Engine
 from locas_agent.inference.generation import check_decoding
 from locas_agent.inference.requests import GenerationRequest
 from locas_agent.memory import MemoryBatch
-from locas_agent.memory_cache import LoadedMemories
+from locas_agent.memory_cache import MemoryCache
 from locas_agent.results import ChatAnswer
 from locas_agent.serving.stream_filter import StreamFilter
 from locas_agent.serving.tool_calls import begins_with_call, must_call, names_of, require_tools
@@ -82,7 +82,7 @@ class ChatGeneration:
         backbone: Backbone,
         store: MemoryStore,
         engine: Engine,
-        memories: LoadedMemories,
+        memories: MemoryCache,
         settings: WindowSettings,
     ) -> None:
         self._backbone = backbone

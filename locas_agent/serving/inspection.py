@@ -10,7 +10,7 @@ from locas_agent.conversation.messages import Message, question
 from locas_agent.errors import ConfigurationError
 from locas_agent.inference import Engine
 from locas_agent.memory.stats import layer_stats
-from locas_agent.memory_cache import LoadedMemories
+from locas_agent.memory_cache import MemoryCache
 from locas_agent.results import ExplainedToken, Explanation, Recall
 from locas_agent.study.matching import same_answer
 from locas_storage import MemoryStore, Turn, TurnDraft, UserKey
@@ -33,7 +33,7 @@ class MemoryInspection:
         backbone: Backbone,
         store: MemoryStore,
         engine: Engine,
-        memories: LoadedMemories,
+        memories: MemoryCache,
         settings: WindowSettings,
     ) -> None:
         self._backbone = backbone

@@ -14,7 +14,7 @@ from locas_agent.inference import Engine
 from locas_agent.inference.generation import check_decoding
 from locas_agent.inference.prefix_cache import PrefixSlot
 from locas_agent.memory import LocasMemory
-from locas_agent.memory_cache import LoadedMemories
+from locas_agent.memory_cache import MemoryCache
 from locas_agent.results import PromptTokens, Reply
 from locas_agent.serving.one_at_a_time import OneAtATime
 from locas_agent.serving.prompt import Prompt, PromptBuilder
@@ -91,7 +91,7 @@ class Replies:
         store: MemoryStore,
         prompts: PromptBuilder,
         engine: Engine,
-        memories: LoadedMemories,
+        memories: MemoryCache,
         settings: WindowSettings,
         append: Append,
     ) -> None:

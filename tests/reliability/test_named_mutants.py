@@ -17,7 +17,7 @@ from locas_agent.inference import Engine
 from locas_agent.inference.prefix_cache import CachedPrefix, PrefixSlot
 from locas_agent.memory import LocasMemory, MemoryBatch, serialization
 from locas_agent.memory.batch import ReadyRows
-from locas_agent.memory_cache import LoadedMemories
+from locas_agent.memory_cache import MemoryCache
 from locas_storage import Revision, UserKey
 from locas_storage import conformance as cases
 from locas_storage.encryption import envelope
@@ -108,22 +108,22 @@ def two_rows_of_a_choice_trade_places(patch: pytest.MonkeyPatch) -> None:
 
 
 def cache_is_kept_under(patch: pytest.MonkeyPatch, name_of: Callable[[UserKey, Revision], object]) -> None:
-    of = LoadedMemories.of
+    of = MemoryCache.of
     known: dict[object, LocasMemory | None] = {}
 
-    def remembered(self: LoadedMemories, key: UserKey, revision: Revision | None) -> LocasMemory | None:
+    def remembered(self: MemoryCache, key: UserKey, revision: Revision | None) -> LocasMemory | None:
         if revision is None or not revision.has_payload:
             return None
         return known.setdefault(name_of(key, revision), of(self, key, revision))
 
-    patch.setattr(LoadedMemories, "of", remembered)
+    patch.setattr(MemoryCache, "of", remembered)
 
 
 def pasts_are_kept_under(patch: pytest.MonkeyPatch, name_of: Callable[[UserKey, Revision | None], object]) -> None:
     pasts: dict[object, CachedPrefix | None] = {}
-    patch.setattr(LoadedMemories, "past", lambda _, key, revision: PrefixSlot(pasts.get(name_of(key, revision))))
+    patch.setattr(MemoryCache, "past", lambda _, key, revision: PrefixSlot(pasts.get(name_of(key, revision))))
     patch.setattr(
-        LoadedMemories, "keep_past", lambda _, key, revision, kept: pasts.update({name_of(key, revision): kept.past})
+        MemoryCache, "keep_past", lambda _, key, revision, kept: pasts.update({name_of(key, revision): kept.past})
     )
 
 

@@ -29,7 +29,7 @@ class SqlRevisions:
         read: begins a transaction that reads.
         write: begins one that writes.
         data_keys: the users' data keys.
-        keeping: where payloads lie and how many are kept.
+        retention: where payloads lie and how many are kept.
         upkeep: removes the files of payloads that are given up.
         fault_point: called with the name of each step of a change.
     """
@@ -40,14 +40,14 @@ class SqlRevisions:
         write: Transaction,
         *,
         data_keys: DataKeys,
-        keeping: RetentionPolicy,
+        retention: RetentionPolicy,
         upkeep: SqlUpkeep,
         fault_point: Callable[[str], None],
     ) -> None:
         self._read = read
         self._write = write
         self._data_keys = data_keys
-        self._keeping = keeping
+        self._retention = retention
         self._upkeep = upkeep
         self._fault_point = fault_point
 
@@ -57,7 +57,7 @@ class SqlRevisions:
             users.standing(connection, key)  # or the payload's file would be written for nobody
             cipher = self._data_keys.cipher(connection, key)
         # Its number is known before the commit: it follows the parent, or the commit is refused.
-        payload = payloads.prepare(draft.payload, draft.parent + 1, draft.fingerprint, key, cipher, self._keeping)
+        payload = payloads.stage(draft.payload, draft.parent + 1, draft.fingerprint, key, cipher, self._retention)
         with self._files_removed_on_refusal(key, [payload]):
             return self._save(key, draft, lease, cipher, payload)
 
@@ -69,7 +69,7 @@ class SqlRevisions:
         commit.check_unmoved(state, fence)
         following = commit.renumbered(drafts, state, fingerprint)
         staged = [
-            payloads.prepare(draft.payload, draft.parent + 1, fingerprint, key, cipher, self._keeping)
+            payloads.stage(draft.payload, draft.parent + 1, fingerprint, key, cipher, self._retention)
             for draft in following
         ]
         with self._files_removed_on_refusal(key, staged):
@@ -87,7 +87,7 @@ class SqlRevisions:
                     self._fault_point("cut_over.revision")
                 saved = revisions.one(connection, key, users.locked(connection, key).head)
                 audit.record(connection, key, "revert", commit.cut_over_facts(state, none.number, fingerprint))
-                gone = payloads.prune(connection, key, self._keeping.most)
+                gone = payloads.prune(connection, key, self._retention.most)
                 self._upkeep.check_reach(gone)
                 self._fault_point("cut_over.before_commit")
             self._fault_point("cut_over.after_commit")
@@ -120,7 +120,7 @@ class SqlRevisions:
             if lease is not None and held is not None:
                 jobs.complete(connection, lease, held, draft.to_seq)
             saved = revisions.one(connection, key, number)
-            gone = payloads.prune(connection, key, self._keeping.most)
+            gone = payloads.prune(connection, key, self._retention.most)
             self._upkeep.check_reach(gone)
             self._fault_point("commit.before_commit")
         self._fault_point("commit.after_commit")
@@ -136,7 +136,7 @@ class SqlRevisions:
     ) -> int:
         """Make a trained revision the current one of a locked user, and return its number."""
         key = state.key
-        payloads.keep(connection, key, payload, self._keeping.files)
+        payloads.keep(connection, key, payload, self._retention.files)
         self._fault_point("commit.payload")
         number = users.next_revision(connection, key)
         span = turns.span_digest(connection, key, draft.from_seq, draft.to_seq, cipher)
@@ -180,7 +180,7 @@ class SqlRevisions:
         """See `MemoryStore.payload`."""
         with self._read() as connection:
             saved = revisions.one(connection, key, number)
-            return payloads.read(connection, key, saved, self._keeping.files, self._data_keys.cipher(connection, key))
+            return payloads.read(connection, key, saved, self._retention.files, self._data_keys.cipher(connection, key))
 
     def rollback(self, key: UserKey, number: int) -> Revision:
         """See `MemoryStore.rollback`."""

@@ -74,7 +74,7 @@ class SqlMemoryStore:
     ) -> None:
         commit.check_keep(keep_payloads)
         self.database = Database(url)
-        keeping = RetentionPolicy(keep_payloads, PayloadFiles(files) if files is not None else None, inline_bytes)
+        retention = RetentionPolicy(keep_payloads, PayloadFiles(files) if files is not None else None, inline_bytes)
         self.data_keys = DataKeys(key_provider)
         self._fault_point = fault_point
         self._is_ready = False
@@ -84,7 +84,7 @@ class SqlMemoryStore:
             self._read,
             self._write,
             data_keys=self.data_keys,
-            keeping=keeping,
+            retention=retention,
             rewrite=self.database.rewrite,
             fault_point=fault_point,
         )
@@ -92,7 +92,7 @@ class SqlMemoryStore:
             self._read,
             self._write,
             data_keys=self.data_keys,
-            keeping=keeping,
+            retention=retention,
             upkeep=self._upkeep,
             fault_point=fault_point,
         )

@@ -19,7 +19,7 @@ from locas_agent.benchmarks import append, decode, journals, latency, learn, loa
 from locas_agent.benchmarks.bench import Bench
 from locas_agent.benchmarks.measuring import Row
 from locas_agent.memory import LocasMemory
-from locas_agent.memory_cache import LoadedMemories
+from locas_agent.memory_cache import MemoryCache
 from locas_agent.training.losses import mean_by_user
 from locas_storage import Revision, SqlMemoryStore, UserKey
 
@@ -87,14 +87,14 @@ def test_load(bench: Bench) -> None:
 
 
 def test_load_notices_another_memory(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    of = LoadedMemories.of
+    of = MemoryCache.of
 
-    def other(self: LoadedMemories, key: UserKey, revision: Revision | None) -> LocasMemory | None:
+    def other(self: MemoryCache, key: UserKey, revision: Revision | None) -> LocasMemory | None:
         memory = of(self, key, revision)
         assert memory is not None
         return replace(memory, scale=memory.scale * 0.9)
 
-    monkeypatch.setattr(LoadedMemories, "of", other)
+    monkeypatch.setattr(MemoryCache, "of", other)
     with pytest.raises(RuntimeError, match="something else"):
         loading.load(bench)
 

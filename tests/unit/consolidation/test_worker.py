@@ -18,7 +18,7 @@ import pytest
 from locas_agent import AgentMemory, Backbone, Engine
 from locas_agent.consolidation.worker import RetryPolicy, Worker
 from locas_agent.errors import ConfigurationError, RevisionConflict, TurnNotFound, UnsupportedBackbone, UserErased
-from locas_agent.memory_cache import LoadedMemories
+from locas_agent.memory_cache import MemoryCache
 from locas_agent.results import WorkSummary
 from locas_agent.study.forms.calibration import Calibration
 from locas_agent.study.forms.measuring import calibrate
@@ -465,7 +465,7 @@ def test_current_memory_purged_between_two_reads_is_read_again(agent: AgentMemor
     ada = agent.for_user("ada")
     ada.add("user", "one")
     ada.consolidate(flush=True)
-    memories = LoadedMemories(backbone, agent.store)
+    memories = MemoryCache(backbone, agent.store)
     payload, times = agent.store.payload, []
 
     def purged_meanwhile(*arguments: object) -> bytes:

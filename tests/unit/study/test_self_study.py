@@ -201,7 +201,9 @@ class Picky(Scripted):
 
     def to_items(self, answered: Sequence[tuple[Candidate, ScoredAnswer, str]]) -> list[Item | None]:
         return [
-            None if "#" in each.question + each.answer else each for each in super().items(answered) if each is not None
+            None if "#" in each.question + each.answer else each
+            for each in super().to_items(answered)
+            if each is not None
         ]
 
 

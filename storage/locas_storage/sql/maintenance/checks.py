@@ -50,7 +50,7 @@ class UserSnapshot:
     forgotten: set[int] = field(default_factory=set)
 
 
-def open_ledger(
+def open_snapshot(
     connection: Connection, key: UserKey, cipher: Cipher, files: PayloadFiles | None
 ) -> UserSnapshot | None:
     """Read a user's counters and chain; None if there is no such user."""
@@ -61,52 +61,54 @@ def open_ledger(
     return UserSnapshot(connection, key, cipher, files, user, chain)
 
 
-def journal(ledger: UserSnapshot) -> Iterator[Finding]:
+def journal(snapshot: UserSnapshot) -> Iterator[Finding]:
     """Turns are numbered 1, 2, 3 ...; each text fits its digest; of a forgotten one only the number is left."""
     expected = 1
-    for row in ledger.connection.execute(select(turn).where(rows.belongs_to(turn, ledger.key)).order_by(turn.c.seq)):
+    for row in snapshot.connection.execute(
+        select(turn).where(rows.belongs_to(turn, snapshot.key)).order_by(turn.c.seq)
+    ):
         if row.seq != expected:
             yield "journal", f"turn {expected} is missing, turn {row.seq} follows"
         expected = row.seq + 1
-        ledger.digests[row.seq] = bytes(row.content_sha256)
+        snapshot.digests[row.seq] = bytes(row.content_sha256)
         if row.forgotten_at is not None:
-            ledger.forgotten.add(row.seq)
+            snapshot.forgotten.add(row.seq)
             if row.content or row.name or row.session_id or row.token_count:
                 yield "forgotten", f"turn {row.seq} was forgotten and has content"
         try:
-            rows.turn(row, ledger.cipher)
+            rows.turn(row, snapshot.cipher)
         except (StorageError, ValueError) as error:
             yield "digest", f"turn {row.seq}: {_named(error)}"
-    if expected != ledger.user.next_seq:
-        yield "journal", f"the journal ends at turn {expected - 1}, the user's row says {ledger.user.next_seq - 1}"
+    if expected != snapshot.user.next_seq:
+        yield "journal", f"the journal ends at turn {expected - 1}, the user's row says {snapshot.user.next_seq - 1}"
 
 
-def findable(ledger: UserSnapshot) -> Iterator[Finding]:
+def findable(snapshot: UserSnapshot) -> Iterator[Finding]:
     """Every turn that can be read is in the index of words up to the last search, and no other.
 
     None of one whose content is encrypted.
     """
-    listed = set(ledger.connection.scalars(select(search.c.seq).where(rows.belongs_to(search, ledger.key))))
+    listed = set(snapshot.connection.scalars(select(search.c.seq).where(rows.belongs_to(search, snapshot.key))))
     last = max(listed, default=0)
-    indexed = {seq for seq in ledger.digests if seq <= last}  # later ones wait for the next search
-    wanted = set() if ledger.cipher.is_encrypting else indexed - ledger.forgotten
+    indexed = {seq for seq in snapshot.digests if seq <= last}  # later ones wait for the next search
+    wanted = set() if snapshot.cipher.is_encrypting else indexed - snapshot.forgotten
     for seq in sorted(wanted - listed):
         yield "index", f"turn {seq} cannot be found"
     for seq in sorted(listed - wanted):
         yield "index", f"words of turn {seq} are in the index and should not be"
 
 
-def chain(ledger: UserSnapshot) -> Iterator[Finding]:
+def chain(snapshot: UserSnapshot) -> Iterator[Finding]:
     """Revisions form one chain whose spans follow each other, and the fence rises along it."""
-    by_number = {row.rev: row for row in ledger.chain}
+    by_number = {row.rev: row for row in snapshot.chain}
     number, parent, end, fence = 0, 0, 0, 0
-    for row in ledger.chain:
+    for row in snapshot.chain:
         if row.rev != number + 1:
             yield "chain", f"revision {number + 1} is missing, revision {row.rev} follows"
         if row.fence <= fence:
             yield "fence", f"revision {row.rev} has fence {row.fence}, the one before it {fence}"
-        if row.fence > ledger.user.fence:
-            yield "fence", f"revision {row.rev} has fence {row.fence}, the user's row {ledger.user.fence}"
+        if row.fence > snapshot.user.fence:
+            yield "fence", f"revision {row.rev} has fence {row.fence}, the user's row {snapshot.user.fence}"
         number, fence = row.rev, row.fence
         if row.state == "quarantined":  # it stands beside the chain
             continue
@@ -116,8 +118,8 @@ def chain(ledger: UserSnapshot) -> Iterator[Finding]:
             yield "spans", f"revision {row.rev} begins at turn {row.from_seq}, expected {end + 1}"
         if row.restores is not None:
             yield from _restored(row, by_number.get(row.restores))
-        if row.to_seq >= ledger.user.next_seq:
-            yield "spans", f"revision {row.rev} ends at turn {row.to_seq}, the journal at {ledger.user.next_seq - 1}"
+        if row.to_seq >= snapshot.user.next_seq:
+            yield "spans", f"revision {row.rev} ends at turn {row.to_seq}, the journal at {snapshot.user.next_seq - 1}"
         parent, end = row.rev, row.to_seq
 
 
@@ -132,12 +134,12 @@ def _restored(row: Row[Any], source: Row[Any] | None) -> Iterator[Finding]:
         yield "chain", f"revision {row.rev} differs from revision {row.restores}, which it restores"
 
 
-def spans(ledger: UserSnapshot) -> Iterator[Finding]:
+def spans(snapshot: UserSnapshot) -> Iterator[Finding]:
     """The digest of each span of turns can be computed again.
 
     Of a revision that saw a forgotten turn nothing is left.
     """
-    for row in ledger.chain:
+    for row in snapshot.chain:
         if row.state == lineage.ERASED:
             if (row.blob_sha256, row.payload_sha256, row.payload_bytes, row.turns_sha256, row.metrics) != (
                 None,
@@ -149,78 +151,78 @@ def spans(ledger: UserSnapshot) -> Iterator[Finding]:
                 yield "forgotten", f"revision {row.rev} is purged and has more than its number"
             continue
         contents = [
-            ledger.digests.get(seq, b"")
-            for seq in range(max(1, row.from_seq), min(row.to_seq, ledger.user.next_seq) + 1)
+            snapshot.digests.get(seq, b"")
+            for seq in range(max(1, row.from_seq), min(row.to_seq, snapshot.user.next_seq) + 1)
         ]
-        expected = ledger.cipher.span_digest(contents) if contents else commit.turns_digest([])
+        expected = snapshot.cipher.span_digest(contents) if contents else commit.turns_digest([])
         if row.turns_sha256 != expected:
             yield "digest", f"revision {row.rev}: the turns it learnt differ from their digest"
 
 
-def head(ledger: UserSnapshot) -> Iterator[Finding]:
+def head(snapshot: UserSnapshot) -> Iterator[Finding]:
     """Head and watermark are those of the last revision of the chain, which is not a purged one."""
-    last = next((row for row in reversed(ledger.chain) if row.state != "quarantined"), None)
+    last = next((row for row in reversed(snapshot.chain) if row.state != "quarantined"), None)
     number, end = (last.rev, last.to_seq) if last is not None else (0, 0)
-    if ledger.user.head_rev != number:
-        yield "head", f"the current revision is {ledger.user.head_rev}, the last one of the chain {number}"
-    if ledger.user.consolidated_seq != end:
-        yield "head", f"turns are learnt up to {ledger.user.consolidated_seq}, the last revision up to {end}"
-    newest = ledger.chain[-1].rev if ledger.chain else 0
-    if ledger.user.next_rev != newest + 1:
-        yield "head", f"the next revision is {ledger.user.next_rev}, expected {newest + 1}"
+    if snapshot.user.head_rev != number:
+        yield "head", f"the current revision is {snapshot.user.head_rev}, the last one of the chain {number}"
+    if snapshot.user.consolidated_seq != end:
+        yield "head", f"turns are learnt up to {snapshot.user.consolidated_seq}, the last revision up to {end}"
+    newest = snapshot.chain[-1].rev if snapshot.chain else 0
+    if snapshot.user.next_rev != newest + 1:
+        yield "head", f"the next revision is {snapshot.user.next_rev}, expected {newest + 1}"
     if last is not None and last.state == lineage.ERASED:
         yield "head", f"the current revision {last.rev} is purged"
 
 
-def memories(ledger: UserSnapshot) -> Iterator[Finding]:
+def memories(snapshot: UserSnapshot) -> Iterator[Finding]:
     """The bytes of every kept revision fit size and digest, and there are no others."""
-    for row in ledger.chain:
+    for row in snapshot.chain:
         if row.blob_sha256 is None and row.to_seq and row.state not in ("pruned", lineage.ERASED):
             yield "payload", f"revision {row.rev} is {row.state} and has no payload"
-    named = {row.blob_sha256 for row in ledger.chain}
-    for row in ledger.chain:
+    named = {row.blob_sha256 for row in snapshot.chain}
+    for row in snapshot.chain:
         if (
             row.blob_sha256 is None or row.restores is not None
         ):  # one that restores another has the same bytes, says `chain`
             continue
         try:
             payloads.read(
-                ledger.connection,
-                ledger.key,
-                revisions.one(ledger.connection, ledger.key, row.rev),
-                ledger.files,
-                ledger.cipher,
+                snapshot.connection,
+                snapshot.key,
+                revisions.one(snapshot.connection, snapshot.key, row.rev),
+                snapshot.files,
+                snapshot.cipher,
             )
         except StorageError as error:
             yield "payload", f"revision {row.rev}: {_named(error)}"
-    kept = set(ledger.connection.scalars(select(blob.c.sha256).where(rows.belongs_to(blob, ledger.key))))
+    kept = set(snapshot.connection.scalars(select(blob.c.sha256).where(rows.belongs_to(blob, snapshot.key))))
     for digest in sorted(kept - named):
         yield "payload", f"payload {digest[:12]} belongs to no revision"
 
 
-def study(ledger: UserSnapshot) -> Iterator[Finding]:
+def study(snapshot: UserSnapshot) -> Iterator[Finding]:
     """Study items can be read, name turns and revisions that there are, and are in force as their events say."""
-    known = {row.rev for row in ledger.chain if row.state != lineage.ERASED}
+    known = {row.rev for row in snapshot.chain if row.state != lineage.ERASED}
     events: dict[str, list[Row[Any]]] = {}
-    for event in ledger.connection.execute(
-        select(study_event).where(rows.belongs_to(study_event, ledger.key)).order_by(study_event.c.rev)
+    for event in snapshot.connection.execute(
+        select(study_event).where(rows.belongs_to(study_event, snapshot.key)).order_by(study_event.c.rev)
     ):
         events.setdefault(event.item_id, []).append(event)
-    for row in ledger.connection.execute(
-        select(study_item).where(rows.belongs_to(study_item, ledger.key)).order_by(study_item.c.item_id)
+    for row in snapshot.connection.execute(
+        select(study_item).where(rows.belongs_to(study_item, snapshot.key)).order_by(study_item.c.item_id)
     ):
         name = f"study item {row.item_id[:12]}"
         try:
-            rows.item(row, ledger.cipher)
+            rows.item(row, snapshot.cipher)
         except (StorageError, ValueError) as error:
             yield "study", f"{name}: {_named(error)}"
         if row.added_rev not in known:
             yield "study", f"{name} was added by revision {row.added_rev}, which there is not or which is purged"
-        if max(row.to_seq, row.turn_seq) >= ledger.user.next_seq:
+        if max(row.to_seq, row.turn_seq) >= snapshot.user.next_seq:
             yield (
                 "study",
                 f"{name} speaks of turn {max(row.to_seq, row.turn_seq)}, "
-                f"the journal ends at {ledger.user.next_seq - 1}",
+                f"the journal ends at {snapshot.user.next_seq - 1}",
             )
         told = events.pop(row.item_id, [])
         retired = told[-1].rev if told and told[-1].event == "retired" else None
@@ -230,24 +232,24 @@ def study(ledger: UserSnapshot) -> Iterator[Finding]:
         yield "study", f"events of study item {item_id[:12]}, which there is not"
 
 
-def queue(ledger: UserSnapshot) -> Iterator[Finding]:
+def queue(snapshot: UserSnapshot) -> Iterator[Finding]:
     """There is one open job at most.
 
     It asks for turns that there are, of this life of the user, under a fence that was given out.
     """
-    found = ledger.connection.execute(
-        select(job).where(rows.belongs_to(job, ledger.key), job.c.state != "dead").order_by(job.c.id)
+    found = snapshot.connection.execute(
+        select(job).where(rows.belongs_to(job, snapshot.key), job.c.state != "dead").order_by(job.c.id)
     ).all()
     if len(found) > 1:
         yield "job", f"{len(found)} jobs are open, expected one at most"
     for row in found:
         name = f"job {row.id.hex[:12]}"
-        if not 0 < row.to_seq < ledger.user.next_seq:
-            yield "job", f"{name} asks for turns up to {row.to_seq}, the journal ends at {ledger.user.next_seq - 1}"
-        if row.epoch != ledger.user.epoch:
-            yield "job", f"{name} is of epoch {row.epoch}, the user of {ledger.user.epoch}"
-        if (row.lease_fence or 0) > ledger.user.fence:
-            yield "job", f"{name} is leased under fence {row.lease_fence}, the user's is {ledger.user.fence}"
+        if not 0 < row.to_seq < snapshot.user.next_seq:
+            yield "job", f"{name} asks for turns up to {row.to_seq}, the journal ends at {snapshot.user.next_seq - 1}"
+        if row.epoch != snapshot.user.epoch:
+            yield "job", f"{name} is of epoch {row.epoch}, the user of {snapshot.user.epoch}"
+        if (row.lease_fence or 0) > snapshot.user.fence:
+            yield "job", f"{name} is leased under fence {row.lease_fence}, the user's is {snapshot.user.fence}"
         if row.attempts > row.max_attempts:
             yield "job", f"{name} was claimed {row.attempts} times, at most {row.max_attempts} are allowed"
         stops = row.stops or []
@@ -255,38 +257,43 @@ def queue(ledger: UserSnapshot) -> Iterator[Finding]:
             yield "job", f"{name} is to stop at turns that do not ascend up to {row.to_seq}"
 
 
-def audit(ledger: UserSnapshot) -> Iterator[Finding]:
+def audit(snapshot: UserSnapshot) -> Iterator[Finding]:
     """The trail is one chain of hashes, and tells of every revision that brought an older one back."""
-    entries = trail.lines(ledger.connection, ledger.key)
+    entries = trail.lines(snapshot.connection, snapshot.key)
     try:
-        commit.check_audit(ledger.key, entries)
+        commit.check_audit(snapshot.key, entries)
     except StorageError:
-        broken = commit.first_broken(ledger.key, entries)
+        broken = commit.first_broken(snapshot.key, entries)
         yield "audit", f"line {broken} was altered, or lines before it were removed or put in"
     told = {
         entry.facts.get("revision" if entry.action == "revert" else "head")
         for entry, _ in entries
         if entry.action in ("revert", "forget")
     }
-    for row in ledger.chain:
+    for row in snapshot.chain:
         if row.restores is not None and row.rev not in told:
             yield "audit", f"no line tells of revision {row.rev}, which restores revision {row.restores}"
 
 
-def tombstone(ledger: UserSnapshot) -> Iterator[Finding]:
+def tombstone(snapshot: UserSnapshot) -> Iterator[Finding]:
     """Of an erased user nothing is left but counters and the audit trail, whose chain holds."""
     for table in (turn, search, blob, revision, study_item, study_event, job, api_key):
-        left = ledger.connection.scalar(
-            select(func.count()).select_from(table).where(rows.belongs_to(table, ledger.key))
+        left = snapshot.connection.scalar(
+            select(func.count()).select_from(table).where(rows.belongs_to(table, snapshot.key))
         )
         if left:
             yield "erased", f"{left} rows are left in {table.name}"
-    if ledger.user.wrapped_dek is not None:
+    if snapshot.user.wrapped_dek is not None:
         yield "erased", "the data key is left"
-    if (ledger.user.next_seq, ledger.user.next_rev, ledger.user.head_rev, ledger.user.consolidated_seq) != (1, 1, 0, 0):
+    if (snapshot.user.next_seq, snapshot.user.next_rev, snapshot.user.head_rev, snapshot.user.consolidated_seq) != (
+        1,
+        1,
+        0,
+        0,
+    ):
         yield "erased", "counters are left"
-    entries = trail.lines(ledger.connection, ledger.key)
-    yield from audit(ledger)
+    entries = trail.lines(snapshot.connection, snapshot.key)
+    yield from audit(snapshot)
     if not any(entry.action == "erase" for entry, _ in entries):
         yield "audit", "no line tells of the erasure"
 
@@ -305,10 +312,10 @@ CHECKS: tuple[Callable[[UserSnapshot], Iterator[Finding]], ...] = (
 """Those of a user who was not erased; `journal` comes first, since others use what it collects."""
 
 
-def run(check: Callable[[UserSnapshot], Iterator[Finding]], ledger: UserSnapshot) -> Iterator[Finding]:
+def run(check: Callable[[UserSnapshot], Iterator[Finding]], snapshot: UserSnapshot) -> Iterator[Finding]:
     """Run one check; a row whose values are of no kind that its column takes ends the check and is a finding too."""
     try:
-        yield from check(ledger)
+        yield from check(snapshot)
     except (ValueError, TypeError, AttributeError, OverflowError, KeyError) as error:
         yield check.__name__, f"a row cannot be read ({type(error).__name__})"
 

@@ -23,7 +23,9 @@ _NO_BYTES = ("payload that is no longer kept",)
 """Place of the digest of bytes that are gone: of them only the clear digest is left, so that is what is digested."""
 
 
-def encrypt(connection: Connection, key: UserKey, clear: Cipher, cipher: Cipher, keeping: RetentionPolicy) -> list[str]:
+def encrypt(
+    connection: Connection, key: UserKey, clear: Cipher, cipher: Cipher, retention: RetentionPolicy
+) -> list[str]:
     """Encrypt turns, study items and payloads of a user, and key every digest over them.
 
     Return the payloads whose files can go.
@@ -31,7 +33,7 @@ def encrypt(connection: Connection, key: UserKey, clear: Cipher, cipher: Cipher,
     _turns(connection, key, cipher)
     _items(connection, key, cipher)
     search_index.take_out(connection, key)
-    _revisions(connection, key, clear, cipher, keeping)
+    _revisions(connection, key, clear, cipher, retention)
     return payloads.drop_unused(connection, key)
 
 
@@ -68,7 +70,7 @@ def _items(connection: Connection, key: UserKey, cipher: Cipher) -> None:
         connection.execute(change, values)
 
 
-def _revisions(connection: Connection, key: UserKey, clear: Cipher, cipher: Cipher, keeping: RetentionPolicy) -> None:
+def _revisions(connection: Connection, key: UserKey, clear: Cipher, cipher: Cipher, retention: RetentionPolicy) -> None:
     """Encrypt each payload as that of the revision that made it.
 
     Two revisions with equal payloads have two afterwards.
@@ -86,7 +88,7 @@ def _revisions(connection: Connection, key: UserKey, clear: Cipher, cipher: Ciph
             values = made[row.restores]
         else:
             span = turns.span_digest(connection, key, row.from_seq, row.to_seq, cipher)
-            values = {"turns_sha256": span} | _payload(connection, key, row, clear, cipher, keeping)
+            values = {"turns_sha256": span} | _payload(connection, key, row, clear, cipher, retention)
         made[row.rev] = values
         connection.execute(
             update(revision).where(rows.belongs_to(revision, key), revision.c.rev == row.rev).values(values)
@@ -94,14 +96,14 @@ def _revisions(connection: Connection, key: UserKey, clear: Cipher, cipher: Ciph
 
 
 def _payload(
-    connection: Connection, key: UserKey, row: Row[Any], clear: Cipher, cipher: Cipher, keeping: RetentionPolicy
+    connection: Connection, key: UserKey, row: Row[Any], clear: Cipher, cipher: Cipher, retention: RetentionPolicy
 ) -> dict[str, str]:
     if row.blob_sha256 is None:
         return {"payload_sha256": cipher.digest(_NO_BYTES, bytes.fromhex(row.payload_sha256)).hex()}
-    data = payloads.read(connection, key, revisions.one(connection, key, row.rev), keeping.files, clear)
-    prepared = payloads.prepare(data, row.rev, row.base_fingerprint, key, cipher, keeping)
-    payloads.keep(connection, key, prepared, keeping.files)
-    return {"blob_sha256": prepared.sha256, "payload_sha256": prepared.digest}
+    data = payloads.read(connection, key, revisions.one(connection, key, row.rev), retention.files, clear)
+    staged = payloads.stage(data, row.rev, row.base_fingerprint, key, cipher, retention)
+    payloads.keep(connection, key, staged, retention.files)
+    return {"blob_sha256": staged.sha256, "payload_sha256": staged.digest}
 
 
 def _in_parts(connection: Connection, query: Select[Any], by: Column[Any]) -> Iterator[Sequence[Row[Any]]]:

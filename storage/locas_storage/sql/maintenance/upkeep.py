@@ -32,7 +32,7 @@ class SqlUpkeep:
         read: begins a transaction that reads.
         write: begins one that writes.
         data_keys: the users' data keys.
-        keeping: where payloads lie.
+        retention: where payloads lie.
         rewrite: writes tables again, tells whether no old byte of them is left.
         fault_point: called with the name of each step of a change.
     """
@@ -43,15 +43,15 @@ class SqlUpkeep:
         write: Transaction,
         *,
         data_keys: DataKeys,
-        keeping: RetentionPolicy,
+        retention: RetentionPolicy,
         rewrite: Callable[[Iterable[str]], bool],
         fault_point: Callable[[str], None],
     ) -> None:
         self._read = read
         self._write = write
         self._data_keys = data_keys
-        self._keeping = keeping
-        self._files = keeping.files
+        self._retention = retention
+        self._files = retention.files
         self._rewrite = rewrite
         self._fault_point = fault_point
 
@@ -134,10 +134,10 @@ class SqlUpkeep:
     def _encrypt(self, key: UserKey) -> bool:
         with self._write() as connection:
             state = counters.locked_if_there(connection, key, skip_locked=False)
-            ledger = checks.open_ledger(connection, key, CLEAR, self._files)
-            if state is None or state.is_encrypted or ledger is None:  # another did it meanwhile
+            snapshot = checks.open_snapshot(connection, key, CLEAR, self._files)
+            if state is None or state.is_encrypted or snapshot is None:  # another did it meanwhile
                 return False
-            found = [finding for check in checks.CHECKS for finding in checks.run(check, ledger)]
+            found = [finding for check in checks.CHECKS for finding in checks.run(check, snapshot)]
             if found:
                 what, detail = found[0]
                 raise CorruptPayload(
@@ -146,7 +146,7 @@ class SqlUpkeep:
                     "are encrypted; `locas-agent verify` names all faults"
                 )
             cipher = self._data_keys.give_key(connection, key)
-            gone = encrypt.encrypt(connection, key, CLEAR, cipher, self._keeping)
+            gone = encrypt.encrypt(connection, key, CLEAR, cipher, self._retention)
             self._fault_point("encrypt.before_commit")
         self._fault_point("encrypt.after_commit")
         self.remove_files(key, gone)

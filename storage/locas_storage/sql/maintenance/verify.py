@@ -112,15 +112,15 @@ def _user(
         except StorageError as error:
             faults.append(Fault(key, "encryption", str(error)))
             how = None
-        ledger = checks.open_ledger(connection, key, how or Plaintext(), files)
-        if ledger is None:
+        snapshot = checks.open_snapshot(connection, key, how or Plaintext(), files)
+        if snapshot is None:
             return [Fault(key, "owner", "there is no such user")], (0, 0)
-        wanted = checks.CHECKS if ledger.user.erased_at is None else (checks.tombstone,)
+        wanted = checks.CHECKS if snapshot.user.erased_at is None else (checks.tombstone,)
         if how is None:  # what needs no key
             wanted = (checks.chain, checks.head, checks.queue, checks.audit)
         for check in wanted:
-            faults += [Fault(key, what, detail) for what, detail in checks.run(check, ledger)]
-    return faults, (len(ledger.digests), len(ledger.chain))
+            faults += [Fault(key, what, detail) for what, detail in checks.run(check, snapshot)]
+    return faults, (len(snapshot.digests), len(snapshot.chain))
 
 
 def _everyone(connection: Connection, tenant: str | None) -> tuple[list[UserKey], list[Fault]]:

@@ -1,6 +1,6 @@
 """Owns the bytes of revisions: keeping them under their own digest, reading them back checked, giving up the old ones.
 
-Every function but `prepare` works within the caller's transaction.
+Every function but `stage` works within the caller's transaction.
 
 Small payloads lie in the database, so that one transaction holds a whole consolidation and one backup holds everything.
 Larger ones lie in files if the store was given a place for them: first the file, then the row that names it. So a row
@@ -65,8 +65,8 @@ class RetentionPolicy:
     inline_bytes: int
 
 
-def prepare(
-    payload: bytes, number: int, fingerprint: str, key: UserKey, cipher: Cipher, keeping: RetentionPolicy
+def stage(
+    payload: bytes, number: int, fingerprint: str, key: UserKey, cipher: Cipher, retention: RetentionPolicy
 ) -> StagedPayload:
     """Return the payload of revision `number` ready to be kept.
 
@@ -75,32 +75,32 @@ def prepare(
     digest = cipher.digest(_ANY_PAYLOAD, payload).hex()
     header, kept = cipher.encrypt_apart(envelope.payload_place(number, fingerprint, digest), payload)
     sha256 = digest if header is None else hashlib.sha256(kept).hexdigest()
-    if keeping.files is None or len(kept) <= keeping.inline_bytes:
+    if retention.files is None or len(kept) <= retention.inline_bytes:
         return StagedPayload(digest, sha256, len(kept), header, kept)
-    keeping.files.put(key, sha256, kept)
+    retention.files.put(key, sha256, kept)
     return StagedPayload(digest, sha256, len(kept), header, None)
 
 
-def keep(connection: Connection, key: UserKey, prepared: StagedPayload, files: PayloadFiles | None) -> None:
+def keep(connection: Connection, key: UserKey, staged: StagedPayload, files: PayloadFiles | None) -> None:
     """Keep a payload of a locked user; the same bytes are kept once.
 
     Raises:
         StoreUnavailable: its file was removed meanwhile, which only a store that prunes the same bytes does.
     """
-    known = select(blob.c.sha256).where(rows.belongs_to(blob, key), blob.c.sha256 == prepared.sha256)
+    known = select(blob.c.sha256).where(rows.belongs_to(blob, key), blob.c.sha256 == staged.sha256)
     if connection.scalar(known) is not None:
         return
     # Files of a user are removed under the lock that is held now: one that is there stays.
-    if prepared.data is None and (files is None or not files.exists(key, prepared.sha256)):
+    if staged.data is None and (files is None or not files.exists(key, staged.sha256)):
         raise StoreUnavailable("the payload's file was removed before its row was written; commit again")
     values = {
-        "sha256": prepared.sha256,
-        "size": prepared.size,
-        "store": "db" if prepared.data is not None else "fs",
-        "data": prepared.data,
+        "sha256": staged.sha256,
+        "size": staged.size,
+        "store": "db" if staged.data is not None else "fs",
+        "data": staged.data,
     }
     connection.execute(
-        insert(blob).values(rows.key_columns(key) | values | {"enc_header": prepared.header, "created_at": DbNow()})
+        insert(blob).values(rows.key_columns(key) | values | {"enc_header": staged.header, "created_at": DbNow()})
     )
 
 
