@@ -197,16 +197,20 @@ class Teacher:
         """Return how probable it is that a prompt is answered with an answer's first token, 0..1.
 
         Args:
-            answers: prompts with an answer each.
+            answers: prompts with an answer each; equal prompts are run once.
             keys: of each prompt; those of one key begin alike, which is run once. The messages before the last unless
                 given.
             scribe: reads; the bare backbone unless given.
         """
-        encoded = self._encoded([list(prompt) for prompt, _ in answers])
         common = [_said(prompt[:-1]) for prompt, _ in answers] if keys is None else keys
-        made = self._run(encoded, common, 1, scribe=scribe, top_k=FIRST_TOKENS)
+        said = [_said(prompt) for prompt, _ in answers]
+        first_of = {each: at for at, each in reversed(list(enumerate(said)))}
+        once = sorted(first_of.values())
+        encoded = self._encoded([list(answers[at][0]) for at in once])
+        run = self._run(encoded, [common[at] for at in once], 1, scribe=scribe, top_k=FIRST_TOKENS)
+        made = dict(zip(once, run, strict=True))
         first = [self._engine.backbone.encode(answer)[:1] for _, answer in answers]
-        return [_first_probability(generation, ids) for generation, ids in zip(made, first, strict=True)]
+        return [_first_probability(made[first_of[each]], ids) for each, ids in zip(said, first, strict=True)]
 
     def fitting(
         self, written: Sequence[tuple[Sequence[Message], tuple[str, str]]], *, scribe: LocasMemory | None = None
