@@ -25,6 +25,12 @@ def ends_of_turn(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return [added[token] for token in _END_OF_TURN if token in added and token in template]
 
 
+def tokens_with(tokenizer: PreTrainedTokenizerBase, mark: str) -> frozenset[int]:
+    """Return every token of text whose name in the vocabulary holds a printable character of ASCII."""
+    own = tokenizer.added_tokens_decoder  # such as those of the chat template
+    return frozenset(token for name, token in tokenizer.get_vocab().items() if mark in name and token not in own)
+
+
 def line_ends(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Return every token that holds a line break, alone or behind other characters; reads the whole vocabulary."""
     texts = tokenizer.batch_decode(

@@ -8,8 +8,8 @@ session, everybody is consolidated once, and both sides are asked in wordings th
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import cycle
 from random import Random
 
@@ -27,6 +27,8 @@ from locas_agent.evaluation.synthetic.people import Person, make_person
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.memory.serialization import to_bytes
 from locas_agent.study.matching import contains
+from locas_agent.training.neutral import NeutralText
+from locas_agent.training.sampler import TrainingTask
 from locas_agent.training.trainer import Trainer
 
 PEOPLE, FACTS = 4, 4
@@ -56,6 +58,16 @@ BYTES = Goal(
 )
 
 
+@dataclass(frozen=True, eq=False)
+class Learnt:
+    """What one person's memory learnt, the memory, the steps it took, and what is asked with the values wanted."""
+
+    task: TrainingTask
+    memory: LocasMemory
+    steps: int
+    asked: tuple[tuple[str, str], ...]
+
+
 def recall_cost(bench: Bench) -> list[Row]:
     """Measure both rows.
 
@@ -65,11 +77,19 @@ def recall_cost(bench: Bench) -> list[Row]:
     """
     peft()  # before minutes of study
     people = [_person(bench, at) for at in range(2 if bench.is_quick else PEOPLE)]
-    with AgentMemory.load("tiny", "sqlite://", _config(bench), device=str(bench.device)) as agent:
+    with AgentMemory.load("tiny", "sqlite://", config_of(bench), device=str(bench.device)) as agent:
         learnt = agent.learner.learn([_task(agent, person, f"person-{at}") for at, person in enumerate(people)])
         if any(each.metrics.steps is None for each in learnt):
             raise RuntimeError("somebody's study set is empty, so there is nothing to train on: take another seed")
-        return [_seconds(bench, agent, learnt), _bytes(agent, people, learnt)]
+        asked = [
+            tuple((wording, fact.value) for fact in person.facts for wording in fact.relation.asked_held)
+            for person in people
+        ]
+        told = [
+            Learnt(one.training_task, one.memory, one.metrics.steps or 0, questions)
+            for one, questions in zip(learnt, asked, strict=True)
+        ]
+        return [_seconds(bench, agent, learnt), compare_bytes(BYTES, agent, agent.learner.neutral, told)]
 
 
 def _seconds(bench: Bench, agent: AgentMemory, learnt: list[Outcome]) -> Row:
@@ -90,26 +110,32 @@ def _seconds(bench: Bench, agent: AgentMemory, learnt: list[Outcome]) -> Row:
     )
 
 
-def _bytes(agent: AgentMemory, people: list[Person], learnt: list[Outcome]) -> Row:
-    """Everybody's adapter is trained and asked what the memory is asked."""
-    peer = TempLora(agent.backbone, agent.config, agent.learner.neutral, rank=STORED_RANK)
+def compare_bytes(goal: Goal, agent: AgentMemory, neutral: NeutralText, learnt: Sequence[Learnt]) -> Row:
+    """Teach everybody's adapter what a memory learnt, and ask both the same.
+
+    Args:
+        goal: of the row, which does not hold where the adapters recall more.
+        agent: of whose backbone the memories are.
+        neutral: text with which they were trained.
+        learnt: one for each person.
+    """
+    peer = TempLora(agent.backbone, agent.config, neutral, rank=STORED_RANK)
     ours, theirs, recalled, count = [], [], [0, 0], 0
-    for person, one in zip(people, learnt, strict=True):
-        state = peer.train(one.training_task, steps=one.metrics.steps).state
-        asked = [(wording, fact.value) for fact in person.facts for wording in fact.relation.asked_held]
-        count += len(asked)
-        prompts = [agent.backbone.encode_chat(question(text)) for text, _ in asked]
+    for one in learnt:
+        state = peer.train(one.task, steps=one.steps).state
+        count += len(one.asked)
+        prompts = [agent.backbone.encode_chat(question(text)) for text, _ in one.asked]
         for side, answers in enumerate(
             (_answers(agent, prompts, one.memory), peer.generate(prompts, state, max_new_tokens=ANSWER_TOKENS))
         ):
-            recalled[side] += sum(contains(answer, value) for answer, (_, value) in zip(answers, asked, strict=True))
+            recalled[side] += sum(
+                contains(answer, value) for answer, (_, value) in zip(answers, one.asked, strict=True)
+            )
         ours.append(float(len(to_bytes(one.memory, dtype=agent.config.memory.stored_as))))
         theirs.append(float(len(save(dict(state)))))
     shares = [right / count for right in recalled]
-    goal = replace(
-        BYTES, workload=f"{BYTES.workload}; recall {shares[0]:.3f}, peer {shares[1]:.3f} of {count} questions"
-    )
-    return goal.row(ours, theirs, is_equal=shares[0] >= shares[1] - EQUAL_RECALL)
+    told = f"{goal.workload}; recall {shares[0]:.3f}, peer {shares[1]:.3f} of {count} questions"
+    return replace(goal, workload=told).row(ours, theirs, is_equal=shares[0] >= shares[1] - EQUAL_RECALL)
 
 
 def _answers(agent: AgentMemory, prompts: list[list[int]], memory: LocasMemory) -> list[str]:
@@ -134,7 +160,8 @@ def _person(bench: Bench, number: int) -> Person:
     )
 
 
-def _config(bench: Bench) -> LocasConfig:
+def config_of(bench: Bench) -> LocasConfig:
+    """Return the settings of a run: those of the product, or of a quick one."""
     if not bench.is_quick:
         return LocasConfig()
     study = StudySettings(first_samples=2, samples_per_turn=2, max_rounds=1, negatives_per_piece=2)

@@ -26,7 +26,7 @@ def bench(
     backbone: Annotated[
         str,
         typer.Option(
-            help="Of the rows on real shapes: smollm2, or qwen3-0.6b with random weights, which takes far longer."
+            help="Of the rows on real shapes: smollm2, or qwen3-0.6b with random weights, in fewer rounds and 6 GiB."
         ),
     ] = "smollm2",
     budget: Annotated[
@@ -48,7 +48,15 @@ def bench(
     if plot is not None:
         check_picture(plot)
     with progress_bar() as progress:
-        rows = run(names or (), is_quick=quick, seed=seed, device=device, real=real_name(backbone), progress=progress)
+        rows = run(
+            names or (),
+            is_quick=quick,
+            seed=seed,
+            device=device,
+            real=real_name(backbone),
+            budget_seconds=budget,
+            progress=progress,
+        )
     if plot is not None:
         plot_rows(rows, plot)
     deliver(

@@ -1,16 +1,18 @@
 """How rows are put into forwards: padding, micro-batches, common beginnings, and the memories of the rows chosen.
 
-Shapes: B rows, T tokens.
+Shapes: B rows, T tokens, P tokens of a common beginning.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from locas_agent.errors import ConfigurationError
+from locas_agent.inference.runner import ModelRunner
 from locas_agent.memory import MemoryBatch
 
 
@@ -36,7 +38,7 @@ def grouped_batches(
     max_new_tokens: int,
     max_batch_tokens: int,
 ) -> list[list[int]]:
-    """Micro-batches for generation; groups stay together, and a shared token counts once per group."""
+    """Micro-batches of texts to be run; groups stay together, and a shared token counts once per group."""
     if groups is None:
         return micro_batches([len(prompt) + max_new_tokens for prompt in prompts], max_batch_tokens)
     batches: list[list[int]] = []
@@ -79,3 +81,35 @@ def pad(rows: Sequence[Sequence[int]], pad_id: int, *, left: bool) -> tuple[Tens
 def memories_of(memory: MemoryBatch | None, rows: Sequence[int]) -> MemoryBatch | None:
     """The memories of a choice of rows; None stays the bare backbone."""
     return None if memory is None else memory.select(rows)
+
+
+def run_beginnings(
+    runner: ModelRunner,
+    texts: Sequence[Sequence[int]],
+    groups: Sequence[tuple[int, int]],
+    memory: MemoryBatch | None,
+    cache: Any,
+) -> Tensor:
+    """Run each group's common beginning once and hand its keys and values to every row of the group.
+
+    Args:
+        runner: runs the backbone.
+        texts: token ids of the rows.
+        groups: of each row its group and how many tokens the group shares; its rows use the same memory.
+        memory: serves exactly these rows; None is the bare backbone.
+        cache: an empty one, which is filled.
+
+    Returns:
+        The mask of the beginnings, left-padded, shape (B, P).
+    """
+    first = {group: row for row, (group, _) in reversed(list(enumerate(groups)))}
+    names = list(first)
+    device = runner.backbone.device
+    beginnings = [texts[first[group]][: groups[first[group]][1]] for group in names]
+    if not any(beginnings):
+        return torch.zeros(len(groups), 0, dtype=torch.int64, device=device)
+    ids, mask = (part.to(device) for part in pad(beginnings, runner.backbone.pad_id, left=True))
+    runner.hidden(ids, mask, memories_of(memory, [first[group] for group in names]), cache=cache)
+    index = torch.tensor([names.index(group) for group, _ in groups], device=device)
+    cache.batch_select_indices(index)
+    return mask[index]

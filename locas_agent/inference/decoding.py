@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from locas_agent.inference.batching import memories_of, pad
+from locas_agent.inference.batching import memories_of, pad, run_beginnings
 from locas_agent.inference.drawing import draw, top_k_of
 from locas_agent.inference.generation import AnswerRow, TopK
 from locas_agent.inference.kv_buffer import (
@@ -173,7 +173,9 @@ class BatchGeneration:
         Return its mask, shape (B, P), and the tokens of each row it holds.
         """
         if groups is not None:
-            return self._run_shared(groups), [shared for _, shared in groups]
+            prompts = [row.prompt for row in self.rows]
+            begun = run_beginnings(self.runner, prompts, groups, self.memory, self.cache)
+            return begun, [shared for _, shared in groups]
         shared = [0] * len(self.rows)
         if is_full_attention(self.cache):
             pasts = [None if row.kept is None else row.kept.past for row in self.rows]
@@ -183,23 +185,6 @@ class BatchGeneration:
         return torch.tensor(mask, dtype=torch.int64, device=self.runner.backbone.device).reshape(
             len(shared), longest
         ), shared
-
-    def _run_shared(self, groups: Sequence[tuple[int, int]]) -> Tensor:
-        """Run each group's common beginning once and hand its cache to every row of the group.
-
-        Return their mask, shape (B, P).
-        """
-        first = {group: row for row, (group, _) in reversed(list(enumerate(groups)))}
-        names = list(first)
-        device = self.runner.backbone.device
-        beginnings = [self.rows[first[group]].prompt[: groups[first[group]][1]] for group in names]
-        if not any(beginnings):
-            return torch.zeros(len(groups), 0, dtype=torch.int64, device=device)
-        ids, mask = (part.to(device) for part in pad(beginnings, self.runner.backbone.pad_id, left=True))
-        self.runner.hidden(ids, mask, memories_of(self.memory, [first[group] for group in names]), cache=self.cache)
-        index = torch.tensor([names.index(group) for group, _ in groups], device=device)
-        self.cache.batch_select_indices(index)
-        return mask[index]
 
     @torch.inference_mode()
     def _leave(self, places: Sequence[int]) -> None:

@@ -13,6 +13,9 @@ from torch import Tensor
 from locas_agent.errors import ConfigurationError
 from locas_agent.inference.generation import AnswerRow, TopK
 
+_CACHED_NUMBERS = 1 << 17
+"""Numbers in float64 of which a few copies fit into a processor's cache."""
+
 
 def draw(logits: Tensor, rows: Sequence[AnswerRow]) -> Tensor:
     """Choose the next token of every row: the best, or the quantile on which its random number falls.
@@ -22,13 +25,14 @@ def draw(logits: Tensor, rows: Sequence[AnswerRow]) -> Tensor:
         rows: B of them, in order.
 
     Returns:
-        Token ids, shape (B,), int64.
+        Token ids, shape (B,), int64; of rows that are over the best.
     """
     logits = _limited(logits, rows)
     chosen = logits.argmax(dim=-1)
-    if drawn := [at for at, row in enumerate(rows) if not row.is_greedy]:
-        index = torch.tensor(drawn, device=logits.device)
-        chosen[index] = _quantiles(logits.index_select(0, index), [rows[at] for at in drawn])
+    drawn = [at for at, row in enumerate(rows) if not row.is_greedy and not row.is_over]
+    for at_once in _parts(drawn, logits):
+        index = torch.tensor(at_once, device=logits.device)
+        chosen[index] = _quantiles(logits.index_select(0, index), [rows[at] for at in at_once])
     return chosen
 
 
@@ -36,6 +40,12 @@ def top_k_of(logprobs: Tensor, top_k: int) -> TopK:
     """Return the head of distributions over the vocabulary, shape (n, V) -> (n, K)."""
     best = logprobs.topk(top_k, dim=-1)
     return TopK(ids=best.indices.to(device="cpu", dtype=torch.int32), logprobs=best.values.cpu())
+
+
+def _parts(rows: list[int], logits: Tensor) -> list[list[int]]:
+    """Return rows in parts whose distributions stay in a processor's cache; all at once on another device."""
+    at_once = max(1, _CACHED_NUMBERS // logits.shape[1]) if logits.device.type == "cpu" else max(1, len(rows))
+    return [rows[start : start + at_once] for start in range(0, len(rows), at_once)]
 
 
 def _limited(logits: Tensor, rows: Sequence[AnswerRow]) -> Tensor:

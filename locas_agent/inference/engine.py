@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from locas_agent.errors import ConfigurationError, IncompatibleMemory, TurnTooLong
-from locas_agent.inference.batching import grouped_batches, memories_of, micro_batches, pad, shared_lengths
+from locas_agent.inference.batching import grouped_batches, memories_of, pad, run_beginnings, shared_lengths
 from locas_agent.inference.decoding import BatchGeneration
 from locas_agent.inference.drawing import top_k_of
 from locas_agent.inference.generation import AllowedTokens, AnswerRow, Generation, TopK, check_decoding
+from locas_agent.inference.kv_buffer import new_cache
 from locas_agent.inference.prefix_cache import PrefixSlot
 from locas_agent.inference.runner import ModelRunner
 from locas_agent.memory import MemoryBatch
@@ -47,6 +48,8 @@ class Engine(ModelRunner):
         groups: Sequence[int] | None = None,
         kept: Sequence[PrefixSlot] | None = None,
         top_k: int = 0,
+        ends: frozenset[int] = frozenset(),
+        is_scored: bool = True,
         max_batch_tokens: int = MAX_BATCH_TOKENS,
     ) -> list[Generation]:
         """Answer a batch of prompts.
@@ -68,6 +71,8 @@ class Engine(ModelRunner):
                 rounding. Not beside `groups`.
             top_k: candidates to keep of the distribution before each token of an answer, its stop token included; 0
                 keeps none.
+            ends: tokens behind which an answer ends as well; they stay in it.
+            is_scored: keep the log-probability of each token; it takes a pass over the vocabulary.
             max_batch_tokens: budget of one micro-batch; a longer row runs alone.
 
         Returns:
@@ -93,6 +98,7 @@ class Engine(ModelRunner):
                 temperature,
                 (seed, at) if isinstance(seed, int) else (seed[at], 0),
                 kept=None if kept is None else kept[at],
+                ends=ends,
             )
             for at, prompt in enumerate(prompts)
         ]
@@ -104,7 +110,7 @@ class Engine(ModelRunner):
                 memories_of(memory, chosen),
                 groups=None if groups is None else [(groups[at], shared[at]) for at in chosen],
                 top_k=min(top_k, self.backbone.vocab_size),
-                is_scored=True,
+                is_scored=is_scored,
             )
             while decoding.alive:
                 decoding.step()
@@ -156,6 +162,7 @@ class Engine(ModelRunner):
         continuations: Sequence[Sequence[int]],
         *,
         memory: MemoryBatch | None = None,
+        groups: Sequence[int] | None = None,
         max_batch_tokens: int = MAX_BATCH_TOKENS,
     ) -> list[Tensor]:
         """Log-probability of every token of given continuations.
@@ -164,13 +171,14 @@ class Engine(ModelRunner):
             prompts: token ids, none empty.
             continuations: one per prompt; may be empty.
             memory: serves exactly `len(prompts)` rows; None is the bare backbone.
+            groups: as in `generate`.
             max_batch_tokens: budget of one micro-batch.
 
         Returns:
             Per row the log-probabilities in nats, shape (n,), fp32, on the CPU.
         """
         results: dict[int, Tensor] = {}
-        for row, hidden in self._continuation_states(prompts, continuations, memory, max_batch_tokens):
+        for row, hidden in self._continuation_states(prompts, continuations, memory, groups, max_batch_tokens):
             targets = torch.tensor(list(continuations[row]), dtype=torch.int64, device=hidden.device)
             results[row] = self._target_logprobs(hidden, targets)
         return [results[row] for row in range(len(prompts))]
@@ -199,7 +207,7 @@ class Engine(ModelRunner):
         if top_k < 1:
             raise ConfigurationError(f"top_k is at least 1, got {top_k}")
         results: dict[int, TopK] = {}
-        for row, hidden in self._continuation_states(prompts, continuations, memory, max_batch_tokens):
+        for row, hidden in self._continuation_states(prompts, continuations, memory, None, max_batch_tokens):
             results[row] = self._head_of_distribution(hidden, min(top_k, self.backbone.vocab_size))
         return [results[row] for row in range(len(prompts))]
 
@@ -208,6 +216,7 @@ class Engine(ModelRunner):
         prompts: Sequence[Sequence[int]],
         continuations: Sequence[Sequence[int]],
         memory: MemoryBatch | None,
+        groups: Sequence[int] | None,
         max_batch_tokens: int,
     ) -> Iterator[tuple[int, Tensor]]:
         """Per row the hidden states that predict its continuation, shape (n, D)."""
@@ -218,13 +227,28 @@ class Engine(ModelRunner):
         inputs = [[*prompt, *continuation[:-1]] for prompt, continuation in pairs]
         self._check(prompts, memory, spare=0)
         self._check(inputs, memory, spare=0)
-        for rows in micro_batches([len(row) for row in inputs], max_batch_tokens):
-            ids, mask = pad([inputs[row] for row in rows], self.backbone.pad_id, left=False)
-            with torch.inference_mode():
-                hidden = self.hidden(ids, mask, memories_of(memory, rows))  # (B, T, D)
+        shared = shared_lengths(prompts, groups)
+        for rows in grouped_batches(inputs, shared, groups, 0, max_batch_tokens):
+            beginnings = None if groups is None else [(groups[row], shared[row]) for row in rows]
+            hidden = self._states([inputs[row] for row in rows], memories_of(memory, rows), beginnings)
             for at, row in enumerate(rows):
-                first = len(prompts[row]) - 1
+                first = len(prompts[row]) - 1 - shared[row]
                 yield row, hidden[at, first : first + len(continuations[row])]
+
+    @torch.inference_mode()
+    def _states(
+        self, texts: Sequence[Sequence[int]], memory: MemoryBatch | None, groups: Sequence[tuple[int, int]] | None
+    ) -> Tensor:
+        """Hidden states of what each text has beyond its group's beginning, right-padded, shape (B, T, D)."""
+        if groups is None:
+            return self.hidden(*pad(texts, self.backbone.pad_id, left=False), memory)
+        cache = new_cache(self.backbone.model.config)
+        begun = run_beginnings(self, texts, groups, memory, cache)  # (B, P)
+        rest = [text[shared:] for text, (_, shared) in zip(texts, groups, strict=True)]
+        ids, mask = pad(rest, self.backbone.pad_id, left=False)
+        seen = torch.cat([begun, mask.to(begun.device)], dim=1)  # (B, P + T)
+        positions = (seen.cumsum(dim=1) - 1)[:, begun.shape[1] :]
+        return self.hidden(ids, seen, memory, cache=cache, position_ids=positions)
 
     @torch.inference_mode()
     def _target_logprobs(self, hidden: Tensor, targets: Tensor) -> Tensor:

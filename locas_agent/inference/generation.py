@@ -45,8 +45,9 @@ class Generation:
 
     Attributes:
         ids: generated tokens, the stop token left out.
-        logprobs: log-probability of each of them under the model (temperature 1), nats.
-        stopped: a stop token ended it; False where `max_new_tokens` or the context did.
+        logprobs: log-probability of each of them under the model (temperature 1), nats; none where they were not asked
+            for.
+        stopped: a stop token ended it; False where `max_new_tokens`, `ends` or the context did.
         top_logprobs: most likely tokens before each of `ids`, and before the stop token if there was one; None where
             none were asked for.
     """
@@ -68,6 +69,7 @@ class AnswerRow:
         seed: of the row's random stream, with a number beside it that tells rows of one call apart.
         kept: where a past is found and the new one is left.
         allowed: asked before each token which ones may be chosen.
+        ends: tokens behind which nothing more is written; they stay in the answer.
         ids: what was written, the stop token left out.
         logprobs: of each of `ids`, where they were asked for.
         top_logprobs: most likely tokens before each of `ids`, and before the stop token, where they were asked for.
@@ -82,6 +84,7 @@ class AnswerRow:
     seed: tuple[int, int] = (0, 0)
     kept: PrefixSlot | None = field(default=None, repr=False)
     allowed: AllowedTokens | None = field(default=None, repr=False)
+    ends: frozenset[int] = field(default=frozenset(), repr=False)
     ids: list[int] = field(default_factory=list, repr=False)
     logprobs: list[float] = field(default_factory=list, repr=False)
     top_logprobs: list[TopK] = field(default_factory=list, repr=False)
@@ -118,7 +121,7 @@ class AnswerRow:
             self.is_stopped = self.is_over = True
         else:
             self.ids.append(token)
-            self.is_over = len(self.ids) >= self.limit
+            self.is_over = len(self.ids) >= self.limit or token in self.ends
 
 
 def check_decoding(max_new_tokens: int, temperature: float, seed: int | Sequence[int] = 0) -> None:

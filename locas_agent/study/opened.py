@@ -171,7 +171,7 @@ class OpenedQuestionGenerator:
             for at, opening in enumerate(openings_for(cues)):
                 openings.append(Opening(prompt, opening.words, f"{turn.excerpt.turn_seq} {number} {at}"))
                 owners.append((turn, opening.wants))
-        written = self._teacher.open(openings, length=QUESTION_TOKENS, temperature=0.0)
+        written = self._teacher.open(openings, length=QUESTION_TOKENS, until="?", temperature=0.0)
         questions = []
         for (turn, wants), made in zip(owners, written, strict=True):
             found[turn.owner].sampled += 1

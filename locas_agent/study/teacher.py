@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from locas_agent.backbone.ends import tokens_with
 from locas_agent.config import StudySettings
 from locas_agent.conversation.messages import Message, question
 from locas_agent.inference import Engine
@@ -123,13 +124,20 @@ class Teacher:
         return [self._engine.backbone.decode(generation.ids) if generation else "" for generation in generations]
 
     def open(
-        self, openings: Sequence[Opening], *, length: int, temperature: float = 0.0, scribe: LocasMemory | None = None
+        self,
+        openings: Sequence[Opening],
+        *,
+        length: int,
+        until: str,
+        temperature: float = 0.0,
+        scribe: LocasMemory | None = None,
     ) -> list[str]:
         """Return each opening with what follows it, from a random stream of its own; empty where there is no room.
 
         Args:
             openings: those of one prompt share its computation.
             length: most tokens after an opening.
+            until: a character with which the last token that is wanted is written.
             temperature: 0 is greedy.
             scribe: writes; the bare backbone unless given.
         """
@@ -140,7 +148,16 @@ class Teacher:
         ]
         keys = [_said(opening.messages) for opening in openings]
         streams = [self._seed_of(opening.place, opening.messages) for opening in openings]
-        generations = self._run(prompts, keys, length, scribe=scribe, temperature=temperature, streams=streams)
+        generations = self._run(
+            prompts,
+            keys,
+            length,
+            scribe=scribe,
+            temperature=temperature,
+            streams=streams,
+            ends=tokens_with(backbone.tokenizer, until),
+            is_scored=False,
+        )
         return [
             "" if made is None else opening.words + backbone.decode(made.ids)
             for opening, made in zip(openings, generations, strict=True)
@@ -173,22 +190,29 @@ class Teacher:
     def believed(
         self,
         answers: Sequence[tuple[Sequence[Message], Sequence[str]]],
-        keys: Sequence[object] | None = None,
+        keys: Sequence[Hashable] | None = None,
         *,
         scribe: LocasMemory | None = None,
     ) -> list[list[float]]:
         """Return how probable it is that a prompt is answered with the first token of each of some answers, 0..1.
 
         Args:
-            answers: prompts, each with the answers that are looked for.
-            keys: of each prompt; those of one key begin alike, which is run once. Nothing is shared unless given.
+            answers: prompts, each with the answers that are looked for; equal prompts are run once.
+            keys: of each prompt; those of one key begin alike, which is run once. The messages before the last unless
+                given.
             scribe: reads; the bare backbone unless given.
         """
-        encoded = self._encoded([list(prompt) for prompt, _ in answers])
-        made = self._run(encoded, range(len(encoded)) if keys is None else keys, 1, scribe=scribe, top_k=FIRST_TOKENS)
+        common = [_said(prompt[:-1]) for prompt, _ in answers] if keys is None else keys
+        said = [_said(prompt) for prompt, _ in answers]
+        once = {each: at for at, each in reversed(list(enumerate(said)))}
+        encoded = self._encoded([list(answers[at][0]) for at in once.values()])
+        made = self._run(encoded, [common[at] for at in once.values()], 1, scribe=scribe, top_k=FIRST_TOKENS)
+        heads = {each: _first_probabilities(generation) for each, generation in zip(once, made, strict=True)}
         first = {text: next(iter(self._engine.backbone.encode(text)), -1) for _, texts in answers for text in texts}
-        heads = [_first_probabilities(generation) for generation in made]
-        return [[head.get(first[text], 0.0) for text in texts] for head, (_, texts) in zip(heads, answers, strict=True)]
+        return [
+            [heads[each].get(first[text], 0.0) for text in texts]
+            for each, (_, texts) in zip(said, answers, strict=True)
+        ]
 
     def fitting(
         self, written: Sequence[tuple[Sequence[Message], tuple[str, str]]], *, scribe: LocasMemory | None = None
@@ -196,7 +220,8 @@ class Teacher:
         """Return how well texts go on, in nats a token: the mean log-probability of their tokens.
 
         Args:
-            written: prompts, each with the words with which its answer begins and the text behind them.
+            written: prompts, each with the words with which its answer begins and the text behind them; those of one
+                prompt share its computation.
             scribe: writes; the bare backbone unless given.
         """
         if not written:
@@ -205,7 +230,9 @@ class Teacher:
         encoded = self._encoded([list(prompt) for prompt, _ in written])
         begun = [[*tokens, *backbone.encode(words)] for tokens, (_, (words, _)) in zip(encoded, written, strict=True)]
         memory = None if scribe is None else MemoryBatch.of([scribe], backbone, rows_per_memory=len(begun))
-        found = self._engine.score(begun, [backbone.encode(text) for _, (_, text) in written], memory=memory)
+        rest = [backbone.encode(text) for _, (_, text) in written]
+        groups = _numbered(_said(prompt) for prompt, _ in written)
+        found = self._engine.score(begun, rest, memory=memory, groups=groups)
         return [float(each.mean()) for each in found]
 
     def answer_with_distribution(self, candidates: Sequence[Candidate]) -> list[ScoredAnswer | None]:
@@ -314,7 +341,7 @@ class Teacher:
     def _run(
         self,
         encoded: Sequence[list[int]],
-        keys: Sequence[object],
+        keys: Sequence[Hashable],
         length: int,
         *,
         memories: Sequence[LocasMemory | None] | None = None,
@@ -322,11 +349,12 @@ class Teacher:
         temperature: float = 0.0,
         streams: Sequence[int] | None = None,
         top_k: int = 0,
+        ends: frozenset[int] = frozenset(),
+        is_scored: bool = True,
     ) -> list[Generation | None]:
         backbone = self._engine.backbone
         fitting = [at for at, tokens in enumerate(encoded) if len(tokens) + length <= backbone.context_tokens]
-        seen: dict[object, int] = {}
-        groups = [seen.setdefault(key, len(seen)) for key in keys]
+        groups = _numbered(keys)
         memory = None
         if fitting and memories is not None:
             memory = MemoryBatch.of([memories[at] for at in fitting], backbone)
@@ -340,6 +368,8 @@ class Teacher:
             temperature=temperature,
             seed=0 if streams is None else [streams[at] for at in fitting],
             top_k=top_k,
+            ends=ends,
+            is_scored=is_scored,
         )
         result: list[Generation | None] = [None] * len(encoded)
         for at, generation in zip(fitting, found, strict=True):
@@ -358,3 +388,9 @@ def _first_probabilities(generation: Generation | None) -> dict[int, float]:
 
 def _said(messages: Sequence[Message]) -> tuple[tuple[str, str], ...]:
     return tuple((message["role"], message["content"]) for message in messages)
+
+
+def _numbered(keys: Iterable[Hashable]) -> list[int]:
+    """Return a number for each key, equal ones for equal keys."""
+    seen: dict[Hashable, int] = {}
+    return [seen.setdefault(key, len(seen)) for key in keys]

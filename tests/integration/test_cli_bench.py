@@ -45,6 +45,14 @@ def test_table_tells_on_which_side_a_limit_lies(monkeypatch: pytest.MonkeyPatch)
     assert "at most 1.1" in done.stdout
 
 
+def test_choices_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: dict[str, object] = {}
+    monkeypatch.setattr(suite, "run", lambda *_, **options: chosen.update(options) or [])
+    assert run("--quick", "--backbone", "qwen3-0.6b", "--budget", "90", "--seed", "3").exit_code == 0
+    wanted = {"is_quick": True, "real": "qwen3-0.6b", "budget_seconds": 90.0, "seed": 3}
+    assert {name: chosen[name] for name in wanted} == wanted
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"), [(("speed",), "decode-base"), (("append", "--plot", "rows.txt"), ".svg")]
 )

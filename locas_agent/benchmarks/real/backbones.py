@@ -20,6 +20,7 @@ from locas_agent.memory.placement import placement
 QUICK_LAYERS = 3
 """Layers of the small backbone of quick runs, where a memory stands beside two: more than the last, and not all."""
 CONTEXT_TOKENS = 32768
+LARGE_PARAMETERS = 596_000_000
 LOUD = 100.0
 """Output scale with which random rows of norm 1 move the logits of a deep backbone far beyond rounding."""
 WIDTH = 32
@@ -39,9 +40,9 @@ def backbone_of(bench: Bench) -> Backbone:
         backbone = Backbone.load("smollm2", device=bench.device)
         backbone.stop_ids = frozenset()
         return backbone
-    model = random_model(GPU, seed=bench.seed, context_tokens=CONTEXT_TOKENS)
-    dtype = fast_dtype(bench.device, model.num_parameters())
-    return wrapped(model.to(device=bench.device, dtype=dtype), name="random Qwen3-0.6B")
+    dtype = fast_dtype(bench.device, LARGE_PARAMETERS)  # drawn in it: in fp32 the weights would take twice the room
+    model = random_model(GPU, seed=bench.seed, context_tokens=CONTEXT_TOKENS, dtype=dtype)
+    return wrapped(model.to(bench.device), name="random Qwen3-0.6B")
 
 
 def bare_copy(backbone: Backbone) -> Backbone:

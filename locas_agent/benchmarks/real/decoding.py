@@ -70,7 +70,7 @@ def base(bench: Bench) -> list[Row]:
         for batch in batches.values():
             if largest_difference(plain, ours.logits(ids, memory=batch)) < tolerance_of(backbone):
                 raise RuntimeError("the memories change nothing: a time would prove nothing")
-    rounds = bench.rounds(ROUNDS)
+    rounds = bench.real_rounds(ROUNDS)
     tokens = STEPS * (rounds + 2) + 1
     sides = {goal.name: writer(ours, prompts, batch, tokens=tokens) for goal, batch in batches.items()}
     sides["bare"] = writer(bare, prompts, None, tokens=tokens)
@@ -91,7 +91,7 @@ def together(bench: Bench) -> list[Row]:
     prompts = ids_of(bench, backbone, [8 if bench.is_quick else PROMPT_TOKENS] * users)
     batches = [MemoryBatch.of([memory], backbone) for memory in memories_of(bench, backbone, users)]
     _check_alone(engine, prompts, batches)
-    rounds = bench.rounds(ROUNDS)
+    rounds = bench.real_rounds(ROUNDS)
     tokens = STEPS * (rounds + 2) + 1
     running = RunningBatch(engine, max_rows=users)
     for prompt, memory in zip(prompts, batches, strict=True):
@@ -144,7 +144,7 @@ def hugging_face(bench: Bench) -> list[Row]:
         written["theirs"] = made[:, width:].tolist()
 
     sides: dict[str, Callable[[], object]] = {"ours": mine, "theirs": theirs}
-    taken = interleaved(sides, rounds=bench.rounds(HF_ROUNDS), device=bench.device)
+    taken = interleaved(sides, rounds=bench.real_rounds(HF_ROUNDS), device=bench.device)
     if written["ours"] != written["theirs"]:
         raise RuntimeError("transformers wrote other tokens: nothing was measured")
     return [HF.row(*([each / tokens for each in taken[side]] for side in ("ours", "theirs")))]

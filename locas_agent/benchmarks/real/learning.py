@@ -67,7 +67,7 @@ def deep(bench: Bench) -> list[Row]:
             lora.step(own)
 
     sides: dict[str, Callable[[], object]] = {"ours": ours.step, "whole": whole.step, "lora": adapters}
-    taken = interleaved(sides, rounds=bench.rounds(ROUNDS[SHORT]), device=bench.device)
+    taken = interleaved(sides, rounds=bench.real_rounds(ROUNDS[SHORT]), device=bench.device)
     return [DEEP.row(taken["ours"], taken["whole"]), TEMP_LORA.row(taken["ours"], taken["lora"])]
 
 
@@ -96,7 +96,7 @@ def long(bench: Bench) -> list[Row]:
             one.step()
 
     sides: dict[str, Callable[[], object]] = {"ours": together.step, "alone": one_by_one}
-    taken = interleaved(sides, rounds=bench.rounds(ROUNDS[LONG]), device=bench.device)
+    taken = interleaved(sides, rounds=bench.real_rounds(ROUNDS[LONG]), device=bench.device)
     return [ONE_BY_ONE.row(taken["ours"], taken["alone"])]
 
 

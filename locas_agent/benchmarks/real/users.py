@@ -88,7 +88,7 @@ def first_token(bench: Bench) -> list[Row]:
         theirs = Talk(store, backbone, None, turns=turns)
         taken = interleaved(
             {"ours": ours.begin, "theirs": theirs.begin},
-            rounds=bench.rounds(ROUNDS),
+            rounds=bench.real_rounds(ROUNDS),
             device=bench.device,
             warm_up=0,
             before={"ours": ours.prepare, "theirs": theirs.prepare},
@@ -127,7 +127,7 @@ def serving_peak(bench: Bench) -> list[Row]:
             decoding.step()
 
     answer()  # what is taken once and for all
-    taken = [peak_bytes(answer, bench.device) / mib for _ in range(bench.rounds(ROUNDS))]
+    taken = [peak_bytes(answer, bench.device) / mib for _ in range(bench.real_rounds(ROUNDS))]
     peer = adapted(backbone, ["user"], rank=4 if bench.is_quick else RANK)
     adapter = sum(part.nbytes for name, part in peer.state_dict().items() if ".lora_" in name) / (1 << 20)
     return [SERVE_PEAK.row([max(each, 1e-6) for each in taken], [adapter] * len(taken))]
@@ -152,5 +152,5 @@ def training_peak(bench: Bench) -> list[Row]:
         for _ in range(2):
             trained.step()
 
-    taken = [(peak_bytes(train, bench.device) + weights) / GIB for _ in range(bench.rounds(2))]
+    taken = [(peak_bytes(train, bench.device) + weights) / GIB for _ in range(bench.real_rounds(2))]
     return [TRAIN_PEAK.row(taken, [8.0] * len(taken))]

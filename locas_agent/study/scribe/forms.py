@@ -11,7 +11,8 @@ from locas_agent.conversation.messages import Message
 
 _WRITE = 'Someone said: "{turn}"\nWhat may they ask later? Write short answers, each with its question.'
 _READ = 'Someone said: "{turn}"\nThey ask later: {question}'
-_MARK = "|"
+MARK = "|"
+"""Between an answer and its question."""
 _QUESTION = re.compile(r"\s*(?P<question>[^|\n?]*[^|\n?\s]\?)")
 
 
@@ -32,15 +33,15 @@ def pair_of(answer: str, asked: str) -> str:
 
 def opening_of(answer: str) -> str:
     """Return the words after which a scribe writes a question for a given answer."""
-    return f"{answer} {_MARK}"
+    return f"{answer} {MARK}"
 
 
 def answer_in(text: str) -> str:
     """Return the answer with which a text begins."""
-    return text.partition(_MARK)[0].strip()
+    return text.partition(MARK)[0].strip()
 
 
 def question_in(text: str) -> str | None:
     """Return the question of a text, None where it has none."""
-    match = _QUESTION.match(text.partition(_MARK)[2])
+    match = _QUESTION.match(text.partition(MARK)[2])
     return match["question"] if match else None

@@ -20,7 +20,7 @@ from locas_agent.study.dates.found import Dated, asks_for_day, date_meant, dates
 from locas_agent.study.forms.reading import ReadingForm
 from locas_agent.study.forms.untold import draw_untold
 from locas_agent.study.items import QUESTION, GeneratedQuestions, Item
-from locas_agent.study.scribe.forms import answer_in, opening_of, question_in, to_read, to_write
+from locas_agent.study.scribe.forms import MARK, answer_in, opening_of, question_in, to_read, to_write
 from locas_agent.study.scribe.lessons import lesson_questions
 from locas_agent.study.spans import cues_of, is_name, most_about, places_of, telling, words_of
 from locas_agent.study.teacher import Candidate, Opening, ScoredAnswer, Teacher
@@ -232,7 +232,9 @@ class ScribeQuestionGenerator:
             Opening(to_write(turn.excerpt.text), "", f"{turn.excerpt.turn_seq} answer {number}")
             for turn, number in naming
         ]
-        written = self._teacher.open(openings, length=ANSWER_TOKENS, temperature=ANSWER_HEAT, scribe=self._scribe)
+        written = self._teacher.open(
+            openings, length=ANSWER_TOKENS, until=MARK, temperature=ANSWER_HEAT, scribe=self._scribe
+        )
         for (turn, _), text in zip(naming, written, strict=True):
             turn.name(answer_in(text))
         cues = [cues_of(turn.excerpt.text, most=MOST_CUES) for turn in turns]
@@ -254,7 +256,9 @@ class ScribeQuestionGenerator:
             Opening(to_write(turn.excerpt.text), opening_of(span.text), f"{turn.excerpt.turn_seq} {span.text} {number}")
             for turn, span, number in wanting
         ]
-        written = self._teacher.open(openings, length=QUESTION_TOKENS, temperature=QUESTION_HEAT, scribe=self._scribe)
+        written = self._teacher.open(
+            openings, length=QUESTION_TOKENS, until="?", temperature=QUESTION_HEAT, scribe=self._scribe
+        )
         for (turn, span, _), text in zip(wanting, written, strict=True):
             found[turn.owner].sampled += 1
             asked = question_in(text)

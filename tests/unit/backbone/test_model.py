@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from locas_agent.backbone import Backbone
+from locas_agent.backbone.ends import tokens_with
 from locas_agent.errors import BackboneError
 from tests.conftest import MakeBackbone
 
@@ -21,6 +22,12 @@ def test_backbone_is_frozen_and_knows_its_sizes(backbone: Backbone) -> None:
     assert (backbone.context_tokens, backbone.dtype, backbone.device.type) == (512, torch.float32, "cpu")
     site = backbone.sites[1]
     assert torch.equal(site.down_rows(), backbone.model.model.layers[1].mlp.down_proj.weight.T)
+
+
+def test_tokens_with_a_character_are_those_of_text(backbone: Backbone) -> None:
+    (bar,) = backbone.encode("|")
+    assert tokens_with(backbone.tokenizer, "|") == {bar}  # and no "<|im_end|>"
+    assert tokens_with(backbone.tokenizer, "\t") == set()  # spelt otherwise in the vocabulary
 
 
 def test_chat_is_encoded_by_the_template(backbone: Backbone) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from locas_agent.benchmarks.bench import Bench
 from locas_agent.benchmarks.measuring import Row
-from locas_agent.benchmarks.real import decoding, kernel, learning, users
+from locas_agent.benchmarks.real import consolidating, decoding, kernel, learning, users
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
 from locas_agent.training.upper_layers import UpperLayers
@@ -75,6 +75,28 @@ def test_users(bench: Bench) -> None:
     check(users.stored(bench), "load-real", "bytes-real")
     check(users.serving_peak(bench), "serve-peak")
     check(users.training_peak(bench), "train-peak")
+
+
+@pytest.mark.slow
+def test_consolidating(bench: Bench) -> None:
+    check(consolidating.consolidate(bench), "consolidate-real", "study-forward")
+    check(consolidating.recalled(bench), "bytes-talk")
+
+
+def test_random_weights_write_no_question(tmp_path: Path) -> None:
+    large = Bench(tmp_path, torch.device("cpu"), real="qwen3-0.6b")
+    assert consolidating.consolidate(large) == consolidating.recalled(large) == []
+    assert large.real_rounds(12) < large.rounds(12)
+
+
+def test_what_is_counted_is_what_would_have_to_be_run(engine: Engine) -> None:
+    counting = consolidating.Counting(engine.backbone)
+    prompts = [[1, 2, 3, 4], [1, 2, 3, 5, 6]]
+    counting.score(prompts, [[7, 8], [9]], groups=[0, 0])
+    assert (counting.tokens, counting.positions) == (3 + (1 + 1) + 2, 3)  # the beginning once; the last is not run
+    made = counting.generate(prompts, max_new_tokens=3)
+    drawn = [len(one.ids) + one.stopped for one in made]
+    assert (counting.tokens - 7, counting.positions - 3) == (4 + 5 + sum(drawn) - 2, sum(drawn))
 
 
 def test_fused_kernel_has_no_row_without_a_gpu(bench: Bench) -> None:

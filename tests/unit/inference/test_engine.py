@@ -10,10 +10,11 @@ import torch
 
 from locas_agent.backbone import Backbone
 from locas_agent.errors import ConfigurationError, IncompatibleMemory, TurnTooLong
-from locas_agent.inference import Engine
+from locas_agent.inference import Engine, drawing
 from locas_agent.memory import LocasMemory, MemoryBatch
 from tests.conftest import MakeMemory, byte_tokenizer
 from tests.unit.core.architectures import SUPPORTED, build
+from tests.unit.core.counting import Counting
 from tests.unit.core.greedy import is_greedy
 
 PROMPTS = [list(range(10, 10 + length)) for length in (3, 17, 1, 9, 30, 5)]
@@ -71,6 +72,26 @@ def test_stop_token_ends_a_row_and_is_left_out(engine: Engine) -> None:
         assert after.ids == expected
         assert len(after.logprobs) == len(after.ids)
         assert after.logprobs == pytest.approx(before.logprobs[: len(after.ids)], abs=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_answer_ends_behind_a_token_that_ends_it_and_no_other_row_does(engine: Engine, temperature: float) -> None:
+    free = engine.generate(PROMPTS, max_new_tokens=12, temperature=temperature)
+    end = free[3].ids[4]
+    given = engine.generate(PROMPTS, max_new_tokens=12, temperature=temperature, ends=frozenset({end}), is_scored=False)
+    assert len(given[3].ids) <= 5
+    for before, after in zip(free, given, strict=True):
+        assert after.ids == (before.ids[: before.ids.index(end) + 1] if end in before.ids else before.ids)
+        assert not after.stopped
+        assert after.logprobs == ()
+
+
+def test_rows_drawn_in_parts_are_drawn_as_all_at_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    for numbers in (1, 2 * engine.backbone.vocab_size, 1 << 30):  # one row at once, two, and all
+        monkeypatch.setattr(drawing, "_CACHED_NUMBERS", numbers)
+        drawn.append([one.ids for one in engine.generate(PROMPTS, max_new_tokens=6, temperature=1.0, seed=5)])
+    assert drawn[0] == drawn[1] == drawn[2]
 
 
 def test_sampling_is_repeatable_and_free_of_the_batch(engine: Engine, memories: list[LocasMemory | None]) -> None:
@@ -150,6 +171,26 @@ def test_score_is_the_log_softmax_at_each_token(engine: Engine, memories: list[L
             [float(logprobs[len(PROMPTS[row]) - 1 + at, token]) for at, token in enumerate(continuation)]
         )
         torch.testing.assert_close(scores[row], expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", sorted(SUPPORTED))
+def test_beginning_of_a_group_is_run_once_and_each_row_is_scored_as_alone(name: str, make_memory: MakeMemory) -> None:
+    backbone = Backbone(build(name), byte_tokenizer(), name=name)
+    long, short = list(range(10, 40)), list(range(60, 72))
+    prompts = [[*long, 80], [*short, 81, 82], [*long, 83, 84, 85], [90], [*short, 81, 87]]
+    continuations, groups = [[7, 8, 9], [5], [], [1, 2, 3, 4], [9, 9]], [0, 1, 0, 2, 1]
+    first, second = (make_memory(seed, on=backbone) for seed in (1, 2))
+    batch = MemoryBatch.of([first, second, first, None, second], backbone)
+    alone = Counting(backbone)
+    expected = alone.score(prompts, continuations, memory=batch)
+    for budget, saved in ((8192, 30 + 13), (40, 30 + 13), (1, 0)):  # what begins alike; a row a batch shares nothing
+        engine = Counting(backbone)
+        scores = engine.score(prompts, continuations, memory=batch, groups=groups, max_batch_tokens=budget)
+        assert engine.tokens == alone.tokens - saved
+        for got, wanted in zip(scores, expected, strict=True):
+            torch.testing.assert_close(got, wanted, atol=1e-4, rtol=0)  # other shapes sum in another order
+    bare = Engine(backbone).score(prompts, continuations)
+    assert not torch.allclose(bare[0], expected[0], atol=1e-2)  # the memory does something
 
 
 def test_distributions_are_the_head_of_each_next_token(engine: Engine, memories: list[LocasMemory | None]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 
@@ -14,22 +12,10 @@ from locas_agent.inference.prefix_cache import PrefixSlot
 from locas_agent.memory import LocasMemory, MemoryBatch
 from tests.conftest import MakeMemory, byte_tokenizer
 from tests.unit.core.architectures import SUPPORTED, build
+from tests.unit.core.counting import Counting
 from tests.unit.core.greedy import is_greedy
 
 BEGINNINGS = [list(range(10, 10 + length)) for length in (20, 3, 11)]
-
-
-class Counting(Engine):
-    """An engine that counts the tokens it runs, padding left out."""
-
-    tokens = 0
-
-    def hidden(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, *rest: Any, **options: Any
-    ) -> torch.Tensor:
-        ran = input_ids if attention_mask is None else attention_mask[:, -input_ids.shape[1] :]
-        self.tokens += int(ran.sum()) if attention_mask is not None else ran.numel()
-        return super().hidden(input_ids, attention_mask, *rest, **options)
 
 
 @pytest.fixture

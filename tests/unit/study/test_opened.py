@@ -43,7 +43,7 @@ class FakeTeacher(Teacher):
         self.opened: list[Opening] = []
         self.read: list[Candidate] = []
 
-    def open(self, openings: Sequence[Opening], *, length: int, temperature: float) -> list[str]:
+    def open(self, openings: Sequence[Opening], *, length: int, until: str, temperature: float) -> list[str]:
         self.opened += openings
         return [self._writes(opening) for opening in openings]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ from locas_agent.study.scribe.question_generation import ANSWERS, SMALL_TALK, Sc
 from locas_agent.study.self_study import SelfStudy
 from locas_agent.study.teacher import Candidate, Opening, ScoredAnswer, Teacher
 from locas_agent.training.initialization import empty_memory
+from tests.unit.core.counting import Counting
 
 SETTINGS = StudySettings(wordings_per_turn=3, negatives_per_piece=6)
 HEADER: Message = {"role": "system", "content": "Conversation on 3 May 2024."}
@@ -43,7 +45,13 @@ class FakeTeacher(Teacher):
         self.falls = 0.0
 
     def open(
-        self, openings: Sequence[Opening], *, length: int, temperature: float = 0.0, scribe: LocasMemory | None = None
+        self,
+        openings: Sequence[Opening],
+        *,
+        length: int,
+        until: str,
+        temperature: float = 0.0,
+        scribe: LocasMemory | None = None,
     ) -> list[str]:
         assert scribe is not None
         self.opened += [opening.words for opening in openings]
@@ -270,6 +278,49 @@ def test_how_well_a_text_goes_on_is_the_mean_over_its_own_tokens(engine: Engine)
     found = Teacher(engine, SETTINGS, seed=0).fitting(written, scribe=scribe)
     assert found == pytest.approx([float(each.mean()) for each in expected])
     assert Teacher(engine, SETTINGS, seed=0).fitting([]) == []
+
+
+def test_questions_about_one_turn_share_its_computation(engine: Engine) -> None:
+    backbone, scribe = engine.backbone, scribe_on(engine)
+    asked = [("Kolin", " Who is ill?"), ("Kolin", " What is my dog called?"), ("Sunday", " Since when is he ill?")]
+    written = [(to_write(turn), (opening_of(answer), text)) for turn in (DOG, SMALL_TALK) for answer, text in asked]
+    alone, together = Counting(backbone), Counting(backbone)
+    expected = [value for one in written for value in Teacher(alone, SETTINGS, seed=0).fitting([one], scribe=scribe)]
+    found = Teacher(together, SETTINGS, seed=0).fitting(written, scribe=scribe)
+    assert found == pytest.approx(expected, abs=1e-4)  # other shapes sum in another order
+    turns = sum(len(backbone.encode_chat(to_write(turn))) for turn in (DOG, SMALL_TALK))
+    assert together.tokens <= alone.tokens - 2 * turns  # once each, not three times
+
+
+def test_prompt_of_several_answers_is_run_once(engine: Engine) -> None:
+    backbone, answers = engine.backbone, ["Kolin", "Sunday", "dog"]
+    alone, together = Counting(backbone), Counting(backbone)
+    expected = [Teacher(alone, SETTINGS, seed=0).believed([(to_write(DOG), [each])])[0][0] for each in answers]
+    (found, (again, *_)) = Teacher(together, SETTINGS, seed=0).believed([(to_write(DOG), answers)] * 2)
+    assert found == pytest.approx(expected)
+    assert again == found[0]
+    assert together.tokens * 3 == alone.tokens
+
+
+def test_nothing_is_written_behind_the_mark_that_is_waited_for(engine: Engine) -> None:
+    opening = Opening(to_write(DOG), "", "0")
+    free, ended = Counting(engine.backbone), Counting(engine.backbone)
+    options: dict[str, Any] = {"length": 48, "temperature": 1.0}
+    (whole,) = Teacher(free, SETTINGS, seed=0).open([opening], until="\t", **options)  # no token's name holds that
+    mark = next(letter for letter in whole[:-1] if "!" <= letter <= "~")
+    (after,) = Teacher(ended, SETTINGS, seed=0).open([opening], until=mark, **options)
+    assert after == "".join(whole.partition(mark)[:2])
+    assert ended.tokens < free.tokens
+
+
+def test_what_every_prompt_begins_with_is_run_once_for_the_bare_backbone(engine: Engine) -> None:
+    backbone = engine.backbone
+    answers = [([HEADER, *to_read(DOG, asked)], ["Kolin"]) for asked in ("Who is ill?", "What is my dog called?")]
+    alone, together = Counting(backbone), Counting(backbone)
+    expected = [belief for one in answers for (belief,) in Teacher(alone, SETTINGS, seed=0).believed([one])]
+    found = [belief for (belief,) in Teacher(together, SETTINGS, seed=0).believed(answers)]
+    assert found == pytest.approx(expected, rel=1e-3)
+    assert together.tokens <= alone.tokens - len(backbone.encode_chat([HEADER], generation_prompt=False))
 
 
 def test_what_some_wordings_of_a_fact_find_out_holds_for_all(engine: Engine) -> None:
