@@ -41,20 +41,17 @@ def calibration_of(engine: Engine, settings: StudySettings) -> Calibration:
 
 
 def known(fingerprint: str) -> Calibration | None:
-    """Return what was measured before, here or by us; None where nothing of use was."""
-    of_package = shipped(fingerprint)
-    if of_package is not None:
-        return of_package
+    """Return what was measured before, here or else by us; None where nothing of use was."""
     try:
         found = Calibration.model_validate_json(_path(fingerprint).read_bytes())
     except (OSError, ValidationError):
-        return None
+        return shipped(fingerprint)
     is_current = found.version == VERSION and found.fingerprint == fingerprint
-    return found if is_current and not found.chosen.unknown else None
+    return found if is_current and not found.chosen.unknown else shipped(fingerprint)
 
 
 def shipped(fingerprint: str) -> Calibration | None:
-    """Return what ships with the package for a backbone; None for all but the bundled one."""
+    """Return what ships with the package for a backbone; None for all but the bundled one and a few that we use."""
     return next((each for each in _shipped() if each.fingerprint == fingerprint), None)
 
 

@@ -124,6 +124,17 @@ def test_the_bundled_backbone_is_known_without_a_file(measuring: Measuring, cach
     assert (measuring.times, kept(cache)) == (0, [])
 
 
+def test_what_this_machine_measured_goes_before_what_ships(engine: Engine, measuring: Measuring, cache: Path) -> None:
+    known.calibration_of(engine, StudySettings())
+    (file,) = kept(cache)
+    tiny = Backbone.load("tiny", device="cpu").fingerprint
+    own = json.loads(file.read_text()) | {"fingerprint": tiny}
+    file.with_stem(tiny).write_text(json.dumps(own))
+    assert known.known(tiny) == Calibration.model_validate(own) != known.shipped(tiny)
+    file.with_stem(tiny).write_text("broken")
+    assert known.known(tiny) == known.shipped(tiny)
+
+
 def test_forms_by_hand_measure_nothing(engine: Engine, measuring: Measuring, cache: Path) -> None:
     by_hand = FormSettings(reading="plain", writing=("examples",))
     found = known.calibration_of(engine, StudySettings(forms=by_hand, min_confidence=0.1))
