@@ -219,7 +219,7 @@ def _forward(bench: Bench, backbone: Backbone, tokens: int, positions: int) -> C
     looked_at = torch.zeros(rows * ROW_TOKENS, dtype=torch.bool)
     looked_at[torch.arange(positions) * tokens // positions] = True  # different ones: no more than there are tokens
     at_once = FORWARD_TOKENS // ROW_TOKENS
-    parts = list(zip(ids.split(at_once), looked_at.view_as(ids).split(at_once), strict=True))
+    parts = list(zip(torch.split(ids, at_once), torch.split(looked_at.view_as(ids), at_once), strict=True))
 
     @torch.inference_mode()
     def forward() -> None:
