@@ -25,9 +25,7 @@ def bench(
     ] = None,
     backbone: Annotated[
         str,
-        typer.Option(
-            help="Of the rows on real shapes: smollm2, or qwen3-0.6b with random weights, in fewer rounds and 6 GiB."
-        ),
+        typer.Option(help="Of the rows on real shapes: smollm2, or qwen3-0.6b with random weights, in fewer rounds."),
     ] = "smollm2",
     budget: Annotated[
         float | None,

@@ -51,9 +51,9 @@ class Place:
         return any(text in data for text in texts for data in kept)
 
 
-def wait_for(happened: Callable[[], object]) -> None:
+def wait_for(happened: Callable[[], object], *, seconds: float = PATIENCE_SECONDS) -> None:
     """Wait until something is so."""
-    until = time.monotonic() + PATIENCE_SECONDS
+    until = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < until, "waited in vain"
         time.sleep(0.01)

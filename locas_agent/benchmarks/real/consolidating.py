@@ -38,7 +38,7 @@ RANK = 16
 PEER_STEPS = 16
 """Steps of the adapter that a round times: four times the longest period of what a step draws."""
 ROW_TOKENS, FORWARD_TOKENS = 64, 512
-"""Tokens of a row of the forward beside study, and of one batch of it: what suits the bare backbone best here."""
+"""Tokens of a row of the forward beside study, and of one batch of it: as in the row `step-forward`."""
 _TALK = "8 turns of talk of one person"
 
 CONSOLIDATE = Goal(

@@ -27,6 +27,8 @@ FULL = {507, "storage_full"}
 FILLER = "As I said, and will say again. " * 30
 """Makes a turn fill a quarter of a page."""
 NO_LIMIT = 1 << 30
+SECONDS_FOR_ALL = 1200
+"""A thousand refusals take a minute, and many where others use the machine too."""
 
 
 def keep_telling(client: OpenAI, asked: dict[str, Any]) -> None:
@@ -53,7 +55,10 @@ def test_full_disk_is_told_and_nothing_is_kept_by_halves(
     with Talk(served.port, served.secret, MODEL, everybody, at_once=4, filler=FILLER) as talk:
         wait_for(lambda: talk.answers >= 8 or talk.errors)
         most = 1
-        wait_for(lambda: sum(talk.outcomes[one] for one in FULL) >= sizes.served_refusals or talk.errors)
+        wait_for(
+            lambda: sum(talk.outcomes[one] for one in FULL) >= sizes.served_refusals or talk.errors,
+            seconds=SECONDS_FOR_ALL,
+        )
         asked: dict[str, Any] = {
             "model": MODEL,
             "messages": [{"role": "user", "content": FILLER}],
