@@ -33,7 +33,7 @@ test: $(STAMP)  ## Set up, then run the whole test suite
 test-rounding: $(STAMP)  ## Set up, then run each test of a model under four ways of rounding
 	PYTHON=$(BIN)/python WORKERS=$(WORKERS) scripts/rounding $(ROUNDING) -- $(SPREAD) $(ARGS)
 
-# The quick form is part of `make test`; this one takes most of an hour on a quiet machine, and puts its figures into docs/reliability.md.
+# The quick form is part of `make test`; this one takes an hour and a quarter, and puts its figures into docs/reliability.md.
 reliability: $(STAMP)  ## Set up, then run the gates of docs/reliability.md in full: kills, pauses, stops, damage
 	RELIABILITY=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/reliability --timeout 14400 $(ARGS)
 	$(BIN)/python -m tests.reliability.report_table docs/reliability.md
