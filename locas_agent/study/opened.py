@@ -21,7 +21,7 @@ from locas_agent.study.forms.untold import UNTOLD, draw_untold
 from locas_agent.study.forms.writing import Wanted, WritingForm, cloze, is_of_kind, openings_for, question_of
 from locas_agent.study.items import QUESTION, GeneratedQuestions, Item
 from locas_agent.study.matching import same_answer
-from locas_agent.study.spans import cues_of, foreign, most_about, pointed_at, words_of
+from locas_agent.study.spans import cues_of, foreign, most_about, pointed_at, words_of, worth_asking
 from locas_agent.study.teacher import Candidate, Opening, ScoredAnswer, Teacher
 
 QUESTION_TOKENS = 16
@@ -104,10 +104,7 @@ class OpenedQuestionGenerator:
         """See `StudyStrategy.generate`."""
         found = {owner: GeneratedQuestions() for owner in chunks}
         turns = [
-            _AskedTurn(owner, chunk, excerpt)
-            for owner, chunk in chunks.items()
-            for excerpt in chunk.excerpts
-            if excerpt.is_learnt and len(words_of(excerpt.text)) > 1
+            _AskedTurn(owner, chunk, excerpt) for owner, chunk in chunks.items() for excerpt in worth_asking(chunk)
         ]
         waiting = turns
         for number, writer in enumerate(self._calibration.writers[: self._settings.max_rounds]):

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from locas_agent.study.chunking import TurnExcerpt
+from locas_agent.study.chunking import Chunk, TurnExcerpt
 
 _CURRENCIES = "£$€¥"
 _WORD = re.compile(rf"[{_CURRENCIES}]?\w+(?:[.,:'’/-]\w+)*", re.UNICODE)
@@ -68,6 +68,11 @@ def words_of(text: str) -> list[Word]:
         )
         for match in _WORD.finditer(text)
     ]
+
+
+def worth_asking(chunk: Chunk) -> list[TurnExcerpt]:
+    """Return the turns of a chunk that are asked about: those that are learnt and have more than one word."""
+    return [excerpt for excerpt in chunk.excerpts if excerpt.is_learnt and len(words_of(excerpt.text)) > 1]
 
 
 def telling(text: str) -> set[str]:

@@ -22,7 +22,7 @@ from locas_agent.study.forms.untold import draw_untold
 from locas_agent.study.items import QUESTION, GeneratedQuestions, Item
 from locas_agent.study.scribe.forms import MARK, answer_in, opening_of, question_in, to_read, to_write
 from locas_agent.study.scribe.lessons import lesson_questions
-from locas_agent.study.spans import cues_of, is_name, most_about, places_of, telling, words_of
+from locas_agent.study.spans import cues_of, is_name, most_about, places_of, telling, words_of, worth_asking
 from locas_agent.study.teacher import Candidate, Opening, ScoredAnswer, Teacher
 
 ANSWERS, ANSWER_HEAT = 10, 0.9
@@ -157,10 +157,7 @@ class ScribeQuestionGenerator:
         """See `StudyStrategy.generate`."""
         found = {owner: GeneratedQuestions() for owner in chunks}
         turns = [
-            _AskedTurn(owner, chunk, excerpt)
-            for owner, chunk in chunks.items()
-            for excerpt in chunk.excerpts
-            if excerpt.is_learnt and len(words_of(excerpt.text)) > 1
+            _AskedTurn(owner, chunk, excerpt) for owner, chunk in chunks.items() for excerpt in worth_asking(chunk)
         ]
         self._name(turns)
         self._ask(turns, found)
