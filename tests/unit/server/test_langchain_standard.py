@@ -8,16 +8,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from langchain_core.language_models import BaseChatModel
-from langchain_openai import ChatOpenAI
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 
 from tests.unit.server.conftest import MODEL, Served
+from tests.unit.server.served_chat import ServedChat
 
 pytestmark = [pytest.mark.rounding, pytest.mark.slow]
 
 
-class TestChatOpenAI(ChatModelIntegrationTests):
+class TestChatOpenAI(ServedChat, ChatModelIntegrationTests):
     """What is not switched off here passes without excuse."""
 
     served: Served
@@ -25,10 +24,6 @@ class TestChatOpenAI(ChatModelIntegrationTests):
     @pytest.fixture(autouse=True)
     def _server(self, scripted: Served) -> None:
         type(self).served = scripted
-
-    @property
-    def chat_model_class(self) -> type[BaseChatModel]:
-        return ChatOpenAI
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
@@ -40,27 +35,3 @@ class TestChatOpenAI(ChatModelIntegrationTests):
             "max_retries": 0,
             "stream_usage": True,
         }
-
-    @property
-    def structured_output_kwargs(self) -> dict[str, Any]:
-        return {"method": "function_calling"}  # answers are plain text: no JSON mode
-
-    @property
-    def has_tool_choice(self) -> bool:
-        return True
-
-    @property
-    def supports_json_mode(self) -> bool:
-        return False
-
-    @property
-    def supports_image_inputs(self) -> bool:
-        return False
-
-    @property
-    def supports_anthropic_inputs(self) -> bool:
-        return False
-
-    @property
-    def supports_model_override(self) -> bool:
-        return False  # this server has one model

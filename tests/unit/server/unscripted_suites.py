@@ -21,7 +21,6 @@ from typing import Any
 import pytest
 import uvicorn
 from langchain_core.language_models import BaseChatModel
-from langchain_openai import ChatOpenAI
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 
 from langchain_locas import ChatLocas
@@ -29,6 +28,7 @@ from locas_agent import AgentMemory, Backbone, InMemoryStore, LocasConfig
 from locas_agent.server.app import create_app
 from locas_agent.server.settings import ServerSettings
 from tests.unit.server.conftest import wait_for
+from tests.unit.server.served_chat import ServedChat
 
 BACKBONE = os.environ.get("LOCAS_STANDARD_BACKBONE")
 ANSWER_TOKENS = 128
@@ -79,16 +79,12 @@ class TestChatLocas(_Suite):
         return {"memory": memory(), "user_id": "suite"}
 
 
-class TestChatOpenAI(_Suite):
+class TestChatOpenAI(ServedChat, _Suite):
     address: str
 
     @pytest.fixture(autouse=True)
     def _server(self, url: str) -> None:
         type(self).address = url
-
-    @property
-    def chat_model_class(self) -> type[BaseChatModel]:
-        return ChatOpenAI
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
@@ -101,27 +97,3 @@ class TestChatOpenAI(_Suite):
             "stream_usage": True,
             "temperature": 0,
         }
-
-    @property
-    def structured_output_kwargs(self) -> dict[str, Any]:
-        return {"method": "function_calling"}  # answers are plain text: no JSON mode
-
-    @property
-    def has_tool_choice(self) -> bool:
-        return True
-
-    @property
-    def supports_json_mode(self) -> bool:
-        return False
-
-    @property
-    def supports_image_inputs(self) -> bool:
-        return False
-
-    @property
-    def supports_anthropic_inputs(self) -> bool:
-        return False
-
-    @property
-    def supports_model_override(self) -> bool:
-        return False  # the server has one model
