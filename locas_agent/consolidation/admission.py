@@ -8,18 +8,26 @@ Recall here is strict: every answer token must be the most likely one, so it equ
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 
 from locas_agent.backbone import Backbone
-from locas_agent.config import AdmissionSettings
+from locas_agent.config import AdmissionSettings, LocasConfig
+from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
 from locas_agent.memory.slab import DOWN
 from locas_agent.study.items import PROBE
 from locas_agent.training.examples import Example
-from locas_agent.training.loss_backend import LossBackend
+from locas_agent.training.last_layer import LastLayer
+from locas_agent.training.loss_backend import LossBackend, loss_backend_for
+from locas_agent.training.neutral import NeutralText
 from locas_agent.training.sampler import TrainingTask, question_example
+from locas_agent.training.trainer import Trained
+
+FORGETS = "forgets"
+"""Why a memory is refused that answers too few of the earlier questions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +138,71 @@ def admit(before: Measurement, after: Measurement, *, is_finite: bool, settings:
             "is asked",
         )
     return Admission(True, "admitted", "")
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A trained memory with the decision on it.
+
+    Attributes:
+        admission: the decision.
+        memory: what was trained.
+        figures: of the training and of what was measured before and after it, as a revision keeps them.
+    """
+
+    admission: Admission
+    memory: LocasMemory
+    figures: dict[str, Any]
+
+    def after(self, first: Judged) -> Judged:
+        """Return this one as the outcome of a second training: its time is that of both."""
+        both = {name: self.figures[name] + first.figures[name] for name in ("train_seconds", "tokens", "trainings")}
+        return replace(self, figures=self.figures | both)
+
+
+def judge(
+    engine: Engine,
+    last_layer: LastLayer | None,
+    tasks: Sequence[TrainingTask],
+    trained: Sequence[Trained],
+    neutral: NeutralText,
+    config: LocasConfig,
+) -> list[Judged]:
+    """Measure trained memories beside what their users had, and decide.
+
+    Args:
+        engine: of the backbone.
+        last_layer: its end, None where it is built in a way not known.
+        tasks: what was to be learnt.
+        trained: one for each task.
+        neutral: text that was not trained on.
+        config: settings of training and admission.
+    """
+    questions = [Questions.of(engine.backbone, task) for task in tasks]
+    former = [task.memory for task in tasks]
+    finite = [one.memory if one.is_finite else task.memory for one, task in zip(trained, tasks, strict=True)]
+    seen = [*neutral.held_out, *(example for each in questions for example in each.examples)]
+    most = config.training.max_batch_tokens
+    loss_backend = loss_backend_for(engine, last_layer, [*former, *finite], seen, max_batch_tokens=most)
+    before = measure(loss_backend, former, questions, neutral.held_out)
+    after = measure(loss_backend, finite, questions, neutral.held_out)
+    judged = []
+    for one, was, now in zip(trained, before, after, strict=True):
+        figures = {
+            "before": asdict(was),
+            "after": asdict(now),
+            "steps": one.steps,
+            "tokens": one.tokens,
+            "trainings": 1,
+            "train_seconds": one.seconds,
+            "first_loss": one.first_loss,
+            "last_loss": one.last_loss,
+            "learning_rate": one.learning_rate,
+            "restarts": one.restarts,
+        }
+        admission = admit(was, now, is_finite=one.is_finite, settings=config.admission)
+        judged.append(Judged(admission, one.memory, figures))
+    return judged
 
 
 def norms(memory: LocasMemory) -> dict[str, float]:

@@ -35,9 +35,9 @@ from locas_agent.study.sources import Sources
 from locas_agent.study.strategies import StrategyFactory, StudyStrategy
 from locas_agent.study.teacher import Teacher
 from locas_agent.training.last_layer import LastLayer
-from locas_agent.training.loss_backend import loss_backend_for
 from locas_agent.training.neutral import NeutralText, load_neutral
 from locas_agent.training.sampler import TrainingTask
+from locas_agent.training.schedule import MORE_REHEARSAL
 from locas_agent.training.trainer import Trained, Trainer
 from locas_agent.types import Progress
 from locas_storage import ConsolidationMetrics, Turn, tracing
@@ -219,27 +219,17 @@ class Learner:
         study_seconds = (time.perf_counter() - started) / max(1, len(tasks))
         training_tasks = [self._training_task(*each) for each in zip(tasks, sets, strict=True)]
         wanting = [index for index, training_task in enumerate(training_tasks) if self._has_matter(training_task)]
-        trainer = Trainer(self._engine, config, self.neutral, self.last_layer)
-        with tracing.span("locas.train", {"locas.users": len(wanting)}) as traced:
-            trained = dict(
-                zip(
-                    wanting,
-                    trainer.train([training_tasks[index] for index in wanting], progress=progress) if wanting else [],
-                    strict=True,
-                )
-            )
-            traced.note({"locas.steps": max((one.steps for one in trained.values()), default=0)})
-        trained = {index: _as_stored(one, config) for index, one in trained.items()}
-        with tracing.span("locas.admission", {"locas.users": len(wanting)}):
-            judged = self._judge(tasks, training_tasks, trained, config)
+        learnt = dict(
+            zip(wanting, self._train([training_tasks[index] for index in wanting], config, progress), strict=True)
+        )
         outcomes = []
         for index, (study_set, training_task) in enumerate(zip(sets, training_tasks, strict=True)):
-            if index in trained:
-                admission, figures = judged[index]
-                memory = trained[index].memory
+            if index in learnt:
+                admission, figures, memory = learnt[index].admission, learnt[index].figures, learnt[index].memory
             else:
                 admission, figures = self._nothing_learnt(study_set), {}
-                memory = trainer.starting_memories([training_task])[0]  # as it was, or one that changes nothing
+                # As it was, or one that changes nothing.
+                memory = self._trainer(config).starting_memories([training_task])[0]
             figures |= {
                 "coverage": asdict(study_set.coverage) | {"share": study_set.coverage.share},
                 "items": len(study_set.items),
@@ -260,6 +250,38 @@ class Learner:
                 )
             )
         return outcomes
+
+    def _train(
+        self, tasks: Sequence[TrainingTask], config: LocasConfig, progress: Progress | None
+    ) -> list[admission_gate.Judged]:
+        """Train and judge; where a memory forgets, it is trained once more from where it began, and rehearses more."""
+        judged = self._trained_once(tasks, config, progress)
+        forgetful = [at for at, one in enumerate(judged) if one.admission.reason == admission_gate.FORGETS]
+        if not forgetful or config.training.rehearsal_share is not None:
+            return judged
+        logger.info("training forgot and is begun again", extra={"action": "train", "users": len(forgetful)})
+        more = config.training.model_copy(update={"rehearsal_share": MORE_REHEARSAL})
+        again = self._trained_once(
+            [tasks[at] for at in forgetful], config.model_copy(update={"training": more}), progress
+        )
+        for at, one in zip(forgetful, again, strict=True):
+            judged[at] = one.after(judged[at])
+        return judged
+
+    def _trained_once(
+        self, tasks: Sequence[TrainingTask], config: LocasConfig, progress: Progress | None
+    ) -> list[admission_gate.Judged]:
+        if not tasks:
+            return []
+        with tracing.span("locas.train", {"locas.users": len(tasks)}) as traced:
+            trained = self._trainer(config).train(tasks, progress=progress)
+            traced.note({"locas.steps": max(one.steps for one in trained)})
+        with tracing.span("locas.admission", {"locas.users": len(tasks)}):
+            stored = [_as_stored(one, config) for one in trained]
+            return admission_gate.judge(self._engine, self.last_layer, tasks, stored, self.neutral, config)
+
+    def _trainer(self, config: LocasConfig) -> Trainer:
+        return Trainer(self._engine, config, self.neutral, self.last_layer)
 
     def _remarked(
         self, admission: admission_gate.Admission, task: Task, study_set: StudySet
@@ -307,40 +329,6 @@ class Learner:
         if self._config.training.objective != "self_study":
             return any(chunk.told for chunk in training_task.chunks)
         return any(item.kind == QUESTION for item in training_task.new)
-
-    def _judge(
-        self,
-        tasks: Sequence[Task],
-        training_tasks: Sequence[TrainingTask],
-        trained: dict[int, Trained],
-        config: LocasConfig,
-    ) -> dict[int, tuple[admission_gate.Admission, dict[str, Any]]]:
-        chosen = sorted(trained)
-        questions = [admission_gate.Questions.of(self._engine.backbone, training_tasks[i]) for i in chosen]
-        former = [tasks[i].memory for i in chosen]
-        finite = [trained[i].memory if trained[i].is_finite else tasks[i].memory for i in chosen]
-        seen = [*self.neutral.held_out, *(example for each in questions for example in each.examples)]
-        loss_backend = loss_backend_for(
-            self._engine, self.last_layer, [*former, *finite], seen, max_batch_tokens=config.training.max_batch_tokens
-        )
-        before = admission_gate.measure(loss_backend, former, questions, self.neutral.held_out)
-        after = admission_gate.measure(loss_backend, finite, questions, self.neutral.held_out)
-        judged = {}
-        for i, was, now in zip(chosen, before, after, strict=True):
-            admission = admission_gate.admit(was, now, is_finite=trained[i].is_finite, settings=config.admission)
-            figures: dict[str, Any] = {
-                "before": asdict(was),
-                "after": asdict(now),
-                "steps": trained[i].steps,
-                "tokens": trained[i].tokens,
-                "train_seconds": trained[i].seconds,
-                "first_loss": trained[i].first_loss,
-                "last_loss": trained[i].last_loss,
-                "learning_rate": trained[i].learning_rate,
-                "restarts": trained[i].restarts,
-            }
-            judged[i] = (admission, figures)
-        return judged
 
     def _nothing_learnt(self, study_set: StudySet) -> admission_gate.Admission:
         """Turns without anything to remember are learnt by leaving the memory as it is.

@@ -38,6 +38,8 @@ STEP_OF = 8
 OLD_FACT = 0.5
 """Draws of an earlier fact for each of a new one, beside several layers: it is known already, and kept."""
 MAX_REHEARSAL = 0.4
+MORE_REHEARSAL = 0.6
+"""Share of the items that come from earlier consolidations where a training with less forgot too many of them."""
 SLOTS_PER_FACT, SLOTS_OF = 3, 8
 """New slots of a memory whose rows start from inputs, for each new fact; a multiple, so that users share steps."""
 MOST_SLOTS = 88

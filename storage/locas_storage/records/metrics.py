@@ -100,6 +100,8 @@ class ConsolidationMetrics(_Figures):
     """How often the training began again with a smaller learning rate."""
     learning_rate: float | None = None
     """The learning rate of the training that was kept."""
+    trainings: int | None = None
+    """How many trainings it took: a second one rehearses more, where the first forgot."""
     coverage: CoverageMetrics | None = None
     """What was asked about."""
     items: int | None = None

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from locas_agent import AgentMemory, LocasConfig
 from locas_agent.backbone import Backbone
 from locas_agent.config import MAX_SEED
+from locas_agent.consolidation import admission
 from locas_agent.consolidation.learner import Learner
 from locas_agent.errors import BackboneError, ConfigurationError
+from locas_agent.results import Consolidation
+from locas_agent.study.strategies import QUESTION, Candidate, Chunk, GeneratedQuestions, Item, ScoredAnswer, Teacher
+from locas_agent.training.schedule import MORE_REHEARSAL
 from locas_storage import InMemoryStore, Turn
 
 AT = datetime(2024, 5, 3, 12, tzinfo=UTC)
@@ -108,3 +113,87 @@ def test_what_no_revision_could_keep_is_refused_before_anything_is_studied(
     monkeypatch.setattr("locas_agent.runtime.MAX_PAYLOAD_BYTES", 100)
     with pytest.raises(ConfigurationError, match=r"a store takes at most 100: choose a smaller memory\.width"):
         AgentMemory(backbone=backbone, store=InMemoryStore())
+
+
+class WhatWasSaid:
+    """A way to study that asks what each turn said, and answers with its last word."""
+
+    def __init__(self, teacher: Teacher, settings: object) -> None:
+        self._teacher = teacher
+
+    def generate(self, chunks: Mapping[int, Chunk], done: Callable[[int], None]) -> dict[int, GeneratedQuestions]:
+        found = {}
+        for owner, chunk in chunks.items():
+            asked = [Candidate(owner, chunk, one.turn_seq, f"What is {one.text[:9]}?", "") for one in chunk.excerpts]
+            answers = self._teacher.given([one.text.split()[-1] for one in chunk.excerpts])
+            items = self._teacher.to_items([(*pair, QUESTION) for pair in zip(asked, answers, strict=True)])
+            turns = {one.turn_seq for one in chunk.excerpts}
+            found[owner] = GeneratedQuestions([item for item in items if item], turns, turns)
+        return found
+
+    def asked_again(self, owner: int, chunk: Chunk, items: Sequence[Item]) -> Sequence[Candidate]:
+        return []
+
+    def are_sure(self, answers: Sequence[tuple[Candidate, ScoredAnswer]]) -> Sequence[bool]:
+        return [False for _ in answers]
+
+    def retold(self, answer: ScoredAnswer, source: Item) -> ScoredAnswer:
+        return answer
+
+    def negatives(self, chunks: object, known: object) -> list[tuple[Candidate, ScoredAnswer]]:
+        return []
+
+
+def learnt_twice(backbone: Backbone, **training: Any) -> tuple[Consolidation, bytes]:
+    """Return the second consolidation of somebody, and the memory that it left."""
+    settings = {
+        "training": {"max_steps": 4, "window_tokens": 0, **training},
+        "memory": {"width": 2, "initialization": "random"},
+        "admission": {"min_gain": 0, "max_old_loss": 1, "max_drift_nats": 1e9},
+        "policy": {"automatic": False},
+    }
+    with AgentMemory(
+        backbone=backbone, store=InMemoryStore(), config=LocasConfig.model_validate(settings), strategy=WhatWasSaid
+    ) as memory:
+        ada = memory.for_user("ada")
+        for text in ("My dog is Rex", "My car is red"):
+            ada.add("user", text)
+            done = ada.consolidate(flush=True)
+        return done, memory.store.payload(ada.key, ada.revisions()[-1].number)
+
+
+def forgetting(times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the gate find that a memory forgets, so many times after the first consolidation."""
+    real, left = admission.admit, [times]
+
+    def admit(before: admission.Measurement, after: admission.Measurement, **rest: Any) -> admission.Admission:
+        if before.earlier_recall is not None and left[0]:
+            left[0] -= 1
+            return admission.Admission(False, admission.FORGETS, "")
+        return real(before, after, **rest)
+
+    monkeypatch.setattr(admission, "admit", admit)
+
+
+def test_what_forgets_is_trained_once_more_and_rehearses_more(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once, at_once = learnt_twice(backbone)
+    rehearsing, expected = learnt_twice(backbone, rehearsal_share=MORE_REHEARSAL)
+    assert at_once != expected
+    forgetting(1, monkeypatch)
+    again, kept = learnt_twice(backbone)
+    assert (once.metrics.trainings, again.metrics.trainings, again.admitted) == (1, 2, True)
+    assert kept == expected
+    assert again.metrics.tokens == (once.metrics.tokens or 0) + (rehearsing.metrics.tokens or 0)
+
+
+def test_what_forgets_twice_or_was_told_how_much_to_rehearse_is_refused(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgetting(2, monkeypatch)
+    refused, _ = learnt_twice(backbone)
+    assert (refused.status, refused.reason, refused.metrics.trainings) == ("refused", "forgets", 2)
+    forgetting(1, monkeypatch)
+    refused, _ = learnt_twice(backbone, rehearsal_share=0.3)
+    assert (refused.status, refused.reason, refused.metrics.trainings) == ("refused", "forgets", 1)
