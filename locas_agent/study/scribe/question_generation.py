@@ -44,18 +44,20 @@ MOST_CUES, WORTH = 12, 0.005
 """Cues of a turn that are looked at, and the probability of being named from which one is asked for."""
 QUESTIONS, QUESTION_HEAT = 6, 0.7
 """Questions sampled for a span, and their temperature."""
+DAY_ASKED = (" When", " On what date", " What day")
+"""How questions for a dating phrase begin, in turn: of six that a scribe begins itself, often none asks for a day."""
 ANSWER_TOKENS, QUESTION_TOKENS = 10, 20
 MOST_ANSWER_WORDS, MOST_QUESTION_WORDS = 6, 24
 MOST_UNTOLD = 8
 """Questions never answered, of one chunk."""
 READ_AGAIN, ASKED_AGAIN = 3, 2
 """Turns of a new chunk that are read to see whether they answer an old question otherwise, those with most words of the
-fact, and how many wordings of it are put to each."""
-RETOLD = 0.6
+fact, and how many wordings of it are put to each, those with most words of the turn."""
+RETOLD = 0.5
 """Least probability of the least likely token of an answer that does."""
-ABOUT = 0.5
+ABOUT, RETOLD_ABOUT = 0.5, 0.75
 """Least advantage in nats a token of a question after a turn over `SMALL_TALK`, from which it is about the turn. A new
-question has to be, so as not to answer whatever is asked; an old one too, since a scribe always answers."""
+question has to be, so as not to answer whatever is asked; an old one more so, since a scribe always answers."""
 SMALL_TALK = "ok thanks"
 """A turn after which no question is to be expected: what is as likely there as after a turn is not about the turn."""
 READ_BY_SCRIBE = ReadingForm("scribe", lambda messages, asked: list(to_read(messages[-1]["content"], asked)))
@@ -81,6 +83,10 @@ class _Span:
     def is_worth_more(self) -> bool:
         """Whether it was named, dates something, or is a name or a number: what somebody is likely to be asked for."""
         return bool(self.votes) or self.date is not None or is_name(self.text)
+
+    def opening(self, number: int) -> str:
+        """Return the words behind which a scribe writes one of the questions for it."""
+        return opening_of(self.text) + (DAY_ASKED[number % len(DAY_ASKED)] if self.date is not None else "")
 
     def is_asked_by(self, asked: str) -> bool:
         """Tell whether a question is of bearable length and leaves open what the span says."""
@@ -174,7 +180,7 @@ class ScribeQuestionGenerator:
                 for candidate, answer in (answers[at] for at in probable)
             ]
         )
-        sure = {at for at, much in zip(probable, about, strict=True) if much >= ABOUT}
+        sure = {at for at, much in zip(probable, about, strict=True) if much >= RETOLD_ABOUT}
         return [at in sure for at in range(len(answers))]
 
     def retold(self, answer: ScoredAnswer, source: Item) -> ScoredAnswer:
@@ -197,8 +203,8 @@ class ScribeQuestionGenerator:
                 scribe=self._scribe,
                 excerpt=excerpt,
             )
-            for item in items[:ASKED_AGAIN]
             for excerpt in near
+            for item in _nearest(items, excerpt)
         ]
 
     def negatives(
@@ -250,7 +256,7 @@ class ScribeQuestionGenerator:
             (turn, span, number) for turn in turns for span in turn.spans.values() for number in range(QUESTIONS)
         ]
         openings = [
-            Opening(to_write(turn.excerpt.text), opening_of(span.text), f"{turn.excerpt.turn_seq} {span.text} {number}")
+            Opening(to_write(turn.excerpt.text), span.opening(number), f"{turn.excerpt.turn_seq} {span.text} {number}")
             for turn, span, number in wanting
         ]
         written = self._teacher.open(
@@ -317,6 +323,12 @@ class ScribeQuestionGenerator:
         for (_, span, _), much in zip(kept, about, strict=True):
             most[id(span)] = max(much, most.get(id(span), much))
         return [each for each, much in zip(kept, about, strict=True) if much >= min(ABOUT, most[id(each[1])])]
+
+
+def _nearest(items: Sequence[Item], excerpt: TurnExcerpt) -> list[Item]:
+    """Return the wordings of a fact that share most telling words with a turn."""
+    said = {word.key for word in words_of(excerpt.text)}
+    return sorted(items, key=lambda item: -len(telling(item.question) & said))[:ASKED_AGAIN]
 
 
 def _rivals(turn: _AskedTurn, span: _Span) -> list[str]:

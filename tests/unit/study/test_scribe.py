@@ -14,11 +14,12 @@ from locas_agent.conversation.messages import Message
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.study.chunking import Chunk, TurnExcerpt
+from locas_agent.study.dates.found import asks_for_day
 from locas_agent.study.items import NEGATIVE, GeneratedQuestions, StudyRequest
 from locas_agent.study.prompts import ABSTENTION
 from locas_agent.study.scribe.forms import answer_in, opening_of, pair_of, question_in, to_read, to_write
 from locas_agent.study.scribe.lessons import held_out, lesson_turns, taught
-from locas_agent.study.scribe.question_generation import ANSWERS, SMALL_TALK, ScribeQuestionGenerator
+from locas_agent.study.scribe.question_generation import ANSWERS, DAY_ASKED, SMALL_TALK, ScribeQuestionGenerator
 from locas_agent.study.self_study import SelfStudy
 from locas_agent.study.teacher import Candidate, Opening, ScoredAnswer, Teacher
 from locas_agent.training.initialization import empty_memory
@@ -243,14 +244,18 @@ def test_some_wordings_of_an_old_fact_are_put_to_the_turns_with_its_words(engine
     generator = ScribeQuestionGenerator(FakeTeacher(engine, writes=about_the_dog, believes=surely), SETTINGS, scribe)
     (item,) = generator.generate({0: chunk(DOG)}, lambda _: None)[0].items
     wordings = [replace(item, question=asked) for asked in ("What's my dog called?", "Who barks?", "Who is my pet?")]
-    later = chunk("It rained.", "We call the dog Balu now.", "A pet!")
-    asked = generator.asked_again(0, later, wordings)
+    later_turns = ("It rained.", "We call the dog Balu now.", "A pet!")
+    asked = generator.asked_again(0, chunk(*later_turns), wordings)
     assert all(each.scribe is scribe for each in asked)
-    assert [each.prompt for each in asked] == [
-        list(to_read(turn, question))
-        for question in ("What's my dog called?", "Who barks?")
-        for turn in ("We call the dog Balu now.", "A pet!")
-    ]
+    put = {
+        turn: {each.question for each in asked if each.excerpt and each.excerpt.text == turn} for turn in later_turns
+    }
+    assert put == {
+        "It rained.": set(),
+        "We call the dog Balu now.": {"What's my dog called?", "Who barks?"},
+        "A pet!": {"Who is my pet?", "What's my dog called?"},  # those with its words first
+    }
+    assert [each.prompt for each in asked] == [list(to_read(each.excerpt.text, each.question)) for each in asked]
     assert generator.asked_again(0, chunk("It rained."), wordings) == []
 
 
@@ -351,8 +356,8 @@ HOSPITAL = "I go into hospital three weeks from today and Kolin stays with Bo."
 
 def about_the_stay(words: str) -> str:
     """Ask for the dating phrase well only behind all of it; name nothing but its first words."""
-    return {"": "three weeks | How long?", "three weeks from today |": " When do I go into hospital?"}.get(
-        words, " Who?"
+    return {"": "three weeks | How long?", "three weeks from today | When": " do I go into hospital?"}.get(
+        words, "" if "today |" in words else " Who?"
     )
 
 
@@ -377,13 +382,22 @@ def test_a_turn_without_a_day_keeps_its_words(engine: Engine) -> None:
     assert not any("2024" in item.answer for item in found.items)
 
 
-def test_for_a_date_only_questions_for_a_day_are_kept(engine: Engine) -> None:
-    asked = iter(
-        [" How long is my stay?", " Where do I go?", " When am I off this Friday?", " On what date am I off?"] * 9
+def test_questions_for_a_date_are_begun_as_such(engine: Engine) -> None:
+    teacher = FakeTeacher(engine, writes=about_the_stay, believes=lambda *_: 0.9)
+    ScribeQuestionGenerator(teacher, SETTINGS, scribe_on(engine)).generate(
+        {0: chunk(HOSPITAL, day=FRIDAY)}, lambda _: None
     )
+    begun = [words.partition("|")[2] for words in teacher.opened if words.startswith("three weeks from today")]
+    assert begun == [*DAY_ASKED, *DAY_ASKED]
+    assert all(not words.partition("|")[2] for words in teacher.opened if words.startswith("Kolin"))
+    assert all(asks_for_day(f"{words.strip()} is it?") for words in DAY_ASKED)
+
+
+def test_for_a_date_only_questions_for_a_day_are_kept(engine: Engine) -> None:
+    rest = {" When": " am I off this Friday?", " On what date": " am I off?", " What day": " of the week is it?"}
 
     def writes(words: str) -> str:
-        return next(asked) if words.endswith("today |") else ""
+        return rest[words.partition("|")[2]] if "today |" in words else ""
 
     found = generated(engine, HOSPITAL, writes=writes, believes=lambda *_: 0.9, day=FRIDAY)
     assert [(item.question, item.answer) for item in found.items] == [("On what date am I off?", "24 May 2024")]
@@ -393,13 +407,14 @@ def test_a_turn_is_asked_for_two_dates_at_most_each_once_and_the_named_first(eng
     teacher = FakeTeacher(engine, writes=lambda words: "" if words else "Tuesday |", believes=lambda *_: 0.9)
     told = "Today, this very morning, Bo rang: he left yesterday, lands tomorrow and marries on Tuesday."
     ScribeQuestionGenerator(teacher, SETTINGS, scribe_on(engine)).generate({0: chunk(told, day=FRIDAY)}, lambda _: None)
-    assert {"Tuesday |", "Today |"} <= set(teacher.opened)
-    assert not {"this very morning |", "yesterday |", "tomorrow |"} & set(teacher.opened)
+    asked_for = {words.partition(" |")[0] for words in teacher.opened}
+    assert {"Tuesday", "Today"} <= asked_for
+    assert not {"this very morning", "yesterday", "tomorrow"} & asked_for
 
 
 def test_a_date_told_anew_replaces_the_old_one(engine: Engine) -> None:
     """The scribe reads "tomorrow"; what it says is compared as the date that it means."""
-    writes = {"today |": " When is the test?", "tomorrow |": " When will the test be?"}
+    writes = {"today | When": " is the test?", "tomorrow | When": " will the test be?"}
     dates_teacher = FakeTeacher(engine, writes=lambda words: writes.get(words, ""), believes=lambda *_: 0.9)
     dates_teacher.says = "tomorrow"
     generator = ScribeQuestionGenerator(dates_teacher, SETTINGS, scribe_on(engine))
