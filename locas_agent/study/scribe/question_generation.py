@@ -80,6 +80,14 @@ class _Span:
         return self.text if self.date is None else self.date.answer
 
     @property
+    def readings(self) -> list[str]:
+        """How an answer that means it may begin: a date by any of its words, in the turn's spelling or as a date."""
+        if self.date is None:
+            return [self.text]
+        told = [word.text for word in words_of(f"{self.text} {self.answer}") if word.carries]
+        return [self.text, f"the {self.text}", *told]
+
+    @property
     def is_worth_more(self) -> bool:
         """Whether it was named, dates something, or is a name or a number: what somebody is likely to be asked for."""
         return bool(self.votes) or self.date is not None or is_name(self.text)
@@ -277,7 +285,7 @@ class ScribeQuestionGenerator:
             for text in sorted(span.questions, key=lambda each: -span.questions[each])
         ]
         read = self._teacher.believed(
-            [(to_read(turn.excerpt.text, text), (span.text, *_rivals(turn, span))) for turn, span, text in asked],
+            [(to_read(turn.excerpt.text, text), (*span.readings, *_rivals(turn, span))) for turn, span, text in asked],
             [id(turn) for turn, _, _ in asked],
             scribe=self._scribe,
         )
@@ -304,11 +312,13 @@ class ScribeQuestionGenerator:
 
         Args:
             asked: turns, spans of them, and questions for these.
-            read: how probable the first token of the span is then, and that of each of its rivals.
+            read: how probable the first tokens of the span's readings are then, and those of each of its rivals.
         """
         by_span: dict[int, list[tuple[float, int]]] = {}
         ahead: dict[int, list[tuple[float, int]]] = {}
-        for at, ((_, span, _), (belief, *others)) in enumerate(zip(asked, read, strict=True)):
+        for at, ((_, span, _), beliefs) in enumerate(zip(asked, read, strict=True)):
+            own = len(span.readings)
+            belief, others = max(beliefs[:own]), beliefs[own:]
             if belief >= (BELIEVED if span.votes else SURE):
                 by_span.setdefault(id(span), []).append((-belief, at))
             elif span.is_worth_more and belief >= max(LIKELIEST, AHEAD * max(others, default=0.0)):

@@ -376,6 +376,14 @@ def test_a_dating_phrase_is_asked_for_as_the_turn_spells_it_and_learnt_as_the_da
     assert not {"three weeks", "24 May 2024"} & set(read)  # what was named is a part of the phrase
 
 
+@pytest.mark.parametrize(("read", "is_kept"), [("three weeks from today", True), ("May", True), ("Bo", False)])
+def test_a_date_is_read_by_any_of_its_words(engine: Engine, read: str, is_kept: bool) -> None:
+    found = generated(
+        engine, HOSPITAL, writes=about_the_stay, believes=lambda _, answer: 0.9 * (answer == read), day=FRIDAY
+    )
+    assert ("24 May 2024" in {item.answer for item in found.items}) is is_kept
+
+
 def test_a_turn_without_a_day_keeps_its_words(engine: Engine) -> None:
     found = generated(engine, HOSPITAL, writes=about_the_stay, believes=lambda *_: 0.9)
     assert "three weeks" in {item.answer for item in found.items}
