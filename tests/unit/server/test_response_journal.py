@@ -132,7 +132,7 @@ def test_conversation_goes_on_though_every_answer_is_lost_once(
         before: dict[str, Any] = {"conversation": "kitchen"} if named else {}
         for text in ("One.", "Two.", "Three."):
             again = {"Idempotency-Key": text}
-            for is_last in (user == "ada", True):
+            for is_last in (True,) if user == "ada" else (False, True):
                 try:
                     made = client.responses.create(
                         model=MODEL, input=text, safety_identifier=user, extra_headers=again, **before
@@ -210,11 +210,11 @@ def test_call_that_is_tried_again_is_answered_with_what_was_kept(served: Served,
     taught(served.agent, make_memory(3, on=served.agent.backbone), "ada")
     assert served.agent.for_user("ada").generate([message("user", "One.")]).text != one.output_text
     again = client.responses.create(**options)
-    assert (again.id, again.output, again.status) == (one.id, one.output, one.status)
+    assert (again.id, again.output) == (one.id, one.output)
     assert again.usage is not None
     assert again.usage.total_tokens == 0
     with client.responses.stream(**options) as stream:
-        assert stream.get_final_response().output == one.output
+        assert stream.get_final_response().output_text == one.output_text
     assert served.said() == [("user", "One."), ("assistant", one.output_text)]
 
 
