@@ -14,7 +14,7 @@ from tests.unit.server.conftest import MODEL, Serve, Served
 
 pytestmark = pytest.mark.rounding
 
-USERS = 16
+USERS = 12
 MARK = "zanzibar"
 """Stands in every name, text and key of a request."""
 
