@@ -52,7 +52,8 @@ def left_behind() -> int:
 
 
 def test_requests_leave_nothing_behind(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    served, kept = serve(requests_per_minute=1000), []
+    served = serve(requests_per_minute=1000)
+    kept: list[WaitingRequest] = []
     answered(served, range(USERS))
     assert left_behind() < USERS  # those of this module, and of the newest request some
     stream = ReplyQueue.stream

@@ -260,7 +260,7 @@ def test_what_a_tool_returned_or_a_model_wrote_may_hold_what_no_turn_holds(serve
     client, said = served.client(), "a\x00b\x1b\tc"
     options: dict[str, Any] = {"model": MODEL, "safety_identifier": "ada"}
     client.responses.create(input=[{"type": "function_call_output", "call_id": "1", "output": said}], **options)
-    history = [message("user", "One."), message("assistant", said), message("user", "Two.")]
+    history: list[Any] = [message("user", "One."), message("assistant", said), message("user", "Two.")]
     client.chat.completions.create(messages=history, model=MODEL, user="ben")
     assert served.said()[0] == ("tool", "ab\tc")
     assert served.said("ben")[1] == ("assistant", "ab\tc")
