@@ -238,7 +238,7 @@ def test_key_of_a_call_is_good_for_that_call_alone(served: Served, gate: Gate) -
     client, ada = served.client(), served.agent.for_user("ada")
     options: dict[str, Any] = {"model": MODEL, "input": "One.", "safety_identifier": "ada", "extra_headers": KEYED}
     with ThreadPoolExecutor(1) as other:
-        first = other.submit(client.responses.create, **options)
+        first = other.submit(lambda: client.responses.create(**options))
         wait_for(lambda: gate.tokens)
         with pytest.raises(ConflictError) as conflict:
             client.responses.create(**options)
