@@ -20,7 +20,7 @@ from locas_agent.errors import LocasError
 from locas_agent.server.endpoints import Endpoints
 from locas_agent.server.inspector.pages import Inspector
 from locas_agent.server.metrics import CONTENT_TYPE, Metrics
-from locas_agent.server.middleware import Observed, ReadOut, facts_of
+from locas_agent.server.middleware import Observed, OneLength, ReadOut, facts_of
 from locas_agent.server.protocol import errors
 from locas_agent.server.protocol.errors import ApiError
 from locas_agent.server.reply_queue import ReplyQueue
@@ -83,7 +83,7 @@ def create_app(memory: AgentMemory, settings: ServerSettings | None = None) -> S
 
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(ReadOut), Middleware(Observed, metrics=metrics)],
+        middleware=[Middleware(ReadOut), Middleware(Observed, metrics=metrics), Middleware(OneLength)],
         exception_handlers={LocasError: _refused, HTTPException: _no_such_route},
         lifespan=lifespan,
     )

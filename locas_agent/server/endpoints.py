@@ -101,33 +101,46 @@ class Endpoints:
         asked = await self._door.body(request, ResponseRequest)
         caller = self._door.caller(request, key, safety_identifier=asked.safety_identifier, user=asked.user)
         self._check_model(asked.model)
-        options, given, name = asked.options(), asked.given(), asked.conversation_name()
         again = request.headers.get(IDEMPOTENCY_HEADER)
         form = ResponseForm(asked, new_id(caller.user, again), stores(request, asked.store))
-        learn = learns(request)
-        self._queue.check_room()
-
-        def record() -> tuple[JournalledChat | None, list[Message]]:
-            session, history = self._threads.history(
-                caller.user, form.response_id, previous=asked.previous_response_id, conversation=name
-            )
-            if not form.is_stored:
-                return None, merged(self._threads.shown(given, history))
-            recorded = self._threads.record(
-                caller.user, form.response_id, given, session=session, history=history, learn=learn
-            )
-            return recorded, []
-
-        recorded, messages = await self._journal(record)
-        keep: Keep | None = None
-        if recorded is not None:
-            kept = recorded
-            messages = await self._fitted(kept, options)
-            keep = lambda answer: self._threads.answered(kept, answer)  # noqa: E731
-        pieces = self._pieces(caller.user, messages, options, keep)
+        pieces = self._response(caller.user, form, learn=learns(request), may_be_kept=again is not None)
         if asked.stream:
             return await self._stream(request, pieces, lambda begun: _events(form, begun))
         return JSONResponse(form.whole(await self._whole(request, pieces)))
+
+    async def _response(self, user: UserKey, form: ResponseForm, *, learn: bool, may_be_kept: bool) -> Pieces:
+        """Yield a response: the kept one where the same call was answered before, else one that is written now."""
+        asked, response_id = form.request, form.response_id
+        options, given, name = asked.options(), asked.given(), asked.conversation_name()
+
+        def record() -> tuple[JournalledChat | None, list[Message]]:
+            session, history = self._threads.history(
+                user, response_id, previous=asked.previous_response_id, conversation=name
+            )
+            if not form.is_stored:
+                return None, merged(self._threads.shown(given, history))
+            return self._threads.record(user, response_id, given, session=session, history=history, learn=learn), []
+
+        with self._threads.one_try_of(response_id):
+            if may_be_kept and form.is_stored:
+                before = await self._journal(lambda: self._threads.answered_before(user, response_id, given))
+                if before is not None:
+                    turn, answer = before
+                    form.created = int(turn.at.timestamp())
+                    if answer.text:
+                        yield answer.text
+                    yield answer
+                    return
+            self._queue.check_room()
+            recorded, messages = await self._journal(record)
+            keep: Keep | None = None
+            if recorded is not None:
+                kept = recorded
+                messages = await self._fitted(kept, options)
+                keep = lambda answer: self._threads.answered(kept, answer)  # noqa: E731
+            async with aclosing(self._pieces(user, messages, options, keep)) as pieces:
+                async for piece in pieces:
+                    yield piece
 
     async def stored_response(self, request: Request) -> Response:
         """Return a response that was given before, as the journal has it."""

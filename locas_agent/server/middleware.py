@@ -7,6 +7,7 @@ import logging
 import re
 import time
 import uuid
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -176,8 +177,33 @@ class ReadOut:
         await self._app(scope, counted, answer)
 
 
+class OneLength:
+    """Refuses requests that say in two ways where their body ends, and closes the connection.
+
+    HTTP lets a server go by `Transfer-Encoding` then. A proxy in front of it that goes by `Content-Length` would take
+    the rest for a request of somebody else.
+
+    Args:
+        app: what answers.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] == "http" and {"content-length", "transfer-encoding"} <= set(Headers(scope=scope)):
+            told = ApiError(400, "the request has both Content-Length and Transfer-Encoding: send one of them")
+            refusal = JSONResponse(told.body, status_code=told.status, headers={"Connection": "close"})
+            await refusal(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
 class RateLimit:
     """Requests of each API key: a bucket that fills evenly, as large as what comes in a minute.
+
+    A bucket that was not used for a minute is full again, as that of a key never seen: it is let go of.
 
     Args:
         per_minute: requests in a minute; None sets no limit.
@@ -185,7 +211,7 @@ class RateLimit:
 
     def __init__(self, per_minute: int | None) -> None:
         self._per_minute = per_minute
-        self._buckets: dict[str, tuple[float, float]] = {}
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # the least recently used first
 
     def take(self, key_id: str) -> None:
         """Count a request.
@@ -208,3 +234,6 @@ class RateLimit:
                 headers={"Retry-After": str(int(wait) + 1)},
             )
         self._buckets[key_id] = (left - 1.0, now)
+        self._buckets.move_to_end(key_id)
+        while now - next(iter(self._buckets.values()))[1] >= 60.0:
+            self._buckets.popitem(last=False)

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import Lock
 
 from locas_agent import AgentMemory, ChatAnswer, Turn, UserKey
+from locas_agent.errors import TurnNotFound
 from locas_agent.server.journal import JournalledChat, append_answer
 from locas_agent.server.protocol.content import Message, answered_text
 from locas_agent.server.protocol.errors import ApiError
@@ -38,6 +41,76 @@ class ResponseJournal:
     def __init__(self, memory: AgentMemory) -> None:
         self._memory = memory
         self._store = memory.store
+        self._under_way: set[str] = set()
+        self._lock = Lock()
+
+    @contextmanager
+    def one_try_of(self, response_id: str) -> Iterator[None]:
+        """Have a response written once at a time in this process.
+
+        Raises:
+            ApiError: it is being written for an earlier try of the same call.
+        """
+        with self._lock:
+            if response_id in self._under_way:
+                raise ApiError(
+                    409,
+                    "a call with this Idempotency-Key is being answered: try again in a moment, and read its answer",
+                    code="idempotency_key_in_use",
+                    headers={"Retry-After": "1"},
+                )
+            self._under_way.add(response_id)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._under_way.remove(response_id)
+
+    def answered_before(
+        self, user: UserKey, response_id: str, given: Sequence[Message]
+    ) -> tuple[Turn, ChatAnswer] | None:
+        """Return the journalled answer to a call that is tried again, and its turn; None if it was not answered.
+
+        Args:
+            user: whose.
+            response_id: id of the answer.
+            given: what the request brings.
+
+        Raises:
+            TurnNotFound: what was asked, or the answer, was forgotten.
+            ApiError: something else was asked under this id.
+        """
+        asked = {f"{response_id}.{at}": given[at] for at in _said(given)}
+        known = {turn.idempotency_key: turn for turn in self._store.known(user, [response_id, *asked])}
+        if any(turn.is_forgotten for turn in known.values()):
+            raise TurnNotFound(
+                "what was asked with this Idempotency-Key before, or its answer, was forgotten: ask with a new key"
+            )
+        answer = known.pop(response_id, None)
+        if known and any(
+            key not in known or (known[key].role, known[key].content) != (message["role"], message["content"])
+            for key, message in asked.items()
+        ):
+            raise ApiError(
+                422,
+                "something else was asked with this Idempotency-Key before: send each request with a key of its own",
+                code="idempotency_key_reused",
+            )
+        return None if answer is None else (answer, self._answer(user, answer))
+
+    def _answer(self, user: UserKey, turn: Turn) -> ChatAnswer:
+        """Return a turn as the answer that it was; nothing is written anew, so it has taken no tokens."""
+        calls, text = read(turn.content) if turn.trust == CALLS else ([], turn.content)
+        return ChatAnswer(
+            text=text,
+            calls=tuple(calls),
+            finish_reason="tool_calls" if calls else "stop",
+            prompt_tokens=0,
+            answer_tokens=0,
+            revision=None,
+            used_memory=False,
+            pending_turns=len(self._memory.chat.pending_turns(user)),
+        )
 
     def history(
         self, user: UserKey, response_id: str, *, previous: str | None, conversation: str | None
@@ -100,7 +173,7 @@ class ResponseJournal:
         Raises:
             TurnTooLong, InvalidTurn: something new cannot be journalled.
         """
-        said = [at for at, message in enumerate(given) if message["role"] != "system" and "tool_calls" not in message]
+        said = _said(given)
         drafts = [_draft(given[at], session, f"{response_id}.{at}", learn) for at in said]
         turns = dict(zip(said, self._memory.append(user, drafts), strict=True))
         system = [at for at in range(len(given)) if given[at]["role"] == "system"]
@@ -163,6 +236,11 @@ class ResponseJournal:
                 break
             last = found[0]
         return turns
+
+
+def _said(given: Sequence[Message]) -> list[int]:
+    """Return which messages of a request become turns."""
+    return [at for at, message in enumerate(given) if message["role"] != "system" and "tool_calls" not in message]
 
 
 def _is_of(turn: Turn, response_id: str) -> bool:

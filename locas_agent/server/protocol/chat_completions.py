@@ -23,6 +23,7 @@ from locas_agent.server.protocol.content import (
     call_of,
     check_one_answer,
     finish_reason,
+    held,
     text_of,
     tool_schema,
 )
@@ -121,10 +122,8 @@ class ChatCompletionRequest(Form):
 
 
 def _message(message: ChatMessage, param: str) -> Message:
-    made: Message = {
-        "role": _ROLES.get(message.role, message.role),
-        "content": text_of(message.content, f"{param}.content"),
-    }
+    role = _ROLES.get(message.role, message.role)
+    made: Message = {"role": role, "content": held(role, text_of(message.content, f"{param}.content"))}
     if message.name:
         made["name"] = message.name
     if message.tool_calls:

@@ -25,6 +25,7 @@ from locas_agent.server.protocol.content import (
     answered_text,
     call_of,
     check_one_answer,
+    held,
     text_of,
     tool_schema,
 )
@@ -140,7 +141,7 @@ def _schema(tool: _Tool) -> dict[str, Any]:
 def _message(item: _Item, param: str) -> Message:
     if item.type == "message":
         role = "system" if item.role == "developer" else item.role
-        return {"role": role, "content": text_of(item.content, f"{param}.content")}
+        return {"role": role, "content": held(role, text_of(item.content, f"{param}.content"))}
     if item.type == "function_call" and item.name:
         return {
             "role": "assistant",
@@ -148,7 +149,7 @@ def _message(item: _Item, param: str) -> Message:
             "tool_calls": [call_of(Function(name=item.name[:128], arguments=item.arguments), f"{param}.arguments")],
         }
     if item.type == "function_call_output":
-        return {"role": "tool", "content": text_of(item.output, f"{param}.output")}
+        return {"role": "tool", "content": held("tool", text_of(item.output, f"{param}.output"))}
     raise unsupported(f"{param}.type", "expected message, function_call or function_call_output")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from openai import APIStatusError, AuthenticationError, BadRequestError, OpenAI,
 
 from locas_agent import AgentMemory
 from locas_agent.errors import StoreUnavailable
+from locas_agent.server.middleware import RateLimit
+from locas_agent.server.protocol.errors import ApiError
 from locas_storage import UserKey
 from tests.conftest import MakeMemory
 from tests.unit.server.conftest import MODEL, Serve, Served, taught, wait_for
@@ -276,6 +279,21 @@ def test_requests_of_a_key_are_limited(serve: Serve) -> None:
     assert (caught.value.status_code, caught.value.code) == (429, "rate_limit_exceeded")
     assert 1 <= int(caught.value.response.headers["retry-after"]) <= 21
     other.models.list()
+
+
+def test_limit_of_requests_holds_nothing_of_keys_that_are_at_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("locas_agent.server.middleware.time", SimpleNamespace(monotonic=lambda: now))
+    limit = RateLimit(2)
+    for number in range(300):
+        limit.take(f"key {number}")
+        limit.take("one that is used all the time")
+        now += 30.0
+    assert len(limit._buckets) <= 4
+    for _ in range(2):
+        limit.take("key 0")  # full again
+    with pytest.raises(ApiError):
+        limit.take("key 0")
 
 
 def test_store_that_is_away_is_a_503_and_comes_back(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

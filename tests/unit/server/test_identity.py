@@ -98,6 +98,24 @@ def test_request_whose_end_is_in_doubt_is_refused_with_all_that_follows(served: 
     assert served.agent.users() == []
 
 
+def test_request_that_says_its_length_twice_is_refused_with_all_that_follows(served: Served) -> None:
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + served.secret.encode()
+    body = json.dumps(ASKED | {"user": "ada"}).encode()
+    chunked = f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n"
+    hidden = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+    length = f"Content-Length: {len(chunked + hidden)}\r\n".encode()  # a proxy that goes by it sends all of it on
+    coding = b"Transfer-Encoding: chunked\r\n"
+    for lines in (length + coding, coding + length, coding.lower() + length.upper()):
+        told = raw(served, head + b"\r\n" + lines + b"\r\n" + chunked + hidden)
+        assert told.count(b"HTTP/1.1 ") == 1, lines
+        assert told.startswith(b"HTTP/1.1 400"), lines
+        assert b"connection: close" in told.lower()
+        assert json.loads(told.partition(b"\r\n\r\n")[2])["error"]["type"] == "invalid_request_error"
+    assert served.agent.users() == []
+    alone = raw(served, head + b"\r\nConnection: close\r\n" + coding + b"\r\n" + chunked)
+    assert alone.startswith(b"HTTP/1.1 200")  # without the length it is a request as any other
+
+
 def test_paths_of_other_forms_lead_nowhere(served: Served) -> None:
     for target in ("//evil.example/inspect", "http://evil.example/v1/models", "/v1/models/../../metrics"):
         sent = f"GET {target} HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from openai import BadRequestError, InternalServerError, NotFoundError
+from openai import BadRequestError, ConflictError, InternalServerError, NotFoundError, UnprocessableEntityError
 
 from locas_agent.errors import StoreUnavailable
+from locas_agent.inference.requests import GenerationRequest, RunningAnswer
+from locas_agent.inference.running_batch import RunningBatch
 from locas_storage import TurnDraft, UserKey
-from tests.unit.server.conftest import MODEL, Served
+from tests.conftest import MakeMemory
+from tests.unit.server.conftest import MODEL, Gate, Served, taught, wait_for
 
 pytestmark = pytest.mark.rounding
+
+KEYED = {"Idempotency-Key": "call-1"}
 
 
 def message(role: str, text: str) -> dict[str, Any]:
@@ -125,7 +132,7 @@ def test_conversation_goes_on_though_every_answer_is_lost_once(
         before: dict[str, Any] = {"conversation": "kitchen"} if named else {}
         for text in ("One.", "Two.", "Three."):
             again = {"Idempotency-Key": text}
-            for is_last in (user == "ada", True):
+            for is_last in (True,) if user == "ada" else (False, True):
                 try:
                     made = client.responses.create(
                         model=MODEL, input=text, safety_identifier=user, extra_headers=again, **before
@@ -194,3 +201,87 @@ def test_response_is_read_by_its_user_alone_and_not_once_it_is_forgotten(served:
         served.client(served.key("acme")).responses.retrieve(one.id, extra_headers=as_ada)
     with pytest.raises(BadRequestError):
         client.responses.retrieve(one.id)  # nobody is named
+
+
+def test_call_that_is_tried_again_is_answered_with_what_was_kept(served: Served, make_memory: MakeMemory) -> None:
+    client = served.client()
+    options: dict[str, Any] = {"model": MODEL, "input": "One.", "safety_identifier": "ada", "extra_headers": KEYED}
+    one = client.responses.create(**options)
+    taught(served.agent, make_memory(3, on=served.agent.backbone), "ada")
+    assert served.agent.for_user("ada").generate([message("user", "One.")]).text != one.output_text
+    again = client.responses.create(**options)
+    assert (again.id, again.output) == (one.id, one.output)
+    assert again.usage is not None
+    assert again.usage.total_tokens == 0
+    with client.responses.stream(**options) as stream:
+        assert stream.get_final_response().output_text == one.output_text
+    assert served.said() == [("user", "One."), ("assistant", one.output_text)]
+
+
+def test_calls_of_tools_come_again_as_they_were(scripted: Served) -> None:
+    client = scripted.client()
+    options: dict[str, Any] = {
+        "model": MODEL,
+        "input": "Add 1 and 2.",
+        "safety_identifier": "ada",
+        "tools": [{"type": "function", "name": "add", "parameters": {"type": "object", "properties": {}}}],
+        "tool_choice": "required",
+        "max_output_tokens": 200,
+        "extra_headers": KEYED,
+    }
+    one, again = client.responses.create(**options), client.responses.create(**options)
+    assert any(item.type == "function_call" for item in one.output)
+    assert again.output == one.output
+
+
+def test_key_of_a_call_is_good_for_that_call_alone(served: Served, gate: Gate) -> None:
+    client, ada = served.client(), served.agent.for_user("ada")
+    options: dict[str, Any] = {"model": MODEL, "input": "One.", "safety_identifier": "ada", "extra_headers": KEYED}
+    with ThreadPoolExecutor(1) as other:
+        first = other.submit(lambda: client.responses.create(**options))
+        wait_for(lambda: gate.tokens)
+        with pytest.raises(ConflictError) as conflict:
+            client.responses.create(**options)
+        gate.open()
+        one = first.result()
+    assert conflict.value.code == "idempotency_key_in_use"
+    assert client.responses.create(**options).output == one.output
+    with pytest.raises(UnprocessableEntityError) as reused:
+        client.responses.create(**options | {"input": "Two."})
+    assert reused.value.code == "idempotency_key_reused"
+    ada.forget([1], wait=False)
+    with pytest.raises(ConflictError) as gone:
+        client.responses.create(**options)
+    assert gone.value.code == "turn_forgotten"
+    assert gate.begun == 1
+
+
+def test_what_a_tool_returned_or_a_model_wrote_may_hold_what_no_turn_holds(served: Served) -> None:
+    client, said = served.client(), "a\x00b\x1b\tc"
+    options: dict[str, Any] = {"model": MODEL, "safety_identifier": "ada"}
+    client.responses.create(input=[{"type": "function_call_output", "call_id": "1", "output": said}], **options)
+    history: list[Any] = [message("user", "One."), message("assistant", said), message("user", "Two.")]
+    client.chat.completions.create(messages=history, model=MODEL, user="ben")
+    assert served.said()[0] == ("tool", "ab\tc")
+    assert served.said("ben")[1] == ("assistant", "ab\tc")
+    with pytest.raises(BadRequestError):
+        client.responses.create(input=said, **options)  # a person can say it again
+
+
+def test_answer_of_characters_that_no_turn_holds_is_kept_without_them(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit, letters = RunningBatch.submit, served.agent.backbone.encode("a\x00b\x1b")
+
+    def noise(batch: RunningBatch, request: GenerationRequest) -> RunningAnswer:
+        allowed = lambda ids: [letters[len(ids) % len(letters)]]  # noqa: E731
+        return submit(batch, replace(request, allowed=allowed))
+
+    monkeypatch.setattr(RunningBatch, "submit", noise)
+    client = served.client()
+    made = client.responses.create(model=MODEL, input="One.", safety_identifier="ada", max_output_tokens=6)
+    chat = client.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": "One."}], user="ben", max_tokens=6
+    )
+    assert made.output_text == chat.choices[0].message.content == "aba"
+    assert served.said() == served.said("ben") == [("user", "One."), ("assistant", "aba")]
