@@ -128,8 +128,11 @@ def make_backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> MakeBackbo
 
 @pytest.fixture(scope="session")
 def backbone_folder(make_backbone_folder: MakeBackboneFolder) -> str:
-    """A folder with the tiny random backbone as it is."""
-    return make_backbone_folder()
+    """A folder with the tiny random backbone, with a context that holds what study asks about a whole turn.
+
+    In one of 512 bytes each letter is a chunk of its own, and a consolidation takes seconds.
+    """
+    return make_backbone_folder(reach=1024)
 
 
 @pytest.fixture
