@@ -17,9 +17,15 @@ from typer.testing import CliRunner, Result
 from locas_agent.cli import app
 from locas_agent.cli.output import deliver, progress_bar, visible
 from locas_storage import ConsolidationMetrics, InMemoryStore, RevisionDraft, TurnDraft, UserKey, open_store
+from tests.conftest import MakeBackboneFolder
 
 ADA = UserKey("default", "ada")
 Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def backbone_folder(make_backbone_folder: MakeBackboneFolder) -> str:
+    return make_backbone_folder(reach=1024)
 
 
 @pytest.fixture
@@ -348,7 +354,8 @@ def test_a_command_says_nothing_on_standard_error_that_is_not_ours_and_nothing_b
     opened.close()
     settings = tmp_path / "quick.json"
     settings.write_text(
-        '{"study": {"max_rounds": 1, "negatives_per_piece": 1}, "training": {"max_steps": 2}}', encoding="utf-8"
+        '{"study": {"max_rounds": 1, "negatives_per_piece": 1}, "training": {"max_steps": 2, "anchor_tokens": 16}}',
+        encoding="utf-8",
     )
     options = ["--user", "ada", "--store", store]
     learns = ["consolidate", *options, "--flush", "--config", str(settings), "--json", "-"]

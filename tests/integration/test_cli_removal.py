@@ -19,8 +19,14 @@ from locas_agent.cli import app
 from locas_agent.cli.signals import stop_on_signals
 from locas_storage import RevisionDraft, TurnDraft, UserKey, open_store
 from tests import forked
+from tests.conftest import MakeBackboneFolder
 
 ADA = UserKey("default", "ada")
+
+
+@pytest.fixture(scope="module")
+def backbone_folder(make_backbone_folder: MakeBackboneFolder) -> str:
+    return make_backbone_folder(reach=1024)
 
 
 @pytest.fixture
