@@ -128,7 +128,11 @@ def make_backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> MakeBackbo
 
 @pytest.fixture(scope="session")
 def backbone_folder(make_backbone_folder: MakeBackboneFolder) -> str:
-    """A folder with the tiny random backbone as it is."""
+    """A folder with the tiny random backbone as it is.
+
+    What study asks leaves hardly room in its context: each letter is a chunk of its own, and a consolidation takes
+    seconds. Modules that consolidate with it have one of their own, of a longer reach.
+    """
     return make_backbone_folder()
 
 

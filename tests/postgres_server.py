@@ -128,16 +128,20 @@ class PostgresServer:
     def url(self, database: str) -> str:
         return f"postgresql+psycopg://{SUPERUSER}@/{database}?host={self.folder}"
 
+    @staticmethod
+    def name_of(url: str) -> str:
+        """Return the name of a database."""
+        return url.partition("@/")[2].partition("?")[0]
+
     def new_database(self, *options: str) -> str:
-        """Make an empty database and return its URL."""
+        """Make a database, empty unless the options say otherwise, and return its URL."""
         name = f"test_{next(self._names)}"
         self.psql("postgres", " ".join([f"CREATE DATABASE {name}", *options]))
         return self.url(name)
 
     def drop(self, url: str) -> None:
         """Delete a database, whoever is still connected to it."""
-        name = url.partition("@/")[2].partition("?")[0]
-        self.psql("postgres", f"DROP DATABASE {name} WITH (FORCE)")
+        self.psql("postgres", f"DROP DATABASE {self.name_of(url)} WITH (FORCE)")
 
     def psql(self, database: str, statement: str) -> str:
         """Run a statement beside the store and return what it prints."""

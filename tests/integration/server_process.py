@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import http.client
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -17,6 +14,8 @@ from pathlib import Path
 from openai import OpenAI
 
 from locas_storage import open_store
+from tests import forked
+from tests.forked import Program
 
 START_SECONDS = 120.0
 
@@ -32,7 +31,7 @@ class ServerProcess:
         log: what it has written to standard error.
     """
 
-    process: subprocess.Popen[bytes]
+    process: Program
     port: int
     store: str
     log: Path
@@ -64,29 +63,24 @@ class ServerProcess:
 @contextmanager
 def serving(store: str, log: Path, *options: str) -> Iterator[ServerProcess]:
     """Start `locas-agent serve` on a database, wait until it answers, and end it."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    command = [sys.executable, "-m", "locas_agent.cli", "serve", "--port", "0", "--store", store, *options]
-    with log.open("wb") as written:
-        process = subprocess.Popen(command, stderr=written, stdout=subprocess.DEVNULL, env=environment)
-    try:
+    log.touch()
+    with forked.started(
+        "-m", "locas_agent.cli", "serve", "--port", "0", "--store", store, *options, err=log
+    ) as process:
         server = ServerProcess(process, _port(process, log), store, log)
         until = time.monotonic() + START_SECONDS
         while not _answers(server):
             assert time.monotonic() < until, log.read_text()
-            time.sleep(0.1)
+            time.sleep(0.02)
         yield server
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait(30)
 
 
-def _port(process: subprocess.Popen[bytes], log: Path) -> int:
+def _port(process: Program, log: Path) -> int:
     until = time.monotonic() + START_SECONDS
     while not (found := re.search(r"serves on http://127\.0\.0\.1:(\d+)", log.read_text())):
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < until, "the server did not start"
-        time.sleep(0.1)
+        time.sleep(0.02)
     return int(found[1])
 
 

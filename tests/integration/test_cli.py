@@ -17,9 +17,15 @@ from typer.testing import CliRunner, Result
 from locas_agent.cli import app
 from locas_agent.cli.output import deliver, progress_bar, visible
 from locas_storage import ConsolidationMetrics, InMemoryStore, RevisionDraft, TurnDraft, UserKey, open_store
+from tests.conftest import MakeBackboneFolder
 
 ADA = UserKey("default", "ada")
 Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def backbone_folder(make_backbone_folder: MakeBackboneFolder) -> str:
+    return make_backbone_folder(reach=1024)
 
 
 @pytest.fixture
@@ -53,18 +59,34 @@ def run() -> Run:
     return call
 
 
+COMMANDS = """
+import json, sys
+from locas_agent.cli import main
+for command in json.loads(sys.argv[1]):
+    sys.argv[1:] = command
+    try:
+        main()
+    except SystemExit as ended:
+        print(f"code {ended.code}", flush=True)
+"""
+
+
 @pytest.fixture
 def own_process(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Return a function that runs the command as a shell does: output caught, nothing quiet in its environment."""
+    """Return a function that runs commands as a shell does: output caught, nothing quiet in their environment.
+
+    In one process, since importing torch takes seconds; the code of each stands on a line of its own.
+    """
     loud = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("TRANSFORMERS_", "HF_", "TQDM_", "PYTHONWARNINGS"))
     }
 
-    def call(*arguments: str, said: str = "") -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "locas_agent.cli", *arguments]
-        return subprocess.run(command, input=said, capture_output=True, text=True, env=loud, cwd=tmp_path, check=False)
+    def call(*commands: list[str]) -> subprocess.CompletedProcess[str]:
+        program = f"import sys; sys.path[:0] = {[path for path in sys.path if path]!r}\n{COMMANDS}"
+        asked = [sys.executable, "-c", program, json.dumps(commands)]
+        return subprocess.run(asked, capture_output=True, text=True, env=loud, cwd=tmp_path, check=False)
 
     return call
 
@@ -204,38 +226,32 @@ def test_every_command_of_this_version_has_help(run: Run) -> None:
     assert "recall" in run("eval", "--help").stdout
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
+def test_commands_without_a_model_load_no_torch(told: str) -> None:
+    commands = [
         ["users"],
         ["turns", "--user", "ada"],
         ["revisions", "--user", "ada"],
         ["rollback", "1", "--user", "ada"],
+        ["jobs"],
         ["forget", "1", "--user", "ada"],
         ["erase", "--user", "ada"],
-        ["jobs"],
-    ],
-    ids=lambda given: given[0],
-)
-def test_command_without_a_model_loads_no_torch(told: str, arguments: list[str]) -> None:
+    ]
     program = (
-        "import sys\n"
+        "import json, sys\n"
+        f"sys.path[:0] = {[path for path in sys.path if path]!r}\n"  # the suite also runs where nothing is installed
+        "from typer.testing import CliRunner\n"
         "from locas_agent.cli import app\n"
-        "app(sys.argv[1:], standalone_mode=False)\n"
-        "print(sorted({'torch', 'transformers'} & set(sys.modules)), file=sys.stderr)\n"
+        f"for command in {commands!r}:\n"
+        "    done = CliRunner().invoke(app, [*command, '--store', sys.argv[1], '--json', '-'])\n"
+        "    assert done.exit_code == 0, done.stderr\n"
+        "    json.loads(done.stdout)\n"
+        "    print(command[0], sorted({'torch', 'transformers'} & set(sys.modules)))\n"
     )
-    # The paths of this process: the suite also runs on a checkout that is not installed.
-    program = f"import sys; sys.path[:0] = {[path for path in sys.path if path]!r}\n{program}"
     done = subprocess.run(
-        [sys.executable, "-c", program, *arguments, "--store", told, "--json", "-"],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=120,
+        [sys.executable, "-c", program, told], check=False, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    json.loads(done.stdout)
-    assert done.stderr.splitlines()[-1] == "[]"
+    assert done.stdout.splitlines() == [f"{command[0]} []" for command in commands]
 
 
 def test_chat_answers_streams_and_keeps_both_turns(run: Run, store: str, backbone_folder: str) -> None:
@@ -288,35 +304,6 @@ def test_consolidate_reports_each_user_and_a_refusal_is_no_failure(run: Run, sto
     assert [each["user"] for each in json.loads(run("consolidate", "--user", "ben", *flags).stdout)] == ["ben"]
 
 
-def test_nothing_but_json_is_on_standard_output_even_while_a_model_loads(backbone_folder: str, store: str) -> None:
-    program = (
-        f"import sys; sys.path[:0] = {[path for path in sys.path if path]!r}\nfrom locas_agent.cli import main; main()"
-    )
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            program,
-            "consolidate",
-            "--user",
-            "ada",
-            "--backbone",
-            backbone_folder,
-            "--store",
-            store,
-            "--json",
-            "-",
-        ],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)[0]["status"] == "nothing"
-    assert done.stderr == ""  # no terminal, no bars
-
-
 def test_figures_that_are_not_finite_are_valid_json(capsys: pytest.CaptureFixture[str]) -> None:
     deliver("-", {"loss": float("nan"), "rows": (1, float("inf"))})
     assert json.loads(capsys.readouterr().out) == {"loss": "nan", "rows": [1, "inf"]}
@@ -353,13 +340,13 @@ def test_in_memory_store_is_closed_after_a_command(run: Run, monkeypatch: pytest
     assert len(closed) == 1
 
 
-def test_version_is_printed_without_a_model(own_process: Callable[..., subprocess.CompletedProcess[str]]) -> None:
-    done = own_process("--version")
-    assert (done.returncode, done.stderr) == (0, "")
+def test_version_is_printed_without_a_model(run: Run) -> None:
+    done = run("--version")
+    assert (done.exit_code, done.stderr) == (0, "")
     assert re.fullmatch(r"locas-agent \d\S*\n", done.stdout)
 
 
-def test_a_command_says_nothing_on_standard_error_that_is_not_ours(
+def test_a_command_says_nothing_on_standard_error_that_is_not_ours_and_nothing_but_json_on_standard_output(
     tmp_path: Path, store: str, own_process: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     opened = open_store(store)
@@ -367,17 +354,19 @@ def test_a_command_says_nothing_on_standard_error_that_is_not_ours(
     opened.close()
     settings = tmp_path / "quick.json"
     settings.write_text(
-        '{"study": {"max_rounds": 1, "negatives_per_piece": 1}, "training": {"max_steps": 2}}', encoding="utf-8"
+        '{"study": {"max_rounds": 1, "negatives_per_piece": 1}, "training": {"max_steps": 2, "anchor_tokens": 16}}',
+        encoding="utf-8",
     )
-    done = own_process(
-        "consolidate", "--user", "ada", "--flush", "--store", store, "--config", str(settings), "--json", "-"
-    )
-    assert (done.returncode, done.stderr) == (0, "")  # it loads weights, studies and trains
-    assert [each["turns"] for each in json.loads(done.stdout)] == [1]
+    options = ["--user", "ada", "--store", store]
+    learns = ["consolidate", *options, "--flush", "--config", str(settings), "--json", "-"]
     longer = "This sentence is said again and again. " * 400  # a tokenizer remarks on what is beyond the context
-    refused = own_process("explain", longer, "--user", "ada", "--store", store)
-    assert refused.returncode == 1
-    assert [line.split(":")[0] for line in refused.stderr.splitlines()] == ["locas-agent"]
+    done = own_process(learns, ["explain", longer, *options])  # it loads weights, studies and trains
+    assert done.returncode == 0
+    (refused,) = done.stderr.splitlines()
+    assert refused.startswith("locas-agent: ")
+    said, *codes = done.stdout.rpartition("code 0\n")
+    assert [each["turns"] for each in json.loads(said)] == [1]
+    assert codes == ["code 0\n", "code 1\n"]
 
 
 def test_importing_the_packages_leaves_the_program_its_logging_and_its_environment() -> None:

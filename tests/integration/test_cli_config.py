@@ -17,8 +17,14 @@ from locas_agent.cli import app
 from locas_agent.config import TrainingSettings, WindowSettings
 from locas_agent.errors import ConfigurationError
 from locas_storage import TurnDraft, UserKey, open_store
+from tests.conftest import MakeBackboneFolder
 
 ADA = UserKey("default", "ada")
+
+
+@pytest.fixture(scope="module")
+def backbone_folder(make_backbone_folder: MakeBackboneFolder) -> str:
+    return make_backbone_folder(reach=1024)
 
 
 def run(*arguments: str) -> Result:

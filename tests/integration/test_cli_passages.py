@@ -16,7 +16,7 @@ from locas_agent.config import LocasConfig
 PASSAGES = Path(__file__).parents[1] / "unit" / "evaluation" / "three_passages.jsonl"
 BRIEF = {
     "study": {"first_samples": 2, "samples_per_turn": 2, "max_rounds": 1, "negatives_per_piece": 2},
-    "training": {"max_steps": 4, "falling_steps": 2},
+    "training": {"max_steps": 4, "falling_steps": 2, "anchor_tokens": 16},
     "admission": {"min_gain": 0.0, "max_old_loss": 1.0, "max_drift_nats": 9.0},
 }
 

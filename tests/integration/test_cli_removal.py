@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
 import time
 from contextlib import closing
@@ -19,8 +18,15 @@ from typer.testing import CliRunner, Result
 from locas_agent.cli import app
 from locas_agent.cli.signals import stop_on_signals
 from locas_storage import RevisionDraft, TurnDraft, UserKey, open_store
+from tests import forked
+from tests.conftest import MakeBackboneFolder
 
 ADA = UserKey("default", "ada")
+
+
+@pytest.fixture(scope="module")
+def backbone_folder(make_backbone_folder: MakeBackboneFolder) -> str:
+    return make_backbone_folder(reach=1024)
 
 
 @pytest.fixture
@@ -100,26 +106,12 @@ def test_work_drains_the_queue_and_ends(store: str, backbone_folder: str) -> Non
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGTERM")
 @pytest.mark.usefixtures("measured_before")
-def test_stopped_worker_ends_cleanly_and_leaves_nothing_leased(store: str, backbone_folder: str) -> None:
-    program = (
-        f"import sys; sys.path[:0] = {[path for path in sys.path if path]!r}\nfrom locas_agent.cli import main; main()"
-    )
-    command = [
-        sys.executable,
-        "-c",
-        program,
-        "work",
-        "--poll-seconds",
-        "0.1",
-        "--backbone",
-        backbone_folder,
-        "--store",
-        store,
-        "--json",
-        "-",
-    ]
-    worker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
+def test_stopped_worker_ends_cleanly_and_leaves_nothing_leased(
+    store: str, backbone_folder: str, tmp_path: Path
+) -> None:
+    command = ("work", "--poll-seconds", "0.1", "--backbone", backbone_folder, "--store", store, "--json", "-")
+    out, err = tmp_path / "out", tmp_path / "err"
+    with forked.started("-m", "locas_agent.cli", *command, out=out, err=err) as worker:
         with closing(open_store(store)) as opened:
             opened.append(
                 UserKey("default", "ben"), [TurnDraft("user", "My dog is called Rex.", token_count=20)], enqueue=1
@@ -130,13 +122,9 @@ def test_stopped_worker_ends_cleanly_and_leaves_nothing_leased(store: str, backb
             assert opened.queue.jobs() == []  # it works
             assert worker.poll() is None  # and waits for more
             worker.send_signal(signal.SIGTERM)
-            said, complaint = worker.communicate(timeout=60)
-            assert worker.returncode == 0, complaint
-            assert json.loads(said)["refused"] == 1
+            assert worker.wait(60) == 0, err.read_text()
+            assert json.loads(out.read_text())["refused"] == 1
             assert opened.queue.jobs() == []
-    finally:
-        worker.kill()  # one that outlived its test would fail a later one
-        worker.wait()
 
 
 def test_second_signal_is_not_held_back() -> None:

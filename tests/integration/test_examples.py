@@ -10,16 +10,17 @@ import importlib.util
 import json
 import os
 import re
-import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from subprocess import CompletedProcess
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 from locas_storage import UserKey, open_store
+from tests import forked
 from tests.conftest import MakeBackboneFolder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,13 +76,11 @@ def locomo() -> ModuleType:
     return module
 
 
-def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(name: str, *arguments: str) -> CompletedProcess[str]:
     paths = os.pathsep.join(
         [str(ROOT), str(ROOT / "storage")]
     )  # the suite also runs on a checkout that is not installed
-    environment = os.environ | {"PYTHONPATH": paths}
-    command = [sys.executable, str(EXAMPLES / name), *arguments]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=240, env=environment)
+    return forked.run(str(EXAMPLES / name), *arguments, environment=os.environ | {"PYTHONPATH": paths})
 
 
 def test_turns_are_read_with_captions_and_without_queries(locomo: ModuleType, data: Path) -> None:

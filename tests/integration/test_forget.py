@@ -17,8 +17,8 @@ from locas_agent import AgentMemory, Backbone, LocasConfig, UserMemory
 SHORT = LocasConfig.model_validate(
     {
         "policy": {"automatic": False},
-        "study": {"samples_per_turn": 3, "max_rounds": 2, "negatives_per_piece": 3},
-        "training": {"max_steps": 4},
+        "study": {"first_samples": 3, "max_rounds": 1, "negatives_per_piece": 2},
+        "training": {"max_steps": 4, "anchor_tokens": 16},
         "admission": {"min_gain": 0.0, "max_old_loss": 1.0, "max_drift_nats": 100.0},
     }
 )

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip("trl", reason="needs the extra grpo")
+from tests import forked
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.skipif(find_spec("trl") is None, reason="needs the extra grpo")
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_reward_rises_and_the_bare_backbone_earns_none() -> None:
-    paths = os.pathsep.join(
-        [str(ROOT), str(ROOT / "storage")]
-    )  # the suite also runs on a checkout that is not installed
-    environment = os.environ | {"PYTHONPATH": paths}
-    command = [sys.executable, str(ROOT / "examples" / "grpo_memory.py"), "--steps", "16"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=580, env=environment)
+    done = forked.run(str(ROOT / "examples" / "grpo_memory.py"), "--steps", "16", timeout=580)
     assert done.returncode == 0, done.stderr[-2000:]
     found = re.findall(r"bare backbone ([\d.]+), memory ([\d.]+), after GRPO ([\d.]+)", done.stdout)
     (_, plain, plain_after), (bare, before, after) = [[float(value) for value in row] for row in found]

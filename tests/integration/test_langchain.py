@@ -1,7 +1,7 @@
 """The LangChain examples and every code block of docs/langchain.md run as written, warnings being errors.
 
-A process of its own costs seconds of importing, so there is one for the page and one for the restart; what an example
-prints before that is read in this process, where warnings are errors too.
+The page is run by an interpreter of its own, where warnings are errors from the first import on; an example in this
+process, where they are errors too, and after its restart in another one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import pytest
 
 import langchain_locas
 from locas_agent import AgentMemory
+from tests import forked
 from tests.learnt import LEARNT_NATS, gain_nats
 from tests.unit.langchain.conftest import tool_backbone
 
@@ -30,14 +31,14 @@ LARGE = '"Qwen/Qwen3-8B", "sqlite:///qwen.db", device="cuda:0", dtype="bfloat16"
 """The one block that needs a GPU and a download; in its place stands a random backbone with a template for tools."""
 
 
-def run(*arguments: str, folder: Path, lines: str = "") -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     paths = os.pathsep.join(
         path for path in sys.path if path
     )  # the suite also runs on a checkout that is not installed
     environment = os.environ | {"PYTHONPATH": paths}
     command = [sys.executable, "-W", "error", *arguments]
     return subprocess.run(
-        command, cwd=folder, env=environment, input=lines, check=False, capture_output=True, text=True, timeout=280
+        command, cwd=folder, env=environment, check=False, capture_output=True, text=True, timeout=280
     )
 
 
@@ -109,7 +110,7 @@ def test_assistant_remembers_after_a_restart_and_forgets(
     assert "1 user: My locker opens with 4071." in first.out
     assert "Zorbin" not in first.out.partition("(ben speaks)")[2]
     learnt = answer_of_ada(tmp_path / "assistant.db")
-    again = run(
+    again = forked.run(
         str(ASSISTANT),
         folder=tmp_path,
         lines=f"{ASKED}\n/user ben\n{ASKED}\n/user ada\n/forget 4\n/forget 1\n{ASKED}\n",

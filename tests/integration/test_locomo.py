@@ -8,11 +8,8 @@ Knows the command line, what it prints and the file of answers.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -24,6 +21,7 @@ from typer.testing import CliRunner
 
 from locas_agent.cli import app
 from locas_storage import UserKey, open_store
+from tests import forked
 from tests.conftest import MakeBackboneFolder
 from tests.locomo_sample import SECRET, flat
 
@@ -60,22 +58,17 @@ def test_bad_data_and_a_bad_picture_are_told_before_anything_is_loaded(tmp_path:
         assert message in result.stderr
 
 
-def _environment() -> dict[str, str]:
-    """Return that of this test with this checkout on the path: the suite also runs where it is not installed."""
-    return os.environ | {"PYTHONPATH": os.pathsep.join(str(ROOT / name) for name in ("", "storage", "integrations"))}
-
-
 def _killed(command: list[str], reached: Callable[[], bool]) -> None:
     """Run a command and kill it without warning as soon as it has come that far."""
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=_environment()) as child:
+    with forked.started(*command) as child:
         while child.poll() is None and not reached():
             time.sleep(0.01)
         child.kill()
-    assert child.returncode == -signal.SIGKILL  # it had not ended by itself
+        assert child.wait(30) == -signal.SIGKILL  # it had not ended by itself
 
 
 def _finished(command: list[str]) -> dict[str, Any]:
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=240, env=_environment())
+    done = forked.run(*command)
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
     return {name: value for name, value in report.items() if name not in ("seconds", "learnt")}
@@ -88,7 +81,6 @@ def test_run_killed_while_learning_and_while_answering_ends_with_the_same_report
 ) -> None:
     def command(name: str) -> list[str]:
         return [
-            sys.executable,
             "-m",
             "locas_agent.cli",
             "eval",
@@ -144,7 +136,6 @@ def _consolidations(store: Path) -> int:
 def test_example_asks_through_the_adapter(data: Path, backbone_folder: str) -> None:
     pytest.importorskip("langchain_core")
     command = [
-        sys.executable,
         str(ROOT / "examples" / "locomo_qa.py"),
         str(data),
         "--backbone",
@@ -152,7 +143,7 @@ def test_example_asks_through_the_adapter(data: Path, backbone_folder: str) -> N
         "--questions",
         "2",
     ]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=240, env=_environment())
+    done = forked.run(*command)
     assert done.returncode == 0, done.stderr
     header, *rows = done.stdout.splitlines()
     assert header.split() == ["its", "memory", "another's", "nobody's"]

@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
-from locas_agent import AgentMemory, Backbone, LocasConfig, UserMemory
+from locas_agent import AgentMemory, Backbone, Consolidation, LocasConfig, UserMemory
 from locas_agent.conversation.messages import question
 from locas_agent.errors import ConfigurationError, CorruptPayload, IncompatibleMemory, InvalidTurn, TurnTooLong
 from locas_agent.study.chunking import Chunk
@@ -21,6 +20,7 @@ from locas_agent.study.items import QUESTION, Item
 from locas_agent.training.sampler import TrainingTask
 from locas_agent.training.trainer import Trainer
 from locas_storage import SqlMemoryStore, new_item_id
+from tests import forked
 from tests.conftest import MakeBackbone
 from tests.learnt import LEARNT_NATS, gain_nats, share_answered
 
@@ -35,6 +35,12 @@ TOLD = {
     ],
 }
 FAST = {"policy": {"automatic": False}}
+HASTY = {
+    "study": {"max_rounds": 1, "negatives_per_piece": 2},
+    "training": {"max_steps": 2, "anchor_tokens": 16},
+    "admission": {"min_gain": 0.0, "max_old_loss": 1.0, "max_drift_nats": 100.0},
+}
+"""Settings with which a memory is made and admitted in no time, whatever it has learnt."""
 CHILD = """
 import json, sys
 import torch
@@ -60,22 +66,45 @@ def agent(tiny: Backbone, url: str) -> Iterator[AgentMemory]:
         yield memory
 
 
-@pytest.fixture(scope="session")
-def learnt(tiny: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database in which Ada has been learnt, to be copied: most tests begin there, and a consolidation takes long."""
+@dataclass(frozen=True)
+class Learnt:
+    """A database in which Ada and Bob have been learnt side by side.
+
+    To be copied: most tests begin there, and a consolidation takes long.
+
+    Attributes:
+        path: its file.
+        results: of the two consolidations.
+        weights: digests of the backbone's, before and after.
+    """
+
+    path: Path
+    results: list[Consolidation]
+    weights: tuple[str, str]
+
+
+@pytest.fixture(scope="module")
+def learnt(tiny: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Learnt:
     path = tmp_path_factory.mktemp("learnt") / "locas.db"
+    before = weights(tiny)
     with AgentMemory.load(tiny, store=f"sqlite:///{path}", config=LocasConfig.model_validate(FAST)) as memory:
-        tell(memory, "ada")
-        result = memory.for_user("ada").consolidate(flush=True)
-    assert result.admitted, result.detail
-    return path
+        for user in TOLD:
+            tell(memory, user)
+        results = memory.consolidate_many(list(TOLD), flush=True)
+    return Learnt(path, results, (before, weights(tiny)))
 
 
 @pytest.fixture
-def ada(learnt: Path, tmp_path: Path, agent: AgentMemory) -> UserMemory:
-    """Ada of a database of her own, learnt."""
-    shutil.copyfile(learnt, tmp_path / "locas.db")  # the agent opens it at its first verb
-    return agent.for_user("ada")
+def taught(learnt: Learnt, tmp_path: Path, agent: AgentMemory) -> AgentMemory:
+    """An agent on a database of its own in which both are learnt."""
+    shutil.copyfile(learnt.path, tmp_path / "locas.db")  # the agent opens it at its first verb
+    return agent
+
+
+@pytest.fixture
+def ada(taught: AgentMemory) -> UserMemory:
+    """Ada of that database."""
+    return taught.for_user("ada")
 
 
 def tell(memory: AgentMemory, user: str) -> None:
@@ -91,24 +120,22 @@ def weights(backbone: Backbone) -> str:
     return digest.hexdigest()
 
 
-def test_new_process_answers_from_the_weights_and_each_user_only_his_own(agent: AgentMemory, url: str) -> None:
-    before = weights(agent.backbone)
-    for user in TOLD:
-        tell(agent, user)
-    results = agent.consolidate_many(list(TOLD), flush=True)
-    assert [result.status for result in results] == ["admitted", "admitted"], [result.detail for result in results]
-    assert weights(agent.backbone) == before
+def test_new_process_answers_from_the_weights_and_each_user_only_his_own(
+    learnt: Learnt, taught: AgentMemory, url: str
+) -> None:
+    assert [result.status for result in learnt.results] == ["admitted", "admitted"], learnt.results
+    before, after = learnt.weights
+    assert after == before
     for user in TOLD:
         for _, asked_for, value in TOLD[user]:
-            assert gain_nats(agent.for_user(user), asked_for, value) > LEARNT_NATS
+            assert gain_nats(taught.for_user(user), asked_for, value) > LEARNT_NATS
 
     asked = [(user, question) for user in TOLD for _, question, _ in TOLD[user]]
     asked += [("bob", TOLD["ada"][1][1]), ("ada", TOLD["bob"][1][1]), ("carol", TOLD["ada"][0][1])]
-    here = [agent.for_user(user).recall(question).answer for user, question in asked]
-    agent.close()
-    child = subprocess.run(
-        [sys.executable, "-c", CHILD, url, json.dumps(asked)], capture_output=True, text=True, check=True, timeout=120
-    )
+    here = [taught.for_user(user).recall(question).answer for user, question in asked]
+    taught.close()
+    child = forked.run("-c", CHILD, url, json.dumps(asked), timeout=120)
+    assert child.returncode == 0, child.stderr
     answers = json.loads(child.stdout)
     assert answers == here  # the same weights and the same arithmetic
     expected = [value for user in TOLD for _, _, value in TOLD[user]]
@@ -119,7 +146,7 @@ def test_new_process_answers_from_the_weights_and_each_user_only_his_own(agent: 
 
 
 def test_reply_uses_memory_and_says_so(agent: AgentMemory, ada: UserMemory) -> None:
-    assert agent.for_user("bob").reply("Hello, it is me again.").why_no_memory == "nothing has been consolidated yet"
+    assert agent.for_user("carol").reply("Hello, it is me again.").why_no_memory == "nothing has been consolidated yet"
     reply = ada.reply("What is my dog called?")
     assert (reply.revision, reply.used_memory, reply.why_no_memory) == (1, True, None)
     assert reply.prompt_tokens.total > 0
@@ -163,10 +190,8 @@ def test_newer_value_replaces_the_older_one(agent: AgentMemory, ada: UserMemory)
     assert share_answered(agent, ada, TOLD["ada"][0][2]) >= 0.5  # what did not change is still known
 
 
-def test_row_of_a_batch_answers_as_alone(agent: AgentMemory) -> None:
-    for user in TOLD:
-        tell(agent, user)
-    agent.consolidate_many(list(TOLD), flush=True)
+def test_row_of_a_batch_answers_as_alone(taught: AgentMemory) -> None:
+    agent = taught
     prompt = agent.backbone.encode_chat([{"role": "user", "content": "What is my dog called?"}])
     handles = [agent.for_user(user) for user in TOLD]
     memories = [agent.memory_of(handle.key, handle.revisions()[-1]) for handle in handles]
@@ -207,7 +232,7 @@ def test_crash_before_the_commit_changes_nothing(tiny: Backbone, url: str) -> No
             raise KeyboardInterrupt(step)
 
     store = SqlMemoryStore(url, fault_point=crash)
-    with AgentMemory(backbone=tiny, store=store, config=LocasConfig.model_validate(FAST)) as memory:
+    with AgentMemory(backbone=tiny, store=store, config=LocasConfig.model_validate(FAST | HASTY)) as memory:
         tell(memory, "ada")
         with pytest.raises(KeyboardInterrupt):
             memory.for_user("ada").consolidate(flush=True)
@@ -222,9 +247,9 @@ def test_flipped_byte_is_found_before_use(ada: UserMemory, tmp_path: Path, tiny:
     import sqlite3
 
     with sqlite3.connect(tmp_path / "locas.db") as database:
-        (data,) = database.execute("SELECT data FROM lm_blob").fetchone()
-        broken = data[:5000] + bytes([data[5000] ^ 1]) + data[5001:]
-        database.execute("UPDATE lm_blob SET data = ?", (broken,))
+        for row, data in database.execute("SELECT rowid, data FROM lm_blob").fetchall():
+            broken = data[:5000] + bytes([data[5000] ^ 1]) + data[5001:]
+            database.execute("UPDATE lm_blob SET data = ? WHERE rowid = ?", (broken, row))
     database.close()
     with AgentMemory.load(tiny, store=url) as memory, pytest.raises(CorruptPayload):
         memory.for_user("ada").recall("What is my dog called?")

@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -20,10 +18,8 @@ import pytest
 from typer.testing import CliRunner
 
 from locas_agent.cli import app
+from tests import forked
 
-ROOT = Path(__file__).resolve().parents[2]
-# The suite also runs on a checkout that is not installed.
-ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(str(ROOT / name) for name in ("", "storage", "integrations"))}
 DATA = os.environ.get("LOCAS_DATA")
 """Read while this file is imported: the tests' settings clear the variable."""
 TIMES = ("seconds", "cpu_seconds", "relative_time")
@@ -68,7 +64,6 @@ def test_short_book_ends_with_code_one_and_its_name(books: Path, backbone_folder
 def test_run_killed_while_reading_ends_with_the_same_report(books: Path, backbone_folder: str, tmp_path: Path) -> None:
     def command(name: str) -> list[str]:
         return [
-            sys.executable,
             "-m",
             "locas_agent.cli",
             "eval",
@@ -95,11 +90,11 @@ def test_run_killed_while_reading_ends_with_the_same_report(books: Path, backbon
 
     pytest.importorskip("matplotlib")
     state = tmp_path / "killed"
-    with subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, env=ENVIRONMENT) as child:
+    with forked.started(*command("killed")) as child:
         while child.poll() is None and not list(state.glob("*-temp_lora-*.safetensors")):
             time.sleep(0.01)
         child.kill()
-    assert child.returncode == -signal.SIGKILL  # it had not ended by itself
+        assert child.wait(30) == -signal.SIGKILL  # it had not ended by itself
     assert len(list(state.glob("*.safetensors"))) < 6
     report = _finished(command("killed"))
     assert report == _finished(command("straight"))
@@ -144,7 +139,7 @@ def test_small_backbone_reads_a_real_book_better_with_a_memory(tmp_path: Path) -
 
 
 def _finished(command: list[str]) -> dict[str, Any]:
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=240, env=ENVIRONMENT)
+    done = forked.run(*command)
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(
         done.stdout, object_hook=lambda found: {name: value for name, value in found.items() if name not in TIMES}

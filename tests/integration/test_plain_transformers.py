@@ -10,7 +10,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import torch
 
 from locas_agent.backbone import Backbone
@@ -54,16 +53,17 @@ def taught(backbone: Backbone, *, layers: int | None) -> LocasMemory:
     return memory
 
 
-@pytest.mark.parametrize("how", ["write_dense", "save_pretrained"])
-def test_dense_export_generates_the_same_tokens_in_plain_transformers(tmp_path: Path, how: str) -> None:
-    families = sorted(SUPPORTED) if how == "write_dense" else ["qwen3"]
-    backbones = {name: Backbone(build(name), byte_tokenizer(), name=name) for name in families} | {
+def test_dense_export_generates_the_same_tokens_in_plain_transformers(tmp_path: Path) -> None:
+    backbones = {name: Backbone(build(name), byte_tokenizer(), name=name) for name in sorted(SUPPORTED)} | {
         "tiny": Backbone.load("tiny")
     }
-    asked, expected, bare = [], {}, {}
-    for name, backbone in backbones.items():
+    ways = [(name, "write_dense") for name in backbones] + [(name, "save_pretrained") for name in ("qwen3", "tiny")]
+    asked, expected, bare, stops = [], {}, {}, {}
+    for name, how in ways:
+        backbone = backbones[name]
         memory = taught(backbone, layers=1 if name in ("tiny", "phi3") else None)
-        folder = str(tmp_path / name)
+        folder = str(tmp_path / f"{name} by {how}")
+        stops[folder] = backbone.stop_ids
         if how == "write_dense":
             write_dense(backbone, memory, folder, multiple=64)
         else:
@@ -85,7 +85,7 @@ def test_dense_export_generates_the_same_tokens_in_plain_transformers(tmp_path: 
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout.splitlines()[-1])
     assert report["ours"] == []
-    stops = {str(tmp_path / name): backbone.stop_ids for name, backbone in backbones.items()}
+    assert set(report["answers"]) == set(expected)
     for folder, (answer, ahead) in report["answers"].items():
         ends = [at for at, token in enumerate(answer) if token in stops[folder]]
         answer = answer[: ends[0] if ends else None]

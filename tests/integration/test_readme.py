@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 from locas_agent import AgentMemory
+from tests import forked
 from tests.learnt import LEARNT_NATS, gain_nats
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,29 +16,19 @@ def code_blocks(page: str = "README.md") -> list[str]:
     return [block.partition("\n```")[0] for block in text.split("```python\n")[1:]]
 
 
-def run(code: str, folder: Path) -> str:
-    """Run a block in a process of its own and return what it printed."""
-    # The paths of this process: the suite also runs on a checkout that is not installed.
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=folder,
-        env=environment,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+def run(*command: str, folder: Path) -> str:
+    """Run a program in a process of its own and return what it printed."""
+    done = forked.run(*command, folder=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_code_of_the_readme_runs(tmp_path: Path) -> None:
     tell, ask, langchain = code_blocks()
-    assert run(tell, tmp_path) == ""
+    assert run("-c", tell, folder=tmp_path) == ""
     assert [path.name for path in tmp_path.iterdir()] == ["locas.db"]
-    of_ada, of_ben = run(ask, tmp_path).splitlines()
-    by_the_adapter = run(langchain, tmp_path)
+    of_ada, of_ben = run("-c", ask, folder=tmp_path).splitlines()
+    by_the_adapter = run("-c", langchain, folder=tmp_path)
     asked = "What is my dog called?"
     with AgentMemory.load(store=f"sqlite:///{tmp_path / 'locas.db'}") as memory:
         ada, ben = memory.for_user("ada"), memory.for_user("ben")
@@ -57,9 +45,9 @@ def test_code_of_the_readme_runs(tmp_path: Path) -> None:
 
 def test_code_of_the_quickstart_runs(tmp_path: Path) -> None:
     tell, ask = code_blocks("docs/quickstart.md")
-    turns, status, items = run(tell, tmp_path).split()
+    turns, status, items = run("-c", tell, folder=tmp_path).split()
     assert (turns, status in ("admitted", "refused"), int(items) > 0) == ("1", True, True)
-    recalled, waiting, answered = run(ask, tmp_path).splitlines()
+    recalled, waiting, answered = run("-c", ask, folder=tmp_path).splitlines()
     assert waiting == "[] nothing pending"
     # The same memory answers the same question with the same prompt.
     assert answered.rpartition(" ")[0] == recalled.rpartition(" [")[0]
@@ -71,14 +59,5 @@ def test_code_of_the_page_for_operators_runs_and_its_file_is_taken_by_a_worker(t
 memory.for_user("ada").add("user", "My dog is called Zorbin.")
 asyncio.run(answer(memory, "ada", "What is my dog called?"))
 """
-    assert "Zorbin" in run(f"{settings}\n{loop}\n{talk}", tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-m", "locas_agent.cli", "work", "--once", "--config", "locas.json", "--json", "-"],
-        cwd=tmp_path,
-        check=False,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
+    assert "Zorbin" in run("-c", f"{settings}\n{loop}\n{talk}", folder=tmp_path)
+    run("-m", "locas_agent.cli", "work", "--once", "--config", "locas.json", "--json", "-", folder=tmp_path)

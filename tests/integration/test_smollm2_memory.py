@@ -7,8 +7,6 @@ are given by hand and the training is short; everything else is as it comes.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 
 import pytest
@@ -17,6 +15,7 @@ from locas_agent import AgentMemory, Backbone, Consolidation, LocasConfig
 from locas_agent.study.items import NEGATIVE, QUESTION
 from locas_agent.study.matching import contains
 from locas_storage import StudyItem
+from tests import forked
 from tests.learnt import LEARNT_NATS
 
 pytestmark = pytest.mark.timeout(900)  # two minutes of one core, that other tests may share
@@ -51,13 +50,14 @@ ASKED = [(user, question, value) for user, facts in TOLD.items() for _, question
 CHILD = """
 import json, sys
 from locas_agent import AgentMemory
-found = []
+found, bare = [], {}
 with AgentMemory.load("smollm2", sys.argv[1], device="cpu") as memory:
     for user, question, value in json.loads(sys.argv[2]):
         recall = memory.for_user(user).recall(question, max_new_tokens=12)
-        bare = memory.for_user("nobody").recall(question, max_new_tokens=12)
+        if question not in bare:
+            bare[question] = memory.for_user("nobody").recall(question, max_new_tokens=12).answer
         weighed = memory.for_user(user).explain(value, question=question)
-        found.append([recall.answer, bare.answer, weighed.logprob - weighed.logprob_without])
+        found.append([recall.answer, bare[question], weighed.logprob - weighed.logprob_without])
 print(json.dumps(found))
 """
 
@@ -81,9 +81,8 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Learnt:
                 memory.for_user(user).add("user", text)
         results = memory.consolidate_many(list(TOLD), flush=True)
         items = {user: memory.store.study_items(memory.for_user(user).key) for user in TOLD}
-    child = subprocess.run(
-        [sys.executable, "-c", CHILD, url, json.dumps(ASKED)], capture_output=True, text=True, check=True, timeout=300
-    )
+    child = forked.run("-c", CHILD, url, json.dumps(ASKED), timeout=300)
+    assert child.returncode == 0, child.stderr
     return Learnt(results, items, [(recall, bare, gain) for recall, bare, gain in json.loads(child.stdout)])
 
 

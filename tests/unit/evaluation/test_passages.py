@@ -30,7 +30,7 @@ QUICK = LocasConfig.model_validate(
         "study": {"forms": {}},
         "window": {"window_tokens": 64, "max_new_tokens": 16},
         "policy": {"automatic": False},
-        "training": {"objective": "mix", "max_steps": 2},
+        "training": {"objective": "mix", "max_steps": 2, "anchor_tokens": 8},
         "admission": {"min_gain": 0, "max_drift_nats": 1000},
     }
 )

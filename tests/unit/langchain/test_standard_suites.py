@@ -5,13 +5,13 @@ Counts in a process of its own.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+
+from tests import forked
 
 ROOT = Path(__file__).resolve().parents[3]
 SUITES = Path(__file__).with_name("standard_suites.py")
@@ -39,20 +39,9 @@ def suite(case: ElementTree.Element) -> str:
 @pytest.mark.slow
 def test_standard_suites_pass_without_excuse(tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
-    command = [
-        *(
-            sys.executable,
-            "-m",
-            "pytest",
-            "-p",
-            "tests.unit.langchain.no_network",
-            "-p",
-            "no:cacheprovider",
-            str(SUITES),
-        ),
-        f"--junitxml={report}",
-    ]
-    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=280)
+    options = ("-p", "tests.unit.langchain.no_network", "-p", "no:cacheprovider", f"--junitxml={report}")
+    options = ("-W", "ignore::pytest.PytestAssertRewriteWarning", *options)  # of plugins that are imported already
+    done = forked.run("-m", "pytest", *options, str(SUITES), folder=ROOT, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     cases = ElementTree.parse(report).getroot().findall(".//testcase")
     skips = [skip for case in cases for skip in case.findall("skipped")]

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from typer.testing import CliRunner
 from locas_agent import AgentMemory, Backbone
 from locas_agent.cli import app as commands
 from locas_agent.mcp_server.running import PATH, create_app
-from locas_storage import SqlMemoryStore, UserKey, open_store
+from locas_storage import SqlMemoryStore, TurnDraft, UserKey, open_store
+from tests import forked
 from tests.unit.agent.fake_learner import quick_agent
 from tests.unit.mcp_server.test_tools import call
 
@@ -138,14 +139,15 @@ def started(backbone_folder: str, store: Path, *options: str) -> StdioServerPara
 @pytest.mark.slow
 async def test_over_stdio_the_process_says_whose_memory_it_is(backbone_folder: str, tmp_path: Path) -> None:
     store = tmp_path / "locas.db"
-    async with Client(started(backbone_folder, store, "--user", "ada", "--no-learn")) as ada:
-        assert (await call(ada, "remember", text="My code is 5512."))["turn"] == 1
-        assert [found["text"] for found in await call(ada, "search_memory", query="code")] == ["My code is 5512."]
-    async with Client(started(backbone_folder, store, "--user", "ben")) as ben:
-        assert await call(ben, "list_memories") == []
-    opened = open_store(f"sqlite:///{store}")
-    assert opened.users() == [UserKey("default", "ada")]
-    opened.close()
+    ben = UserKey("default", "ben")
+    with closing(open_store(f"sqlite:///{store}")) as opened:
+        opened.append(ben, [TurnDraft("user", "My code is 7041.")])
+        async with Client(started(backbone_folder, store, "--user", "ada", "--no-learn")) as ada:
+            assert await call(ada, "list_memories") == []
+            assert (await call(ada, "remember", text="My code is 5512."))["turn"] == 1
+            assert [found["text"] for found in await call(ada, "search_memory", query="code")] == ["My code is 5512."]
+        assert opened.users() == [UserKey("default", "ada"), ben]
+        assert [turn.content for turn in opened.turns(ben)] == ["My code is 7041."]
 
 
 def test_the_command_wants_to_know_whose_memory_it_is_and_in_one_way_only() -> None:
@@ -161,28 +163,23 @@ def test_the_command_wants_to_know_whose_memory_it_is_and_in_one_way_only() -> N
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGTERM")
 async def test_the_http_server_of_the_command_ends_when_it_is_told_to(backbone_folder: str, tmp_path: Path) -> None:
-    store = tmp_path / "locas.db"
-    opened = open_store(f"sqlite:///{store}")
+    store = f"sqlite:///{tmp_path / 'locas.db'}"
+    opened = open_store(store)
     secret = opened.api_keys.new("default", "ada").secret
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = started(backbone_folder, store, "--transport", "http", "--port", str(port))
-    process = await asyncio.create_subprocess_exec(command.command, *command.args, env=command.env)
-    try:
+    options = ("--transport", "http", "--port", str(port), "--backbone", backbone_folder)
+    with closing(opened), forked.started("-m", "locas_agent.cli", "mcp", *options, "--store", store) as process:
         async with asyncio.timeout(120):
             while not await _listens(port):
-                assert process.returncode is None
-                await asyncio.sleep(0.1)
+                assert process.poll() is None
+                await asyncio.sleep(0.02)
             async with client_of(f"http://127.0.0.1:{port}{PATH}", secret) as ada:
                 await call(ada, "remember", text="I row.")
-            process.terminate()
-            assert await process.wait() in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
         assert [turn.content for turn in opened.turns(UserKey("default", "ada"))] == ["I row."]
-    finally:
-        if process.returncode is None:
-            process.kill()
-        opened.close()
 
 
 async def _listens(port: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,13 @@ from locas_agent.training.grpo import PARAMETER, MemoryPolicy, memory_trainer
 from locas_agent.training.initialization import initialize
 from tests.conftest import MakeBackbone, MakeMemory
 
-pytest.importorskip("trl", reason="needs the extra grpo")
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:`is_gradient_checkpointing`:FutureWarning"
-)  # TRL 1.16 asks transformers 5.23 so
+pytestmark = [
+    # Looked for and not imported: that takes seconds, and every worker collects this file.
+    pytest.mark.skipif(find_spec("trl") is None, reason="needs the extra grpo"),
+    pytest.mark.filterwarnings(
+        "ignore:`is_gradient_checkpointing`:FutureWarning"
+    ),  # TRL 1.16 asks transformers 5.23 so
+]
 
 PROMPTS = ("Where?", "Which dog do I have?")
 GENERATIONS = 8

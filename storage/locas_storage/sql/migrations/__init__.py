@@ -4,6 +4,7 @@ Released steps are never edited.
 """
 
 import threading
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -18,16 +19,21 @@ _one_at_a_time = threading.Lock()
 """Alembic keeps the running migration in a global of the process."""
 
 
+@cache
 def newest() -> str:
-    """Return the step that this package expects a database to be at."""
+    """Return the step that this package expects a database to be at.
+
+    Looked up once: alembic runs the file of every step to tell, and each store asks as it is opened.
+    """
     head = ScriptDirectory.from_config(alembic_config()).get_current_head()
     assert head is not None
     return head
 
 
-def known() -> set[str]:
+@cache
+def known() -> frozenset[str]:
     """Return every step of this package."""
-    return {step.revision for step in ScriptDirectory.from_config(alembic_config()).walk_revisions()}
+    return frozenset(step.revision for step in ScriptDirectory.from_config(alembic_config()).walk_revisions())
 
 
 def current(connection: Connection) -> str | None:
