@@ -7,11 +7,12 @@ Shapes: L layers, N neurons of the FFN, D hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from threading import RLock
+from typing import Any, TypeVar, cast
 
 import torch
 from jinja2.exceptions import TemplateError
@@ -37,6 +38,8 @@ from locas_agent.backbone.sources import TINY, find_source
 from locas_agent.backbone.transcript import transcript
 from locas_agent.errors import BackboneError, ConfigurationError, InvalidTurn
 from locas_agent.types import Dtype
+
+Made = TypeVar("Made")
 
 _TOO_LONG_WARNING = "sequence-length-is-longer-than-the-specified-maximum"
 """The name under which a tokenizer remembers that it has warned of a long text."""
@@ -76,6 +79,8 @@ class Backbone:
             getattr(self.decoder, "norm", None),
         )
         self._weights_digest: str | None = None
+        self._made: dict[Hashable, Any] = {}
+        self._making = RLock()
 
     @classmethod
     def load(
@@ -124,6 +129,21 @@ class Backbone:
         backbone = cls(cast(Any, model).to(target), tokenizer, name=str(name_or_path))
         backbone._weights_digest = digest
         return backbone
+
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """Return what follows from the frozen weights alone, made at its first use and kept as long as the backbone.
+
+        For what every user may see, as neutral text on this backbone; never for what somebody said.
+
+        Args:
+            key: what it is, with all that it depends on beside the weights.
+            make: makes it.
+        """
+        with self._making:
+            if key not in self._made:
+                self._made[key] = make()
+            made: Made = self._made[key]
+        return made
 
     @property
     def n_layers(self) -> int:

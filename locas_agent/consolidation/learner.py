@@ -141,8 +141,9 @@ class Learner:
 
     @cached_property
     def last_layer(self) -> LastLayer | None:
-        """The end of this backbone, None where it is built in a way not known; tried out at first use."""
-        last_layer = LastLayer.of(self._engine)
+        """The end of this backbone, None where it is built in a way not known; tried out once for each backbone."""
+        backbone = self._engine.backbone
+        last_layer = backbone.once("last layer", lambda: LastLayer.of(Engine(backbone)))
         if last_layer is not None:
             # Before any user's text: beside it in one batch, neutral text would come out a rounding different, and what
             # a user's memory

@@ -52,7 +52,18 @@ the text of a user does there, and the gate runs its half twice in each consolid
 
 
 def load_neutral(engine: Engine, *, max_tokens: int, top_k: int) -> NeutralText:
-    """Encode the shipped text and compute the bare backbone's distributions over it, once per backbone."""
+    """Encode the shipped text and compute the bare backbone's distributions over it, once per backbone.
+
+    Args:
+        engine: of the backbone.
+        max_tokens: longest row; the rest is cut off.
+        top_k: tokens kept of each distribution.
+    """
+    key = ("neutral text", max_tokens, top_k)
+    return engine.backbone.once(key, lambda: _compute(engine, max_tokens=max_tokens, top_k=top_k))
+
+
+def _compute(engine: Engine, *, max_tokens: int, top_k: int) -> NeutralText:
     lines = _lines() if engine.backbone.n_layers < DEEP_FROM else _lines()[:DEEP_LINES]
     rows = [_encode(engine.backbone, line)[:max_tokens] for line in lines]
     examples = bare_examples(engine, rows, top_k=top_k)

@@ -10,6 +10,8 @@ import torch
 from locas_agent.backbone import Backbone
 from locas_agent.backbone.ends import tokens_with
 from locas_agent.errors import BackboneError
+from locas_agent.inference import Engine
+from locas_agent.training.neutral import load_neutral
 from tests.conftest import MakeBackbone
 
 CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
@@ -94,3 +96,13 @@ def test_counting_the_tokens_of_a_long_text_warns_of_nothing(make_backbone: Make
     finally:
         libraries.removeHandler(handler)
     assert told == []
+
+
+def test_what_follows_from_the_weights_is_made_once_for_each_backbone(make_backbone: MakeBackbone) -> None:
+    first, second = make_backbone(), make_backbone()
+    made = [on.once(key, object) for on in (first, second) for key in ("a", "b", "a")]
+    assert made[0] is made[2]
+    assert len({id(each) for each in made}) == 4
+    texts = [load_neutral(Engine(first), max_tokens=tokens, top_k=4) for tokens in (8, 8, 9)]
+    assert texts[0] is texts[1]
+    assert [max(row.n_tokens for row in text.anchors) for text in texts] == [7, 7, 8]  # the last token is not read

@@ -14,10 +14,12 @@ from locas_agent.config import MAX_SEED
 from locas_agent.consolidation import admission
 from locas_agent.consolidation.learner import Learner
 from locas_agent.errors import BackboneError, ConfigurationError
+from locas_agent.inference import Engine
 from locas_agent.results import Consolidation
 from locas_agent.study.strategies import QUESTION, Candidate, Chunk, GeneratedQuestions, Item, ScoredAnswer, Teacher
 from locas_agent.training.schedule import MORE_REHEARSAL
 from locas_storage import InMemoryStore, Turn
+from tests.conftest import MakeBackbone
 
 AT = datetime(2024, 5, 3, 12, tzinfo=UTC)
 
@@ -197,3 +199,10 @@ def test_what_forgets_twice_or_was_told_how_much_to_rehearse_is_refused(
     forgetting(1, monkeypatch)
     refused, _ = learnt_twice(backbone, rehearsal_share=0.3)
     assert (refused.status, refused.reason, refused.metrics.trainings) == ("refused", "forgets", 1)
+
+
+def test_agents_on_one_backbone_share_nothing_but_what_follows_from_its_weights(make_backbone: MakeBackbone) -> None:
+    backbone = make_backbone()
+    learners = [Learner(Engine(backbone), LocasConfig()) for _ in range(2)]
+    assert learners[0].neutral is learners[1].neutral
+    assert learners[0].last_layer is learners[1].last_layer
