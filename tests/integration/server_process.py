@@ -63,7 +63,7 @@ class ServerProcess:
 @contextmanager
 def serving(store: str, log: Path, *options: str) -> Iterator[ServerProcess]:
     """Start `locas-agent serve` on a database, wait until it answers, and end it."""
-    log.touch()
+    log.write_bytes(b"")  # what a former server wrote there names another port
     with forked.started(
         "-m", "locas_agent.cli", "serve", "--port", "0", "--store", store, *options, err=log
     ) as process:
