@@ -19,8 +19,8 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
-from locas_agent.backbone.detokenizer import clean
 from locas_agent.errors import ConfigurationError
+from locas_agent.serving.tool_calls import held
 from locas_storage import Turn, TurnDraft
 from locas_storage.records.bounds import check_text
 
@@ -161,9 +161,8 @@ def turn_key(session: str | None, message_id: str, *, again: int = 0) -> str:
 def _entry(message: BaseMessage) -> dict[str, Any]:
     role, text = role_of(message), text_of(message)
     content = f"{message.name}: {text}" if message.name and role == "user" else text
-    if role in ("assistant", "tool"):
-        content = clean(content)  # nobody could say it again in other words, and the thread would be stuck
-    else:
+    content = held(role, content)  # the thread would be stuck at a tool's bytes
+    if role not in ("assistant", "tool"):
         check_text(f"a {message.type} message", content)
     entry: dict[str, Any] = {"role": role, "content": content}
     if isinstance(message, AIMessage) and message.tool_calls:

@@ -141,3 +141,12 @@ def _call(body: str) -> ToolCall:
     ):
         return ToolCall(None, OPEN + body)
     return ToolCall(clean(written["name"]), clean(json.dumps(written["arguments"], ensure_ascii=False)))
+
+
+def held(role: str, text: str) -> str:
+    """Return what a message says as a turn can hold it.
+
+    What a tool returned or a model wrote may be bytes that are no text, and nobody could say it again in other words.
+    What a person says is taken as it is, or refused.
+    """
+    return clean(text) if role in ("assistant", "tool") else text

@@ -23,11 +23,11 @@ from locas_agent.server.protocol.content import (
     call_of,
     check_one_answer,
     finish_reason,
-    held,
     text_of,
     tool_schema,
 )
 from locas_agent.server.protocol.errors import unsupported
+from locas_agent.serving.tool_calls import held
 
 _ROLES = {"developer": "system", "function": "tool"}
 """Roles that are another one's."""

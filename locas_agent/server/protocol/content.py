@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from locas_agent import ChatAnswer
-from locas_agent.backbone.detokenizer import clean
 from locas_agent.server.protocol.errors import ApiError, unsupported
 
 Message = dict[str, Any]
@@ -110,15 +109,6 @@ def merged(messages: Iterable[Message]) -> list[Message]:
         else:
             chat.append(entry)
     return chat
-
-
-def held(role: str, text: str) -> str:
-    """Return a text as a turn can hold it.
-
-    What a tool returned or a model wrote may be bytes that are no text, and nobody could say it again in other words.
-    What a person says is taken as it is, or refused.
-    """
-    return clean(text) if role in ("assistant", "tool") else text
 
 
 @dataclass(frozen=True, slots=True)

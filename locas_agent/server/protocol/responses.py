@@ -25,11 +25,11 @@ from locas_agent.server.protocol.content import (
     answered_text,
     call_of,
     check_one_answer,
-    held,
     text_of,
     tool_schema,
 )
 from locas_agent.server.protocol.errors import ApiError, unsupported
+from locas_agent.serving.tool_calls import held
 
 
 class _Item(Form):

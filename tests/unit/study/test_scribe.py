@@ -17,9 +17,10 @@ from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.dates.found import asks_for_day
 from locas_agent.study.items import NEGATIVE, GeneratedQuestions, StudyRequest
 from locas_agent.study.prompts import ABSTENTION
+from locas_agent.study.scribe.asked_turn import DAY_ASKED
 from locas_agent.study.scribe.forms import answer_in, opening_of, pair_of, question_in, to_read, to_write
 from locas_agent.study.scribe.lessons import held_out, lesson_turns, taught
-from locas_agent.study.scribe.question_generation import ANSWERS, DAY_ASKED, SMALL_TALK, ScribeQuestionGenerator
+from locas_agent.study.scribe.question_generation import ANSWERS, SMALL_TALK, ScribeQuestionGenerator
 from locas_agent.study.self_study import SelfStudy
 from locas_agent.study.teacher import Candidate, Opening, ScoredAnswer, Teacher
 from locas_agent.training.initialization import empty_memory

@@ -1,0 +1,120 @@
+"""One turn as a scribe is asked about it: spans that were named, dates in it, and which of them are asked for."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from locas_agent.study.chunking import Chunk, TurnExcerpt
+from locas_agent.study.dates.found import Dated, asks_for_day, date_meant, dates_in
+from locas_agent.study.scribe.forms import opening_of
+from locas_agent.study.spans import is_name, places_of, telling, words_of
+
+MOST_SPANS, WORDS_PER_SPAN = 8, 8
+"""Spans of one turn that are asked for at most; one for so many of its words, and two more."""
+MOST_DATES = 2
+"""Dates of one turn that are asked for beside these spans."""
+DAY_ASKED = (" When", " On what date", " What day")
+"""How questions for a dating phrase begin, in turn: of six that a scribe begins itself, often none asks for a day."""
+MOST_ANSWER_WORDS, MOST_QUESTION_WORDS = 6, 24
+
+
+@dataclass(eq=False)
+class Span:
+    """One answer that a turn holds, as the turn spells it, how often it was named, and the questions for it."""
+
+    text: str
+    votes: int = 0
+    questions: dict[str, int] = field(default_factory=dict)
+    date: Dated | None = None
+    """What it means, where it is a phrase that dates something."""
+
+    @property
+    def answer(self) -> str:
+        """What is learnt."""
+        return self.text if self.date is None else self.date.answer
+
+    @property
+    def readings(self) -> list[str]:
+        """How an answer that means it may begin: a date by any of its words, in the turn's spelling or as a date."""
+        if self.date is None:
+            return [self.text]
+        told = [word.text for word in words_of(f"{self.text} {self.answer}") if word.carries]
+        return [self.text, f"the {self.text}", *told]
+
+    @property
+    def is_worth_more(self) -> bool:
+        """Whether it was named, dates something, or is a name or a number: what somebody is likely to be asked for."""
+        return bool(self.votes) or self.date is not None or is_name(self.text)
+
+    def opening(self, number: int) -> str:
+        """Return the words behind which a scribe writes one of the questions for it."""
+        return opening_of(self.text) + (DAY_ASKED[number % len(DAY_ASKED)] if self.date is not None else "")
+
+    def is_asked_by(self, asked: str) -> bool:
+        """Tell whether a question is of bearable length and leaves open what the span says."""
+        words = [word.key for word in words_of(asked)]
+        if len(words) > MOST_QUESTION_WORDS:
+            return False
+        return bool(telling(self.text) - set(words)) if self.date is None else asks_for_day(asked)
+
+
+@dataclass(eq=False)
+class AskedTurn:
+    """One turn being asked about."""
+
+    owner: int
+    chunk: Chunk
+    excerpt: TurnExcerpt
+    spans: dict[tuple[str, ...], Span] = field(default_factory=dict)
+
+    def name(self, answer: str) -> None:
+        """Note an answer that stands in the turn."""
+        span = self._standing(answer)
+        if span is not None:
+            key = tuple(word.key for word in words_of(span))
+            self.spans.setdefault(key, Span(span)).votes += 1
+
+    def settle(self, cues: Sequence[str]) -> None:
+        """Choose what is asked for: the most named first, then cues; of spans that share a word one. Then dates.
+
+        Args:
+            cues: words of the turn that might be named as well.
+        """
+        named = sorted(self.spans.values(), key=lambda span: -span.votes)
+        dates = dates_in(self.excerpt.text, self.excerpt.day)
+        dated: dict[str, Span] = {}
+        for each in dates:
+            dated.setdefault(each.answer, Span(each.text, date=each))
+        chosen = list[Span]()
+        for span in [*named, *map(Span, cues)]:
+            date = date_meant(span.text, self.excerpt.text, dates)
+            if date is not None:
+                dated[date.answer].votes += span.votes
+                continue
+            other = next((each for each in chosen if telling(each.text) & telling(span.text)), None)
+            if other is None:
+                chosen.append(span)
+            elif is_name(span.text) and len(span.text) > len(other.text):
+                other.text = span.text
+        most = min(MOST_SPANS, 2 + len(words_of(self.excerpt.text)) // WORDS_PER_SPAN)
+        most_dated = sorted(dated.values(), key=lambda span: -span.votes)[:MOST_DATES]
+        self.spans = {tuple(word.key for word in words_of(s.text)): s for s in [*chosen[:most], *most_dated]}
+
+    def _standing(self, answer: str) -> str | None:
+        """Return an answer as the turn spells it, None where it does not stand there."""
+        text = unicodedata.normalize("NFC", self.excerpt.text)  # as `words_of` counts places
+        wanted, told = words_of(answer), words_of(text)
+        if len(wanted) > MOST_ANSWER_WORDS:
+            return None
+        for at in places_of(wanted, told):
+            run = told[at : at + len(wanted)]
+            if any(word.carries for word in run):
+                return text[run[0].start : run[-1].end]
+        return None
+
+    def rivals(self, span: Span) -> list[str]:
+        """Return the telling words of the turn that are none of a span's."""
+        own = {word.key for word in words_of(span.text)}
+        return [word.text for word in words_of(self.excerpt.text) if word.carries and word.key not in own]
