@@ -197,7 +197,7 @@ class AdmissionSettings(_Settings):
     min_gain: float = Field(0.05, ge=0, le=1)
     """Rise in recall of the new items that is worth a revision, unless they were known already."""
     max_old_loss: float = Field(0.1, ge=0, le=1)
-    """Largest fall in recall of earlier items; beyond it a memory is trained once more with more of them, then refused."""
+    """Largest fall in recall of earlier items; beyond it a memory is trained again, with more of them, once."""
     max_drift_nats: float = Field(0.05, gt=0)
     """Largest mean KL(bare backbone || with memory) on neutral text."""
 

@@ -85,7 +85,7 @@ def _fresh(engine: Engine, neutral: NeutralText, rows: Sequence[Example]) -> Loc
     backbone, rng = engine.backbone, Random("slots")
     layers = topmost(max(1, round(DEPTH * backbone.n_layers)))
     width = min(WIDTH, backbone.ffn_width)
-    scribe = empty_memory(backbone, layers, width=width, scale_rule="width")
+    scribe = empty_memory(engine, layers, width=width, scale_rule="width")
     first = list(rows[:width])
     ends, places = 0, []
     for row in first:

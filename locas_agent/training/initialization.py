@@ -16,18 +16,27 @@ import torch
 from torch import Tensor
 
 from locas_agent.backbone import Backbone
+from locas_agent.conversation.messages import question
 from locas_agent.errors import ConfigurationError
 from locas_agent.inference import Engine
 from locas_agent.inference.batching import micro_batches, pad
 from locas_agent.inference.engine import MAX_BATCH_TOKENS
 from locas_agent.memory import LocasMemory
 from locas_agent.memory.slab import DOWN, GATE, INITIALIZATIONS, UP, topmost
+from locas_agent.study.scribe.lessons import lesson_turns
 from locas_agent.training.examples import Example, ExampleBatch
 
 INPUT_RIDGE = 0.1
 """Share of the mean variance of neutral inputs that counts as noise in each direction; a smaller one selects more."""
 COMMON_INPUTS = 2048
 """Positions of neutral text against which inputs are compared."""
+
+USUAL_ACTIVATION = 7.5
+"""How strongly slots that start from inputs answer to these on SmolLM2, on which rates and steps were chosen. Elsewhere
+what a slot gives is divided by how much more it is: 150 times as much on Qwen2.5-Coder-0.5B. Origin:
+`docs/decisions.md`, output scale."""
+MEASURED_FACTS, MEASURED_TURNS = 8, 12
+"""Made-up questions whose inputs are looked at for it, and made-up turns against which they are compared."""
 
 Method = Literal["highest", "lowest", "random", "random_index"]
 ScaleRule = Literal["width", "sqrt", "none"]
@@ -275,21 +284,60 @@ def special_directions(inputs: Tensor, common: Tensor) -> Tensor:
     return unit
 
 
-def empty_memory(backbone: Backbone, layers: tuple[int, ...], *, width: int, scale_rule: ScaleRule) -> LocasMemory:
-    """A memory whose slots all wait for rows; see `LocasMemory.with_slots`.
+def empty_memory(engine: Engine, layers: tuple[int, ...], *, width: int, scale_rule: ScaleRule) -> LocasMemory:
+    """A memory whose slots all wait for rows that start from inputs; see `LocasMemory.with_slots`.
 
     Args:
-        backbone: whose memory it is.
+        engine: of the backbone whose memory it is.
         layers: beside which it stands, numbered from the last (-1).
         width: slots per layer.
-        scale_rule: as in `initialize`.
+        scale_rule: as in `initialize`; the scale is divided by what such slots answer more than usual.
     """
+    backbone = engine.backbone
     _check(backbone, width, "inputs", scale_rule)
+    scale = output_scale(backbone, width=width, rule=scale_rule)[list(layers)]
+    # Two digits: what differs by rounding between two machines is not to change what a memory becomes.
+    more = float(f"{own_activation(engine, layers) / USUAL_ACTIVATION:.2g}")
     return LocasMemory(
         slab=torch.zeros(len(layers), 3, width, backbone.hidden_size, device=backbone.device),
-        scale=output_scale(backbone, width=width, rule=scale_rule)[list(layers)].clone(),
+        scale=scale / more,
         neuron_indices=torch.full((len(layers), width), -1, dtype=torch.int64, device=backbone.device),
         fingerprint=backbone.fingerprint,
         initialization="inputs",
         layers=layers,
     )
+
+
+def own_activation(engine: Engine, layers: tuple[int, ...]) -> float:
+    """Return how strongly slots answer to the inputs that their rows start from, the mean over slots and layers.
+
+    It differs a hundredfold between backbones, with the weights of the norm before the FFN. Measured on questions and
+    turns that nobody said, once for each backbone.
+
+    Args:
+        engine: of the backbone.
+        layers: beside which the slots would stand, numbered from the last (-1).
+    """
+    return engine.backbone.once(("own activation", layers), lambda: _own_activation(engine, layers))
+
+
+def _own_activation(engine: Engine, layers: tuple[int, ...]) -> float:
+    backbone, turns = engine.backbone, [turn for turn in lesson_turns() if turn.facts]
+    asked = [
+        Example(
+            tuple(backbone.encode_chat(question(turn.facts[0].questions[0]))),
+            (*backbone.encode(turn.facts[0].answer), backbone.end_id),
+            None,
+        )
+        for turn in turns[:MEASURED_FACTS]
+    ]
+    others = turns[MEASURED_FACTS : MEASURED_FACTS + MEASURED_TURNS]
+    said = [backbone.encode_chat(question(turn.turn))[: backbone.context_tokens] for turn in others]
+    inputs = ffn_inputs(engine, asked, layers)
+    common = ffn_inputs(engine, [Example(tuple(row[:1]), tuple(row[1:]), None) for row in said], layers)
+    found = []
+    for layer in layers:
+        rows = special_directions(inputs[layer], common[layer])
+        own = (rows * inputs[layer]).sum(dim=-1)  # (S,)
+        found.append(float((backbone.sites[layer].activation(own) * own).mean()))
+    return max(sum(found) / len(found), 1e-3)

@@ -250,7 +250,7 @@ class Trainer:
     def _empty(self, layers: tuple[int, ...]) -> LocasMemory:
         settings = self._config.memory
         width = min(SLOTS_OF, self._backbone.ffn_width) if settings.width is None else settings.width
-        return empty_memory(self._backbone, layers, width=width, scale_rule=settings.scale_rule)
+        return empty_memory(self._engine, layers, width=width, scale_rule=settings.scale_rule)
 
     def _with_slots(self, memory: LocasMemory, task: TrainingTask) -> LocasMemory:
         """Give a memory slots that answer to the task's new questions, some for each fact."""

@@ -92,7 +92,7 @@ def chunk(*texts: str, day: date | None = None, start: int = 1) -> Chunk:
 
 def scribe_on(engine: Engine) -> LocasMemory:
     """A memory without rows; the teacher of these tests asks only whether there is one."""
-    return empty_memory(engine.backbone, (-1,), width=2, scale_rule="width")
+    return empty_memory(engine, (-1,), width=2, scale_rule="width")
 
 
 def generated(

@@ -23,7 +23,7 @@ from locas_agent.memory.serialization import from_bytes, to_bytes
 from locas_agent.memory.slab import DOWN, topmost
 from locas_agent.training import upper_layers
 from locas_agent.training.examples import Example, with_teacher
-from locas_agent.training.initialization import initialize, special_directions
+from locas_agent.training.initialization import initialize, own_activation, special_directions
 from locas_agent.training.last_layer import LastLayer
 from locas_agent.training.loss_backend import FullForward, loss_backend_for
 from locas_agent.training.trainer import Trainer
@@ -292,3 +292,26 @@ def test_a_deep_memory_grows_with_what_is_learnt_and_keeps_its_slots(llama: Engi
     assert fixed.starting_memories([told])[0].width == 5
     last = given.model_copy(update={"memory": MemorySettings(layers=1)})
     assert Trainer(llama, last, neutral_text(llama), None).starting_memories([told])[0].initialization == "random"
+
+
+def stretched(factor: float) -> Engine:
+    """A backbone that computes the same whatever the factor, with inputs of its FFNs as many times as large."""
+    engine = deep("llama")
+    with torch.no_grad():
+        for layer in engine.backbone.decoder.layers:
+            layer.post_attention_layernorm.weight *= factor
+            layer.mlp.gate_proj.weight /= factor
+            layer.mlp.up_proj.weight /= factor
+    return engine
+
+
+def test_training_goes_as_well_however_large_the_inputs_of_ffns_are() -> None:
+    """Slots that start from inputs answer with the square of these; scale and rate were chosen on one backbone."""
+    usual, large = (stretched(factor) for factor in (1.0, 100.0))
+    ids = torch.tensor([[7, 3, 9, 4]])
+    torch.testing.assert_close(usual.logits(ids), large.logits(ids), rtol=1e-3, atol=1e-3)
+    assert own_activation(large, (-3, -2)) > 1000 * own_activation(usual, (-3, -2))
+    for one, other in zip(trained_at(usual), trained_at(large), strict=True):
+        assert other.first_loss == pytest.approx(one.first_loss, rel=0.01)
+        assert other.last_loss == pytest.approx(one.last_loss, rel=0.1)
+        assert one.last_loss < 0.7 * one.first_loss
