@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 DEPTH, WIDTH = 0.4, 88
 """Share of the layers, the topmost, beside which a scribe stands, and its slots per layer."""
+ACTIVATION = 7.0
+"""How strongly its slots answer to the inputs that their rows start from, which is what those of SmolLM2 do."""
 STEPS, ROWS, RATE = 288, 8, 6e-3
 """Steps, rows of a step, peak rate of AdamW."""
 READ_SHARE = 0.2
@@ -85,7 +87,7 @@ def _fresh(engine: Engine, neutral: NeutralText, rows: Sequence[Example]) -> Loc
     backbone, rng = engine.backbone, Random("slots")
     layers = topmost(max(1, round(DEPTH * backbone.n_layers)))
     width = min(WIDTH, backbone.ffn_width)
-    scribe = empty_memory(engine, layers, width=width, scale_rule="width")
+    scribe = empty_memory(engine, layers, width=width, scale_rule="width", activation=ACTIVATION)
     first = list(rows[:width])
     ends, places = 0, []
     for row in first:

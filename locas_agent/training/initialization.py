@@ -31,10 +31,10 @@ INPUT_RIDGE = 0.1
 COMMON_INPUTS = 2048
 """Positions of neutral text against which inputs are compared."""
 
-USUAL_ACTIVATION = 7.5
-"""How strongly slots that start from inputs answer to these on SmolLM2, on which rates and steps were chosen. Elsewhere
-what a slot gives is divided by how much more it is: 150 times as much on Qwen2.5-Coder-0.5B. Origin:
-`docs/decisions.md`, output scale."""
+OWN_ACTIVATION = 2.0
+"""How strongly slots that start from inputs answer to these in a new memory of a user. Under the scale rule alone those
+of SmolLM2 would answer 3.9 times as much, those of Qwen2.5-Coder-0.5B 600 times. Origin: `docs/decisions.md`, what a
+slot gives."""
 MEASURED_FACTS, MEASURED_TURNS = 8, 12
 """Made-up questions whose inputs are looked at for it, and made-up turns against which they are compared."""
 
@@ -284,20 +284,23 @@ def special_directions(inputs: Tensor, common: Tensor) -> Tensor:
     return unit
 
 
-def empty_memory(engine: Engine, layers: tuple[int, ...], *, width: int, scale_rule: ScaleRule) -> LocasMemory:
+def empty_memory(
+    engine: Engine, layers: tuple[int, ...], *, width: int, scale_rule: ScaleRule, activation: float = OWN_ACTIVATION
+) -> LocasMemory:
     """A memory whose slots all wait for rows that start from inputs; see `LocasMemory.with_slots`.
 
     Args:
         engine: of the backbone whose memory it is.
         layers: beside which it stands, numbered from the last (-1).
         width: slots per layer.
-        scale_rule: as in `initialize`; the scale is divided by what such slots answer more than usual.
+        scale_rule: as in `initialize`; the scale is divided by how much more than asked such slots answer.
+        activation: how strongly slots are to answer to the inputs that their rows start from.
     """
     backbone = engine.backbone
     _check(backbone, width, "inputs", scale_rule)
     scale = output_scale(backbone, width=width, rule=scale_rule)[list(layers)]
     # Two digits: what differs by rounding between two machines is not to change what a memory becomes.
-    more = float(f"{own_activation(engine, layers) / USUAL_ACTIVATION:.2g}")
+    more = float(f"{own_activation(engine, layers) / activation:.2g}")
     return LocasMemory(
         slab=torch.zeros(len(layers), 3, width, backbone.hidden_size, device=backbone.device),
         scale=scale / more,
