@@ -35,6 +35,8 @@ FACTS = {
 INSTRUCTION = "{question} Be brief."
 FORMAT = "It is {value}."
 SAMPLES = 16
+HEAT = 1.5
+"""Temperature of the answers that are rewarded: at 1.0 nine questions of ten got eight equal answers, none better."""
 ANSWER_TOKENS = 12
 
 
@@ -94,7 +96,7 @@ def reward_answers(
             learning_rate=rate,
             lr_scheduler_type="constant",
             beta=beta,
-            temperature=1.0,
+            temperature=HEAT,
             seed=0,
             chat_template_kwargs={"enable_thinking": False},
             activation_checkpointing=False,
