@@ -50,7 +50,8 @@ class MemorySettings(_Settings):
     initial rows."""
     scale_rule: ScaleRule = "none"
     """Output scale: mean norm of the down rows divided by the width ("width", the paper's), by its root ("sqrt"), or
-    not ("none"). Origin: `docs/decisions.md`, scale rule."""
+    not ("none"); where rows start from inputs also by what slots answer on this backbone. Origin: `docs/decisions.md`,
+    scale rule, what a slot gives."""
     stored_as: StoredAs = "float32"
     """What a revision's rows are saved as. "float32" is exact; "bfloat16" takes half and "int8" about a quarter of its
     bytes and round, see `memory.serialization.to_bytes`. Training goes on from what was saved, and the admission gate
