@@ -162,8 +162,7 @@ def _entry(message: BaseMessage) -> dict[str, Any]:
     role, text = role_of(message), text_of(message)
     content = f"{message.name}: {text}" if message.name and role == "user" else text
     content = held(role, content)  # the thread would be stuck at a tool's bytes
-    if role not in ("assistant", "tool"):
-        check_text(f"a {message.type} message", content)
+    check_text(f"a {message.type} message", content)
     entry: dict[str, Any] = {"role": role, "content": content}
     if isinstance(message, AIMessage) and message.tool_calls:
         calls = [{"name": call["name"], "arguments": call["args"]} for call in message.tool_calls]

@@ -99,17 +99,14 @@ class Learner:
         self._config = config
         self._strategy = strategy or self._measured_strategy
         self._is_measured = strategy is None
-        self._neutral: NeutralText | None = None
         self._scribe: LocasMemory | None = None
 
     @property
     def neutral(self) -> NeutralText:
-        """Neutral text on this backbone, computed at first use."""
-        if self._neutral is None:
-            self._neutral = load_neutral(
-                self._engine, max_tokens=self._config.training.anchor_tokens, top_k=self._config.study.teacher_top_k
-            )
-        return self._neutral
+        """Neutral text on this backbone, which is computed at first use and kept with the backbone."""
+        return load_neutral(
+            self._engine, max_tokens=self._config.training.anchor_tokens, top_k=self._config.study.teacher_top_k
+        )
 
     @property
     def calibration(self) -> Calibration:
