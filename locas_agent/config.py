@@ -157,7 +157,7 @@ class TrainingSettings(_Settings):
     """Share of the items that come from earlier sessions' study sets, once there are any. 0 forgets them; None is 0.3
     beside the last layer alone, and grows with the number of earlier facts at other depths."""
     negative_share: float | None = Field(None, ge=0, lt=1)
-    """Share of the items that are questions never answered; None is 0.22 beside the last layer alone, and less at other
+    """Share of the items that are questions never answered; None is 0.22 beside the last layer alone, and 0.2 at other
     depths."""
     question_noise: float = Field(0.05, ge=0, lt=1)
     """Share of a question's tokens left out at random each time it is trained on, so that the wording is not learnt by

@@ -13,6 +13,7 @@ from numbers import Integral, Real
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from locas_agent.errors import ConfigurationError
 from locas_agent.inference.prefix_cache import PrefixSlot
@@ -26,6 +27,10 @@ AllowedTokens = Callable[[Sequence[int]], Sequence[int] | None]
 other."""
 
 
+NOTHING = -60.0
+"""Log-probability of a candidate that only fills a row."""
+
+
 @dataclass(frozen=True, eq=False)
 class TopK:
     """The head of the next-token distribution before each token of a continuation.
@@ -37,6 +42,18 @@ class TopK:
 
     ids: Tensor
     logprobs: Tensor
+
+    def widened(self, n_kept: int) -> TopK:
+        """Return it with so many candidates at least; those that are added have no probability to speak of."""
+        missing = max(0, n_kept - self.ids.shape[1])
+        return TopK(pad(self.ids, (0, missing)), pad(self.logprobs, (0, missing), value=NOTHING))
+
+    @staticmethod
+    def joined(parts: Sequence[TopK]) -> TopK:
+        """Return one behind the other, as wide as the widest."""
+        widest = max(part.ids.shape[1] for part in parts)
+        wide = [part.widened(widest) for part in parts]
+        return TopK(torch.cat([part.ids for part in wide]), torch.cat([part.logprobs for part in wide]))
 
 
 @dataclass(frozen=True)

@@ -79,33 +79,24 @@ class ExampleBatch:
         """Stack the examples of each user; every user brings the same number of rows."""
         flat = [example for user in examples for example in user]
         length = max(example.n_tokens for example in flat)
-        top_k = max(example.teacher.ids.shape[1] if example.teacher else 1 for example in flat)
         input_ids = torch.full((len(flat), length), pad_id, dtype=torch.long)
         positions = torch.zeros(len(flat), length, dtype=torch.bool)
-        ids, logprobs = [], []
+        heads = list[TopK]()
         for row, example in enumerate(flat):
             tokens = [*example.prompt, *example.target]
             input_ids[row, : len(tokens) - 1] = torch.tensor(tokens[:-1])
             positions[row, len(example.prompt) - 1 + torch.tensor(example.places)] = True
-            row_ids = torch.zeros(example.n_scored, top_k, dtype=torch.long)
-            row_logprobs = torch.full((example.n_scored, top_k), -60.0)
-            if example.teacher is None:
-                row_ids[:, 0] = torch.tensor([example.target[place] for place in example.places])
-                row_logprobs[:, 0] = 0.0
-            else:
-                kept = example.teacher.ids.shape[1]
-                row_ids[:, :kept] = example.teacher.ids.long()
-                row_logprobs[:, :kept] = example.teacher.logprobs
-            ids.append(row_ids)
-            logprobs.append(row_logprobs)
+            said = torch.tensor([example.target[place] for place in example.places])[:, None]  # (n, 1)
+            heads.append(example.teacher or TopK(said, torch.zeros(said.shape)))
+        teachers = TopK.joined(heads)
         lengths = torch.tensor([example.n_scored for example in flat])
         return cls(
             input_ids.to(device),
             positions.to(device),
             torch.repeat_interleave(torch.arange(len(flat)), lengths).to(device),
             torch.tensor([example.target[place] for example in flat for place in example.places]).to(device),
-            torch.cat(ids).to(device),
-            torch.cat(logprobs).to(device),
+            teachers.ids.long().to(device),
+            teachers.logprobs.to(device),
             torch.tensor([example.weight for example in flat]).to(device),
             len(examples),
         )

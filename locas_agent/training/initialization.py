@@ -277,8 +277,12 @@ def special_directions(inputs: Tensor, common: Tensor) -> Tensor:
     mean = common.mean(dim=0)
     common, inputs = common - mean, inputs - mean
     noise = INPUT_RIDGE * common.square().mean() * len(common)
-    gram = common @ common.T + noise * torch.eye(len(common))  # (n, n): Woodbury, for D beyond n too
-    directions = inputs - torch.linalg.solve(gram, common @ inputs.T).T @ common  # (S, D)
+    if common.shape[1] <= len(common):
+        covariance = common.T @ common + noise * torch.eye(common.shape[1])  # (D, D)
+        directions = torch.linalg.solve(covariance, inputs.T).T
+    else:
+        gram = common @ common.T + noise * torch.eye(len(common))  # (n, n): Woodbury
+        directions = inputs - torch.linalg.solve(gram, common @ inputs.T).T @ common  # (S, D)
     lengths: Tensor = torch.linalg.vector_norm(directions, dim=-1, keepdim=True)
     unit: Tensor = directions / lengths.clamp_min(_SMALLEST_NORM)
     return unit

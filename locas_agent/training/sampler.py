@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from random import Random
 
-import torch
-
 from locas_agent.backbone import Backbone
 from locas_agent.config import LocasConfig, TrainingSettings
 from locas_agent.conversation.messages import Message, exchange, question
@@ -406,8 +404,8 @@ def conversation_example(backbone: Backbone, window: Sequence[int], items: Seque
             prompt += asked
         scored += range(len(target), len(target) + len(item.answer_ids))
         target += [*item.answer_ids, *closing]
-    ids, logprobs = (torch.cat([getattr(item.teacher, name) for item in items]) for name in ("ids", "logprobs"))
-    return Example(tuple(prompt), tuple(target[: scored[-1] + 1]), TopK(ids, logprobs), 1.0, tuple(scored))
+    teacher = TopK.joined([item.teacher for item in items])
+    return Example(tuple(prompt), tuple(target[: scored[-1] + 1]), teacher, 1.0, tuple(scored))
 
 
 def _without_start(backbone: Backbone, ids: list[int]) -> list[int]:

@@ -17,9 +17,8 @@ N = TypeVar("N", int, float)
 LAST_LAYER = (-1,)
 LAST_LAYER_RATE, LAST_LAYER_STEPS, LAST_LAYER_ITEMS, LAST_LAYER_REHEARSAL = 1e-2, 192, 12, 0.3
 """Beside the last layer alone a step costs next to nothing. Origin: `docs/decisions.md`, steps."""
-LAST_LAYER_NEGATIVES, DEEP_NEGATIVES = 0.22, 0.1
-"""Shares of questions never answered. A memory beside several layers learns from few that it must not invent, and of
-more that it must not answer."""
+LAST_LAYER_NEGATIVES, DEEP_NEGATIVES = 0.22, 0.2
+"""Shares of questions never answered. Origin: `docs/decisions.md`, steps and never told."""
 LAST_LAYER_VARIANTS, LAST_LAYER_WINDOW = 4, 256
 DEEP_RATE, DEEP_ITEMS = 8e-3, 6
 """Peak rate and items of a step beside several layers or a lower one. Origin: `docs/decisions.md`, placement."""
@@ -59,7 +58,7 @@ class Schedule:
     Attributes:
         steps: how many.
         items_per_step: items of one user in one step.
-        falling_steps: in how many of them, the last ones, the rate falls to nothing.
+        decay_steps: in how many of them, the last ones, the rate falls to nothing.
         learning_rate: peak rate of AdamW.
         rehearsal_share: share of the items that come from earlier consolidations.
         negative_share: share of the items that are questions never answered.

@@ -15,12 +15,19 @@ from locas_agent.config import LocasConfig, TrainingSettings
 from locas_agent.conversation.messages import question
 from locas_agent.errors import ConfigurationError
 from locas_agent.inference import Engine
-from locas_agent.inference.generation import TopK
+from locas_agent.inference.generation import NOTHING, TopK
 from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.forms.reading import ReadingForm
 from locas_agent.study.items import NEGATIVE, PROBE, QUESTION, Item
 from locas_agent.training.neutral import NeutralText, bare_examples
-from locas_agent.training.sampler import ASKED_IN_CONVERSATION, REHEARSED, ExampleBuilder, ExampleSampler, TrainingTask
+from locas_agent.training.sampler import (
+    ASKED_IN_CONVERSATION,
+    REHEARSED,
+    ExampleBuilder,
+    ExampleSampler,
+    TrainingTask,
+    conversation_example,
+)
 from locas_agent.training.schedule import schedule_of, wsd_factor
 
 TURNS = tuple(
@@ -86,6 +93,21 @@ def test_every_item_but_probes_is_trained_on_new_old_and_never_answered(
         engine.backbone.decode(each.prompt + each.target) for _ in range(30) for each in sampler.next_batch().examples
     ]
     assert not any("probe" in text for text in texts)
+
+
+def test_the_beginning_of_an_answer_is_asked_behind_a_window_too(engine: Engine) -> None:
+    whole, backbone = item(engine, 1, "Which dog?", "Rex"), engine.backbone
+    said = tuple(backbone.encode("It is"))
+    wide = TopK(torch.zeros(len(said), 3, dtype=torch.int32), torch.full((len(said), 3), -2.0))
+    begun = replace(item(engine, 2, "Which car?", "It is", NEGATIVE), answer_ids=said, teacher=wide)
+    row = conversation_example(backbone, backbone.encode_chat(TURNS[:1], generation_prompt=False), [begun, whole])
+    assert [row.target[place] for place in row.places] == [*said, *whole.answer_ids]
+    assert row.target[len(said)] == backbone.end_id  # not scored, and yet it stands before what is asked next
+    assert row.places[len(said)] > len(said)
+    assert row.teacher is not None
+    assert row.teacher.ids.shape == (row.n_scored, 3)
+    assert row.teacher.logprobs[len(said) :, 2].eq(NOTHING).all()  # a narrower head has nothing there
+    assert torch.equal(row.teacher.logprobs[len(said) :, :2], whole.teacher.logprobs)
 
 
 def test_questions_are_put_behind_windows_and_only_their_answers_scored(

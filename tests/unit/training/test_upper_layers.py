@@ -247,6 +247,9 @@ def test_rows_from_inputs_answer_to_their_own_and_hardly_to_neutral_text() -> No
     spread = torch.linspace(0.1, 3.0, 32)  # common text moves some directions much and others little
     common, inputs = (torch.randn(count, 32, generator=generator) * spread for count in (400, 5))
     rows = special_directions(inputs, common)
+    few = special_directions(inputs, common[:20])  # fewer than directions: solved among texts
+    twice = special_directions(inputs, common[:20].repeat(2, 1))  # the same spread, and more texts than directions
+    torch.testing.assert_close(few, twice, atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(torch.linalg.vector_norm(rows, dim=-1), torch.ones(5))
     own, others = (inputs * rows).sum(-1), (common @ rows.T).abs().mean()
     assert float(own.min()) > 3 * float(others)
