@@ -33,7 +33,7 @@ MOST_CLOZES = 4
 """Gaps of one turn at most."""
 FOREIGN_SHARE = 0.5
 """Share of the telling words of an answer that may stand neither in what was read nor in the question."""
-MOST_UNTOLD = 16
+MOST_UNTOLD = 12
 """Questions never answered, of one chunk."""
 READ_AGAIN = 2
 """Turns of a new chunk that are read to see whether they answer an old question otherwise."""

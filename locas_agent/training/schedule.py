@@ -46,7 +46,7 @@ MOST_SLOTS = 88
 WINDOW_EVERY = 4
 """Steps from one row behind a window to the next beside several layers: such a row costs as much as all items of a
 step."""
-LAST_LAYER_ANCHOR, DEEP_ANCHOR, DEEP_ANCHOR_EVERY = 16.0, 48.0, 2
+LAST_LAYER_ANCHOR, DEEP_ANCHOR, DEEP_ANCHOR_EVERY = 16.0, 48.0, 4
 """Weights of neutral text, and steps from one row of it to the next beside several layers. Origin:
 `docs/decisions.md`, neutral text."""
 

@@ -10,7 +10,7 @@ from locas_agent.study.chunking import Chunk
 from locas_agent.study.spans import telling, words_of
 from locas_agent.study.teacher import Candidate, ScoredAnswer, Teacher
 
-SAID_TOKENS = 3
+SAID_TOKENS = 12
 """Tokens of what the bare backbone says that a memory has to leave alone: there it is decided whether it answers."""
 UNTOLD = tuple(
     text.strip()
