@@ -43,6 +43,9 @@ SLOTS_PER_FACT, SLOTS_OF = 3, 8
 """New slots of a memory whose rows start from inputs, for each new fact; a multiple, so that users share steps."""
 MOST_SLOTS = 88
 """Width beyond which a memory does not grow by itself."""
+FORMER_PACE = 0.2
+"""How fast slots of former consolidations move beside new ones, at depth: what they hold is answered in words that no
+rehearsal has. Origin: `docs/decisions.md`, former slots."""
 WINDOW_EVERY = 4
 """Steps from one row behind a window to the next beside several layers: such a row costs as much as all items of a
 step."""
@@ -68,6 +71,7 @@ class Schedule:
         variants: ways in which a new question is put.
         window_tokens: longest window.
         found_facts: facts that are asked behind turns that a search would find, too.
+        former_pace: how fast slots that hold something already move, in parts of the rate.
     """
 
     steps: int
@@ -82,6 +86,7 @@ class Schedule:
     variants: int
     window_tokens: int
     found_facts: int
+    former_pace: float
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step: four steps of warm-up, the peak, then a straight fall to a fiftieth."""
@@ -123,6 +128,7 @@ def schedule_of(
         LAST_LAYER_VARIANTS if is_last else DEEP_VARIANTS,
         _given(settings.window_tokens, LAST_LAYER_WINDOW if is_last else DEEP_WINDOW),
         _given(settings.found_facts, 0 if is_last else DEEP_FOUND),
+        1.0 if is_last else FORMER_PACE,
     )
 
 

@@ -22,6 +22,7 @@ from locas_agent.config import LocasConfig, TrainingSettings
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
 from locas_agent.memory.placement import placement
+from locas_agent.memory.slab import DOWN
 from locas_agent.study.items import NEGATIVE, PROBE, fact_of
 from locas_agent.training.examples import Example
 from locas_agent.training.initialization import (
@@ -85,12 +86,22 @@ class Trained:
 class _UserTraining:
     """One user's memory in training: its rows, its sampler, its losses."""
 
-    def __init__(self, memory: LocasMemory, sampler: ExampleSampler, device: torch.device) -> None:
+    def __init__(self, memory: LocasMemory, sampler: ExampleSampler, device: torch.device, former_pace: float) -> None:
         self.memory = memory
         self.sampler = sampler
         self.slab = memory.slab.detach().clone().to(device).requires_grad_(True)  # (L, 3, W, D)
         self.losses: list[float] = []
         self.tokens = 0
+        # Rows that start from inputs are few and their facts' own; others are shared by all that is ever learnt.
+        holds_something = self.slab.detach()[:, DOWN].any(dim=-1) & (memory.initialization == "inputs")  # (L, W)
+        self._pace = torch.where(holds_something, former_pace, 1.0)[:, None, :, None]
+        self._before = self.slab.detach().clone()
+
+    def keep_pace(self) -> None:
+        """Take back, after a step, what slots of former consolidations have moved beyond their pace."""
+        with torch.no_grad():
+            self.slab.copy_(self._before + self._pace * (self.slab - self._before))
+            self._before.copy_(self.slab)
 
     def trained(self, seconds: float, learning_rate: float) -> Trained:
         """Return the memory as it is now, on the CPU, with its figures."""
@@ -172,7 +183,10 @@ class Trainer:
     ) -> list[_UserTraining]:
         settings, device = self._settings, self._backbone.device
         memories = [memory for _, memory in starts]
-        users = [_UserTraining(memory, self._builder.sampler(task, schedule), device) for task, memory in starts]
+        users = [
+            _UserTraining(memory, self._builder.sampler(task, schedule), device, schedule.former_pace)
+            for task, memory in starts
+        ]
         groups = [{"params": [user.slab]} for user in users]
         optimizer = torch.optim.AdamW(
             groups, lr=schedule.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True
@@ -187,6 +201,9 @@ class Trainer:
             self._step(loss_backend, users)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            if schedule.former_pace != 1.0:
+                for user in users:
+                    user.keep_pace()
             if progress is not None:
                 progress("train", step + 1, schedule.steps)
         return users

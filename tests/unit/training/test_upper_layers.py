@@ -237,6 +237,22 @@ def test_training_in_the_middle_of_a_backbone_learns(llama: Engine) -> None:
         assert (one.restarts, one.learning_rate) == (0, 2e-2)
 
 
+def test_slots_of_former_consolidations_move_a_fifth_as_fast_as_new_ones(llama: Engine) -> None:
+    config = LocasConfig.model_validate({"memory": {"layers": [1, 2]}, "training": {"max_steps": 1}})
+    trainer = Trainer(llama, config, neutral_text(llama), LastLayer.of(llama))
+    first, second = training_task(llama, {"Dog?": "Rex"}), training_task(llama, {"City?": "Oslo"})
+    (learnt,) = trainer.train([first])
+    task = replace(second, earlier=first.new, memory=learnt.memory)
+    (before,), (after,) = trainer.starting_memories([task]), trainer.train([task])
+    moved = (after.memory.slab - before.slab).abs().amax(dim=(0, 1, 3))  # (W,): one step of AdamW moves by the rate
+    holds = before.slab[:, DOWN].any(dim=-1).any(dim=0)
+    assert 0 < int(holds.sum()) < before.width
+    assert 0.15 < float(moved[holds].max() / moved[~holds].max()) < 0.25
+    (shared,) = trainer.train([replace(task, memory=replace(learnt.memory, initialization="random"))])
+    moved = (shared.memory.slab - learnt.memory.slab).abs()
+    assert float(moved.max()) > 0.9 * float((after.memory.slab - before.slab).abs().max())  # all slots are of all facts
+
+
 def test_a_training_that_runs_away_is_begun_again_at_half_the_rate(llama: Engine) -> None:
     for one in trained_at(llama, learning_rate=1e38):  # beyond what a row can hold after a few steps
         assert (one.restarts, one.learning_rate, one.steps) == (1, 5e37, 24)
