@@ -157,7 +157,7 @@ class TrainingSettings(_Settings):
     """Share of the items that come from earlier sessions' study sets, once there are any. 0 forgets them; None is 0.3
     beside the last layer alone, and grows with the number of earlier facts at other depths."""
     negative_share: float | None = Field(None, ge=0, lt=1)
-    """Share of the items that are questions never answered; None is 0.22 beside the last layer alone, and less at other
+    """Share of the items that are questions never answered; None is 0.22 beside the last layer alone, and 0.2 at other
     depths."""
     question_noise: float = Field(0.05, ge=0, lt=1)
     """Share of a question's tokens left out at random each time it is trained on, so that the wording is not learnt by
@@ -173,7 +173,7 @@ class TrainingSettings(_Settings):
     """Weight of these items beside the mean of the others."""
     anchor_weight: float | None = Field(None, ge=0)
     """Weight of KL(bare backbone || with memory) on neutral text. None is 16 beside the last layer alone, and 48 at
-    other depths, where such text is drawn in every second step."""
+    other depths, where such text is drawn in every fourth step."""
     anchor_tokens: int = Field(96, ge=8)
     """Tokens of neutral text per user and step."""
     ntp_weight: float = Field(0.0, ge=0)

@@ -18,10 +18,11 @@ class Item:
 
     Attributes:
         item_id: stable identity, hexadecimal.
-        kind: `question`, `negative` (answered by abstaining) or `probe` (held out: measured, never trained on).
+        kind: `question`, `negative` (never told: answered by abstaining, or left as the bare backbone begins to answer
+            it) or `probe` (held out: measured, never trained on).
         from_seq, to_seq: turns of the chunk the teacher had in its context.
         turn_seq: the turn that was asked about; for a negative the last turn of its chunk.
-        answer_ids: answer tokens with the end-of-turn token.
+        answer_ids: answer tokens with the end-of-turn token, where the answer is whole.
         teacher: head of the teacher's distribution before each of `answer_ids`.
     """
 

@@ -83,9 +83,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class ScoredAnswer(Answer):
-    """An answer with the head of the distribution before each of its tokens and before its end."""
+    """An answer with the head of the distribution before each of its tokens, and before its end where it has one."""
 
     teacher: TopK
+    is_whole: bool = True
+    """Whether it ends; else it is the beginning of a longer one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,22 @@ class Teacher:
             found.append(ScoredAnswer(ids, answer, 1.0, TopK(all_ids, torch.zeros(len(all_ids), 1))))
         return found
 
+    def by_itself(self, questions: Sequence[str], *, length: int) -> list[ScoredAnswer | None]:
+        """Return what the bare backbone says to questions when it has read nothing, with its distribution.
+
+        Args:
+            questions: each asked alone.
+            length: tokens of an answer that are looked at; longer ones are cut there.
+
+        Returns:
+            An answer each; None where it is no text.
+        """
+        prompts = [question(text) for text in questions]
+        generations = self._run(
+            self._encoded(prompts), [_said(prompt) for prompt in prompts], length, top_k=self._settings.teacher_top_k
+        )
+        return [None if made is None else self._beginning(made) for made in generations]
+
     def answer(
         self, prompts: Sequence[list[Message]], *, memories: Sequence[LocasMemory | None] | None = None
     ) -> list[Answer | None]:
@@ -263,6 +281,14 @@ class Teacher:
         answer = self._answer(generation)
         return ScoredAnswer(answer.ids, answer.text, answer.confidence, generation.top_logprobs)
 
+    def _beginning(self, generation: Generation) -> ScoredAnswer | None:
+        if not generation.ids or generation.top_logprobs is None or not self._engine.backbone.is_text(generation.ids):
+            return None
+        answer = self._answer(generation)
+        return ScoredAnswer(
+            answer.ids, answer.text, answer.confidence, generation.top_logprobs, is_whole=generation.stopped
+        )
+
     def to_items(self, scored: Sequence[tuple[Candidate, ScoredAnswer, str]]) -> list[Item | None]:
         """Make items of candidates, their answers and their kinds.
 
@@ -278,7 +304,7 @@ class Teacher:
                 c.turn_seq,
                 c.question,
                 answer.text,
-                (*answer.ids, end),
+                (*answer.ids, end) if answer.is_whole else answer.ids,
                 answer.teacher,
             )
             for c, answer, kind in scored

@@ -17,9 +17,8 @@ N = TypeVar("N", int, float)
 LAST_LAYER = (-1,)
 LAST_LAYER_RATE, LAST_LAYER_STEPS, LAST_LAYER_ITEMS, LAST_LAYER_REHEARSAL = 1e-2, 192, 12, 0.3
 """Beside the last layer alone a step costs next to nothing. Origin: `docs/decisions.md`, steps."""
-LAST_LAYER_NEGATIVES, DEEP_NEGATIVES = 0.22, 0.1
-"""Shares of questions never answered. A memory beside several layers learns from few that it must not invent, and of
-more that it must not answer. Origin: `docs/decisions.md`, steps and never told."""
+LAST_LAYER_NEGATIVES, DEEP_NEGATIVES = 0.22, 0.2
+"""Shares of questions never answered. Origin: `docs/decisions.md`, steps and never told."""
 LAST_LAYER_VARIANTS, LAST_LAYER_WINDOW = 4, 256
 DEEP_RATE, DEEP_ITEMS = 8e-3, 6
 """Peak rate and items of a step beside several layers or a lower one. Origin: `docs/decisions.md`, placement."""
@@ -50,7 +49,7 @@ rehearsal has. Origin: `docs/decisions.md`, former slots."""
 WINDOW_EVERY = 4
 """Steps from one row behind a window to the next beside several layers: such a row costs as much as all items of a
 step."""
-LAST_LAYER_ANCHOR, DEEP_ANCHOR, DEEP_ANCHOR_EVERY = 16.0, 48.0, 2
+LAST_LAYER_ANCHOR, DEEP_ANCHOR, DEEP_ANCHOR_EVERY = 16.0, 48.0, 4
 """Weights of neutral text, and steps from one row of it to the next beside several layers. Origin:
 `docs/decisions.md`, neutral text."""
 

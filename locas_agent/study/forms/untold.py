@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from random import Random
 
-from locas_agent.study import prompts
 from locas_agent.study.chunking import Chunk
 from locas_agent.study.spans import telling, words_of
 from locas_agent.study.teacher import Candidate, ScoredAnswer, Teacher
 
+SAID_TOKENS = 12
+"""Tokens of what the bare backbone says that a memory has to leave alone: there it is decided whether it answers."""
 UNTOLD = tuple(
     text.strip()
     for text in """
@@ -126,10 +127,14 @@ def draw_untold(
     *,
     most: int,
 ) -> list[tuple[Candidate, ScoredAnswer]]:
-    """Return questions of which no chunk has a telling word, with the answer that says so.
+    """Return questions of which no chunk has a telling word, with what the bare backbone says to them.
+
+    A memory is to leave such answers as they are. One answer for all of them, "I do not know.", was what memories said
+    to whatever was asked in new words, and it moved neutral text more than all that had been told
+    (`docs/decisions.md`, never told).
 
     Args:
-        teacher: marks the answer.
+        teacher: answers.
         asked: questions that ship with the package, to draw from.
         chunks: of each owner, the chunks at hand; questions are asked about the last.
         known: of each owner, questions that are items already.
@@ -141,8 +146,9 @@ def draw_untold(
         said = {word.key for chunk in own for excerpt in chunk.excerpts for word in words_of(excerpt.text)}
         free = [text for text in asked if text not in known[owner] and not said & words[text]]
         drawn = Random(f"{own[-1].messages}").sample(free, min(len(free), most))
-        found += [Candidate(owner, own[-1], own[-1].to_seq, text, prompts.ABSTENTION) for text in drawn]
-    return list(zip(found, teacher.given([prompts.ABSTENTION] * len(found)), strict=True))
+        found += [Candidate(owner, own[-1], own[-1].to_seq, text, "") for text in drawn]
+    said = teacher.by_itself([candidate.question for candidate in found], length=SAID_TOKENS)
+    return [(candidate, answer) for candidate, answer in zip(found, said, strict=True) if answer is not None]
 
 
 @cache

@@ -39,7 +39,7 @@ MOST_CUES, WORTH = 12, 0.005
 QUESTIONS, QUESTION_HEAT = 6, 0.7
 """Questions sampled for a span, and their temperature."""
 ANSWER_TOKENS, QUESTION_TOKENS = 10, 20
-MOST_UNTOLD = 8
+MOST_UNTOLD = 12
 """Questions never answered, of one chunk."""
 READ_AGAIN, ASKED_AGAIN = 3, 2
 """Turns of a new chunk that are read to see whether they answer an old question otherwise, those with most words of the

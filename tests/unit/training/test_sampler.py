@@ -95,18 +95,19 @@ def test_every_item_but_probes_is_trained_on_new_old_and_never_answered(
     assert not any("probe" in text for text in texts)
 
 
-def test_answers_of_teachers_that_kept_more_and_less_stand_behind_one_window(engine: Engine) -> None:
+def test_the_beginning_of_an_answer_is_asked_behind_a_window_too(engine: Engine) -> None:
     whole, backbone = item(engine, 1, "Which dog?", "Rex"), engine.backbone
-    other = item(engine, 2, "Which car?", "A red one")
-    wide = TopK(torch.zeros(len(other.answer_ids), 3, dtype=torch.int32), torch.full((len(other.answer_ids), 3), -2.0))
-    window = backbone.encode_chat(TURNS[:1], generation_prompt=False)
-    row = conversation_example(backbone, window, [replace(other, teacher=wide), whole])
-    assert [row.target[place] for place in row.places] == [*other.answer_ids, *whole.answer_ids]
+    said = tuple(backbone.encode("It is"))
+    wide = TopK(torch.zeros(len(said), 3, dtype=torch.int32), torch.full((len(said), 3), -2.0))
+    begun = replace(item(engine, 2, "Which car?", "It is", NEGATIVE), answer_ids=said, teacher=wide)
+    row = conversation_example(backbone, backbone.encode_chat(TURNS[:1], generation_prompt=False), [begun, whole])
+    assert [row.target[place] for place in row.places] == [*said, *whole.answer_ids]
+    assert row.target[len(said)] == backbone.end_id  # not scored, and yet it stands before what is asked next
+    assert row.places[len(said)] > len(said)
     assert row.teacher is not None
     assert row.teacher.ids.shape == (row.n_scored, 3)
-    own = row.teacher.logprobs[len(other.answer_ids) :]
-    assert own[:, 2].eq(NOTHING).all()  # a narrower head has nothing there
-    assert torch.equal(own[:, :2], whole.teacher.logprobs)
+    assert row.teacher.logprobs[len(said) :, 2].eq(NOTHING).all()  # a narrower head has nothing there
+    assert torch.equal(row.teacher.logprobs[len(said) :, :2], whole.teacher.logprobs)
 
 
 def test_questions_are_put_behind_windows_and_only_their_answers_scored(
