@@ -16,9 +16,9 @@ from threading import Lock
 from locas_agent import AgentMemory, ChatAnswer, Turn, UserKey
 from locas_agent.errors import TurnNotFound
 from locas_agent.server.journal import JournalledChat, append_answer
-from locas_agent.server.protocol.content import Message, answered_text
+from locas_agent.server.protocol.content import Message
 from locas_agent.server.protocol.errors import ApiError
-from locas_agent.serving.tool_calls import CLOSE, OPEN, read
+from locas_agent.serving.tool_calls import read, unread, write
 from locas_storage import TurnDraft
 
 CALLS, RETURNED = "calls", "returned"
@@ -194,15 +194,11 @@ class ResponseJournal:
         Raises:
             StorageError: it cannot be stored.
         """
-        calls = [call for call in answer.calls if call.name is not None]
-        content = answered_text(answer) + "".join(
-            f'{OPEN}{{"name": {json.dumps(call.name)}, "arguments": {call.arguments}}}{CLOSE}' for call in calls
-        )
         draft = TurnDraft(
             "assistant",
-            content,
+            answer.text + write(answer.calls),
             session=recorded.session,
-            trust=CALLS if calls else "user",
+            trust=CALLS if any(call.name for call in answer.calls) else "user",
             idempotency_key=recorded.chain,
             learn=recorded.learn,
         )
@@ -271,4 +267,4 @@ def _message(turn: Turn) -> Message:
         for call in calls
         if call.name is not None
     ]
-    return {"role": turn.role, "content": text} | ({"tool_calls": made} if made else {})
+    return {"role": turn.role, "content": text + unread(calls)} | ({"tool_calls": made} if made else {})

@@ -16,6 +16,8 @@ from locas_agent.inference.generation import AllowedTokens
 from locas_agent.results import ToolCall
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
+_ESCAPED_CLOSE = CLOSE.replace("<", "\\u003c")
+"""The end of a call within one, where it is no end; JSON reads the same of both."""
 
 _PROBE = {"name": "probe", "arguments": {"part": 1}}
 _PROBE_TOOL = {
@@ -127,6 +129,24 @@ def read(text: str) -> tuple[list[ToolCall], str]:
         between, is_open, rest = rest.partition(OPEN)
         around += between
     return calls, around.strip()
+
+
+def write(calls: Sequence[ToolCall]) -> str:
+    """Return calls as a text of which `read` makes the same ones.
+
+    What could not be read stands last: its end is in doubt, and nothing may follow it that could be taken for a part of
+    it.
+    """
+    made = [
+        f'{{"name": {json.dumps(call.name)}, "arguments": {call.arguments}}}' for call in calls if call.name is not None
+    ]
+    named = "".join(f"{OPEN}{one.replace(CLOSE, _ESCAPED_CLOSE)}{CLOSE}" for one in made)
+    return named + unread(calls)
+
+
+def unread(calls: Sequence[ToolCall]) -> str:
+    """Return the calls that could not be read, as they were written."""
+    return "".join(call.arguments for call in calls if call.name is None)
 
 
 def _call(body: str) -> ToolCall:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from locas_agent import ChatAnswer
 from locas_agent.server.protocol.errors import ApiError, unsupported
+from locas_agent.serving.tool_calls import unread
 
 Message = dict[str, Any]
 """A chat message of the Hugging Face form: `role`, `content`, and where they are given `name` and `tool_calls`."""
@@ -146,8 +147,7 @@ def check_one_answer(n: int | None, **asked: object) -> None:
 
 def answered_text(answer: ChatAnswer) -> str:
     """Return what an answer says, calls that could not be read as the text they are."""
-    unread = "".join(call.arguments for call in answer.calls if call.name is None)
-    return answer.text + unread
+    return answer.text + unread(answer.calls)
 
 
 def finish_reason(answer: ChatAnswer) -> Literal["stop", "length", "tool_calls"]:

@@ -20,10 +20,23 @@ from tests.unit.server.conftest import MODEL, Gate, Served, taught, wait_for
 pytestmark = pytest.mark.rounding
 
 KEYED = {"Idempotency-Key": "call-1"}
+ADDS = '<tool_call>{"name": "add", "arguments": {"first": 1}}</tool_call>'
 
 
 def message(role: str, text: str) -> dict[str, Any]:
     return {"role": role, "content": text}
+
+
+def writes(served: Served, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Have the backbone answer whatever it is asked with this text."""
+    submit, tokens = RunningBatch.submit, served.agent.backbone.encode(text)
+    ends = sorted(served.agent.backbone.stop_ids)
+
+    def under_script(batch: RunningBatch, request: GenerationRequest) -> RunningAnswer:
+        allowed = lambda ids: [tokens[len(ids)]] if len(ids) < len(tokens) else ends  # noqa: E731
+        return submit(batch, replace(request, allowed=allowed))
+
+    monkeypatch.setattr(RunningBatch, "submit", under_script)
 
 
 def test_response_goes_on_from_any_earlier_one(served: Served) -> None:
@@ -234,6 +247,36 @@ def test_calls_of_tools_come_again_as_they_were(scripted: Served) -> None:
     assert again.output == one.output
 
 
+def test_call_beside_one_that_could_not_be_read_comes_again(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes(served, monkeypatch, f"Well.<tool_call>{{'add'</tool_call>{ADDS}")
+    client, ada = served.client(), served.agent.for_user("ada")
+    options: dict[str, Any] = {
+        "model": MODEL,
+        "safety_identifier": "ada",
+        "tools": [{"type": "function", "name": "add", "parameters": {"type": "object", "properties": {}}}],
+        "max_output_tokens": 200,
+        "extra_headers": KEYED,
+    }
+    one, again = (client.responses.create(input="Add 1.", **options) for _ in range(2))
+    kept = client.responses.retrieve(one.id, extra_headers={"X-Locas-User": "ada"})
+    (call,) = [item for item in one.output if item.type == "function_call"]
+    assert (call.name, one.output_text) == ("add", "Well.<tool_call>{'add'")
+    assert again.output == kept.output == one.output
+    after = client.responses.create(input="Go on.", **options | {"previous_response_id": one.id, "extra_headers": {}})
+    called = {"type": "function", "function": {"name": "add", "arguments": {"first": 1}}}
+    prompt = [
+        message("user", "Add 1."),
+        message("assistant", one.output_text) | {"tool_calls": [called]},
+        message("user", "Go on."),
+    ]
+    tool = {
+        "type": "function",
+        "function": {"name": "add", "description": "", "parameters": {"type": "object", "properties": {}}},
+    }
+    assert after.usage is not None
+    assert after.usage.input_tokens == ada.generate(prompt, tools=[tool]).prompt_tokens
+
+
 def test_key_of_a_call_is_good_for_that_call_alone(served: Served, gate: Gate) -> None:
     client, ada = served.client(), served.agent.for_user("ada")
     options: dict[str, Any] = {"model": MODEL, "input": "One.", "safety_identifier": "ada", "extra_headers": KEYED}
@@ -271,13 +314,7 @@ def test_what_a_tool_returned_or_a_model_wrote_may_hold_what_no_turn_holds(serve
 def test_answer_of_characters_that_no_turn_holds_is_kept_without_them(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    submit, letters = RunningBatch.submit, served.agent.backbone.encode("a\x00b\x1b")
-
-    def noise(batch: RunningBatch, request: GenerationRequest) -> RunningAnswer:
-        allowed = lambda ids: [letters[len(ids) % len(letters)]]  # noqa: E731
-        return submit(batch, replace(request, allowed=allowed))
-
-    monkeypatch.setattr(RunningBatch, "submit", noise)
+    writes(served, monkeypatch, "a\x00b\x1ba\x00")
     client = served.client()
     made = client.responses.create(model=MODEL, input="One.", safety_identifier="ada", max_output_tokens=6)
     chat = client.chat.completions.create(

@@ -36,6 +36,7 @@ MODEL = "standard"
 
 pytestmark = [
     pytest.mark.rounding,
+    pytest.mark.timeout(1800),
     pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning"),
     pytest.mark.skipif(BACKBONE is None, reason="LOCAS_STANDARD_BACKBONE names no checkpoint"),
 ]
@@ -49,9 +50,12 @@ def memory() -> AgentMemory:
     return AgentMemory(backbone=Backbone.load(BACKBONE), store=InMemoryStore(), config=config)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def url() -> Iterator[str]:
-    """Serve the memory at an address of this machine."""
+    """Serve the memory at an address of this machine, another one for each test.
+
+    ChatOpenAI keeps the connections of an address in this process, and a test's event loop ends with the test.
+    """
     settings = ServerSettings(model=MODEL, learns=False, shows_pages=False, answer_seconds=600)
     with closing(socket.create_server(("127.0.0.1", 0))) as listening:
         server = uvicorn.Server(uvicorn.Config(create_app(memory(), settings), http="h11", ws="none", log_config=None))

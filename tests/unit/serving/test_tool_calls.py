@@ -7,7 +7,7 @@ import json
 import pytest
 
 from locas_agent.results import ToolCall
-from locas_agent.serving.tool_calls import read
+from locas_agent.serving.tool_calls import read, write
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,13 @@ def test_arguments_keep_their_letters() -> None:
     (call,), _ = read('<tool_call>{"name": "add", "arguments": {"name": "你好"}}</tool_call>')
     assert call.arguments == '{"name": "你好"}'
     assert json.loads(call.arguments) == {"name": "你好"}
+
+
+def test_calls_that_were_written_are_read_again_beside_one_that_could_not_be_read() -> None:
+    made = [
+        ToolCall(None, '<tool_call>{"name": "add", "arguments"'),
+        ToolCall("add", '{"first": 1}'),
+        ToolCall("say", '{"text": "<tool_call>你好</tool_call>"}'),
+    ]
+    calls, around = read("Well. " + write(made))
+    assert (calls, around) == ([*made[1:], made[0]], "Well.")
