@@ -147,8 +147,8 @@ def draw_untold(
         free = [text for text in asked if text not in known[owner] and not said & words[text]]
         drawn = Random(f"{own[-1].messages}").sample(free, min(len(free), most))
         found += [Candidate(owner, own[-1], own[-1].to_seq, text, "") for text in drawn]
-    said = teacher.by_itself([candidate.question for candidate in found], length=SAID_TOKENS)
-    return [(candidate, answer) for candidate, answer in zip(found, said, strict=True) if answer is not None]
+    answers = teacher.by_itself([candidate.question for candidate in found], length=SAID_TOKENS)
+    return [(candidate, answer) for candidate, answer in zip(found, answers, strict=True) if answer is not None]
 
 
 @cache
