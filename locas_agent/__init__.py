@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from locas_agent.fleet import Fleet
     from locas_agent.inference import Engine
     from locas_agent.memory import LocasMemory, MemoryBatch
+    from locas_agent.memory_host import MemoryHost
     from locas_agent.paper.reference import LocasModel
     from locas_agent.results import (
         ChatAnswer,
@@ -74,6 +75,7 @@ _HOME = {
     "LocasMemory": "locas_agent.memory",
     "LocasModel": "locas_agent.paper.reference",
     "MemoryBatch": "locas_agent.memory",
+    "MemoryHost": "locas_agent.memory_host",
     "MemorySettings": "locas_agent.config",
     "MemoryStore": "locas_storage",
     "PolicySettings": "locas_agent.config",
@@ -118,6 +120,7 @@ __all__ = [
     "LocasMemory",
     "LocasModel",
     "MemoryBatch",
+    "MemoryHost",
     "MemorySettings",
     "MemoryStore",
     "PolicySettings",

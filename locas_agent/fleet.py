@@ -17,7 +17,7 @@ from locas_agent.errors import ConfigurationError, IncompatibleMemory
 from locas_agent.results import Reply
 from locas_agent.serving.replies import ReplyRequest, Sampling
 from locas_agent.user import UserMemory
-from locas_storage import UserKey, new_item_id
+from locas_storage import MemoryStore, Turn, TurnDraft, UserKey, new_item_id
 
 
 class Fleet:
@@ -31,7 +31,7 @@ class Fleet:
     """
 
     def __init__(self, agents: Sequence[AgentMemory]) -> None:
-        self._agents = {agent.backbone.fingerprint: agent for agent in agents}
+        self._agents = {agent.backbone.fingerprint: agent for agent in agents}  # in the order in which they were given
         if not agents or len(self._agents) < len(agents):
             raise ConfigurationError(
                 f"a fleet has one agent for each backbone: got {len(agents)} agents of {len(self._agents)} backbones"
@@ -45,6 +45,16 @@ class Fleet:
     def crews(self) -> Crews:
         """The threads of the async twins of its handles."""
         return self._crews
+
+    @property
+    def agents(self) -> tuple[AgentMemory, ...]:
+        """All agents; users without a memory are on the first."""
+        return tuple(self._agents.values())
+
+    @property
+    def store(self) -> MemoryStore:
+        """The store of all agents."""
+        return self._first.store
 
     def for_user(self, user: str, *, tenant: str = "default") -> UserMemory:
         """Return the handle of one user; cheap, and nothing is read or written until a verb is called.
@@ -75,6 +85,10 @@ class Fleet:
                 f"{head.fingerprint[:12]}, the fleet has {known}: add an agent of that backbone, or upgrade the user"
             )
         return self._agents[head.fingerprint]
+
+    def append(self, key: UserKey, drafts: Sequence[TurnDraft]) -> list[Turn]:
+        """Journal turns where the user's memory is; see `MemoryHost.append`."""
+        return self.runtime_of(key).append(key, drafts)
 
     def answer(self, asked: Sequence[ReplyRequest], sampling: Sampling) -> list[Reply]:
         """Answer each user where the user's memory is; see `UserMemory.reply`."""
