@@ -4,8 +4,10 @@
 
 The people tell their turns and are learnt on the old backbone (`--from`). Then `locas-agent upgrade` runs in a process
 of its own, which is killed so often and begun again, while this process answers each person in turn through a `Fleet`.
-Their questions are put to the memories before and after, in the files' own wordings and nothing in the prompt. It
-exits with 1 if a turn is lost or doubled, a turn is learnt twice, a request fails or the store has a fault.
+Their questions are put to the memories before and after, in the files' own wordings and nothing in the prompt. Whom
+the old backbone's admission gate refused has no memory that could be moved: after the upgrade they are learnt on the
+new one, as there any user without a memory is, and counted by themselves. It exits with 1 if a turn is lost or doubled,
+a turn is learnt twice, a request fails or the store has a fault.
 
 Without --store it starts a PostgreSQL server of its own, as the tests do; an SQLite file is not for two processes.
 """
@@ -121,6 +123,17 @@ class Crowd:
         self.served.without_memory += bool(self.learnt[place]) and not reply.used_memory
         self._said[place].append(text)
 
+    def learn_the_rest(self) -> int:
+        """Learn on the new backbone whom the old one has no memory of; return how many have one then."""
+        left = [handle for handle, seq in zip(self.handles, self.learnt, strict=True) if not seq]
+        self.new.consolidate_many([self.new.for_user(one.key.user, tenant=one.key.tenant) for one in left], flush=True)
+        return sum(bool(self._head_seq(handle)) for handle in left)
+
+    def refused(self) -> dict[str, int]:
+        """Count why the admission gate refused what, on either backbone."""
+        trails = [self.old.store.audit(handle.key) for handle in self.handles]
+        return dict(Counter(str(one.facts.get("reason")) for each in trails for one in each if one.action == "refuse"))
+
     def moved(self) -> int:
         """Return how many are on the new backbone."""
         return sum(self.fleet.runtime_of(handle.key) is self.new for handle in self.handles)
@@ -151,7 +164,7 @@ class Crowd:
             found = Counter(turn.content for turn in _by_person(handle.turns()))
             wanted = Counter(said)
             lost, doubled = lost + (wanted - found).total(), doubled + (found - wanted).total()
-            spans = [span for _, span in self._spans(handle)]
+            spans = list(self._spans(handle))
             in_turn = all(before[1] + 1 == after[0] for before, after in pairwise(spans))
             learnt_wrong += not in_turn or self._head_seq(handle) != seq
         store = self.old.store
@@ -162,12 +175,12 @@ class Crowd:
         head = self.old.store.revision(handle.key)
         return head.to_seq if head is not None and head.has_payload else 0
 
-    def _spans(self, handle: UserMemory) -> Iterator[tuple[int, tuple[int, int]]]:
-        """Numbers and turns of the revisions learnt on the backbone where the person is, oldest first."""
+    def _spans(self, handle: UserMemory) -> Iterator[tuple[int, int]]:
+        """First and last turn of the revisions learnt on the backbone where the person is, oldest first."""
         home = self.fleet.runtime_of(handle.key).backbone.fingerprint
         for one in handle.revisions():
             if one.fingerprint == home and one.payload_sha256 is not None and one.restores is None:
-                yield one.number, (one.from_seq, one.to_seq)
+                yield one.from_seq, one.to_seq
 
 
 def upgrade_under_kills(
@@ -244,6 +257,8 @@ def accept(
     before = crowd.recall()
     lives = upgrade_under_kills(crowd, start, kills=kills, delays=delays, every=every, seed=options.seed)
     upgraded = time.perf_counter()
+    moved, kept, refused = crowd.moved(), crowd.kept(), crowd.refused()
+    learnt_there = crowd.learn_the_rest()
     return {
         "kind": "upgrade_people",
         "from": crowd.old.backbone.name,
@@ -251,12 +266,14 @@ def accept(
         "source": crowd.source.name,
         "users": len(crowd.handles),
         "with_memory": sum(bool(seq) for seq in crowd.learnt),
-        "moved": crowd.moved(),
+        "moved": moved,
+        "refused": refused,
+        "learnt_first_on_the_new": learnt_there,
         "recall": {"before": before, "after": crowd.recall()},
         "lives": lives,
         "killed": sum(life["killed"] for life in lives),
         "served": crowd.served.report(),
-        **crowd.kept(),
+        **kept,
         "teaching_seconds": round(taught - started, 1),
         "upgrade_seconds": round(upgraded - taught, 1),
         "seconds": round(time.perf_counter() - started, 1),

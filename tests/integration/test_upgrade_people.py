@@ -107,3 +107,16 @@ def test_what_is_lost_or_refused_is_seen(crowd: Crowd) -> None:
     assert is_accepted(sound | {"served": {"errors": {}, "without_memory": 0}})
     assert not is_accepted(sound | {"served": crowd.served.report()})
     assert not is_accepted(sound | {"served": {"errors": {}, "without_memory": 0}, "faults": 1})
+
+
+def test_whom_the_old_backbone_refused_is_learnt_on_the_new_one(crowd: Crowd) -> None:
+    learner = crowd.old.runner.learner
+    assert isinstance(learner, QuickLearner)
+    learner.refused = {"I row."}
+    for handle, text in zip(crowd.handles, ("My dog is Rex.", "I row."), strict=True):
+        handle.add("user", text, idempotency_key="told")
+        handle.consolidate(flush=True)
+    crowd.begin()
+    assert (crowd.learnt, crowd.refused(), crowd.moved()) == ([1, 0], {"drift": 1}, 0)
+    assert crowd.learn_the_rest() == 1
+    assert crowd.moved() == 1
