@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -26,15 +26,15 @@ BASE_NOTE = "locas_base.json"
 class PaddedNote(BaseModel):
     """What stands beside a padded backbone."""
 
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    format: str = "locas-padded-base"
+    format: Literal["locas-padded-base"] = "locas-padded-base"
     """Tells our notes from other JSON."""
     backbone_fingerprint: str
     """Of the backbone without the padding: memories of it fit."""
     slots: int = Field(ge=1)
     """Neurons added to each FFN: the width of the widest memory that fits."""
-    personal_data: bool = False
+    personal_data: Literal[False] = False
     """For programs that look for such files."""
 
 
