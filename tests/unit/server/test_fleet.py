@@ -11,13 +11,14 @@ import pytest
 from httpx import ASGITransport, AsyncClient, Response
 
 from locas_agent import AgentMemory, Backbone, Fleet, MemoryHost
+from locas_agent.cli.model import open_host
 from locas_agent.errors import ConfigurationError, IncompatibleMemory
 from locas_agent.server.app import Learning, create_app
 from locas_agent.server.endpoints import model_names
 from locas_agent.server.reply_queue import ReplyQueue
 from locas_agent.server.settings import ServerSettings
 from locas_storage import SqlMemoryStore, UserKey
-from tests.conftest import MakeBackbone
+from tests.conftest import MakeBackbone, MakeBackboneFolder
 from tests.unit.agent.fake_learner import quick_agent
 from tests.unit.server.conftest import wait_for
 
@@ -135,3 +136,18 @@ def test_each_agent_learns_what_belongs_on_its_backbone(fleet: Fleet) -> None:
         wait_for(lambda: all(len(fleet.for_user(user).revisions()) == 2 for user in ("ada", "cleo")))
     heads = [fleet.store.revision(UserKey("default", user)) for user in ("ada", "cleo")]
     assert [head.fingerprint for head in heads if head] == [agent.backbone.fingerprint for agent in fleet.agents]
+
+
+def test_command_opens_one_store_for_all_backbones_it_is_given(
+    backbone_folder: str, make_backbone_folder: MakeBackboneFolder
+) -> None:
+    both = open_host(
+        [backbone_folder, make_backbone_folder(600)], "sqlite://", None, "auto", consolidation="background"
+    )
+    with both:
+        assert [agent.consolidation for agent in both.agents] == ["background"] * 2
+        assert len({agent.backbone.fingerprint for agent in both.agents}) == 2
+        both.for_user("ada").add("user", "My dog is Rex.")
+        assert all(agent.users() == both.users() for agent in both.agents)
+    with open_host([backbone_folder], "sqlite://", None, "auto") as one:
+        assert one.agents == (one,)  # whose user's home need not be looked up
