@@ -1,8 +1,8 @@
 """`Fleet`: several agents on one store, each on a backbone of its own, and each user on the one whose memory it is.
 
 While users are moved to another backbone some are on the old one and some on the new. A handle of a fleet finds out at
-each call where its user is, so it may be held across the move. `MemoryHost` is what servers and adapters take: one agent,
-or a fleet.
+each call where its user is, so it may be held across the move. Servers and adapters take a `MemoryHost`, one agent or a
+fleet.
 """
 
 from __future__ import annotations
