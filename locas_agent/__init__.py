@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         WindowSettings,
     )
     from locas_agent.errors import LocasError
-    from locas_agent.fleet import Fleet
+    from locas_agent.fleet import Fleet, MemoryHost
     from locas_agent.inference import Engine
     from locas_agent.memory import LocasMemory, MemoryBatch
     from locas_agent.paper.reference import LocasModel
@@ -74,6 +74,7 @@ _HOME = {
     "LocasMemory": "locas_agent.memory",
     "LocasModel": "locas_agent.paper.reference",
     "MemoryBatch": "locas_agent.memory",
+    "MemoryHost": "locas_agent.fleet",
     "MemorySettings": "locas_agent.config",
     "MemoryStore": "locas_storage",
     "PolicySettings": "locas_agent.config",
@@ -118,6 +119,7 @@ __all__ = [
     "LocasMemory",
     "LocasModel",
     "MemoryBatch",
+    "MemoryHost",
     "MemorySettings",
     "MemoryStore",
     "PolicySettings",

@@ -101,6 +101,11 @@ class AgentMemory(Runtime):
         )
         return cls(backbone=ready, store=made, config=config, consolidation=consolidation, strategy=strategy)
 
+    @property
+    def agents(self) -> tuple[Self]:
+        """Itself: servers and adapters take one agent or a `Fleet` of several."""
+        return (self,)
+
     def for_user(self, user: str, *, tenant: str = "default") -> UserMemory:
         """Return the handle of one user; cheap, and nothing is written until a verb is called."""
         return UserMemory(self, UserKey(tenant, user))

@@ -1,7 +1,8 @@
 """`Fleet`: several agents on one store, each on a backbone of its own, and each user on the one whose memory it is.
 
 While users are moved to another backbone some are on the old one and some on the new. A handle of a fleet finds out at
-each call where its user is, so it may be held across the move.
+each call where its user is, so it may be held across the move. Servers and adapters take a `MemoryHost`, one agent or a
+fleet.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self, runtime_checkable
 
 from locas_agent.agent import AgentMemory
 from locas_agent.aio import Crews
@@ -17,7 +18,55 @@ from locas_agent.errors import ConfigurationError, IncompatibleMemory
 from locas_agent.results import Reply
 from locas_agent.serving.replies import ReplyRequest, Sampling
 from locas_agent.user import UserMemory
-from locas_storage import UserKey, new_item_id
+from locas_storage import MemoryStore, Turn, TurnDraft, UserKey, new_item_id
+
+
+@runtime_checkable
+class MemoryHost(Protocol):
+    """Users of one store, each with an agent on whose backbone the user's memory is.
+
+    What hangs on a backbone, such as tokens, the context and settings, is asked of `runtime_of` the user, each time:
+    a user may be moved to another backbone between two calls.
+    """
+
+    @property
+    def agents(self) -> Sequence[AgentMemory]:
+        """All agents; users without a memory are on the first."""
+        ...
+
+    @property
+    def store(self) -> MemoryStore:
+        """The one store of all agents."""
+        ...
+
+    @property
+    def crews(self) -> Crews:
+        """The threads of async twins."""
+        ...
+
+    def for_user(self, user: str, *, tenant: str = "default") -> UserMemory:
+        """Return the handle of one user."""
+        ...
+
+    def users(self, *, tenant: str | None = None) -> list[UserKey]:
+        """Return everyone who has ever said something, of one tenant or of all."""
+        ...
+
+    def runtime_of(self, key: UserKey) -> AgentMemory:
+        """Return the agent on whose backbone a user's memory is; one read of the store where there are several.
+
+        Raises:
+            IncompatibleMemory: it belongs to a backbone of which there is no agent.
+        """
+        ...
+
+    def append(self, key: UserKey, drafts: Sequence[TurnDraft]) -> list[Turn]:
+        """Journal turns with the token counts of the user's backbone.
+
+        Raises:
+            TurnTooLong: a turn does not fit into that backbone's context beside an answer; nothing was written.
+        """
+        ...
 
 
 class Fleet:
@@ -31,7 +80,7 @@ class Fleet:
     """
 
     def __init__(self, agents: Sequence[AgentMemory]) -> None:
-        self._agents = {agent.backbone.fingerprint: agent for agent in agents}
+        self._agents = {agent.backbone.fingerprint: agent for agent in agents}  # in the order in which they were given
         if not agents or len(self._agents) < len(agents):
             raise ConfigurationError(
                 f"a fleet has one agent for each backbone: got {len(agents)} agents of {len(self._agents)} backbones"
@@ -45,6 +94,16 @@ class Fleet:
     def crews(self) -> Crews:
         """The threads of the async twins of its handles."""
         return self._crews
+
+    @property
+    def agents(self) -> tuple[AgentMemory, ...]:
+        """All agents; users without a memory are on the first."""
+        return tuple(self._agents.values())
+
+    @property
+    def store(self) -> MemoryStore:
+        """The store of all agents."""
+        return self._first.store
 
     def for_user(self, user: str, *, tenant: str = "default") -> UserMemory:
         """Return the handle of one user; cheap, and nothing is read or written until a verb is called.
@@ -75,6 +134,10 @@ class Fleet:
                 f"{head.fingerprint[:12]}, the fleet has {known}: add an agent of that backbone, or upgrade the user"
             )
         return self._agents[head.fingerprint]
+
+    def append(self, key: UserKey, drafts: Sequence[TurnDraft]) -> list[Turn]:
+        """Journal turns where the user's memory is; see `MemoryHost.append`."""
+        return self.runtime_of(key).append(key, drafts)
 
     def answer(self, asked: Sequence[ReplyRequest], sampling: Sampling) -> list[Reply]:
         """Answer each user where the user's memory is; see `UserMemory.reply`."""

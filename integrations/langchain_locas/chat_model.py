@@ -35,13 +35,13 @@ from pydantic import (
 )
 
 from langchain_locas.errors import AnswerTimeout, PromptTooLong
-from langchain_locas.fitting import fitted
+from langchain_locas.fitting import fitted, prompt_tokens
 from langchain_locas.identity import NO_USER, USER_ID, checked
 from langchain_locas.loading import MemoryOpening, profile_of
 from langchain_locas.messages import to_chat
 from langchain_locas.options import StoreUrl, check_options, refused, secret, stop_words, without_values
 from langchain_locas.routing import RoutedChatModel
-from locas_agent import AgentMemory, ChatAnswer, GenerationStream, UserKey
+from locas_agent import AgentMemory, ChatAnswer, GenerationStream, MemoryHost, UserKey
 from locas_agent.errors import ConfigurationError, GenerationTimeout, TurnTooLong
 from locas_agent.serving.tool_calls import must_call, require_tools
 from locas_agent.types import DEFAULT_STORE, Dtype
@@ -79,8 +79,9 @@ class ChatLocas(RoutedChatModel):
     store: Annotated[StoreUrl | Path | None, BeforeValidator(secret)] = StoreUrl(DEFAULT_STORE)
     """What `AgentMemory.load` takes: SQLAlchemy URL of the database, "sqlite://" for one in memory, or a path. It is
     kept as a secret."""
-    memory: AgentMemory | None = Field(default=None, exclude=True, repr=False)
-    """A ready memory, shared by reference; decides model, store, device and dtype."""
+    memory: MemoryHost | None = Field(default=None, exclude=True, repr=False)
+    """A ready memory or a `Fleet`, shared by reference; decides model, store, device and dtype. The model of a fleet is
+    called as its first backbone; each user is answered on the one of the user's memory."""
     device: str | None = None
     """Where the backbone runs; the first GPU if there is one, else the CPU."""
     dtype: Dtype = "auto"
@@ -135,11 +136,12 @@ class ChatLocas(RoutedChatModel):
     def _one_source(self) -> Self:
         if self.memory is None:
             return self
-        if self.model not in (DEFAULT_MODEL, self.memory.backbone.name) or self.store != StoreUrl(DEFAULT_STORE):
+        name = self.memory.agents[0].backbone.name
+        if self.model not in (DEFAULT_MODEL, name) or self.store != StoreUrl(DEFAULT_STORE):
             raise ConfigurationError(
                 "memory was given beside model or store: it has a backbone and a store already, give one or the others"
             )
-        self.model = self.memory.backbone.name
+        self.model = name
         return self
 
     # A copy or an assignment is validated by nobody, so what is shown is masked once more.
@@ -158,14 +160,14 @@ class ChatLocas(RoutedChatModel):
         return {"store": "LOCAS_STORE"}
 
     @property
-    def agent_memory(self) -> AgentMemory:
+    def agent_memory(self) -> MemoryHost:
         """The memory behind this model, loaded if it was not yet.
 
         For middleware, histories, tools, and to consolidate.
         """
         memory = self.memory or self.opening.get(self.model, secret(self.store), self.device, self.dtype)
         if self.profile is None:
-            self.profile = profile_of(memory.backbone)
+            self.profile = profile_of([agent.backbone for agent in memory.agents])
         return memory
 
     def _key(self, kwargs: Mapping[str, Any]) -> UserKey:
@@ -183,17 +185,22 @@ class ChatLocas(RoutedChatModel):
         the current revision, the epoch when the user is erased, so no number comes twice.
         """
         memory, key = self.agent_memory, self._key(kwargs)
-        memory.current(key)  # turns whose time is over are forgotten first, as they are before an answer
+        home = memory.runtime_of(key)
+        home.current(key)  # turns whose time is over are forgotten first, as they are before an answer
         state = memory.store.state(key)
         version = (state.epoch, state.fence) if state is not None else None
         bare = super()._get_llm_string(stop=stop, **{name: value for name, value in kwargs.items() if name != USER_ID})
-        longest = self.answer_tokens(kwargs.get("max_tokens"))
-        return f"{bare}|{key.digest}|{memory.backbone.fingerprint}|{version}|{longest}"
+        longest = self.answer_tokens(kwargs.get("max_tokens"), home=home)
+        return f"{bare}|{key.digest}|{home.backbone.fingerprint}|{version}|{longest}"
 
-    def answer_tokens(self, max_tokens: int | None = None) -> int:
+    def answer_tokens(self, max_tokens: int | None = None, *, home: AgentMemory | None = None) -> int:
         """Return how many tokens an answer may have.
 
         As the call says, else the constructor, else the memory's configuration.
+
+        Args:
+            max_tokens: as the call says.
+            home: the agent that answers, the first unless given.
 
         Raises:
             ConfigurationError: it is less than one.
@@ -203,7 +210,7 @@ class ChatLocas(RoutedChatModel):
             raise ConfigurationError(
                 f"max_tokens is {given}: an answer has at least one token; leave it out for the memory's configuration"
             )
-        return self.agent_memory.config.window.answer_tokens(given)
+        return (home or self.agent_memory.agents[0]).config.window.answer_tokens(given)
 
     # Generation
     # --------------------------------------------------------------------------------------------------------
@@ -246,8 +253,9 @@ class ChatLocas(RoutedChatModel):
                 "a call named another model: a memory belongs to one backbone, build another ChatLocas"
             )
         tools, user = kwargs.get("tools") or (), self._key(kwargs)
-        max_tokens = self.answer_tokens(kwargs.get("max_tokens"))
-        shown = fitted(self.agent_memory, user, messages, tools, answer_tokens=max_tokens)
+        home = self.agent_memory.runtime_of(user)
+        max_tokens = self.answer_tokens(kwargs.get("max_tokens"), home=home)
+        shown = fitted(home, user, messages, tools, answer_tokens=max_tokens)
         stream = self.agent_memory.for_user(user.user, tenant=user.tenant).generate_stream(
             to_chat(shown),
             stop=stop_words(stop or self.stop or ()),
@@ -305,7 +313,8 @@ class ChatLocas(RoutedChatModel):
                 unknown.
         """
         check_options(kwargs)
-        require_tools(self.agent_memory.backbone)
+        for agent in self.agent_memory.agents:
+            require_tools(agent.backbone)
         schemas = [convert_to_openai_tool(tool) for tool in tools]
         must_call(tool_choice, schemas)
         return self.bind(tools=schemas, tool_choice=tool_choice, **kwargs)
@@ -333,25 +342,29 @@ class ChatLocas(RoutedChatModel):
         return params
 
     def _resolve_model_profile(self) -> ModelProfile | None:
-        return None if self.memory is None else profile_of(self.memory.backbone)  # else when it is loaded
+        if self.memory is None:
+            return None  # when it is loaded
+        return profile_of([agent.backbone for agent in self.memory.agents])
 
     def get_token_ids(self, text: str) -> list[int]:
-        """Return the backbone's token ids of a text.
+        """Return the token ids of a text on the backbone, the first of a fleet.
 
         Raises:
             InvalidTurn: it is no text that a turn can hold.
         """
         check_text("text", text)
-        return self.agent_memory.backbone.encode(text)
+        return self.agent_memory.agents[0].backbone.encode(text)
 
     def get_num_tokens_from_messages(
         self,
         messages: Sequence[BaseMessage],
         tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool] | None = None,
     ) -> int:
-        """Return how many tokens a prompt of these messages and tools takes, template and all."""
-        schemas = [convert_to_openai_tool(tool) for tool in tools or ()]
-        return len(self.agent_memory.backbone.encode_chat(to_chat(messages), tools=schemas or None))
+        """Return how many tokens a prompt of these messages and tools takes, template and all.
+
+        On the backbone, the first of a fleet.
+        """
+        return prompt_tokens(self.agent_memory.agents[0], messages, tools or ())
 
 
 def _pieces(stream: GenerationStream) -> Iterator[str]:

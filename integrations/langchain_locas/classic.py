@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from langchain_locas.keeping import keep
 from langchain_locas.messages import from_turns
 from langchain_locas.options import refused
-from locas_agent import AgentMemory, UserMemory
+from locas_agent import MemoryHost, UserMemory
 from locas_agent.errors import ConfigurationError
 
 
@@ -41,7 +41,7 @@ class LocasChainMemory(BaseMemory):
         ConfigurationError: an unknown option, or a value of another type.
     """
 
-    memory: AgentMemory = Field(exclude=True, repr=False)
+    memory: MemoryHost = Field(exclude=True, repr=False)
     user_id: str
     tenant: str = "default"
     session_id: str | None = None
@@ -65,7 +65,7 @@ class LocasChainMemory(BaseMemory):
 
     def load_memory_variables(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return the live window."""
-        messages = from_turns(self.memory.prompts.build(self._user.key).layout.prompt_turns)
+        messages = from_turns(self.memory.runtime_of(self._user.key).prompts.build(self._user.key).layout.prompt_turns)
         return {self.memory_key: messages if self.return_messages else get_buffer_string(messages)}
 
     def save_context(self, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import BaseMessage
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from langchain_locas.messages import role_of, text_of, to_chat
 from locas_agent import AgentMemory, Turn, UserKey
@@ -45,6 +47,16 @@ def fitted(
         for turn in agent.store.known(user, [message.id for message in messages if message.id is not None])
     }
     return _fitted(messages, turns, room_tokens=room, count=count)
+
+
+def prompt_tokens(
+    agent: AgentMemory,
+    messages: Sequence[BaseMessage],
+    tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+) -> int:
+    """Return how many tokens a prompt of these messages and tools takes on an agent's backbone, template and all."""
+    schemas = [convert_to_openai_tool(tool) for tool in tools]
+    return len(agent.backbone.encode_chat(to_chat(messages), tools=schemas or None))
 
 
 def _fitted(

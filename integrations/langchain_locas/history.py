@@ -12,7 +12,7 @@ from langchain_core.messages import BaseMessage
 
 from langchain_locas.keeping import keep
 from langchain_locas.messages import from_turns
-from locas_agent import AgentMemory, Turn
+from locas_agent import MemoryHost, Turn
 
 
 class LocasChatMessageHistory(BaseChatMessageHistory):
@@ -31,7 +31,7 @@ class LocasChatMessageHistory(BaseChatMessageHistory):
         tenant: the application or customer the user belongs to.
     """
 
-    def __init__(self, user_id: str, session_id: str, *, memory: AgentMemory, tenant: str = "default") -> None:
+    def __init__(self, user_id: str, session_id: str, *, memory: MemoryHost, tenant: str = "default") -> None:
         self._memory = memory
         self._user = memory.for_user(user_id, tenant=tenant)
         self._session = session_id

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from langchain_core.messages import BaseMessage
 
 from langchain_locas.messages import draft_of, is_said, turn_key
-from locas_agent import AgentMemory
+from locas_agent import MemoryHost
 from locas_storage import UserKey
 
 
-def keep(agent: AgentMemory, user: UserKey, session: str | None, messages: Sequence[BaseMessage]) -> None:
+def keep(agent: MemoryHost, user: UserKey, session: str | None, messages: Sequence[BaseMessage]) -> None:
     """Journal what was said in messages, oldest first.
 
     A message that has an id is one turn, however often it is given, and so is one that was read from the journal. One
@@ -37,7 +37,7 @@ def keep(agent: AgentMemory, user: UserKey, session: str | None, messages: Seque
         )
 
 
-def _keys(agent: AgentMemory, user: UserKey, session: str | None, message_ids: Sequence[str]) -> dict[str, str]:
+def _keys(agent: MemoryHost, user: UserKey, session: str | None, message_ids: Sequence[str]) -> dict[str, str]:
     """Return under which key each message is one turn.
 
     None for a message that is itself a turn of the session, read from the journal.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Self, cast
@@ -52,14 +53,15 @@ class MemoryOpening:
         return MemoryOpening, ()
 
 
-def profile_of(backbone: Backbone) -> ModelProfile:
-    """Return what a backbone can do; middleware of LangChain cuts prompts and chooses strategies by it."""
-    calls = can_call_tools(backbone)
+def profile_of(backbones: Sequence[Backbone]) -> ModelProfile:
+    """Return what each of some backbones can do; middleware of LangChain cuts prompts and chooses strategies by it."""
+    calls = all(can_call_tools(backbone) for backbone in backbones)
+    tokens = min(backbone.context_tokens for backbone in backbones)
     return {
-        "name": backbone.name,
+        "name": backbones[0].name,
         "open_weights": True,
-        "max_input_tokens": backbone.context_tokens,
-        "max_output_tokens": backbone.context_tokens,
+        "max_input_tokens": tokens,
+        "max_output_tokens": tokens,
         "text_inputs": True,
         "text_outputs": True,
         "image_inputs": False,

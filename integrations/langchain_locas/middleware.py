@@ -17,10 +17,11 @@ from langgraph.types import Command
 
 from langchain_locas.chat_model import ChatLocas
 from langchain_locas.errors import ForeignThread
+from langchain_locas.fitting import prompt_tokens
 from langchain_locas.identity import USER_ID, caller
 from langchain_locas.journaling import Thread, record, trim_to_window
 from langchain_locas.marks import NOBODY, Marks, ThreadState
-from locas_agent import AgentMemory, UserMemory
+from locas_agent import MemoryHost, UserMemory
 from locas_agent.errors import ConfigurationError
 
 
@@ -54,7 +55,7 @@ class LocasMemoryMiddleware(AgentMiddleware[ThreadState, Any, Any]):
 
     state_schema = ThreadState
 
-    def __init__(self, memory: AgentMemory, *, tenant: str = "default", shared: bool = False) -> None:
+    def __init__(self, memory: MemoryHost, *, tenant: str = "default", shared: bool = False) -> None:
         super().__init__()
         self._memory = memory
         self._tenant = tenant
@@ -126,7 +127,7 @@ class LocasMemoryMiddleware(AgentMiddleware[ThreadState, Any, Any]):
         return marks.opened(messages, user.key.digest, takes_earlier=not (self._shared or is_inner)).as_state()
 
     def _closed(self, state: ThreadState, thread: Thread) -> dict[str, Any]:
-        recorded = record(self._memory, thread, state["messages"])
+        recorded = record(self._memory.runtime_of(thread.user.key), thread, state["messages"])
         by = NOBODY if self._shared else thread.user.key.digest
         return thread.marks.closed(state["messages"], by, recorded.refused).as_state()
 
@@ -135,14 +136,15 @@ class LocasMemoryMiddleware(AgentMiddleware[ThreadState, Any, Any]):
         thread = self._thread(request.state, request.runtime, config)
         # The state holds what was said; what other middleware makes of it for this one request is shown, and not
         # journalled.
-        recorded = record(self._memory, thread, request.state["messages"])
+        home = self._memory.runtime_of(thread.user.key)
+        recorded = record(home, thread, request.state["messages"])
         system = [request.system_message] if request.system_message is not None else []
-        answer = model.answer_tokens(request.model_settings.get("max_tokens"))
+        answer = model.answer_tokens(request.model_settings.get("max_tokens"), home=home)
 
         def count(messages: Any) -> int:
-            return model.get_num_tokens_from_messages([*system, *messages], request.tools)
+            return prompt_tokens(home, [*system, *messages], request.tools)
 
-        shown = trim_to_window(self._memory, thread, request.messages, recorded, answer_tokens=answer, count=count)
+        shown = trim_to_window(home, thread, request.messages, recorded, answer_tokens=answer, count=count)
         return request.override(
             messages=shown,  # type: ignore[arg-type]
             model_settings={**request.model_settings, USER_ID: thread.user.key.user},

@@ -11,14 +11,14 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, StructuredTool
 
 from langchain_locas.identity import caller, running
-from locas_agent import AgentMemory, FoundTurn, UserMemory
+from locas_agent import FoundTurn, MemoryHost, UserMemory
 from locas_agent.errors import TurnNotFound, UnknownUser
 
 FOUND_TURNS = 5
 """Turns that one search returns."""
 
 
-def memory_tools(memory: AgentMemory, *, tenant: str = "default") -> list[BaseTool]:
+def memory_tools(memory: MemoryHost, *, tenant: str = "default") -> list[BaseTool]:
     """Return `search_memory` and `forget_memory`, bound to the user who calls.
 
     The user of the run's context or of `configurable`.

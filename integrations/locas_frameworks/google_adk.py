@@ -11,7 +11,7 @@ from google.adk.memory.memory_entry import MemoryEntry
 from google.adk.sessions import Session
 from google.genai import types
 
-from locas_agent import AgentMemory, FoundTurn, UserMemory
+from locas_agent import FoundTurn, MemoryHost, UserMemory
 from locas_agent.errors import ConfigurationError
 from locas_frameworks.said import SaidMessage, journal
 
@@ -30,7 +30,7 @@ class LocasMemoryService(BaseMemoryService):  # type: ignore[misc]  # a class of
         learn: whether what is said may be learnt.
     """
 
-    def __init__(self, memory: AgentMemory, *, found_turns: int = 10, learn: bool = True) -> None:
+    def __init__(self, memory: MemoryHost, *, found_turns: int = 10, learn: bool = True) -> None:
         self._memory = memory
         self._found_turns = found_turns
         self._learn = learn

@@ -6,11 +6,11 @@ The SDK's protocol is structural, so nothing of it is imported here.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 from uuid import uuid4
 
-from locas_agent import AgentMemory, Turn
+from locas_agent import AgentMemory, MemoryHost, Turn
 from locas_agent.conversation.token_count import with_token_count
 from locas_agent.errors import ConfigurationError, InvalidTurn, TurnTooLong
 from locas_storage import TurnDraft
@@ -47,7 +47,7 @@ class LocasSession:
 
     def __init__(
         self,
-        memory: AgentMemory,
+        memory: MemoryHost,
         user_id: str,
         session_id: str,
         *,
@@ -78,9 +78,8 @@ class LocasSession:
             ConfigurationError: an item is no JSON.
             InvalidTurn: an item is larger than a turn can be; nothing was written.
         """
-        drafts = [self._draft(cast("Item", item), index) for index, item in enumerate(items)]
-        if drafts:
-            await self._memory.crews.run("journal", self._memory.append, self._user.key, drafts)
+        if items:
+            await self._memory.crews.run("journal", self._journal, [cast("Item", item) for item in items])
 
     async def pop_item(self) -> TResponseInputItem | None:
         """Forget the newest item and return it, None where there is none.
@@ -105,16 +104,18 @@ class LocasSession:
         mine = (turn for turn in await self._user.aturns() if turn.session == self.session_id and _is_item(turn))
         return sorted(mine, key=lambda turn: (turn.at, _index_of(turn), turn.seq))
 
-    def _draft(self, item: Item, index: int) -> TurnDraft:
+    def _journal(self, items: Sequence[Item]) -> None:
+        home = self._memory.runtime_of(self._user.key)
+        home.append(self._user.key, [self._draft(home, item, index) for index, item in enumerate(items)])
+
+    def _draft(self, home: AgentMemory, item: Item, index: int) -> TurnDraft:
         """Return an item as a turn: its words if they are all there is to it and a turn can hold them, else JSON."""
         form, text = _words_of(item)
         if form is not None:
             key = f"{_PREFIX}:{form}:{index:06x}:{uuid4().hex}:{item.get('id', '')}"
             try:
                 draft = TurnDraft(item["role"], text, session=self.session_id, idempotency_key=key, learn=self._learn)
-                return with_token_count(
-                    self._memory.backbone, draft, answer_tokens=self._memory.config.window.max_new_tokens
-                )
+                return with_token_count(home.backbone, draft, answer_tokens=home.config.window.max_new_tokens)
             except (InvalidTurn, TurnTooLong):
                 pass  # too long to be read, or half a character: JSON holds it
         return TurnDraft(

@@ -52,13 +52,21 @@ class Backbone:
     Several threads may use one backbone at once.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        name: str,
+        fingerprint: str | None = None,
+    ) -> None:
         """Wrap ready parts.
 
         Args:
             model: a causal language model of transformers with gated FFNs.
             tokenizer: its tokenizer.
             name: what messages call it.
+            fingerprint: what it is known to be, of a model whose weights are not here; hashed from them unless given.
 
         Raises:
             UnsupportedBackbone: a layer has no gated FFN, or several (mixture of experts).
@@ -79,6 +87,7 @@ class Backbone:
             getattr(self.decoder, "norm", None),
         )
         self._weights_digest: str | None = None
+        self._known_fingerprint = fingerprint
         self._made: dict[Hashable, Any] = {}
         self._making = RLock()
 
@@ -238,6 +247,8 @@ class Backbone:
         stored before it rounds, so the same files give the same fingerprint in every dtype. It reads every weight
         once: about a second per 0.5 GB.
         """
+        if self._known_fingerprint is not None:
+            return self._known_fingerprint
         digest = self._weights_digest or weights_digest(self.model)
         return fingerprint_of(self.model, self.tokenizer, digest)
 

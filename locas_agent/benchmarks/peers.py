@@ -19,7 +19,8 @@ from transformers import Qwen3ForCausalLM
 from locas_agent.backbone import Backbone
 from locas_agent.benchmarks.bench import without_hooks, wrapped
 from locas_agent.evaluation.baselines.peer import peft
-from locas_agent.exports.lora import write_lora, write_padded_base
+from locas_agent.exports.lora import write_lora
+from locas_agent.exports.padded import write_padded_base
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
 

@@ -7,6 +7,7 @@ Nothing here imports torch before a command asks for the model.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,10 +20,19 @@ from locas_agent.types import Dtype
 if TYPE_CHECKING:
     from locas_agent.agent import AgentMemory
     from locas_agent.config import LocasConfig, StoreSettings
+    from locas_agent.fleet import Fleet
     from locas_agent.runtime import ConsolidationMode
 
 BackboneOption = Annotated[
     str, typer.Option("--backbone", help="'tiny' (bundled), 'smollm2', a folder, a .gguf file, or a hub id.")
+]
+BackbonesOption = Annotated[
+    list[str],
+    typer.Option(
+        "--backbone",
+        help="'tiny' (bundled), 'smollm2', a folder, a .gguf file, or a hub id. May be repeated while users are moved "
+        "from one to another: each is answered on the one whose memory it is, new users on the first.",
+    ),
 ]
 DeviceOption = Annotated[
     str | None, typer.Option("--device", help="For example cuda:0; the first GPU if there is one, else the CPU.")
@@ -73,6 +83,29 @@ def open_agent(
         consolidation=consolidation,
         key_provider=key_provider(key_file),
     )
+
+
+def open_host(
+    backbones: Sequence[str],
+    store: str,
+    device: str | None,
+    dtype: Dtype,
+    config: LocasConfig | None = None,
+    kept: StoreSettings | None = None,
+    *,
+    key_file: str | None = None,
+    consolidation: ConsolidationMode = "inline",
+) -> AgentMemory | Fleet:
+    """Load one backbone or several with one store; a user's home is looked up only where there are several."""
+    from locas_agent.agent import AgentMemory
+    from locas_agent.fleet import Fleet
+
+    first = open_agent(backbones[0], store, device, dtype, config, kept, key_file=key_file, consolidation=consolidation)
+    others = [
+        AgentMemory.load(name, first.store, config, device=device, dtype=dtype, consolidation=consolidation)
+        for name in backbones[1:]
+    ]
+    return Fleet([first, *others]) if others else first
 
 
 def read_config(path: Path | None) -> LocasConfig:

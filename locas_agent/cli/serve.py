@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from locas_agent.cli.model import BackboneOption, ConfigOption, DeviceOption, DtypeOption, open_agent, read_config
+from locas_agent.cli.model import BackbonesOption, ConfigOption, DeviceOption, DtypeOption, open_host, read_config
 from locas_agent.cli.options import (
     DEFAULT_KEPT,
     DEFAULT_STORE,
@@ -26,7 +26,10 @@ def serve(
     host: Annotated[str, typer.Option("--host", help="Address to listen on; put TLS before any other.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")] = 8321,
     model: Annotated[
-        str | None, typer.Option("--model", help="What clients call the backbone; the last part of its name.")
+        str | None,
+        typer.Option(
+            "--model", help="What clients call the backbone, the first of several; the last part of its name."
+        ),
     ] = None,
     answers_at_once: Annotated[
         int, typer.Option("--answers-at-once", min=1, help="Answers that are written at the same time.")
@@ -56,7 +59,7 @@ def serve(
     ] = False,
     metrics: Annotated[bool, typer.Option("--metrics/--no-metrics", help="Whether /metrics answers.")] = True,
     traces: TracesOption = False,
-    backbone: BackboneOption = "tiny",
+    backbone: BackbonesOption = ["tiny"],  # noqa: B006  Typer copies it
     store: StoreOption = DEFAULT_STORE,
     device: DeviceOption = None,
     dtype: DtypeOption = "auto",
@@ -94,7 +97,7 @@ def serve(
     with (
         sending_traces(traces),
         stop_on_signals(),  # uvicorn raises the signal again once it has drained
-        open_agent(
+        open_host(
             backbone, store, device, dtype, read_config(config), kept, key_file=key_file, consolidation="background"
         ) as memory,
     ):

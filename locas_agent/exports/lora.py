@@ -21,17 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from locas_agent.backbone import Backbone
 from locas_agent.backbone.ffn import GatedFfn
-from locas_agent.errors import CorruptPayload, ExchangeError
-from locas_agent.exports.dense import write_checkpoint
-from locas_agent.exports.manifest import NOTICE, Manifest, digest_of, write_beside
+from locas_agent.errors import CorruptPayload
+from locas_agent.exports.manifest import CARD_NAME, MANIFEST_NAME, NOTICE, Manifest, digest_of, write_beside
+from locas_agent.exports.padded import check_padded, write_padded_base
 from locas_agent.exports.places import check_free, placed
-from locas_agent.exports.widening import check_same, folded_rows, slots_for, widened
+from locas_agent.exports.widening import folded_rows, slots_for
 from locas_agent.memory import LocasMemory
 from locas_agent.memory.slab import DOWN, GATE, UP
 
@@ -39,39 +39,6 @@ ADAPTER = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 BASE_FOLDER = "base"
 """Where the padded backbone lies below an adapter that was given none."""
-BASE_NOTE = "locas_base.json"
-"""Says of a padded backbone which one it is and how many neurons were added; it holds no person's data."""
-
-
-def write_padded_base(backbone: Backbone, path: str | Path, *, slots: int) -> Path:
-    """Write the backbone with zero neurons added to every FFN.
-
-    The same function, with room for adapters of up to `slots` slots.
-
-    One is enough for all users. It holds nobody's data.
-
-    Args:
-        backbone: what is padded.
-        path: a folder that is not there yet.
-        slots: neurons added to each FFN, at least the width of the widest memory.
-
-    Raises:
-        ExchangeError: the architecture or the place refuses it.
-    """
-    place = check_free(path)
-    added = slots_for(backbone, slots, multiple=1)
-    model = widened(backbone, torch.zeros(backbone.n_layers, 3, added, backbone.hidden_size))
-    check_same(backbone, None, model)
-    with placed(place) as folder:
-        write_checkpoint(backbone, model, folder)
-        note = {
-            "format": "locas-padded-base",
-            "backbone_fingerprint": backbone.fingerprint,
-            "slots": added,
-            "personal_data": False,
-        }
-        (folder / BASE_NOTE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
-    return place
 
 
 def write_lora(
@@ -107,7 +74,9 @@ def write_lora(
     padded = place / BASE_FOLDER if base is None else Path(base).expanduser().absolute()
     is_there = padded.exists()
     slots = (
-        _slots_of(padded, backbone, memory.width) if is_there else slots_for(backbone, memory.width, multiple=multiple)
+        check_padded(padded, backbone, memory.width)
+        if is_there
+        else slots_for(backbone, memory.width, multiple=multiple)
     )
     rows = folded_rows(backbone, memory, slots)
     if base is not None and not is_there:
@@ -203,6 +172,22 @@ def read_lora(backbone: Backbone, folder: Path, manifest: Manifest) -> LocasMemo
     return manifest.memory(slab)
 
 
+def blank_adapter(folder: Path) -> None:
+    """Put an adapter that changes nothing in the place of a person's, for a server that may read the folder again.
+
+    It has the same modules, of one rank and zeros; the manifest goes, since nobody's memory is left.
+    """
+    with safe_open(folder / ADAPTER, framework="pt") as opened:
+        shapes = {name: opened.get_slice(name).get_shape() for name in opened.keys()}
+        dtype = next(opened.get_tensor(name).dtype for name in shapes)
+    ranked = {name: [1, shape[1]] if ".lora_A." in name else [shape[0], 1] for name, shape in shapes.items()}
+    draft = folder / f".{ADAPTER}"
+    save_file({name: torch.zeros(shape, dtype=dtype) for name, shape in ranked.items()}, draft)
+    draft.replace(folder / ADAPTER)
+    for name in (MANIFEST_NAME, CARD_NAME):
+        (folder / name).unlink(missing_ok=True)
+
+
 def _filled(tensor: Tensor, shape: tuple[int, int]) -> Tensor:
     """The tensor with zeros after it, up to a shape."""
     made = torch.zeros(shape)
@@ -237,21 +222,3 @@ def _config(backbone: Backbone, memory: LocasMemory, padded: Path) -> dict[str, 
             "layers_pattern": "layers",
         }
     return config
-
-
-def _slots_of(padded: Path, backbone: Backbone, width: int) -> int:
-    """How many neurons a padded backbone has to spare, after checking that it is one of this backbone."""
-    try:
-        note = json.loads((padded / BASE_NOTE).read_text(encoding="utf-8"))
-        fingerprint, slots = str(note["backbone_fingerprint"]), int(note["slots"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ExchangeError(
-            f"{padded.name!r} is no padded backbone: a file {BASE_NOTE} was looked for; name another place"
-        ) from error
-    if fingerprint != backbone.fingerprint or slots < width:
-        raise ExchangeError(
-            f"{padded.name!r} pads the backbone {fingerprint[:12]} by {slots} neurons; this memory needs {width} on "
-            f"{backbone.fingerprint[:12]}: "
-            "name another place for a new one"
-        )
-    return slots

@@ -28,6 +28,9 @@ Form = Literal["dense", "lora", "memory"]
 MANIFEST_NAME = "locas_export.json"
 """The manifest's name in a folder; its presence marks the folder as one person's data."""
 
+CARD_NAME = "README.md"
+"""The card beside it, for people."""
+
 MAX_MANIFEST_BYTES = 16 << 20
 """Largest manifest read; neuron indices of 36 layers of 512 slots take about 100 KB."""
 
@@ -199,7 +202,7 @@ def write_beside(folder: Path, manifest: Manifest) -> None:
         f"`{manifest.form}`. "
         f"`{MANIFEST_NAME}` says the rest.\n"
     )
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    (folder / CARD_NAME).write_text(card, encoding="utf-8")
 
 
 def read_beside(folder: Path) -> Manifest:

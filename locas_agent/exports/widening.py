@@ -88,7 +88,8 @@ def widened(backbone: Backbone, rows: Tensor) -> PreTrainedModel:
     uninstall(model)
     for site, (gate, up, down) in zip(find_ffns(model.get_decoder(), name=backbone.name), rows, strict=True):
         _append(site, gate, up, down)
-    _set_width(backbone, model, rows.shape[2])
+    _check_widths(backbone, [site.n_neurons for site in backbone.sites])
+    set_width(model.config, rows.shape[2])
     _check_rebuilds(backbone, model)
     model.requires_grad_(False)
     return model  # type: ignore[no-any-return]
@@ -171,9 +172,9 @@ def _check_widths(backbone: Backbone, widths: list[int]) -> None:
         )
 
 
-def _set_width(backbone: Backbone, model: Any, slots: int) -> None:
-    _check_widths(backbone, [site.n_neurons for site in backbone.sites])
-    config = model.config.get_text_config(decoder=True)
+def set_width(config: Any, slots: int) -> None:
+    """Let a config of transformers say that every FFN has so many neurons more, or fewer."""
+    config = config.get_text_config(decoder=True)
     named = config.intermediate_size
     config.intermediate_size = [width + slots for width in named] if isinstance(named, list | tuple) else named + slots
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from threading import Event, Thread
 
@@ -15,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from locas_agent import AgentMemory
+from locas_agent import AgentMemory, MemoryHost
 from locas_agent.errors import LocasError
 from locas_agent.server.endpoints import Endpoints
 from locas_agent.server.inspector.pages import Inspector
@@ -35,11 +36,12 @@ _LEAVE_SECONDS = 30.0
 """Time that a consolidation in progress has to be given back."""
 
 
-def create_app(memory: AgentMemory, settings: ServerSettings | None = None) -> Starlette:
+def create_app(memory: MemoryHost, settings: ServerSettings | None = None) -> Starlette:
     """Return an ASGI application that answers with the memories of the users whom its API keys name.
 
     Args:
-        memory: answers; one whose consolidation is "background", if the server is to learn. The caller closes it.
+        memory: answers, an `AgentMemory` or a `Fleet`; agents whose consolidation is "background", if the server is to
+            learn. The caller closes it.
         settings: what can be chosen.
     """
     chosen = settings or ServerSettings()
@@ -77,7 +79,8 @@ def create_app(memory: AgentMemory, settings: ServerSettings | None = None) -> S
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        with Learning(memory, is_wanted=chosen.learns and memory.consolidation == "background"):
+        learning = memory.agents if chosen.learns else ()
+        with Learning([agent for agent in learning if agent.consolidation == "background"]):
             yield
             await asyncio.to_thread(queue.close)
 
@@ -92,17 +95,17 @@ def create_app(memory: AgentMemory, settings: ServerSettings | None = None) -> S
 
 
 class Learning:
-    """A thread that consolidates what is due, while the server serves.
+    """Threads that consolidate what is due, while the server serves: each what belongs on the backbone of its agent.
 
     Args:
-        memory: whose queue of consolidations.
-        is_wanted: whether there is one at all.
+        agents: those that learn.
     """
 
-    def __init__(self, memory: AgentMemory, *, is_wanted: bool) -> None:
+    def __init__(self, agents: Sequence[AgentMemory]) -> None:
         self._stop = Event()
-        self._thread = Thread(target=self._work, args=(memory,), name="locas-learning", daemon=True)
-        self._is_wanted = is_wanted
+        self._threads = [
+            Thread(target=self._work, args=(agent,), name="locas-learning", daemon=True) for agent in agents
+        ]
 
     def _work(self, memory: AgentMemory) -> None:
         while not self._stop.is_set():
@@ -114,14 +117,15 @@ class Learning:
 
     def __enter__(self) -> None:
         """Begin."""
-        if self._is_wanted:
-            self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def __exit__(self, *_: object) -> None:
         """Have what is in progress given back, and end."""
         self._stop.set()
-        if self._is_wanted:
-            self._thread.join(_LEAVE_SECONDS)
+        until = time.monotonic() + _LEAVE_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
 
 
 async def _refused(request: Request, error: Exception) -> Response:

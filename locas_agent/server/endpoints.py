@@ -12,7 +12,8 @@ from typing import TypeVar
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from locas_agent import AgentMemory, ChatAnswer, UserKey
+from locas_agent import ChatAnswer, MemoryHost, UserKey
+from locas_agent.errors import ConfigurationError
 from locas_agent.server.journal import ChatJournal, JournalledChat, fitted
 from locas_agent.server.metrics import Metrics
 from locas_agent.server.protocol import errors
@@ -48,7 +49,7 @@ class Endpoints:
         settings: bounds.
     """
 
-    def __init__(self, memory: AgentMemory, queue: ReplyQueue, metrics: Metrics, settings: ServerSettings) -> None:
+    def __init__(self, memory: MemoryHost, queue: ReplyQueue, metrics: Metrics, settings: ServerSettings) -> None:
         self._memory = memory
         self._queue = queue
         self._metrics = metrics
@@ -57,18 +58,19 @@ class Endpoints:
         self._chats = ChatJournal(memory)
         self._threads = ResponseJournal(memory)
         self._since = int(time.time())
-        self.model = model_name(memory, settings)
+        self.models_served = model_names(memory, settings)
 
     async def models(self, request: Request) -> Response:
-        """List the one model there is."""
+        """List the backbones."""
         await self._door.key(request)
-        return JSONResponse({"object": "list", "data": [self._model()]})
+        return JSONResponse({"object": "list", "data": [self._model(name) for name in self.models_served]})
 
     async def one_model(self, request: Request) -> Response:
-        """Describe the model."""
+        """Describe a backbone."""
         await self._door.key(request)
-        self._check_model(request.path_params["model"])
-        return JSONResponse(self._model())
+        name = request.path_params["model"]
+        self._check_model(name)
+        return JSONResponse(self._model(name))
 
     async def chat_completions(self, request: Request) -> Response:
         """Answer a conversation that the client sends whole."""
@@ -150,14 +152,18 @@ class Endpoints:
             raise unsupported("stream", "a response of before comes whole, leave it out")
         response_id = request.path_params["response_id"]
         turn, message = await self._journal(lambda: self._threads.stored(caller.user, response_id))
-        return JSONResponse(stored_response(turn, message, response_id, model=self.model))
+        return JSONResponse(stored_response(turn, message, response_id, model=self.models_served[0]))
 
     async def _journal(self, call: Callable[[], T]) -> T:
         return await self._memory.crews.run("journal", call)
 
     async def _fitted(self, recorded: JournalledChat, options: Options) -> list[Message]:
-        length = self._memory.config.window.answer_tokens(options.max_new_tokens)
-        return await self._journal(lambda: fitted(self._memory, recorded, options.tools, answer_tokens=length))
+        def fit() -> list[Message]:
+            home = self._memory.runtime_of(recorded.user)
+            length = home.config.window.answer_tokens(options.max_new_tokens)
+            return fitted(home, recorded, options.tools, answer_tokens=length)
+
+        return await self._journal(fit)
 
     async def _pieces(self, user: UserKey, messages: list[Message], options: Options, keep: Keep | None) -> Pieces:
         """Yield an answer, and journal it before its end is told: who has read it all knows that it is kept."""
@@ -210,19 +216,28 @@ class Endpoints:
 
         return EventStream(form(begun()), send_seconds=self._settings.send_seconds)
 
-    def _model(self) -> dict[str, object]:
-        return {"id": self.model, "object": "model", "created": self._since, "owned_by": "locas-agent"}
+    def _model(self, name: str) -> dict[str, object]:
+        return {"id": name, "object": "model", "created": self._since, "owned_by": "locas-agent"}
 
     def _check_model(self, name: str) -> None:
-        if name != self.model:
-            raise ApiError(
-                404, f"this server has one model, {self.model!r}: name that", code="model_not_found", param="model"
-            )
+        if name not in self.models_served:
+            served = ", ".join(map(repr, self.models_served))
+            raise ApiError(404, f"this server has {served}: name one of them", code="model_not_found", param="model")
 
 
-def model_name(memory: AgentMemory, settings: ServerSettings) -> str:
-    """Return what clients call the backbone."""
-    return settings.model or Path(memory.backbone.name).name
+def model_names(memory: MemoryHost, settings: ServerSettings) -> list[str]:
+    """Return what clients call the backbones, in the order of the agents.
+
+    Any of them may be named: each user is answered on the backbone of the user's memory.
+
+    Raises:
+        ConfigurationError: two have one name.
+    """
+    names = [Path(agent.backbone.name).name for agent in memory.agents]
+    names[0] = settings.model or names[0]
+    if len(set(names)) < len(names):
+        raise ConfigurationError(f"backbones are called {', '.join(names)}: name the first otherwise, with --model")
+    return names
 
 
 async def _chunks(form: Completion, pieces: Pieces) -> AsyncGenerator[bytes]:

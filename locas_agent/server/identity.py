@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 
-from locas_agent import AgentMemory, UserKey
+from locas_agent import MemoryHost, UserKey
 from locas_agent.server.protocol.errors import ApiError
 from locas_storage import ApiKey, InvalidTurn
 
@@ -30,7 +30,7 @@ class Caller:
     user: UserKey
 
 
-async def key_of(headers: Headers, memory: AgentMemory) -> ApiKey:
+async def key_of(headers: Headers, memory: MemoryHost) -> ApiKey:
     """Return the API key of a request.
 
     Raises:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from locas_agent import AgentMemory, Turn, UserKey
+from locas_agent import AgentMemory, MemoryHost, Turn, UserKey
 from locas_agent.errors import TurnNotFound, TurnTooLong
 from locas_agent.server.protocol.content import Message, merged
 from locas_storage import TurnDraft
@@ -55,7 +55,7 @@ class ChatJournal:
         memory: whose journals.
     """
 
-    def __init__(self, memory: AgentMemory) -> None:
+    def __init__(self, memory: MemoryHost) -> None:
         self._memory = memory
         self._store = memory.store
 
@@ -139,7 +139,7 @@ class ChatJournal:
         )
 
 
-def append_answer(memory: AgentMemory, user: UserKey, draft: TurnDraft) -> None:
+def append_answer(memory: MemoryHost, user: UserKey, draft: TurnDraft) -> None:
     """Journal an answer, cut to what a turn can hold: one call may ask for a longer answer than the settings."""
     while True:
         try:
@@ -151,14 +151,14 @@ def append_answer(memory: AgentMemory, user: UserKey, draft: TurnDraft) -> None:
 
 
 def fitted(
-    memory: AgentMemory, recorded: JournalledChat, tools: Sequence[Mapping[str, Any]], *, answer_tokens: int
+    agent: AgentMemory, recorded: JournalledChat, tools: Sequence[Mapping[str, Any]], *, answer_tokens: int
 ) -> list[Message]:
     """Return the messages of a prompt without its oldest turns, where it has no room for all of them.
 
     Those are not lost: they are journalled, and learnt or wait to be. What is no turn is never left out, nor the newest
     question and what came after it.
     """
-    backbone = memory.backbone
+    backbone = agent.backbone
     room = backbone.context_tokens - min(answer_tokens, backbone.context_tokens // 2)
     left = list(zip(recorded.shown, recorded.turns, strict=True))
     while True:

@@ -1,7 +1,7 @@
 """`ReplyQueue`: requests that wait for an answer, and the answers that are being written.
 
-Answers share the processor in one running batch of `AgentMemory.side_by_side`, each row with the memory of its user. A
-thread for each row waits for its tokens and hands their text to the event loop.
+Answers on one backbone share the processor in one running batch of `AgentMemory.side_by_side`, each row with the memory
+of its user. A thread for each row waits for its tokens and hands their text to the event loop.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
 
-from locas_agent import AgentMemory, ChatAnswer, ChatRequest, UserKey
+from locas_agent import AgentMemory, ChatAnswer, ChatRequest, MemoryHost, UserKey
+from locas_agent.errors import IncompatibleMemory
 from locas_agent.server.protocol.content import Message, Options
 from locas_agent.server.protocol.errors import ApiError
 from locas_storage import tracing
@@ -47,8 +48,9 @@ class ReplyQueue:
         answer_seconds: longest time for one answer, waiting not counted.
     """
 
-    def __init__(self, memory: AgentMemory, *, at_once: int, waiting: int, answer_seconds: float) -> None:
-        self._answers = memory.side_by_side(rows=at_once)
+    def __init__(self, memory: MemoryHost, *, at_once: int, waiting: int, answer_seconds: float) -> None:
+        self._memory = memory
+        self._answers = {agent: agent.side_by_side(rows=at_once) for agent in memory.agents}
         self._most_waiting = waiting
         self._answer_seconds = answer_seconds
         self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="locas-rows")
@@ -112,16 +114,32 @@ class ReplyQueue:
             timeout_seconds=self._answer_seconds,
         )
         try:
-            stream = self._answers.stream(request)
-            for piece in stream:
-                if is_left.is_set():
-                    return
-                tell(piece)
-            assert stream.answer is not None
-            tell(stream.answer)
+            home = self._memory.runtime_of(asked.user)
+            try:
+                self._tell_all(home, request, tell, is_left)
+            except IncompatibleMemory:  # before the first piece: the user was moved to another backbone meanwhile
+                if (moved := self._memory.runtime_of(asked.user)) is home:
+                    raise
+                self._tell_all(moved, request, tell, is_left)
         except Exception as error:  # noqa: BLE001  raised again where the answer is read
             with suppress(RuntimeError):
                 tell(error)
+
+    def _tell_all(
+        self,
+        home: AgentMemory,
+        request: ChatRequest,
+        tell: Callable[[str | ChatAnswer | BaseException], None],
+        is_left: threading.Event,
+    ) -> None:
+        """Tell the pieces of an answer and the whole of it, written in the batch of one agent."""
+        stream = self._answers[home].stream(request)
+        for piece in stream:
+            if is_left.is_set():
+                return
+            tell(piece)
+        assert stream.answer is not None
+        tell(stream.answer)
 
     async def _take_turn(self) -> None:
         self.check_room()
@@ -154,4 +172,5 @@ class ReplyQueue:
     def close(self) -> None:
         """Let the threads go when what they write has ended, and then the batch."""
         self._threads.shutdown(wait=True)
-        self._answers.close()
+        for answers in self._answers.values():
+            answers.close()

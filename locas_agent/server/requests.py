@@ -9,7 +9,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
-from locas_agent import AgentMemory
+from locas_agent import MemoryHost
 from locas_agent.server.identity import Caller, caller_of, key_of
 from locas_agent.server.middleware import RateLimit, facts_of
 from locas_agent.server.protocol import errors
@@ -39,7 +39,7 @@ class Door:
         settings: bounds.
     """
 
-    def __init__(self, memory: AgentMemory, settings: ServerSettings) -> None:
+    def __init__(self, memory: MemoryHost, settings: ServerSettings) -> None:
         self._memory = memory
         self._settings = settings
         self._rate = RateLimit(settings.requests_per_minute)

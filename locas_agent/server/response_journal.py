@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
 
-from locas_agent import AgentMemory, ChatAnswer, Turn, UserKey
+from locas_agent import ChatAnswer, MemoryHost, Turn, UserKey
 from locas_agent.errors import TurnNotFound
 from locas_agent.server.journal import JournalledChat, append_answer
 from locas_agent.server.protocol.content import Message
@@ -38,7 +38,7 @@ class ResponseJournal:
         memory: whose journals.
     """
 
-    def __init__(self, memory: AgentMemory) -> None:
+    def __init__(self, memory: MemoryHost) -> None:
         self._memory = memory
         self._store = memory.store
         self._under_way: set[str] = set()
@@ -109,7 +109,7 @@ class ResponseJournal:
             answer_tokens=0,
             revision=None,
             used_memory=False,
-            pending_turns=len(self._memory.chat.pending_turns(user)),
+            pending_turns=len(self._memory.runtime_of(user).chat.pending_turns(user)),
         )
 
     def history(

@@ -17,10 +17,10 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from locas_agent import AgentMemory
+from locas_agent import MemoryHost
 from locas_agent.errors import ConfigurationError
 from locas_agent.server.app import create_app
-from locas_agent.server.endpoints import model_name
+from locas_agent.server.endpoints import model_names
 from locas_agent.server.settings import ServerSettings
 
 _IDLE_SECONDS = 10
@@ -80,18 +80,19 @@ class TimedConnection(H11Protocol):
             self._waiting = None
 
 
-def serve(memory: AgentMemory, settings: ServerSettings) -> None:
+def serve(memory: MemoryHost, settings: ServerSettings) -> None:
     """Serve until SIGTERM or SIGINT, then write the answers under way to their end and return.
 
     Args:
-        memory: answers; the caller closes it. Its backbone is called what clients call it from here on.
+        memory: answers; the caller closes it. Its backbones are called what clients call them from here on.
         settings: where, and how much at once.
 
     Raises:
         ConfigurationError: the address cannot be listened on.
     """
     listening = _listening(settings)
-    memory.backbone.name = model_name(memory, settings)  # messages reach clients: no folder of this machine in them
+    for agent, name in zip(memory.agents, model_names(memory, settings), strict=True):
+        agent.backbone.name = name  # messages reach clients: no folder of this machine in them
     _log_lines()
     _allow_many_connections()
     host, port = listening.getsockname()[:2]

@@ -36,4 +36,5 @@ TESTED_ELSEWHERE = {
     # Adapters are tested through LangChain's own interfaces.
     "langchain_locas": "tests/unit/langchain",
     "locas_frameworks": "tests/unit/frameworks",
+    "locas_vllm": "tests/unit/vllm_plugin",  # a folder called vllm would be found in the place of vLLM
 }

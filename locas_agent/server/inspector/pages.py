@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from locas_agent import AgentMemory, UserKey, UserMemory
+from locas_agent import MemoryHost, UserKey, UserMemory
 from locas_agent.errors import LocasError
 from locas_agent.server.inspector import views
 from locas_agent.server.inspector.sessions import PATH, TOKEN, Session, Sessions, check_origin, check_token
@@ -52,7 +51,7 @@ class Inspector:
         settings: bounds of what is sent.
     """
 
-    def __init__(self, memory: AgentMemory, settings: ServerSettings) -> None:
+    def __init__(self, memory: MemoryHost, settings: ServerSettings) -> None:
         self._memory = memory
         self._settings = settings
         self._rate = RateLimit(settings.requests_per_minute)
@@ -231,11 +230,10 @@ class Inspector:
         """
         if self._questions > self._settings.waiting_answers:
             raise ApiError(429, "many questions wait for their answers: ask again in a moment", code="queue_full")
-        nobody = self._memory.for_user(secrets.token_hex(16), tenant=user.key.tenant)
         self._questions += 1
         try:
             async with self._asking:
-                return await self._memory.crews.run("answers", views.ask, user, question, nobody)
+                return await self._memory.crews.run("answers", views.ask, self._memory, user, question)
         finally:
             self._questions -= 1
 

@@ -12,7 +12,7 @@ from itsdangerous import BadSignature, URLSafeTimedSerializer
 from starlette.requests import Request
 from starlette.responses import Response
 
-from locas_agent import AgentMemory
+from locas_agent import MemoryHost
 from locas_agent.server.protocol.errors import ApiError
 from locas_storage import ApiKey
 
@@ -45,7 +45,7 @@ class Sessions:
         is_secure: whether browsers send the cookie over TLS alone.
     """
 
-    def __init__(self, memory: AgentMemory, *, is_secure: bool) -> None:
+    def __init__(self, memory: MemoryHost, *, is_secure: bool) -> None:
         self._memory = memory
         self._is_secure = is_secure
         self._signer = URLSafeTimedSerializer(

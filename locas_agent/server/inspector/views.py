@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from locas_agent import AgentMemory, Explanation, Recall, Revision, Turn, UserMemory
+from locas_agent import Explanation, MemoryHost, Recall, Revision, Turn, UserMemory
 from locas_storage import Job, StudyItem
 
 PAGE_TURNS = 50
@@ -43,7 +44,7 @@ class TurnPage:
     older: int | None
 
 
-def turn_page(memory: AgentMemory, user: UserMemory, *, before: int | None) -> TurnPage:
+def turn_page(memory: MemoryHost, user: UserMemory, *, before: int | None) -> TurnPage:
     """Return a page of a user's turns.
 
     Args:
@@ -62,7 +63,7 @@ def turn_page(memory: AgentMemory, user: UserMemory, *, before: int | None) -> T
     return TurnPage(turns, shown[0].seq if len(found) > len(shown) else None)
 
 
-def overview(memory: AgentMemory, user: UserMemory) -> dict[str, Any]:
+def overview(memory: MemoryHost, user: UserMemory) -> dict[str, Any]:
     """Return what the first page says of a user."""
     state, head = memory.store.state(user.key), memory.store.revision(user.key)
     return {
@@ -77,12 +78,12 @@ def overview(memory: AgentMemory, user: UserMemory) -> dict[str, Any]:
     }
 
 
-def jobs(memory: AgentMemory, user: UserMemory) -> list[Job]:
+def jobs(memory: MemoryHost, user: UserMemory) -> list[Job]:
     """Return what waits to be done for a user, or failed."""
     return [job for job in memory.store.queue.jobs(user.key.tenant) if job.key == user.key]
 
 
-def refusals(memory: AgentMemory, user: UserMemory) -> list[Any]:
+def refusals(memory: MemoryHost, user: UserMemory) -> list[Any]:
     """Return the lines of the audit trail about what was refused, the newest first."""
     return [entry for entry in reversed(memory.store.audit(user.key)) if entry.action == "refuse"]
 
@@ -104,14 +105,16 @@ class AskedBoth:
     explained: Explanation | None
 
 
-def ask(user: UserMemory, question: str, nobody: UserMemory) -> AskedBoth:
+def ask(memory: MemoryHost, user: UserMemory, question: str) -> AskedBoth:
     """Ask a question with the memory and without it; nothing is stored.
 
     Args:
+        memory: where the user is.
         user: whose memory.
         question: what is asked.
-        nobody: a user of whom nothing is kept: the bare backbone.
     """
+    # a user of whom nothing is kept: the bare backbone
+    nobody = memory.runtime_of(user.key).for_user(secrets.token_hex(16), tenant=user.key.tenant)
     recall = user.recall(question)
     bare = nobody.generate([{"role": "user", "content": question}]).text
     explained = user.explain(recall.answer, question=question) if recall.answer else None

@@ -25,8 +25,9 @@ from locas_agent.backbone import Backbone
 from locas_agent.errors import ConfigurationError, CorruptPayload, ExchangeError, IncompatibleMemory
 from locas_agent.exports import portable
 from locas_agent.exports.dense import merge, write_dense
-from locas_agent.exports.lora import ADAPTER, write_lora, write_padded_base
+from locas_agent.exports.lora import ADAPTER, write_lora
 from locas_agent.exports.manifest import MANIFEST_NAME, digest_of
+from locas_agent.exports.padded import write_padded_base
 from locas_agent.exports.portable import PAYLOAD, write_portable
 from locas_agent.exports.reading import read_export
 from locas_agent.inference import Engine

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
-from locas_agent import AgentMemory
+from locas_agent import AgentMemory, Fleet
 from locas_agent.errors import ConfigurationError, InvalidTurn
 from locas_frameworks.openai_agents import LocasSession
+from locas_storage import UserKey
+from tests.conftest import MakeBackbone
+from tests.unit.agent.fake_learner import quick_agent
 
 
 def output(text: str, number: int = 1) -> dict[str, Any]:
@@ -166,3 +169,19 @@ async def test_the_sdk_runs_an_agent_over_it(agent: AgentMemory) -> None:
     ]
     assert [turn.role for turn in agent.for_user("ada").turns()] == ["user", "assistant"] * 2
     assert [turn.content for turn in agent.for_user("ben").turns()] == ["I row.", "Noted."]
+
+
+async def test_session_over_a_fleet_counts_with_the_backbone_of_the_user(
+    agent: AgentMemory, make_backbone: MakeBackbone
+) -> None:
+    other = quick_agent(make_backbone(seed=1), agent.store)
+    for each, name in ((agent, "ada"), (other, "ben")):
+        each.for_user(name).add("user", "My dog is Rex.")
+        each.for_user(name).consolidate(flush=True)
+    fleet = Fleet([agent, other])
+    for name in ("ada", "ben"):
+        session = LocasSession(fleet, name, "s1")
+        await session.add_items(ITEMS)
+        assert await session.get_items() == ITEMS
+        assert await session.pop_item() == ITEMS[-1]
+        assert fleet.runtime_of(UserKey("default", name)) is (agent if name == "ada" else other)

@@ -1,0 +1,1 @@
+"""Tests of `locas_vllm`; a folder called `vllm` would be found in the place of vLLM."""
