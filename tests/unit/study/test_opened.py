@@ -268,7 +268,7 @@ def test_negatives_share_no_telling_word_with_any_piece(engine: Engine) -> None:
     told = [chunk(DOG, "My mother's name is Ada."), chunk("I collect stamps and I work in a bank.", start=3)]
     known = {text for text in UNTOLD if "phone" in text}
     found = generator.negatives({3: told}, {3: known})
-    assert 0 < len(found) <= MOST_UNTOLD < SETTINGS.negatives_per_piece  # noise of a random backbone is left out
+    assert 0 < len(found) <= min(MOST_UNTOLD, SETTINGS.negatives_per_piece)  # noise of a random backbone is left out
     asked = [candidate.question for candidate, _ in found]
     assert len(set(asked)) == len(asked)
     assert not known & set(asked)
