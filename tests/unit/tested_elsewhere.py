@@ -36,4 +36,6 @@ TESTED_ELSEWHERE = {
     # Adapters are tested through LangChain's own interfaces.
     "langchain_locas": "tests/unit/langchain",
     "locas_frameworks": "tests/unit/frameworks",
+    # What needs a cluster is run on one by `make reliability`.
+    "locas_ray": "tests/unit/on_ray",
 }
