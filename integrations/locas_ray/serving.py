@@ -6,13 +6,13 @@ import sys
 from collections.abc import Callable
 from threading import Event
 
-import ray
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
 from locas_agent import AgentMemory
+from locas_agent.errors import ConfigurationError
 from locas_agent.server.settings import ServerSettings
 from locas_ray.cluster import RayResources, join_cluster
 from locas_ray.front import Front
@@ -79,13 +79,22 @@ def serve_on_ray(
         settings: where, and how much at once.
         resources: how many replicas, and what each takes.
         stop: the call returns when it is set.
+
+    Raises:
+        ConfigurationError: no replica could begin.
     """
     join_cluster()
     serve.start(http_options=HTTPOptions(host=settings.host, port=settings.port))
-    serve.run(ray_application(open_memory, settings, resources), name=APPLICATION)
+    try:
+        serve.run(ray_application(open_memory, settings, resources), name=APPLICATION)
+    except RuntimeError as error:
+        serve.delete(APPLICATION)
+        raise ConfigurationError(
+            "no replica could begin: the reason is in Ray's log, in the folder logs/serve of its session; mend it and "
+            "call again"
+        ) from error
     sys.stderr.write(f"locas-agent serves on http://{settings.host}:{settings.port} with Ray\n")
     try:
         stop.wait()
     finally:
         serve.delete(APPLICATION)
-        ray.shutdown()
