@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ ROOT = Path(__file__).parents[3]
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "OMP_NUM_THREADS": "1",
+    "RAY_raylet_start_wait_time_s": "300",
+    "RAY_worker_register_timeout_seconds": "300",
+    "RAY_worker_niceness": str(os.nice(0)),  # 15 unless said: on a busy machine they would hardly run at all
     "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "storage", ROOT / "integrations", ROOT))),
 }
 
@@ -29,17 +33,17 @@ def local_cluster(cpus: int = 2) -> Iterator[None]:
     ray = pytest.importorskip("ray", reason="Ray is not installed: the extra `ray`, which `make reliability` brings")
     folder = tempfile.mkdtemp(prefix="ray-")  # short: it holds sockets, whose paths must be
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in ENVIRONMENT.items():
+        for name, value in (ENVIRONMENT | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}).items():
             patch.setenv(name, value)
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            object_store_memory=100 << 20,
-            _temp_dir=folder,
-        )
         try:
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                object_store_memory=100 << 20,
+                _temp_dir=folder,
+            )
             yield
         finally:
             ray.shutdown()
