@@ -23,12 +23,21 @@ from tests.unit.server.conftest import MODEL, agent, with_tools  # noqa: F401  f
 pytestmark = [pytest.mark.rounding, pytest.mark.filterwarnings("ignore")]  # Serve's own, of loops that it leaves open
 
 
+_OPENED: list[AgentMemory] = []
+
+
+def opened() -> AgentMemory:
+    """Return the agent of the test; Serve pickles what it is given, which an agent refuses."""
+    return _OPENED[-1]
+
+
 @pytest.fixture
 def front(agent: AgentMemory, monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: F811
     """A handle of the application's front."""
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0})
     settings = ServerSettings(model=MODEL, learns=False)
-    application = ray_application(lambda: agent, settings, RayResources())
+    _OPENED[:] = [agent]
+    application = ray_application(opened, settings, RayResources())
     return serve.run(application, _local_testing_mode=True)
 
 
