@@ -13,10 +13,10 @@ from locas_storage.sql.tables.schema import job
 
 
 def replicas() -> list[int]:
-    """Return the processes of the replicas, among those that this process began."""
-    return [
-        pid for pid in _descendants(os.getpid()) if b"ServeReplica" in _command(pid) and b"answers" in _command(pid)
-    ]
+    """Return the processes of the replicas that have begun, among those that this process began."""
+    named = ((pid, _command(pid)) for pid in _descendants(os.getpid()))
+    begun = (b"ray::ServeReplica", b"ray::SERVE_REPLICA")
+    return [pid for pid, name in named if name.startswith(begun) and b"answers" in name and b"__init__" not in name]
 
 
 def holders(store: SqlMemoryStore) -> dict[int, list[UserKey]]:
