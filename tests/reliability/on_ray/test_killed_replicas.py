@@ -11,7 +11,7 @@ import signal
 import socket
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -124,6 +124,12 @@ def test_users_come_back_to_the_replica_that_has_their_memory(
     )
 
 
+def some_more(talk: Talk) -> Callable[[], object]:
+    """Return what tells whether there are some more answers than now."""
+    before = talk.answers
+    return lambda: talk.answers >= before + ANSWERS_BETWEEN or talk.errors
+
+
 def test_killed_replicas_lose_nothing_that_was_told(
     tmp_path: Path, make_memory: MakeMemory, sizes: Sizes, record: Record
 ) -> None:
@@ -132,8 +138,7 @@ def test_killed_replicas_lose_nothing_that_was_told(
     with local_cluster(), serving(url, notes) as port, Talk(port, key, "tiny", everybody, AT_ONCE) as talk:
         replaced = []
         for _ in range(sizes.ray_replica_kills):
-            before = talk.answers
-            wait_for(lambda: talk.answers >= before + ANSWERS_BETWEEN or talk.errors, seconds=PATIENCE_SECONDS)  # noqa: B023
+            wait_for(some_more(talk), seconds=PATIENCE_SECONDS)
             wait_for(lambda: len(replicas()) == REPLICAS, seconds=PATIENCE_SECONDS)
             time.sleep(rng.random() * 0.2)
             os.kill(rng.choice(replicas()), signal.SIGKILL)
@@ -141,8 +146,7 @@ def test_killed_replicas_lose_nothing_that_was_told(
             wait_for(lambda: len(replicas()) < REPLICAS)
             wait_for(lambda: len(replicas()) == REPLICAS, seconds=PATIENCE_SECONDS)
             replaced.append(time.monotonic() - killed_at)
-        before = talk.answers
-        wait_for(lambda: talk.answers >= before + ANSWERS_BETWEEN or talk.errors, seconds=PATIENCE_SECONDS)
+        wait_for(some_more(talk), seconds=PATIENCE_SECONDS)
     with closing(open_store(url)) as store:
         kept, faults = kept_of(store, everybody), store.verify().faults
     assert set(talk.outcomes) <= {200, 429, "replica_lost"}  # only streams that had begun are broken

@@ -65,7 +65,10 @@ async def test_each_is_answered_with_the_own_memory(
     assert [text[:4] for text in told] == [text[:4] for text in own]
 
 
-async def test_stream_comes_in_pieces_and_is_journalled(replica: AnsweringReplica, agent: AgentMemory) -> None:  # noqa: F811
+async def test_stream_comes_in_pieces_and_is_journalled(
+    replica: AnsweringReplica,
+    agent: AgentMemory,  # noqa: F811
+) -> None:
     status, body = await heard(replica, asked(agent, "ada", stream=True))
     assert (status, body.endswith(b"data: [DONE]\n\n")) == (200, True)
     turns = agent.store.turns(UserKey("default", "ada"))
