@@ -34,7 +34,9 @@ test-rounding: $(STAMP)  ## Set up, then run each test of a model under four way
 	PYTHON=$(BIN)/python WORKERS=$(WORKERS) scripts/rounding $(ROUNDING) -- $(SPREAD) $(ARGS)
 
 # The quick form is part of `make test`; this one takes an hour and a quarter, and puts its figures into docs/reliability.md.
+# Ray is for its gates alone, so it is not among what `make install` brings.
 reliability: $(STAMP)  ## Set up, then run the gates of docs/reliability.md in full: kills, pauses, stops, damage
+	$(PIP_INSTALL) -e ".[ray]"
 	RELIABILITY=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/reliability --timeout 14400 $(ARGS)
 	$(BIN)/python -m tests.reliability.report_table docs/reliability.md
 

@@ -8,6 +8,7 @@ Exit codes: 0 done, 1 failed with a message on standard error, 2 wrong usage.
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,6 +36,15 @@ from locas_agent.cli.model import (
     SeedOption,
     open_agent,
     read_config,
+)
+from locas_agent.cli.on_ray import (
+    RayActorsOption,
+    RayChoice,
+    RayCpusOption,
+    RayGpusOption,
+    RayOption,
+    shared_store,
+    work_with_ray,
 )
 from locas_agent.cli.options import (
     DEFAULT_KEPT,
@@ -220,6 +230,10 @@ def work(
     poll_seconds: Annotated[
         float, typer.Option("--poll-seconds", min=0.1, help="Between two looks at an empty queue.")
     ] = 2.0,
+    ray: RayOption = False,
+    ray_actors: RayActorsOption = None,
+    ray_cpus: RayCpusOption = 1.0,
+    ray_gpus: RayGpusOption = None,
     traces: TracesOption = False,
     backbone: BackboneOption = "tiny",
     store: StoreOption = DEFAULT_STORE,
@@ -237,20 +251,21 @@ def work(
     SIGTERM gives back what is in progress.
     """
     kept = StoreSettings(keep_payloads=keep_payloads, files=files, inline_bytes=inline_bytes)
-    with (
-        sending_traces(traces),
-        stop_on_signals() as stop,
-        open_agent(backbone, store, device, dtype, read_config(config), kept, key_file=key_file) as memory,
-        progress_bar() as progress,
-    ):
-        done = memory.work(
-            stop=stop,
-            once=once,
-            jobs_at_once=jobs_at_once,
-            lease_seconds=lease_seconds,
-            poll_seconds=poll_seconds,
-            progress=progress,
-        )
+    place = shared_store(store, traces=traces) if ray else store
+    opened = partial(open_agent, backbone, place, device, dtype, read_config(config), kept, key_file=key_file)
+    if ray:
+        how = RayChoice(ray_actors, ray_cpus, ray_gpus)
+        done = work_with_ray(opened, how, once, jobs_at_once, lease_seconds, poll_seconds)
+    else:
+        with sending_traces(traces), stop_on_signals() as stop, opened() as memory, progress_bar() as progress:
+            done = memory.work(
+                stop=stop,
+                once=once,
+                jobs_at_once=jobs_at_once,
+                lease_seconds=lease_seconds,
+                poll_seconds=poll_seconds,
+                progress=progress,
+            )
     counts = asdict(done)
     deliver(json, counts, table(list(counts), [list(counts.values())]))
 

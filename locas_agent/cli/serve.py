@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from locas_agent.cli.model import BackbonesOption, ConfigOption, DeviceOption, DtypeOption, open_host, read_config
+from locas_agent.cli.on_ray import (
+    RayActorsOption,
+    RayChoice,
+    RayCpusOption,
+    RayGpusOption,
+    RayOption,
+    serve_with_ray,
+    shared_store,
+)
 from locas_agent.cli.options import (
     DEFAULT_KEPT,
     DEFAULT_STORE,
@@ -58,6 +68,10 @@ def serve(
         bool, typer.Option("--secure-cookies", help="Send the pages' cookie over TLS alone; behind a proxy with TLS.")
     ] = False,
     metrics: Annotated[bool, typer.Option("--metrics/--no-metrics", help="Whether /metrics answers.")] = True,
+    ray: RayOption = False,
+    ray_actors: RayActorsOption = None,
+    ray_cpus: RayCpusOption = 1.0,
+    ray_gpus: RayGpusOption = None,
     traces: TracesOption = False,
     backbone: BackbonesOption = ["tiny"],  # noqa: B006  Typer copies it
     store: StoreOption = DEFAULT_STORE,
@@ -94,11 +108,20 @@ def serve(
         shows_metrics=metrics,
     )
     kept = StoreSettings(keep_payloads=keep_payloads, files=files, inline_bytes=inline_bytes)
-    with (
-        sending_traces(traces),
-        stop_on_signals(),  # uvicorn raises the signal again once it has drained
-        open_host(
-            backbone, store, device, dtype, read_config(config), kept, key_file=key_file, consolidation="background"
-        ) as memory,
-    ):
+    place = shared_store(store, traces=traces) if ray else store
+    opened = partial(
+        open_host,
+        backbone,
+        place,
+        device,
+        dtype,
+        read_config(config),
+        kept,
+        key_file=key_file,
+        consolidation="background",
+    )
+    if ray:
+        serve_with_ray(opened, RayChoice(ray_actors, ray_cpus, ray_gpus), settings)
+        return
+    with sending_traces(traces), stop_on_signals(), opened() as memory:  # uvicorn raises the signal again at its end
         run(memory, settings)

@@ -46,7 +46,9 @@ def run_http(memory: AgentMemory, *, host: str, port: int, learns: bool) -> None
         learns: whether a thread of this process drains the queue of consolidations.
     """
     with _worker(memory, learns=learns):
-        uvicorn.run(create_app(memory, host=host, port=port), host=host, port=port, log_level="warning")
+        served = create_app(memory, host=host, port=port)
+        # The same loop and parser whatever is installed beside: the extra `ray` brings others.
+        uvicorn.run(served, host=host, port=port, loop="asyncio", http="h11", log_level="warning")
 
 
 def create_app(memory: AgentMemory, *, host: str = "127.0.0.1", port: int = 8322) -> Starlette:

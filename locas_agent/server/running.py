@@ -101,6 +101,7 @@ def serve(memory: MemoryHost, settings: ServerSettings) -> None:
     config = uvicorn.Config(
         create_app(memory, settings),
         http=TimedConnection,
+        loop="asyncio",  # the same with and without uvloop, which the extra `ray` brings
         ws="none",
         lifespan="on",
         log_config=None,

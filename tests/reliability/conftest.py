@@ -57,6 +57,8 @@ class Sizes:
         server_kills: servers killed under people who talk.
         database_stops: immediate stops of the PostgreSQL server below a server.
         served_refusals: answers of a server without room on its disk.
+        ray_worker_kills: workers killed per database, on Ray.
+        ray_replica_kills: replicas killed under people who talk, on Ray.
     """
 
     kill_points: int
@@ -85,6 +87,8 @@ class Sizes:
     server_kills: int
     database_stops: int
     served_refusals: int
+    ray_worker_kills: int
+    ray_replica_kills: int
 
 
 FORMS = {
@@ -115,6 +119,8 @@ FORMS = {
         server_kills=1,
         database_stops=1,
         served_refusals=20,
+        ray_worker_kills=0,
+        ray_replica_kills=0,
     ),
     "full": Sizes(
         kill_points=204,
@@ -143,6 +149,8 @@ FORMS = {
         server_kills=20,
         database_stops=10,
         served_refusals=1_000,
+        ray_worker_kills=10,
+        ray_replica_kills=5,
     ),
 }
 

@@ -34,6 +34,10 @@ NUMBERS = {
     "idle connections": "S2",
     "killed server": "S3",
     "database away": "S4",
+    "killed Ray workers": "C1",
+    "Ray workers side by side": "C1",
+    "killed Ray replicas": "C2",
+    "Ray routing": "C2",
 }
 """Of the gate, or of the failure without one, in the design; by what a record's name begins with."""
 BEGINS, ENDS = (

@@ -29,6 +29,7 @@ PACKAGES = {
     "locas_storage": ROOT / "storage" / "locas_storage",
     "langchain_locas": ROOT / "integrations" / "langchain_locas",
     "locas_frameworks": ROOT / "integrations" / "locas_frameworks",
+    "locas_ray": ROOT / "integrations" / "locas_ray",
     "locas_vllm": ROOT / "integrations" / "locas_vllm",
 }
 MODULES = [module for folder in PACKAGES.values() for module in sorted(folder.rglob("*.py"))]
@@ -273,7 +274,10 @@ def test_architecture_names_every_package_in_one_short_table() -> None:
     assert len(rows) <= 16
     named = {name.removesuffix("/") for row in rows for name in row.split(" | ")[0].split("`")[1::2]}
     folders = {path.parent.name for path in (ROOT / "locas_agent").glob("*/__init__.py")}
-    assert named - {"locas_agent/*.py", "locas_storage", "langchain_locas", "locas_frameworks", "locas_vllm"} == folders
+    assert (
+        named - {"locas_agent/*.py", "locas_storage", "langchain_locas", "locas_frameworks", "locas_ray", "locas_vllm"}
+        == folders
+    )
 
 
 def test_index_lists_every_decision() -> None:

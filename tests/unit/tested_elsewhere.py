@@ -36,5 +36,7 @@ TESTED_ELSEWHERE = {
     # Adapters are tested through LangChain's own interfaces.
     "langchain_locas": "tests/unit/langchain",
     "locas_frameworks": "tests/unit/frameworks",
+    # What needs a cluster is run on one by `make reliability`.
+    "locas_ray": "tests/unit/on_ray",
     "locas_vllm": "tests/unit/vllm_plugin",  # a folder called vllm would be found in the place of vLLM
 }

@@ -1,0 +1,1 @@
+"""Tests of `locas_ray` without a cluster."""
