@@ -21,6 +21,7 @@ ENVIRONMENT = {
     "RAY_raylet_start_wait_time_s": "300",
     "RAY_worker_register_timeout_seconds": "300",
     "RAY_worker_niceness": str(os.nice(0)),  # 15 unless said: on a busy machine they would hardly run at all
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),  # one for all clusters of a process: Ray reads it once
     "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "storage", ROOT / "integrations", ROOT))),
 }
 
@@ -33,7 +34,7 @@ def local_cluster(cpus: int = 2) -> Iterator[None]:
     ray = pytest.importorskip("ray", reason="Ray is not installed: the extra `ray`, which `make reliability` brings")
     folder = tempfile.mkdtemp(prefix="ray-")  # short: it holds sockets, whose paths must be
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (ENVIRONMENT | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}).items():
+        for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
         try:
             ray.init(
