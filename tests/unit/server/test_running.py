@@ -39,7 +39,7 @@ def test_options_that_operators_are_told_of_are_there(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
     others = {"--system", "--create-home", "--uid", "--no-cache-dir", "--interval", "--timeout", "--start-period"}
-    others |= {"--read-only", "--tmpfs"}
+    others |= {"--read-only", "--tmpfs", "--isolation", "--format"}
     assert named - others <= options(), named - others - options()
 
 
