@@ -173,7 +173,7 @@ class TrainingSettings(_Settings):
     """Weight of these items beside the mean of the others."""
     anchor_weight: float | None = Field(None, ge=0)
     """Weight of KL(bare backbone || with memory) on neutral text. None is 16 beside the last layer alone, and 48 at
-    other depths, where such text is drawn in every fourth step."""
+    other depths, where such text is drawn in every second step."""
     anchor_tokens: int = Field(96, ge=8)
     """Tokens of neutral text per user and step."""
     ntp_weight: float = Field(0.0, ge=0)

@@ -18,7 +18,8 @@ from locas_agent.config import AdmissionSettings, LocasConfig
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
 from locas_agent.memory.slab import DOWN
-from locas_agent.study.items import PROBE
+from locas_agent.study.items import NEGATIVE, PROBE, Item
+from locas_agent.study.prompts import abstains
 from locas_agent.training.examples import Example
 from locas_agent.training.last_layer import LastLayer
 from locas_agent.training.loss_backend import LossBackend, loss_backend_for
@@ -47,9 +48,9 @@ class Questions:
     @classmethod
     def of(cls, backbone: Backbone, task: TrainingTask) -> Questions:
         """Encode the items of a task."""
-        new = [question_example(backbone, item) for item in task.new if item.kind != PROBE]
+        new = [question_example(backbone, item) for item in task.new if item.kind != PROBE and _is_recall(item)]
         probes = [question_example(backbone, item) for item in task.new if item.kind == PROBE]
-        return cls(new, probes, [question_example(backbone, item) for item in task.earlier])
+        return cls(new, probes, [question_example(backbone, item) for item in task.earlier if _is_recall(item)])
 
     @property
     def examples(self) -> list[Example]:
@@ -213,6 +214,11 @@ def norms(memory: LocasMemory) -> dict[str, float]:
         "mean_gate_up_norm": float(rows[:, :DOWN].mean()),
         "clipped_share": memory.clipped_share(),
     }
+
+
+def _is_recall(item: Item) -> bool:
+    """Tell whether answering an item takes a memory: what the bare backbone says by itself it says without one."""
+    return item.kind != NEGATIVE or abstains(item.answer)
 
 
 def _of_new(measured: Measurement) -> float:

@@ -5,9 +5,15 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 
 from locas_agent.config import AdmissionSettings
-from locas_agent.consolidation.admission import Measurement, admit
+from locas_agent.consolidation.admission import Measurement, Questions, admit
+from locas_agent.inference import Engine
+from locas_agent.inference.generation import TopK
+from locas_agent.study.items import NEGATIVE, PROBE, QUESTION, Item
+from locas_agent.study.prompts import ABSTENTION
+from locas_agent.training.sampler import TrainingTask
 
 SETTINGS = AdmissionSettings(min_gain=0.05, max_old_loss=0.1, max_drift_nats=0.05)
 BEFORE = Measurement(0.0, 0.0, 1.0, 0.0, 0.0)
@@ -48,3 +54,20 @@ def test_anything_less_is_refused_with_the_reason(after: Measurement, why: str) 
 
 def test_rows_that_are_not_finite_are_refused_whatever_they_answer() -> None:
     assert reason(GOOD, is_finite=False) == "diverged"
+
+
+def test_what_the_backbone_says_by_itself_is_no_recall(engine: Engine) -> None:
+    """Else a dozen such answers, the same before and after, hide that a memory learnt a fact, or lost one."""
+
+    def item(number: int, kind: str, answer: str) -> Item:
+        ids = tuple(engine.backbone.encode(answer))
+        teacher = TopK(torch.tensor([[token] for token in ids], dtype=torch.int32), torch.zeros(len(ids), 1))
+        return Item(f"{number:032x}", kind, 1, 1, 1, "Who?", answer, ids, teacher)
+
+    told, held_out = item(1, QUESTION, "Rex"), item(2, PROBE, "Rex")
+    anyway, abstained = item(3, NEGATIVE, "It is a"), item(4, NEGATIVE, ABSTENTION)
+    task = TrainingTask((told, held_out, anyway, abstained), (anyway, told), (), None)
+    questions = Questions.of(engine.backbone, task)
+    assert [example.target for example in questions.new] == [told.answer_ids, abstained.answer_ids]
+    assert [example.target for example in questions.probes] == [held_out.answer_ids]
+    assert [example.target for example in questions.earlier] == [told.answer_ids]
