@@ -33,8 +33,6 @@ MOST_CLOZES = 4
 """Gaps of one turn at most."""
 FOREIGN_SHARE = 0.5
 """Share of the telling words of an answer that may stand neither in what was read nor in the question."""
-MOST_UNTOLD = 12
-"""Questions never answered, of one chunk."""
 READ_AGAIN = 2
 """Turns of a new chunk that are read to see whether they answer an old question otherwise."""
 
@@ -148,8 +146,7 @@ class OpenedQuestionGenerator:
         self, chunks: Mapping[int, Sequence[Chunk]], known: Mapping[int, set[str]]
     ) -> list[tuple[Candidate, ScoredAnswer]]:
         """See `StudyStrategy.negatives`: questions about oneself of which no chunk has a telling word."""
-        most = min(MOST_UNTOLD, self._settings.negatives_per_piece)
-        return draw_untold(self._teacher, UNTOLD, chunks, known, most=most)
+        return draw_untold(self._teacher, UNTOLD, chunks, known, most=self._settings.negatives_per_piece)
 
     def _is_wanting(self, turn: _AskedTurn) -> bool:
         return len(turn.kept) < self._settings.wordings_per_turn

@@ -276,10 +276,7 @@ class Teacher:
         return found
 
     def _scored(self, generation: Generation | None) -> ScoredAnswer | None:
-        if generation is None or generation.top_logprobs is None or not self._is_answer(generation):
-            return None
-        answer = self._answer(generation)
-        return ScoredAnswer(answer.ids, answer.text, answer.confidence, generation.top_logprobs)
+        return None if generation is None or not generation.stopped else self._beginning(generation)
 
     def _beginning(self, generation: Generation) -> ScoredAnswer | None:
         if not generation.ids or generation.top_logprobs is None or not self._engine.backbone.is_text(generation.ids):

@@ -93,12 +93,15 @@ class _UserTraining:
         self.losses: list[float] = []
         self.tokens = 0
         # Rows that start from inputs are few and their facts' own; others are shared by all that is ever learnt.
-        holds_something = self.slab.detach()[:, DOWN].any(dim=-1) & (memory.initialization == "inputs")  # (L, W)
-        self._pace = torch.where(holds_something, former_pace, 1.0)[:, None, :, None]
-        self._before = self.slab.detach().clone()
+        is_paced = memory.initialization == "inputs" and former_pace != 1.0
+        former = self.slab.detach()[:, DOWN].any(dim=-1) & is_paced  # (L, W): slots that hold something
+        self._pace = torch.where(former, former_pace, 1.0)[:, None, :, None] if former.any() else None
+        self._before = None if self._pace is None else self.slab.detach().clone()
 
     def keep_pace(self) -> None:
         """Take back, after a step, what slots of former consolidations have moved beyond their pace."""
+        if self._pace is None or self._before is None:
+            return
         with torch.no_grad():
             self.slab.copy_(self._before + self._pace * (self.slab - self._before))
             self._before.copy_(self.slab)
@@ -201,9 +204,8 @@ class Trainer:
             self._step(loss_backend, users)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            if schedule.former_pace != 1.0:
-                for user in users:
-                    user.keep_pace()
+            for user in users:
+                user.keep_pace()
             if progress is not None:
                 progress("train", step + 1, schedule.steps)
         return users

@@ -10,6 +10,8 @@ from locas_agent.study.chunking import Chunk
 from locas_agent.study.spans import telling, words_of
 from locas_agent.study.teacher import Candidate, ScoredAnswer, Teacher
 
+MOST_UNTOLD = 12
+"""Questions never answered, of one owner and one chunk."""
 SAID_TOKENS = 12
 """Tokens of what the bare backbone says that a memory has to leave alone: there it is decided whether it answers."""
 UNTOLD = tuple(
@@ -138,14 +140,14 @@ def draw_untold(
         asked: questions that ship with the package, to draw from.
         chunks: of each owner, the chunks at hand; questions are asked about the last.
         known: of each owner, questions that are items already.
-        most: questions of one owner.
+        most: questions of one owner that the settings allow; never more than `MOST_UNTOLD`.
     """
     words = _words_of(asked)
     found = []
     for owner, own in chunks.items():
         said = {word.key for chunk in own for excerpt in chunk.excerpts for word in words_of(excerpt.text)}
         free = [text for text in asked if text not in known[owner] and not said & words[text]]
-        drawn = Random(f"{own[-1].messages}").sample(free, min(len(free), most))
+        drawn = Random(f"{own[-1].messages}").sample(free, min(len(free), most, MOST_UNTOLD))
         found += [Candidate(owner, own[-1], own[-1].to_seq, text, "") for text in drawn]
     answers = teacher.by_itself([candidate.question for candidate in found], length=SAID_TOKENS)
     return [(candidate, answer) for candidate, answer in zip(found, answers, strict=True) if answer is not None]

@@ -39,8 +39,6 @@ MOST_CUES, WORTH = 12, 0.005
 QUESTIONS, QUESTION_HEAT = 6, 0.7
 """Questions sampled for a span, and their temperature."""
 ANSWER_TOKENS, QUESTION_TOKENS = 10, 20
-MOST_UNTOLD = 12
-"""Questions never answered, of one chunk."""
 READ_AGAIN, ASKED_AGAIN = 3, 2
 """Turns of a new chunk that are read to see whether they answer an old question otherwise, those with most words of the
 fact, and how many wordings of it are put to each, those with most words of the turn."""
@@ -113,8 +111,7 @@ class ScribeQuestionGenerator:
         self, chunks: Mapping[int, Sequence[Chunk]], known: Mapping[int, set[str]]
     ) -> list[tuple[Candidate, ScoredAnswer]]:
         """See `StudyStrategy.negatives`: what other people might ask, where no chunk has a telling word of it."""
-        most = min(MOST_UNTOLD, self._settings.negatives_per_piece)
-        return draw_untold(self._teacher, lesson_questions(), chunks, known, most=most)
+        return draw_untold(self._teacher, lesson_questions(), chunks, known, most=self._settings.negatives_per_piece)
 
     def _about(self, asked: Sequence[tuple[str, str, str]]) -> list[float]:
         """Return how much more likely questions are after a turn than after small talk, in nats a token.

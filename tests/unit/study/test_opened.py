@@ -14,9 +14,9 @@ from locas_agent.inference.generation import TopK
 from locas_agent.memory import LocasMemory
 from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.forms.calibration import Calibration, Chosen
-from locas_agent.study.forms.untold import SAID_TOKENS, UNTOLD
+from locas_agent.study.forms.untold import MOST_UNTOLD, SAID_TOKENS, UNTOLD
 from locas_agent.study.items import GeneratedQuestions, Item
-from locas_agent.study.opened import FOREIGN_SHARE, MOST_UNTOLD, OpenedQuestionGenerator
+from locas_agent.study.opened import FOREIGN_SHARE, OpenedQuestionGenerator
 from locas_agent.study.spans import words_of
 from locas_agent.study.teacher import Answer, Candidate, Opening, ScoredAnswer, Teacher
 
