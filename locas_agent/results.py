@@ -169,14 +169,14 @@ class UserUpgrade:
     """Who."""
     status: Literal["moved", "kept", "there", "nothing", "failed", "stopped"]
     """`moved`, `kept` on the former memory with the reason, `there` where nothing was left to do, `nothing` where there
-    is no memory, `failed` with an error's class, `stopped` before it was certain."""
+    is no memory and none was tried, `failed` with an error's class, `stopped` before it was certain."""
     reason: str
     """A few words for programs, e.g. `recalls less`, `not learnt`, `imported`, `unknown backbone`, `moving`."""
     detail: str = ""
     """The same in sentences, without content."""
     recall_before: float | None = None
     """Share of the study questions in force that the former memory answers on its backbone, 0 to 1; None if none were
-    asked."""
+    asked, as where there was no memory."""
     recall_after: float | None = None
     """The same of the memory that was learnt anew, on the new backbone."""
     questions: int = 0

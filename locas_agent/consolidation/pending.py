@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
+from typing import Any
 
 from locas_agent.config import LocasConfig
 from locas_agent.consolidation import policy
 from locas_agent.conversation import window
-from locas_storage import MemoryStore, Turn, TurnDraft, UserKey
+from locas_storage import MemoryStore, Turn, TurnDraft, UserKey, UserState
 
 _NOTHING = policy.Pending(0, 0, 0.0, 0.0)
 
@@ -36,12 +37,8 @@ def due(store: MemoryStore, key: UserKey, config: LocasConfig, *, about_to_be_sa
     """
     state = store.state(key)
     learnt, next_seq = (state.consolidated_seq, state.next_seq) if state is not None else (0, 1)
-    refusals = (
-        [entry.facts for entry in store.audit(key) if entry.action == "refuse" and entry.facts["to_seq"] > learnt]
-        if state is not None
-        else []
-    )
-    refused_seq, refused_tokens = (refusals[-1]["to_seq"], refusals[-1]["tokens"]) if refusals else (0, 0)
+    refused = refusals(store, state) if state is not None else []
+    refused_seq, refused_tokens = (refused[-1]["to_seq"], refused[-1]["tokens"]) if refused else (0, 0)
     waiting = store.turns(key, after=max(learnt, refused_seq))
     waiting += [_as_turn(draft, next_seq + at) for at, draft in enumerate(about_to_be_said)]
     left = window.overflow(waiting, config.window.window_tokens)
@@ -56,6 +53,12 @@ def due(store: MemoryStore, key: UserKey, config: LocasConfig, *, about_to_be_sa
         refused_tokens=refused_tokens,
     )
     return Due(policy.decide(pending, config.policy), left[-1].seq)
+
+
+def refusals(store: MemoryStore, state: UserState) -> list[Mapping[str, Any]]:
+    """Return what the audit trail keeps of refused attempts at turns that are not learnt yet, oldest first."""
+    trail = store.audit(state.key)
+    return [one.facts for one in trail if one.action == "refuse" and one.facts["to_seq"] > state.consolidated_seq]
 
 
 def _as_turn(draft: TurnDraft, seq: int) -> Turn:

@@ -3,7 +3,8 @@
 A user is learnt anew from the journal in a copy beside the store (`staging.py`), with the stops at which the current
 memory learnt. Until the cut over, one transaction, nothing is written: the current memory serves, turns go on being
 journalled, and whoever is killed leaves every user either where they were or moved. A memory that moved meanwhile is
-caught up with, not begun again, unless turns were forgotten.
+caught up with, not begun again, unless turns were forgotten. Who has no memory because the admission gate refused what
+was tried is learnt too, up to the last turn that was tried: the next backbone may read what the former could not.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from threading import Event
 
 from locas_agent.config import LocasConfig
+from locas_agent.consolidation.pending import refusals
 from locas_agent.consolidation.runner import ConsolidationRequest, ConsolidationRunner, TurnLearner
 from locas_agent.consolidation.staging import StagedUser, drafts, staging_store
 from locas_agent.conversation.messages import question
@@ -46,7 +48,8 @@ class _Moving:
     """A user who is being moved: what was found, and the copy that is learnt."""
 
     state: UserState
-    head: Revision
+    head: Revision | None
+    """None: no memory yet, what was tried was refused."""
     turns: list[Turn]
     stops: list[int]
     staged: StagedUser
@@ -118,11 +121,14 @@ class Upgrade:
         head = self.store.revision(key)
         if head is None or not self._is_here(head):
             return UserUpgrade(key, "there", "not here")
-        earlier = [one for one in self.store.revisions(key) if one.has_payload and not self._is_here(one)]
+        revisions = self.store.revisions(key)
+        earlier = [one.number for one in revisions if one.has_payload and not self._is_here(one)]
+        if not earlier and revisions[0].restores == 0:  # moved here without one: back to none, on any backbone
+            earlier = [0]
         if not earlier:
             return UserUpgrade(key, "kept", "none kept", "no memory of before is kept")
         try:
-            return UserUpgrade(key, "moved", "back", revision=self.store.rollback(key, earlier[-1].number).number)
+            return UserUpgrade(key, "moved", "back", revision=self.store.rollback(key, earlier[-1]).number)
         except StorageError as error:  # forgotten, pruned or erased between the two calls
             return UserUpgrade(key, "failed", type(error).__name__, str(error))
 
@@ -171,29 +177,44 @@ class Upgrade:
         """Read a user, and copy what is new; begin the copy again if turns of it are gone."""
         self.store.expire(key)
         state, head = self.store.state(key), self.store.revision(key)
-        if state is None or head is None or not head.fingerprint:
+        if head is not None and not head.fingerprint:
+            head = None  # taken back: any backbone may make the next
+        stops = [] if state is None else self._stops(state, head)
+        if state is None or (head is None and not stops):
             return UserUpgrade(key, "nothing", "no memory", "there is no memory yet, any backbone may make one")
-        if self._is_here(head):
-            return UserUpgrade(key, "there", "moved before", revision=head.number)
-        if head.has_payload and self._engine_of(head) is None:
-            return UserUpgrade(
-                key,
-                "kept",
-                "unknown backbone",
-                f"the memory belongs to the backbone with fingerprint {head.fingerprint[:12]}, which is not at hand to "
-                "compare with; name it",
-            )
-        turns = self.store.turns(key, upto=state.consolidated_seq)
+        if head is not None and (said := self._stays(key, head)) is not None:
+            return said
+        upto = max([state.consolidated_seq, *stops])
+        turns = self.store.turns(key, upto=upto)
         if any(turn.trust == IMPORTED for turn in turns):
             return UserUpgrade(
                 key, "kept", "imported", "the memory began with an imported one, which no journal tells; import it anew"
             )
         if not staged.still_holds(turns):
             staged, asked_seq = StagedUser.of(key), 0
-        staged.extend(turns, state.consolidated_seq)
-        line = lineage.learnt_line(self.store.revisions(key), head.number)
-        stops = sorted({one.to_seq for one in line if one.to_seq > asked_seq} | {state.consolidated_seq})
+        staged.extend(turns, upto)
         return _Moving(state, head, turns, [stop for stop in stops if stop > asked_seq], staged, asked_seq)
+
+    def _stays(self, key: UserKey, head: Revision) -> UserUpgrade | None:
+        """Say why a memory is left where it is, before anything is learnt; None if it may be moved."""
+        if self._is_here(head):
+            return UserUpgrade(key, "there", "moved before", revision=head.number)
+        if not head.has_payload or self._engine_of(head) is not None:
+            return None
+        return UserUpgrade(
+            key,
+            "kept",
+            "unknown backbone",
+            f"the memory belongs to the backbone with fingerprint {head.fingerprint[:12]}, which is not at hand to "
+            "compare with; name it",
+        )
+
+    def _stops(self, state: UserState, head: Revision | None) -> list[int]:
+        """Return the last turns of the consolidations that made a memory; without one, of those that were refused."""
+        if head is None:
+            return sorted({refused["to_seq"] for refused in refusals(self.store, state)})
+        line = lineage.learnt_line(self.store.revisions(state.key), head.number)
+        return sorted(({one.to_seq for one in line} | {state.consolidated_seq}) - {0})
 
     def _learn(self, moving: Sequence[_Moving], staging: InMemoryStore) -> None:
         """Learn each up to all stops, those that have a stop left side by side."""
@@ -211,7 +232,7 @@ class Upgrade:
 
     def _settle(self, one: _Moving, staging: InMemoryStore) -> UserUpgrade | None:
         """Compare both memories and cut over if the new one recalls as much; None if the old one moved meanwhile."""
-        if one.staged.learnt_seq < one.state.consolidated_seq:
+        if one.staged.learnt_seq < max(one.state.consolidated_seq, one.head is None):
             return UserUpgrade(one.key, "kept", "not learnt", one.said)
         try:
             made = self._compared(one, staging)
@@ -232,11 +253,11 @@ class Upgrade:
     def _compared(self, one: _Moving, staging: InMemoryStore) -> UserUpgrade:
         """Ask both memories the study questions in force, each on its backbone; keep who would recall less."""
         items = [item for item in self.store.study_items(one.key) if item.kind in (QUESTION, PROBE)]
-        old, new = self._engine_of(one.head), staging.revision(one.key)
+        head, new = one.head, staging.revision(one.key)
         before = after = None
-        if old is not None and one.head.has_payload:
+        if head is not None and head.has_payload and (old := self._engine_of(head)) is not None:
             tokens = self.config.window.max_new_tokens
-            before = recall(old, _memory(self.store, one.key, one.head, old), items, tokens)
+            before = recall(old, _memory(self.store, one.key, head, old), items, tokens)
             after = recall(self.engine, _memory(staging, one.key, new, self.engine), items, tokens)
         made = UserUpgrade(one.key, "moved", "moved", "", before, after, len(items))
         lost, most = (before or 0.0) - (after or 0.0), self.config.admission.max_old_loss

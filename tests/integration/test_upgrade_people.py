@@ -118,5 +118,6 @@ def test_whom_the_old_backbone_refused_is_learnt_on_the_new_one(crowd: Crowd) ->
         handle.consolidate(flush=True)
     crowd.begin()
     assert (crowd.learnt, crowd.refused(), crowd.moved()) == ([1, 0], {"drift": 1}, 0)
-    assert crowd.learn_the_rest() == 1
-    assert crowd.moved() == 1
+    crowd.new.upgrade(crowd.handles, former=[crowd.old.backbone])
+    assert crowd.moved() == 2
+    assert crowd.kept() == {"lost": 0, "doubled": 0, "learnt_twice_or_not": 0, "faults": 0}

@@ -77,6 +77,17 @@ def test_user_without_a_memory_can_be_said_to_belong_to_a_backbone(store: Memory
     assert in_force(store) == []
 
 
+def test_cut_over_of_a_user_without_a_memory_and_the_way_back(store: MemoryStore) -> None:
+    say(store, 6)
+    made = store.cut_over(ADA, anew(), fingerprint=NEW, fence=state_of(store).fence)
+    assert (made.number, made.fingerprint, made.to_seq) == (3, NEW, 4)
+    assert in_force(store) == ["more"]
+    back = store.rollback(ADA, 0)
+    assert (back.fingerprint, back.has_payload) == ("", False)
+    assert state_of(store).consolidated_seq == 0
+    assert in_force(store) == []
+
+
 def test_cut_over_of_what_moved_meanwhile_changes_nothing(store: MemoryStore) -> None:
     learn(store)
     fence = state_of(store).fence

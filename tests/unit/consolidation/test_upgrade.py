@@ -170,6 +170,36 @@ def test_who_cannot_be_learnt_anew_stays_with_the_reason(
             wrong()
 
 
+def test_whom_the_former_backbone_refused_is_learnt_up_to_what_was_tried_and_goes_back_to_no_memory(
+    old: AgentMemory, new: AgentMemory, backbone: Backbone, store: SqlMemoryStore
+) -> None:
+    learner_of(old).refused = {"ada says 0"}
+    ada = old.for_user("ada")
+    for session in range(2):
+        ada.add("user", f"ada says {session}")
+        assert not ada.consolidate(flush=True).admitted
+    ada.add("user", "ada says more")
+    (result,) = new.upgrade(former=[backbone])
+    assert (result.status, result.recall_before, result.revision) == ("moved", None, 3)
+    assert learner_of(new).learnt == [("ada says 0",), ("ada says 1",)]
+    assert [turn.content for turn in new.runtime_of(ADA).pending(ADA, flush=True)] == ["ada says more"]
+    assert [one.status for one in new.upgrade(former=[backbone])] == ["there"]
+
+    assert [one.status for one in new.undo_upgrade()] == ["moved"]
+    assert old.for_user("ada").reply("hello").used_memory is False
+    assert [one.status for one in new.undo_upgrade()] == ["there"]
+
+    learner_of(new).refused = {"ada says 1"}
+    (part,) = new.upgrade(former=[backbone])
+    assert part.status == "moved"  # some of it is better than none
+    head = store.revision(ADA)
+    assert head is not None
+    assert head.to_seq == 1
+    new.undo_upgrade()
+    learner_of(new).refused = {"ada says 0"}
+    assert [(one.status, one.reason) for one in new.upgrade(former=[backbone])] == [("kept", "not learnt")]
+
+
 def test_what_is_said_and_learnt_meanwhile_is_caught_up_with(
     old: AgentMemory, new: AgentMemory, backbone: Backbone
 ) -> None:
