@@ -2,13 +2,16 @@
 
 While users are moved to another backbone some are on the old one and some on the new. A handle of a fleet finds out at
 each call where its user is, so it may be held across the move. Servers and adapters take a `MemoryHost`, one agent or a
-fleet.
+fleet; `Learning` consolidates beside them.
 """
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
 from dataclasses import replace
+from threading import Event, Thread
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
@@ -19,6 +22,11 @@ from locas_agent.results import Reply
 from locas_agent.serving.replies import ReplyRequest, Sampling
 from locas_agent.user import UserMemory
 from locas_storage import MemoryStore, Turn, TurnDraft, UserKey, new_item_id
+
+logger = logging.getLogger(__name__)
+
+_LEAVE_SECONDS = 30.0
+"""Time that a consolidation in progress has to be given back."""
 
 
 @runtime_checkable
@@ -174,3 +182,37 @@ class Fleet:
     def __repr__(self) -> str:
         """Name the backbones, never a user."""
         return f"Fleet({[agent.backbone.name for agent in self._agents.values()]})"
+
+
+class Learning:
+    """Threads that consolidate what is due while a server serves: each what belongs on the backbone of its agent.
+
+    Args:
+        agents: those that learn.
+    """
+
+    def __init__(self, agents: Sequence[AgentMemory]) -> None:
+        self._stop = Event()
+        self._threads = [
+            Thread(target=self._work, args=(agent,), name="locas-learning", daemon=True) for agent in agents
+        ]
+
+    def _work(self, memory: AgentMemory) -> None:
+        while not self._stop.is_set():
+            try:
+                memory.work(stop=self._stop, once=False)
+            except Exception as error:  # noqa: BLE001  whatever it is, answering goes on, and learning is tried again
+                logger.warning("learning stopped", extra={"action": "learn", "reason": type(error).__name__})
+                self._stop.wait(10.0)
+
+    def __enter__(self) -> None:
+        """Begin."""
+        for thread in self._threads:
+            thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        """Have what is in progress given back, and end."""
+        self._stop.set()
+        until = time.monotonic() + _LEAVE_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))

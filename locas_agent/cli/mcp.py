@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from locas_agent.cli.model import BackboneOption, ConfigOption, DeviceOption, DtypeOption, open_agent, read_config
+from locas_agent.cli.model import BackbonesOption, ConfigOption, DeviceOption, DtypeOption, open_host, read_config
 from locas_agent.cli.options import (
     DEFAULT_KEPT,
     DEFAULT_STORE,
@@ -43,7 +43,7 @@ def mcp(
     learns: Annotated[
         bool, typer.Option("--learn/--no-learn", help="Consolidate in this process, or leave it to `locas-agent work`.")
     ] = True,
-    backbone: BackboneOption = "tiny",
+    backbone: BackbonesOption = ["tiny"],  # noqa: B006  Typer copies it
     store: StoreOption = DEFAULT_STORE,
     device: DeviceOption = None,
     dtype: DtypeOption = "auto",
@@ -68,7 +68,7 @@ def mcp(
     except ModuleNotFoundError as error:
         raise MissingExtra.of("mcp", "locas-agent mcp") from error
     kept = StoreSettings(keep_payloads=keep_payloads, files=files, inline_bytes=inline_bytes)
-    with open_agent(
+    with open_host(
         backbone, store, device, dtype, read_config(config), kept, key_file=key_file, consolidation="background"
     ) as memory:
         if user is not None:

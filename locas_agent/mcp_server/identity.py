@@ -8,8 +8,8 @@ from __future__ import annotations
 from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.provider import AccessToken
 
-from locas_agent.agent import AgentMemory
 from locas_agent.errors import ConfigurationError
+from locas_agent.fleet import MemoryHost
 from locas_agent.user import UserMemory
 
 _TENANT = "tenant"
@@ -22,7 +22,7 @@ class KeyVerifier:
         memory: whose store has the keys.
     """
 
-    def __init__(self, memory: AgentMemory) -> None:
+    def __init__(self, memory: MemoryHost) -> None:
         self._memory = memory
 
     async def verify_token(self, token: str) -> AccessToken | None:
@@ -33,7 +33,7 @@ class KeyVerifier:
         return AccessToken(token=token, client_id=key.key_id, scopes=[], subject=key.user, claims={_TENANT: key.tenant})
 
 
-def by_token(memory: AgentMemory) -> UserMemory:
+def by_token(memory: MemoryHost) -> UserMemory:
     """Return the memory of the user whose key the request that is being answered was sent with.
 
     Raises:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from threading import Event, Thread
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -16,8 +13,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from locas_agent import AgentMemory, MemoryHost
+from locas_agent import MemoryHost
 from locas_agent.errors import LocasError
+from locas_agent.fleet import Learning
 from locas_agent.server.endpoints import Endpoints
 from locas_agent.server.inspector.pages import Inspector
 from locas_agent.server.metrics import CONTENT_TYPE, Metrics
@@ -28,12 +26,8 @@ from locas_agent.server.reply_queue import ReplyQueue
 from locas_agent.server.settings import ServerSettings
 from locas_storage import UserKey
 
-logger = logging.getLogger(__name__)
-
 _HEALTH = UserKey("health", "health")
 """A user of whom nothing is ever journalled: reading its state tells whether the store answers."""
-_LEAVE_SECONDS = 30.0
-"""Time that a consolidation in progress has to be given back."""
 
 
 def create_app(memory: MemoryHost, settings: ServerSettings | None = None) -> Starlette:
@@ -92,40 +86,6 @@ def create_app(memory: MemoryHost, settings: ServerSettings | None = None) -> St
     )
     app.router.redirect_slashes = False  # where it would lead follows from the Host header, which a client chooses
     return app
-
-
-class Learning:
-    """Threads that consolidate what is due, while the server serves: each what belongs on the backbone of its agent.
-
-    Args:
-        agents: those that learn.
-    """
-
-    def __init__(self, agents: Sequence[AgentMemory]) -> None:
-        self._stop = Event()
-        self._threads = [
-            Thread(target=self._work, args=(agent,), name="locas-learning", daemon=True) for agent in agents
-        ]
-
-    def _work(self, memory: AgentMemory) -> None:
-        while not self._stop.is_set():
-            try:
-                memory.work(stop=self._stop, once=False)
-            except Exception as error:  # noqa: BLE001  whatever it is, answering goes on, and learning is tried again
-                logger.warning("learning stopped", extra={"action": "learn", "reason": type(error).__name__})
-                self._stop.wait(10.0)
-
-    def __enter__(self) -> None:
-        """Begin."""
-        for thread in self._threads:
-            thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        """Have what is in progress given back, and end."""
-        self._stop.set()
-        until = time.monotonic() + _LEAVE_SECONDS
-        for thread in self._threads:
-            thread.join(max(0.0, until - time.monotonic()))
 
 
 async def _refused(request: Request, error: Exception) -> Response:

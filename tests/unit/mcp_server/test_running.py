@@ -20,11 +20,12 @@ from mcp.client.stdio import StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from typer.testing import CliRunner
 
-from locas_agent import AgentMemory, Backbone
+from locas_agent import AgentMemory, Backbone, Fleet, MemoryHost
 from locas_agent.cli import app as commands
 from locas_agent.mcp_server.running import PATH, create_app
 from locas_storage import SqlMemoryStore, TurnDraft, UserKey, open_store
 from tests import forked
+from tests.conftest import MakeBackbone
 from tests.unit.agent.fake_learner import quick_agent
 from tests.unit.mcp_server.test_tools import call
 
@@ -38,7 +39,7 @@ def agent(backbone: Backbone, tmp_path: Path) -> Iterator[AgentMemory]:
 
 
 @asynccontextmanager
-async def served(agent: AgentMemory) -> AsyncIterator[str]:
+async def served(agent: MemoryHost) -> AsyncIterator[str]:
     """Serve on a free port of this machine; give the address."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
@@ -93,6 +94,23 @@ async def test_many_calls_at_once_stay_apart(agent: AgentMemory) -> None:
     async with served(agent) as address:
         told = await asyncio.gather(*(tell(address, name) for name in names))
     assert [sorted(each) for each in told] == [[f"{name} says {n}" for n in range(5)] for name in names]
+
+
+async def test_each_user_of_a_fleet_is_answered_on_the_backbone_of_the_memory(
+    agent: AgentMemory, make_backbone: MakeBackbone
+) -> None:
+    assert isinstance(agent.store, SqlMemoryStore)
+    other = quick_agent(make_backbone(seed=1), agent.store)
+    for home, user in ((agent, "ada"), (other, "cleo")):
+        home.for_user(user).add("user", f"I am {user}.")
+        assert home.for_user(user).consolidate(flush=True).admitted
+    fleet = Fleet([agent, other])
+    async with served(fleet) as address:
+        for home, user in ((agent, "ada"), (other, "cleo")):
+            async with client_of(address, secret_of(agent, user)) as client:
+                said = await call(client, "recall", question="Who am I?")
+                assert said["answer"] == home.for_user(user).recall("Who am I?").answer
+                assert (await call(client, "memory_status"))["revision"] == 1
 
 
 INITIALIZE = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}

@@ -13,7 +13,8 @@ from httpx import ASGITransport, AsyncClient, Response
 from locas_agent import AgentMemory, Backbone, Fleet, MemoryHost
 from locas_agent.cli.model import open_host
 from locas_agent.errors import ConfigurationError, IncompatibleMemory
-from locas_agent.server.app import Learning, create_app
+from locas_agent.fleet import Learning
+from locas_agent.server.app import create_app
 from locas_agent.server.endpoints import model_names
 from locas_agent.server.reply_queue import ReplyQueue
 from locas_agent.server.settings import ServerSettings
