@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from random import Random
 
 import torch
@@ -33,12 +33,12 @@ from locas_agent.types import Progress
 
 logger = logging.getLogger(__name__)
 
-DEPTH, WIDTH = 0.4, 88
-"""Share of the layers, the topmost, beside which a scribe stands, and its slots per layer."""
+DEPTH = 0.4
+"""Share of the layers, the topmost, beside which a scribe stands."""
 ACTIVATION = 7.0
 """How strongly its slots answer to the inputs that their rows start from, which is what those of SmolLM2 do."""
-STEPS, ROWS, RATE = 288, 8, 6e-3
-"""Steps, rows of a step, peak rate of AdamW."""
+ROWS, RATE = 8, 6e-3
+"""Rows of a step, peak rate of AdamW."""
 READ_SHARE = 0.2
 """Share of the rows that ask a question about a turn; the others ask for pairs."""
 PREPARED = 16
@@ -47,8 +47,28 @@ COMMON_ROWS = 12
 """Neutral rows with whose inputs those of lessons are compared."""
 
 
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How long a scribe is taught, and how much it can hold."""
+
+    steps: int = 288
+    width: int = 88
+    """Slots per layer."""
+
+
+AT_FIRST_USE = Course()
+"""What somebody waits for who brings a backbone."""
+SHIPPED = Course(steps=608, width=112)
+"""What a scribe had that ships. Origin: `docs/decisions.md`, a longer course."""
+
+
 def teach_scribe(
-    engine: Engine, last_layer: LastLayer | None, neutral: NeutralText, *, progress: Progress | None = None
+    engine: Engine,
+    last_layer: LastLayer | None,
+    neutral: NeutralText,
+    *,
+    course: Course = AT_FIRST_USE,
+    progress: Progress | None = None,
 ) -> LocasMemory:
     """Return a scribe for a backbone. The same backbone on the same machine gives the same scribe.
 
@@ -56,19 +76,20 @@ def teach_scribe(
         engine: of the backbone.
         last_layer: its end, None where it is built in a way not known.
         neutral: text on this backbone that no lesson is like.
+        course: how long it is taught.
         progress: told of "course" after each step; what it raises ends the course.
     """
     started = time.perf_counter()
     backbone = engine.backbone
-    rows = _rows(backbone, _readable(backbone, taught()), STEPS * ROWS, Random("course"))
-    scribe = _fresh(engine, neutral, rows)
+    rows = _rows(backbone, _readable(backbone, taught()), course.steps * ROWS, Random("course"))
+    scribe = _fresh(engine, neutral, rows, course.width)
     slab = scribe.slab.detach().clone().requires_grad_(True)  # (L, 3, W, D)
     optimizer = torch.optim.AdamW([slab], lr=RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
-    for step in range(STEPS):
+    for step in range(course.steps):
         if step % PREPARED == 0:
             near = rows[step * ROWS : (step + PREPARED) * ROWS]
             loss_backend = loss_backend_for(engine, last_layer, [scribe], near, max_batch_tokens=2048)
-        optimizer.param_groups[0]["lr"] = RATE * wsd_factor(step, STEPS - STEPS // 2, STEPS // 2)
+        optimizer.param_groups[0]["lr"] = RATE * wsd_factor(step, course.steps - course.steps // 2, course.steps // 2)
         batch: Tensor = slab.detach()[:, None].clone()  # (L, 1, 3, W, D)
         batch.grad = torch.zeros_like(batch)
         taken = rows[step * ROWS : (step + 1) * ROWS]
@@ -77,16 +98,16 @@ def teach_scribe(
         slab.grad = batch.grad[:, 0].contiguous()
         optimizer.step()
         if progress is not None:
-            progress("course", step + 1, STEPS)
+            progress("course", step + 1, course.steps)
     logger.info("scribe taught", extra={"action": "course", "seconds": time.perf_counter() - started})
     return replace(scribe, slab=slab.detach())
 
 
-def _fresh(engine: Engine, neutral: NeutralText, rows: Sequence[Example]) -> LocasMemory:
+def _fresh(engine: Engine, neutral: NeutralText, rows: Sequence[Example], most: int) -> LocasMemory:
     """Return a scribe that does nothing yet, whose slots answer to what the lessons have in them."""
     backbone, rng = engine.backbone, Random("slots")
     layers = topmost(max(1, round(DEPTH * backbone.n_layers)))
-    width = min(WIDTH, backbone.ffn_width)
+    width = min(most, backbone.ffn_width)
     scribe = empty_memory(engine, layers, width=width, scale_rule="width", activation=ACTIVATION)
     first = list(rows[:width])
     ends, places = 0, []

@@ -29,7 +29,8 @@ VERSION = 3
 TAUGHT_ON_CPU = 1_500_000_000
 """Parameters up to which a course on a CPU is begun without being asked for: an hour or two at most. Larger backbones
 write better by themselves, and `locas-agent calibrate --teach` teaches them all the same."""
-_KEPT_AS: StoredAs = "int8"
+KEPT_AS: StoredAs = "int8"
+"""How the numbers of a scribe are kept."""
 
 
 def is_worth_waiting_for(backbone: Backbone) -> bool:
@@ -53,8 +54,8 @@ def scribe_of(
     if found is not None:
         return found
     logger.info("a scribe is taught, once for this backbone; it takes minutes", extra={"action": "course"})
-    scribe = as_stored(teach_scribe(engine, last_layer, neutral, progress=progress), dtype=_KEPT_AS)
-    keep(_path(scribe.fingerprint), to_bytes(scribe, dtype=_KEPT_AS), what="scribe", action="course")
+    scribe = as_stored(teach_scribe(engine, last_layer, neutral, progress=progress), dtype=KEPT_AS)
+    keep(_path(scribe.fingerprint), to_bytes(scribe, dtype=KEPT_AS), what="scribe", action="course")
     return scribe
 
 

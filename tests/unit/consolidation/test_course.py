@@ -15,14 +15,13 @@ from locas_agent.training.last_layer import LastLayer
 from locas_agent.training.loss_backend import loss_backend_for
 from tests.unit.evaluation.peer_tasks import neutral_text
 
+SHORT = course.Course(steps=48, width=16)
 TURNS = tuple(sorted(taught(), key=lambda lesson: len(lesson.turn))[:3])
 
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(course, "STEPS", 48)
     monkeypatch.setattr(course, "ROWS", 3)
-    monkeypatch.setattr(course, "WIDTH", 16)
     monkeypatch.setattr(course, "RATE", 2e-2)
     monkeypatch.setattr(course, "taught", lambda: TURNS)
 
@@ -43,7 +42,7 @@ def rows_of(engine: Engine) -> list[Example]:
 
 def test_a_scribe_writes_and_reads_what_it_was_taught(engine: Engine) -> None:
     last_layer = LastLayer.of(engine)
-    scribe = course.teach_scribe(engine, last_layer, neutral_text(engine))
+    scribe = course.teach_scribe(engine, last_layer, neutral_text(engine), course=SHORT)
     rows = rows_of(engine)
     loss_backend = loss_backend_for(engine, last_layer, [None, scribe], rows, max_batch_tokens=2048)
     before, after = loss_backend.evaluate([None, scribe], [rows, rows])
@@ -53,9 +52,9 @@ def test_a_scribe_writes_and_reads_what_it_was_taught(engine: Engine) -> None:
 def test_the_same_backbone_gives_the_same_scribe_and_progress_is_told(engine: Engine) -> None:
     told: list[tuple[str, int, int]] = []
     first = course.teach_scribe(
-        engine, None, neutral_text(engine), progress=lambda stage, at, of: told.append((stage, at, of))
+        engine, None, neutral_text(engine), course=SHORT, progress=lambda stage, at, of: told.append((stage, at, of))
     )
-    second = course.teach_scribe(engine, None, neutral_text(engine))
+    second = course.teach_scribe(engine, None, neutral_text(engine), course=SHORT)
     assert torch.equal(first.slab, second.slab)
     assert told[-1] == ("course", 48, 48)
 
@@ -64,9 +63,9 @@ def test_lessons_longer_than_the_backbone_can_attend_to_are_left_out(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     long = TURNS[0].model_copy(update={"turn": "so " * engine.backbone.context_tokens + TURNS[0].turn})
-    scribe = course.teach_scribe(engine, None, neutral_text(engine))
+    scribe = course.teach_scribe(engine, None, neutral_text(engine), course=SHORT)
     monkeypatch.setattr(course, "taught", lambda: (*TURNS, long))
-    assert torch.equal(course.teach_scribe(engine, None, neutral_text(engine)).slab, scribe.slab)
+    assert torch.equal(course.teach_scribe(engine, None, neutral_text(engine), course=SHORT).slab, scribe.slab)
     monkeypatch.setattr(course, "taught", lambda: (long,))
     with pytest.raises(TurnTooLong):
-        course.teach_scribe(engine, None, neutral_text(engine))
+        course.teach_scribe(engine, None, neutral_text(engine), course=SHORT)
