@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from locas_agent.config import LocasConfig
 
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 3e-3
 """Peak rate of AdamW. Origin: `docs/results.md`, passages of SQuAD, by passages that are not reported there."""
 UNGATED_NATS = 1000.0
 """Drift that no memory reaches: the peer is asked as it is, and its drift is reported."""
