@@ -78,6 +78,24 @@ def over_none(arm: PassageScores, none: PassageScores, context: PassageScores) -
     return found
 
 
+def by_coverage(arm: PassageScores, covered: Sequence[bool]) -> dict[str, float | None]:
+    """Return how many questions study covered, and how many of these and of the others are answered.
+
+    Args:
+        arm: the scores.
+        covered: of each question, whether an item has its answer.
+
+    Returns:
+        `coverage`, and the exact match as `exact_match_covered` and `exact_match_uncovered`; None where there are none.
+    """
+    pairs = list(zip(arm.values["exact_match"], covered, strict=True))
+    found: dict[str, float | None] = {"coverage": round(mean([float(one) for one in covered]), 4)}
+    for name, wanted in (("exact_match_covered", True), ("exact_match_uncovered", False)):
+        right = [value for value, is_covered in pairs if is_covered is wanted]
+        found[name] = round(mean(right), 4) if right else None
+    return found
+
+
 def sequence(
     steps: Sequence[Sequence[str]], asked: Sequence[PassageAsked], none: Sequence[str], refused: int
 ) -> dict[str, Any]:

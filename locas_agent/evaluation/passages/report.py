@@ -44,6 +44,7 @@ def learning_table(report: dict[str, Any]) -> Table:
         "memories": "memories",
         "refused": "consolidations_refused",
         "study items": "study_items",
+        "coverage": "coverage",
         "study seconds": "study_seconds",
         "training seconds": "train_seconds",
         "drift, nats": "drift_kl_nats",

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from locas_agent.agent import AgentMemory
-from locas_agent.config import LocasConfig
 from locas_agent.errors import ConfigurationError
 from locas_agent.evaluation import asking as reading
 from locas_agent.evaluation.drift import drift, neutral_rows
@@ -15,7 +14,9 @@ from locas_agent.evaluation.learning import learnt
 from locas_agent.evaluation.passages import figures
 from locas_agent.evaluation.passages.asking import questions_of, with_passage, without_passage
 from locas_agent.evaluation.passages.choices import ARMS, PassagesOptions
+from locas_agent.evaluation.passages.coverage import covered
 from locas_agent.evaluation.passages.data import Passage, PassageFile, drawn
+from locas_agent.evaluation.passages.raw_text import raw_text
 from locas_agent.evaluation.passages.telling import Telling, learn
 from locas_agent.types import Progress
 from locas_agent.user import UserMemory
@@ -66,7 +67,9 @@ def run_passages(
         "arms": {name: scores[name].report() if name in scores else None for name in ARMS},
         "share": over["memory"]["exact_match"]["share"],
         "over_none": over,
-        "learnt": run.learnt,
+        "learnt": {
+            name: found | figures.by_coverage(scores[name], run.covered[name]) for name, found in run.learnt.items()
+        },
         "seconds_per_passage": round((own["study_seconds"] + own["train_seconds"]) / len(passages), 2),
         "sequence": [],
     }
@@ -94,6 +97,8 @@ class _Run:
         self.asked = questions_of(passages, short=options.short)
         self.learnt: dict[str, dict[str, Any]] = {}
         """By arm, what the learning came to."""
+        self.covered: dict[str, list[bool]] = {}
+        """By arm, of each question whether an item of study has its answer."""
         self.seconds: dict[str, float] = {}
         """By arm, how long its questions took, in seconds."""
 
@@ -104,7 +109,7 @@ class _Run:
                 return self._timed(name, lambda: without_passage(self._agent, self.asked, [None] * len(self._passages)))
             case "raw_text":
                 plain = AgentMemory(
-                    backbone=self._agent.backbone, store=self._agent.store, config=_raw_text(self._agent.config)
+                    backbone=self._agent.backbone, store=self._agent.store, config=raw_text(self._agent.config)
                 )  # never closed: the store is the other's
                 return self._own(name, plain)
             case "memory":
@@ -164,6 +169,7 @@ class _Run:
 
     def _note(self, name: str, agent: AgentMemory, handles: Sequence[UserMemory]) -> None:
         """Keep what the learning of an arm came to, its drift and its size."""
+        self.covered[name] = covered(agent, handles, self._passages, self.asked)
         present = [memory for handle in handles if (memory := agent.current(handle.key)[1]) is not None]
         rows = neutral_rows(agent.engine, seed=self._seed) if present else []
         average, p99 = drift(agent.engine, present, rows) if present else (0.0, 0.0)
@@ -181,7 +187,3 @@ class _Run:
         if self._progress is not None:
             self._progress(f"asked: {name}", len(self.asked), len(self.asked))
         return found
-
-
-def _raw_text(config: LocasConfig) -> LocasConfig:
-    return config.model_copy(update={"training": config.training.model_copy(update={"objective": "ntp"})})

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from locas_agent.agent import AgentMemory
+from locas_agent.backbone import Backbone
 from locas_agent.config import LocasConfig
 from locas_agent.errors import ConfigurationError
 from locas_agent.evaluation import asking
 from locas_agent.evaluation.passages import figures
 from locas_agent.evaluation.passages.asking import SHORT, PassageAsked, questions_of
 from locas_agent.evaluation.passages.choices import ARMS, PassagesLeftOut, PassagesOptions, ToldAs
+from locas_agent.evaluation.passages.coverage import covered
 from locas_agent.evaluation.passages.data import PassageFile, drawn, read_passages
+from locas_agent.evaluation.passages.raw_text import LEARNING_RATE, raw_text
 from locas_agent.evaluation.passages.run import run_passages
 from locas_agent.evaluation.passages.scoring import squad_exact, squad_f1
-from locas_agent.evaluation.passages.telling import Telling, sentences
+from locas_agent.evaluation.passages.telling import Telling, learn, sentences
 from locas_agent.evaluation.scoring import clustered_interval, ratio_interval
+from locas_agent.study.chunking import Chunk
+from locas_agent.study.items import Item
 from locas_storage import InMemoryStore
 from tests.conftest import MakeBackbone
+from tests.unit.agent.fake_learner import QuickLearner, quick_agent
 
 PASSAGES = Path(__file__).with_name("three_passages.jsonl")
 QUICK = LocasConfig.model_validate(
@@ -186,6 +193,36 @@ def test_interval_of_a_share_draws_both_of_its_parts_alike() -> None:
     assert ratio_interval([0.0, 2.0], [2.0, 2.0], [0, 1]) == [0.0, 1.0]
 
 
+def test_question_is_covered_by_an_item_of_its_own_passage(
+    backbone: Backbone, file: PassageFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = QuickLearner.item_of
+
+    def naming(chunk: Chunk, turn_seq: int, text: str) -> Item:
+        said = "It is grey oats." if "bees" in text else "It is Ada Corder."
+        return replace(made(chunk, turn_seq, text), answer=said)
+
+    monkeypatch.setattr(QuickLearner, "item_of", staticmethod(naming))
+    with quick_agent(backbone, InMemoryStore()) as agent:
+        telling, asked = Telling(file.digest, ToldAs.SENTENCES), questions_of(file.passages, short=False)
+        own, everything = telling.handles(agent, file.passages), telling.common(agent, file.passages, "all")
+        for handle, passage in zip(own, file.passages, strict=True):
+            telling.tell(handle, passage)
+            telling.tell(everything, passage)
+        learn(agent, [*own, everything], stage="learnt")
+        for handles in (own, [everything]):  # "oats" is an answer about the mill: an item about the bees is none
+            is_covered = covered(agent, handles, file.passages, asked)
+            assert [one.gold for one, found in zip(asked, is_covered, strict=True) if found] == ["Ada Corder", "grey"]
+
+
+def test_answers_are_counted_by_whether_study_covered_them() -> None:
+    asked = [PassageAsked(0, "?", gold) for gold in ("oats", "barley", "rye", "wheat")]
+    scores = figures.scored(["oats", "no", "rye", "no"], asked)
+    found = figures.by_coverage(scores, [True, False, False, False])
+    assert found == {"coverage": 0.25, "exact_match_covered": 1.0, "exact_match_uncovered": 0.3333}
+    assert figures.by_coverage(scores, [False] * 4)["exact_match_covered"] is None
+
+
 def test_what_is_forgotten_in_a_sequence_is_a_fall() -> None:
     asked = [PassageAsked(0, "?", "oats"), PassageAsked(0, "?", "barley"), PassageAsked(1, "?", "rye")]
     found = figures.sequence([["oats", "barley"], ["oats", "grey", "rye"]], asked, ["no"] * 3, 1)
@@ -214,15 +251,26 @@ def test_only_reading_has_the_passage_and_only_memories_answer_the_learnt_arms(
     assert [report["learnt"][name]["memories"] for name in ("raw_text", "memory", "memory_all")] == [3, 3, 1]
 
 
-def test_raw_text_is_learnt_by_next_token_loss_whatever_the_settings(agent: AgentMemory, file: PassageFile) -> None:
+def test_raw_text_is_learnt_by_next_token_loss_at_a_rate_of_its_own(agent: AgentMemory, file: PassageFile) -> None:
     run_passages(agent, file, PassagesOptions(limit=1, without=(PassagesLeftOut.MEMORY_ALL,)))
-    plain = QUICK.model_copy(update={"training": QUICK.training.model_copy(update={"objective": "ntp"})})
     found = {
-        revision.config_hash
+        revision.config_hash: revision.metrics.learning_rate
         for key in agent.users()
         for revision in agent.for_user(key.user, tenant=key.tenant).revisions()
     }
-    assert found == {QUICK.digest(), plain.digest()}
+    assert set(found) == {QUICK.digest(), raw_text(QUICK).digest()}
+    assert found[raw_text(QUICK).digest()] == LEARNING_RATE != found[QUICK.digest()]
+
+
+def test_raw_text_is_asked_although_it_drifts_beyond_what_the_gate_allows(
+    make_backbone: MakeBackbone, file: PassageFile
+) -> None:
+    strict = QUICK.model_copy(update={"admission": QUICK.admission.model_copy(update={"max_drift_nats": 1e-9})})
+    with AgentMemory(backbone=make_backbone(), store=InMemoryStore(), config=strict) as agent:
+        report = run_passages(agent, file, PassagesOptions(limit=1, without=(PassagesLeftOut.MEMORY_ALL,)))
+    learnt = report["learnt"]
+    assert (learnt["memory"]["memories"], learnt["memory"]["refusals"]) == (0, {"drift": 1})
+    assert (learnt["raw_text"]["memories"], learnt["raw_text"]["refusals"]) == (1, {})
 
 
 def test_run_that_is_given_again_learns_nothing_but_the_sequence(agent: AgentMemory, file: PassageFile) -> None:
