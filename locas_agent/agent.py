@@ -234,7 +234,7 @@ class AgentMemory(Runtime):
         comes during the move is learnt by the next consolidation. Each cut over is one transaction. Called again after
         a stop or a crash, the call passes over who was moved.
 
-        Both memories are asked the study questions in force, each on its own backbone. Who would recall less by more
+        Both memories are asked the study questions of either, each on its own backbone. Who would recall less by more
         than `admission.max_old_loss`, and who cannot be learnt anew, stays and is reported.
 
         Args:

@@ -175,8 +175,8 @@ class UserUpgrade:
     detail: str = ""
     """The same in sentences, without content."""
     recall_before: float | None = None
-    """Share of the study questions in force that the former memory answers on its backbone, 0 to 1; None if none were
-    asked, as where there was no memory."""
+    """Share of the study questions of both memories that the former one answers on its backbone, 0 to 1; None if none
+    were asked, as where there was no memory."""
     recall_after: float | None = None
     """The same of the memory that was learnt anew, on the new backbone."""
     questions: int = 0

@@ -251,8 +251,9 @@ class Upgrade:
         return replace(made, revision=revision.number)
 
     def _compared(self, one: _Moving, staging: InMemoryStore) -> UserUpgrade:
-        """Ask both memories the study questions in force, each on its backbone; keep who would recall less."""
-        items = [item for item in self.store.study_items(one.key) if item.kind in (QUESTION, PROBE)]
+        """Ask both memories what either was asked in study, each on its backbone; keep who would recall less."""
+        studied = [*self.store.study_items(one.key), *staging.study_items(one.key)]
+        items = [item for item in studied if item.kind in (QUESTION, PROBE)]
         head, new = one.head, staging.revision(one.key)
         before = after = None
         if head is not None and head.has_payload and (old := self._engine_of(head)) is not None:
