@@ -30,6 +30,7 @@ from locas_storage.conformance.api_keys import (
     test_secret_is_of_the_key_that_it_was_made_with,
 )
 from locas_storage.conformance.cutting_over import (
+    test_cut_over_of_a_user_without_a_memory_and_the_way_back,
     test_cut_over_of_what_moved_meanwhile_changes_nothing,
     test_cut_over_puts_what_was_learnt_anew_in_the_place_of_the_current_memory,
     test_drafts_that_do_not_follow_each_other_change_nothing,
@@ -152,6 +153,7 @@ __all__ = [
     "test_corrected_turn_is_known_by_its_key",
     "test_corrected_turn_is_replaced_and_what_saw_it_is_gone",
     "test_correcting_what_is_not_there_is_refused",
+    "test_cut_over_of_a_user_without_a_memory_and_the_way_back",
     "test_cut_over_of_what_moved_meanwhile_changes_nothing",
     "test_cut_over_puts_what_was_learnt_anew_in_the_place_of_the_current_memory",
     "test_drafts_that_do_not_follow_each_other_change_nothing",
