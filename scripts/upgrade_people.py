@@ -6,8 +6,7 @@ The people tell their turns and are learnt on the old backbone (`--from`). Then 
 of its own, which is killed so often and begun again, while this process answers each person in turn through a `Fleet`.
 Their questions are put to the memories before and after, in the files' own wordings and nothing in the prompt. Whom
 the old backbone's admission gate refused has no memory before; the upgrade learns them from the same turns. It exits
-with 1 if a turn is lost or doubled,
-a turn is learnt twice, a request fails or the store has a fault.
+with 1 if a turn is lost or doubled, a turn is learnt twice, a request fails or the store has a fault.
 
 Without --store it starts a PostgreSQL server of its own, as the tests do; an SQLite file is not for two processes.
 """

@@ -59,7 +59,7 @@ class Course:
 AT_FIRST_USE = Course()
 """What somebody waits for who brings a backbone."""
 SHIPPED = Course(steps=608, width=112)
-"""What a scribe had that ships. Origin: `docs/decisions.md`, a longer course."""
+"""What a scribe had that ships. Origin: `docs/decisions.md`, a scribe that ships."""
 
 
 def teach_scribe(
@@ -85,11 +85,12 @@ def teach_scribe(
     scribe = _fresh(engine, neutral, rows, course.width)
     slab = scribe.slab.detach().clone().requires_grad_(True)  # (L, 3, W, D)
     optimizer = torch.optim.AdamW([slab], lr=RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    decay_steps = course.steps // 2
     for step in range(course.steps):
         if step % PREPARED == 0:
             near = rows[step * ROWS : (step + PREPARED) * ROWS]
             loss_backend = loss_backend_for(engine, last_layer, [scribe], near, max_batch_tokens=2048)
-        optimizer.param_groups[0]["lr"] = RATE * wsd_factor(step, course.steps - course.steps // 2, course.steps // 2)
+        optimizer.param_groups[0]["lr"] = RATE * wsd_factor(step, course.steps - decay_steps, decay_steps)
         batch: Tensor = slab.detach()[:, None].clone()  # (L, 1, 3, W, D)
         batch.grad = torch.zeros_like(batch)
         taken = rows[step * ROWS : (step + 1) * ROWS]

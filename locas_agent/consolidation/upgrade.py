@@ -179,11 +179,11 @@ class Upgrade:
         state, head = self.store.state(key), self.store.revision(key)
         if head is not None and not head.fingerprint:
             head = None  # taken back: any backbone may make the next
+        if head is not None and (said := self._stays(key, head)) is not None:
+            return said
         stops = [] if state is None else self._stops(state, head)
         if state is None or (head is None and not stops):
             return UserUpgrade(key, "nothing", "no memory", "there is no memory yet, any backbone may make one")
-        if head is not None and (said := self._stays(key, head)) is not None:
-            return said
         upto = max([state.consolidated_seq, *stops])
         turns = self.store.turns(key, upto=upto)
         if any(turn.trust == IMPORTED for turn in turns):
