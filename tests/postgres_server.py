@@ -27,6 +27,7 @@ SUPERUSER = "locas"
 MEMORY = Path("/dev/shm")
 """Where Linux mounts a file system in memory; that of a container may be too small for a server."""
 ROOM_BYTES = 2**30
+_CUT_SECONDS = 30.0
 UNSAFE = ("fsync=off", "full_page_writes=off", "max_wal_size=128MB")
 """Settings of a server whose machine does not go down while it is needed."""
 
@@ -142,6 +143,20 @@ class PostgresServer:
     def drop(self, url: str) -> None:
         """Delete a database, whoever is still connected to it."""
         self.psql("postgres", f"DROP DATABASE {self.name_of(url)} WITH (FORCE)")
+
+    def cut(self, url: str) -> None:
+        """End every connection to a database, and return when the last of them is gone.
+
+        `pg_terminate_backend` only asks. A connection lives on until its process has seen the signal, and on a busy
+        machine a client that calls at once still reaches it. A process says its last word before it leaves the list,
+        so that who calls after this finds the word there.
+        """
+        of_it = f"FROM pg_stat_activity WHERE datname = '{self.name_of(url)}'"
+        self.psql("postgres", f"SELECT pg_terminate_backend(pid) {of_it}")
+        end = time.monotonic() + _CUT_SECONDS
+        while self.psql("postgres", f"SELECT count(*) {of_it}") != "0":
+            assert time.monotonic() < end, f"a connection has outlived its end by {_CUT_SECONDS} s"
+            time.sleep(0.02)
 
     def psql(self, database: str, statement: str) -> str:
         """Run a statement beside the store and return what it prints."""

@@ -64,25 +64,19 @@ def test_whoever_waits_for_the_lock_reads_the_clock_after_it(store_url: str) -> 
         assert second.at == second.created_at
 
 
-def cut_all(server: PostgresServer, url: str) -> None:
-    database = url.partition("@/")[2].partition("?")[0]
-    server.psql("postgres", f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")
-    time.sleep(0.2)  # until the last word of it has arrived
-
-
 def test_connection_that_was_ended_is_noticed_without_asking(
     postgres_server: PostgresServer, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with closing(SqlMemoryStore(postgres_url)) as store:
         say(store, 1)
-        cut_all(postgres_server, postgres_url)
+        postgres_server.cut(postgres_url)
         say(store, 1)
         monkeypatch.setattr(connections, "_has_word", lambda _: False)
-        cut_all(postgres_server, postgres_url)
+        postgres_server.cut(postgres_url)
         with pytest.raises(StoreUnavailable):
             say(store, 1)
         say(store, 1)
         monkeypatch.setattr(connections, "_RESTED_SECONDS", 0.0)  # one that rested is asked, whatever its socket says
-        cut_all(postgres_server, postgres_url)
+        postgres_server.cut(postgres_url)
         say(store, 1)
         assert [turn.seq for turn in store.turns(ADA)] == [1, 2, 3, 4]

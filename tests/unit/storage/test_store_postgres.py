@@ -254,13 +254,9 @@ def test_stopped_server_is_unavailable_and_comes_back() -> None:
 def test_connection_cut_midway_leaves_nothing_and_the_retry_is_one_turn(
     postgres_server: PostgresServer, postgres_url: str
 ) -> None:
-    database = database_of(postgres_url)
-
     def cut(point: str) -> None:
         if point == "append.before_commit":
-            postgres_server.psql(
-                "postgres", f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
-            )
+            postgres_server.cut(postgres_url)
 
     store, fragile = SqlMemoryStore(postgres_url), SqlMemoryStore(postgres_url, fault_point=cut)
     say(store, 1)
