@@ -1,8 +1,7 @@
 """Training: from study sets and former memories to new memories, many users in one forward.
 
 In each step users are rows of one slab of shape (L, U, 3, W, D). The loss is the sum over users of each user's mean,
-every user's gradient is clipped by its own norm, and each has a learning rate of its own, which begins to fall when its
-held-out probes are answered: each user gets what training alone would give, up to rounding.
+and every user's gradient is clipped by its own norm: each user gets what training alone would give, up to rounding.
 """
 
 from __future__ import annotations
