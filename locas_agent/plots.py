@@ -1,11 +1,13 @@
-"""Pictures of what a memory does: an explained text, and a memory's rows layer by layer. Needs the extra `plot`.
+"""Pictures of what a memory does: an explained text, a memory's rows layer by layer, the arms of an evaluation.
+
+Needs the extra `plot`.
 
 A picture of an explained text shows that text: it is personal data too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from locas_agent.errors import ConfigurationError, ExchangeError, MissingExtra
 from locas_agent.memory.stats import LayerStats
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from locas_agent.results import Explanation
@@ -95,6 +98,28 @@ def check_picture(path: str | Path) -> None:
         ConfigurationError: the name has another ending than a picture's.
     """
     blank_figure(path, width=1.0)
+
+
+def draw_arms(axes: Axes, figures: Mapping[str, tuple[float, Sequence[float] | None]], *, least: float = 0.05) -> None:
+    """Draw one bar for each arm of an evaluation, the first on top, and its 95 % interval as a line.
+
+    Args:
+        axes: empty.
+        figures: by arm, its value and its interval; None draws no line. Arms with a memory are set off by colour.
+        least: where the scale ends at least, so that nothing but noughts is no empty picture.
+    """
+    names = list(figures)
+    axes.barh(
+        names,
+        [value for value, _ in figures.values()],
+        color=["tab:blue" if "memory" in name else "0.7" for name in names],
+    )
+    for at, (_, interval) in enumerate(figures.values()):
+        if interval is not None:
+            axes.plot(list(interval), [at, at], color="black", linewidth=1)
+    ends = [end for value, interval in figures.values() for end in (value, *(interval or ()))]
+    axes.set_xlim(0, 1.05 * max(least, *ends))
+    axes.invert_yaxis()
 
 
 def blank_figure(path: str | Path, *, width: float) -> Figure:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from locas_agent.cli.model import DeviceOption, SeedOption
-from locas_agent.cli.options import JsonOption
+from locas_agent.cli.options import JsonOption, PlotOption
 from locas_agent.cli.output import deliver, progress_bar, table
 
 
@@ -20,9 +19,7 @@ def bench(
     quick: Annotated[
         bool, typer.Option("--quick", help="Small sizes, two rounds: checks what is computed; its times mean nothing.")
     ] = False,
-    plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE", help="Picture of the ratios: .png, .svg or .pdf.")
-    ] = None,
+    plot: PlotOption = None,
     backbone: Annotated[
         str,
         typer.Option(help="Of the rows on real shapes: smollm2, or qwen3-0.6b with random weights, in fewer rounds."),
@@ -41,10 +38,7 @@ def bench(
     """
     from locas_agent.benchmarks.plot import plot_rows
     from locas_agent.benchmarks.suite import real_name, run
-    from locas_agent.plots import check_picture
 
-    if plot is not None:
-        check_picture(plot)
     with progress_bar() as progress:
         rows = run(
             names or (),

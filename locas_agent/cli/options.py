@@ -45,6 +45,15 @@ def json_target(path: str | None) -> str | None:
     return path
 
 
+def picture_target(path: Path | None) -> Path | None:
+    """Refuse a picture that cannot be drawn before hours of work go into what it would show."""
+    if path is not None:
+        from locas_agent.plots import check_picture
+
+        check_picture(path)
+    return path
+
+
 def key_provider(key_file: str | None) -> KeyProvider | None:
     """Return where a command takes its keys from.
 
@@ -91,4 +100,8 @@ JsonOption = Annotated[
         callback=json_target,
         help="Write JSON there; - is standard output, and nothing else goes there.",
     ),
+]
+PlotOption = Annotated[
+    Path | None,
+    typer.Option("--plot", metavar="FILE", callback=picture_target, help="Picture of the figures: .png, .svg or .pdf."),
 ]

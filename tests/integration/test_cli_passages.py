@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from locas_agent.cli.commands import app
 from locas_agent.config import LocasConfig
+from tests.pictures import assert_shows
 
 PASSAGES = Path(__file__).parents[1] / "unit" / "evaluation" / "three_passages.jsonl"
 BRIEF = {
@@ -25,7 +26,9 @@ def test_passages_of_a_file_are_learnt_and_asked_about(tmp_path: Path) -> None:
     settings, report = tmp_path / "brief.json", tmp_path / "report.json"
     settings.write_text(LocasConfig.model_validate(BRIEF).model_dump_json(), encoding="utf-8")
     told = ("eval", "passages", str(PASSAGES), "--config", str(settings), "--limit", "2", "--without", "memory_all")
-    result = CliRunner().invoke(app, [*told, "--sequence", "2", "--json", str(report)])
+    result = CliRunner().invoke(
+        app, [*told, "--sequence", "2", "--json", str(report), "--plot", str(tmp_path / "figures.svg")]
+    )
     assert result.exit_code == 0, result.output
     assert "In sequence" in result.stdout
     assert "Corder" not in result.stderr
@@ -38,6 +41,7 @@ def test_passages_of_a_file_are_learnt_and_asked_about(tmp_path: Path) -> None:
     assert found["passages"] == len(found["sequence"]) == 2
     assert found["seconds_per_passage"] > 0
     assert "share" in found
+    assert_shows(tmp_path / "figures.svg", "raw_text", "context", "passages learnt one after another")
 
 
 def test_a_file_that_is_none_of_the_schema_is_refused_before_a_backbone_is_loaded(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from locas_agent.cli.commands import app
 from locas_agent.config import LocasConfig
+from tests.pictures import assert_shows
 
 PEOPLE = Path(__file__).parents[1] / "unit" / "evaluation" / "two_people.jsonl"
 BRIEF = {
@@ -39,7 +40,9 @@ def test_people_of_a_file_are_taught_and_asked(tmp_path: Path) -> None:
     settings.write_text(LocasConfig.model_validate(BRIEF).model_dump_json(), encoding="utf-8")
     told = ("eval", "recall", "--people", str(PEOPLE), "--config", str(settings), "--lora-users", "1")
     told = (*told, "--without", "full_context")
-    result = CliRunner().invoke(app, [*told, "--consolidations", "2", "--json", str(report)])
+    result = CliRunner().invoke(
+        app, [*told, "--consolidations", "2", "--json", str(report), "--plot", str(tmp_path / "figures.svg")]
+    )
     assert result.exit_code == 0, result.output
     assert "retention by age" in result.stdout
     assert "Pepperpot" not in result.stderr
@@ -60,6 +63,7 @@ def test_people_of_a_file_are_taught_and_asked(tmp_path: Path) -> None:
     assert 0 <= found["coverage"] <= 1
     assert set(found["styles"]) == {"short", "long"}
     assert set(found["tellers"]) == {"user", "assistant"}
+    assert_shows(tmp_path / "figures.svg", "context_turn", "search_memory", "oldest first")
 
 
 @pytest.mark.parametrize(

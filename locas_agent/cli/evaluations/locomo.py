@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from locas_agent.cli.model import BackboneOption, DeviceOption, DtypeOption, SeedOption, open_agent
-from locas_agent.cli.options import JsonOption, StoreOption
+from locas_agent.cli.options import JsonOption, PlotOption, StoreOption
 from locas_agent.cli.output import deliver, progress_bar
 
 Conversations = Annotated[
@@ -74,10 +74,7 @@ def locomo(
             help="List of wrong gold answers; figures without them too.",
         ),
     ] = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option("--plot", metavar="FILE", help="Picture of every arm by category: .png, .svg or .pdf."),
-    ] = None,
+    plot: PlotOption = None,
     backbone: BackboneOption = "tiny",
     store: StoreOption = "sqlite://",
     device: DeviceOption = None,
@@ -103,10 +100,7 @@ def locomo(
         read_disputed,
         run_locomo,
     )
-    from locas_agent.plots import check_picture
 
-    if plot is not None:
-        check_picture(plot)
     if path is not None:
         dialogues, digest = read_dialogues(path)
     else:

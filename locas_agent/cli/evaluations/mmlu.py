@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from locas_agent.cli.model import BackboneOption, DeviceOption, DtypeOption, SeedOption, open_agent
-from locas_agent.cli.options import JsonOption, KeyFileOption, StoreOption, TenantOption
+from locas_agent.cli.options import JsonOption, KeyFileOption, PlotOption, StoreOption, TenantOption
 from locas_agent.cli.output import deliver, progress_bar
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def mmlu(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Ask only so many questions, drawn from all.")
     ] = None,
+    plot: PlotOption = None,
     backbone: BackboneOption = "tiny",
     store: StoreOption = "sqlite://",
     device: DeviceOption = None,
@@ -83,6 +84,7 @@ def mmlu(
     _stay_offline()
     from locas_agent.evaluation.mmlu.data import Mmlu
     from locas_agent.evaluation.mmlu.memories import text_config
+    from locas_agent.evaluation.mmlu.plot import plot_forgetting
     from locas_agent.evaluation.mmlu.report import forgetting_table
     from locas_agent.evaluation.mmlu.run import load_tasks, measure_forgetting
     from locas_agent.evaluation.recall.setup import evaluation_config
@@ -97,6 +99,8 @@ def mmlu(
         "mmlu_sha256": data.digest if data is not None else None,
         "shots": shots if data is not None else None,
     }
+    if plot is not None:
+        plot_forgetting(report, plot)
     deliver(json, report | about, forgetting_table(report))
 
 

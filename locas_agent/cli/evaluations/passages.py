@@ -16,7 +16,7 @@ from locas_agent.cli.model import (
     open_agent,
     read_config,
 )
-from locas_agent.cli.options import JsonOption, StoreOption
+from locas_agent.cli.options import JsonOption, PlotOption, StoreOption
 from locas_agent.cli.output import deliver, progress_bar
 from locas_agent.evaluation.passages.choices import PassagesLeftOut, PassagesOptions, ToldAs
 
@@ -40,6 +40,7 @@ def passages(
         list[PassagesLeftOut] | None,
         typer.Option("--without", help="An arm that is not learnt or asked; may be repeated."),
     ] = None,
+    plot: PlotOption = None,
     backbone: BackboneOption = "tiny",
     store: StoreOption = "sqlite://",
     device: DeviceOption = None,
@@ -53,6 +54,7 @@ def passages(
     Default store: memory.
     """
     from locas_agent.evaluation.passages.data import read_passages
+    from locas_agent.evaluation.passages.plot import plot_passages
     from locas_agent.evaluation.passages.report import learning_table, passages_table, sequence_table
     from locas_agent.evaluation.passages.run import run_passages
     from locas_agent.evaluation.recall.setup import evaluation_config
@@ -64,5 +66,7 @@ def passages(
     settings = evaluation_config(read_config(config))
     with open_agent(backbone, store, device, dtype, settings) as memory, progress_bar() as progress:
         report = run_passages(memory, file, options, progress=progress)
+    if plot is not None:
+        plot_passages(report, plot)
     shown = (passages_table(report), learning_table(report), sequence_table(report))
     deliver(json, report, *(table for table in shown if table is not None))

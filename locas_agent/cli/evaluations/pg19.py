@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from locas_agent.cli.model import BackboneOption, DeviceOption, DtypeOption, SeedOption
-from locas_agent.cli.options import JsonOption
+from locas_agent.cli.options import JsonOption, PlotOption
 from locas_agent.cli.output import deliver, progress_bar, table
 from locas_agent.types import NeuronChoice, ScaleRule
 
@@ -55,10 +55,7 @@ def pg19(
             "--state", metavar="FOLDER", file_okay=False, help="Keep there how far the run is; a stopped run goes on."
         ),
     ] = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option("--plot", metavar="FILE", help="Picture of perplexity against position: .png, .svg or .pdf."),
-    ] = None,
+    plot: PlotOption = None,
     backbone: BackboneOption = "tiny",
     device: DeviceOption = None,
     dtype: DtypeOption = "auto",
@@ -74,10 +71,7 @@ def pg19(
     from locas_agent.evaluation.pg19.plot import plot_pg19
     from locas_agent.evaluation.pg19.report import COLUMNS, pg19_rows
     from locas_agent.evaluation.pg19.run import run_pg19
-    from locas_agent.plots import check_picture
 
-    if plot is not None:
-        check_picture(plot)
     locas, lora = (PAPER_LOCAS, PAPER_LORA) if settings == "paper" else (LocasSettings(), LoraSettings())
     try:
         options = Pg19Options.model_validate(

@@ -16,7 +16,7 @@ from locas_agent.cli.model import (
     open_agent,
     read_config,
 )
-from locas_agent.cli.options import JsonOption, StoreOption
+from locas_agent.cli.options import JsonOption, PlotOption, StoreOption
 from locas_agent.cli.output import deliver, progress_bar
 from locas_agent.config import Objective
 from locas_agent.evaluation.recall.people import LeftOut
@@ -76,6 +76,7 @@ def recall(
         Objective | None,
         typer.Option("--objective", help="What memories learn from, see docs/method.md; the settings' unless given."),
     ] = None,
+    plot: PlotOption = None,
     backbone: BackboneOption = "tiny",
     store: StoreOption = "sqlite://",
     device: DeviceOption = None,
@@ -88,6 +89,7 @@ def recall(
 
     The people are made up from a seed, or those of files. Default store: memory.
     """
+    from locas_agent.evaluation.recall.plot import plot_recall
     from locas_agent.evaluation.recall.report import groups_table, recall_table
     from locas_agent.evaluation.recall.run import run_recall
     from locas_agent.evaluation.recall.setup import RecallOptions, evaluation_config
@@ -114,4 +116,6 @@ def recall(
         )
     with open_agent(backbone, store, device, dtype, settings) as memory, progress_bar() as progress:
         report = run_recall(options, agent=memory, source=source, progress=progress)
+    if plot is not None:
+        plot_recall(report, plot)
     deliver(json, report, recall_table(report), groups_table(report))

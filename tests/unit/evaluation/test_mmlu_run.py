@@ -31,6 +31,7 @@ from locas_agent.memory import LocasMemory
 from locas_agent.memory.serialization import to_bytes
 from locas_storage import RevisionDraft, UserKey
 from tests.conftest import MakeBackbone, MakeMemory
+from tests.pictures import assert_shows
 
 SUBJECTS = ("ferry_times", "lake_fish", "hill_names")
 
@@ -304,7 +305,20 @@ def test_command_asks_with_a_stored_memory_and_refuses_a_user_without_one(
         )
     command = ["eval", "mmlu", str(folder), "--backbone", backbone_folder, "--store", store]
     asked = CliRunner().invoke(
-        app, [*command, "--user", "ada", "--limit", "7", "--shots", "1", "--json", str(tmp_path / "report.json")]
+        app,
+        [
+            *command,
+            "--user",
+            "ada",
+            "--limit",
+            "7",
+            "--shots",
+            "1",
+            "--json",
+            str(tmp_path / "report.json"),
+            "--plot",
+            str(tmp_path / "figures.svg"),
+        ],
     )
     assert asked.exit_code == 0, asked.stderr
     assert "7 questions of 3 tasks" in asked.stdout
@@ -312,6 +326,7 @@ def test_command_asks_with_a_stored_memory_and_refuses_a_user_without_one(
     assert (report["kind"], report["questions"], report["shots"], len(report["memories"])) == ("mmlu", 7, 1, 1)
     assert {"accuracy_off", "accuracy_on", "flips", "mcnemar_p", "drift_kl_nats", "mmlu_sha256"} <= set(report)
     assert report["mean_abs_delta_nll"] > 0.1
+    assert_shows(tmp_path / "figures.svg", "memory on", f"{report['lost']} lost", "accuracy, 7 questions")
     refused = CliRunner().invoke(app, [*command, "--user", "ben"])
     assert refused.exit_code == 1
     assert "no memory yet" in refused.stderr
