@@ -36,8 +36,8 @@ logger = logging.getLogger(__name__)
 DEPTH = 0.4
 """Share of the layers, the topmost, beside which a scribe stands."""
 ACTIVATION = 300.0
-"""How strongly its slots answer to the inputs that their rows start from: forty times as much as a user's, since a scribe
-has to learn fast and may drift. Origin: `docs/decisions.md`, the slots of a scribe."""
+"""How strongly its slots answer to the inputs that their rows start from: forty times as much as a user's, since a
+scribe has to learn fast and may drift. Origin: `docs/decisions.md`, the slots of a scribe."""
 ROWS, RATE = 8, 6e-3
 """Rows of a step, peak rate of AdamW."""
 READ_SHARE = 0.2
