@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".svg", ".pdf")
 _LABEL_CHARACTERS = 24
 _WIDEST_INCHES = 40.0
+_SHORTEST_SCALE = 0.05
 
 
 def plot_explanation(explanation: Explanation, path: str | Path) -> Path:
@@ -100,13 +101,12 @@ def check_picture(path: str | Path) -> None:
     blank_figure(path, width=1.0)
 
 
-def draw_arms(axes: Axes, figures: Mapping[str, tuple[float, Sequence[float] | None]], *, least: float = 0.05) -> None:
+def draw_arms(axes: Axes, figures: Mapping[str, tuple[float, Sequence[float] | None]]) -> None:
     """Draw one bar for each arm of an evaluation, the first on top, and its 95 % interval as a line.
 
     Args:
         axes: empty.
         figures: by arm, its value and its interval; None draws no line. Arms with a memory are set off by colour.
-        least: where the scale ends at least, so that nothing but noughts is no empty picture.
     """
     names = list(figures)
     axes.barh(
@@ -118,7 +118,7 @@ def draw_arms(axes: Axes, figures: Mapping[str, tuple[float, Sequence[float] | N
         if interval is not None:
             axes.plot(list(interval), [at, at], color="black", linewidth=1)
     ends = [end for value, interval in figures.values() for end in (value, *(interval or ()))]
-    axes.set_xlim(0, 1.05 * max(least, *ends))
+    axes.set_xlim(0, 1.05 * max(_SHORTEST_SCALE, *ends))
     axes.invert_yaxis()
 
 

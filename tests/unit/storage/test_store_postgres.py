@@ -42,10 +42,6 @@ def store(postgres_url: str) -> Iterator[SqlMemoryStore]:
     opened.close()
 
 
-def database_of(url: str) -> str:
-    return url.partition("@/")[2].partition("?")[0]
-
-
 def together(*acts: Callable[[], object]) -> list[BaseException]:
     """Run the acts at once, each in a thread, and return what they raised."""
     errors: list[BaseException] = []
@@ -120,7 +116,9 @@ def test_migrations_and_tables_agree(postgres_server: PostgresServer, postgres_u
         "UNION SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal "
         "UNION SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace ORDER BY 1"
     )
-    migrated, made = (postgres_server.psql(database_of(url), say_all).splitlines() for url in (postgres_url, direct))
+    migrated, made = (
+        postgres_server.psql(PostgresServer.name_of(url), say_all).splitlines() for url in (postgres_url, direct)
+    )
     assert [line for line in migrated if VERSION_TABLE not in line] == made
     assert len(made) > 40
 
@@ -199,7 +197,7 @@ def test_only_one_of_two_processes_commits(postgres_url: str) -> None:
 
 def test_newer_tables_are_refused_with_the_command(postgres_server: PostgresServer, postgres_url: str) -> None:
     upgrade_schema(postgres_url)
-    postgres_server.psql(database_of(postgres_url), f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
+    postgres_server.psql(PostgresServer.name_of(postgres_url), f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
     store = SqlMemoryStore(postgres_url)
     with pytest.raises(SchemaOutdated, match=r"9999.*locas-agent db upgrade"):
         store.users()
@@ -209,12 +207,14 @@ def test_newer_tables_are_refused_with_the_command(postgres_server: PostgresServ
 
 
 def test_database_of_others_is_left_alone(postgres_server: PostgresServer, postgres_url: str) -> None:
-    postgres_server.psql(database_of(postgres_url), "CREATE TABLE customers (name TEXT)")
+    postgres_server.psql(PostgresServer.name_of(postgres_url), "CREATE TABLE customers (name TEXT)")
     store = SqlMemoryStore(postgres_url)
     with pytest.raises(ForeignDatabase, match="locas-agent db upgrade"):
         store.users()
     assert (
-        postgres_server.psql(database_of(postgres_url), "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        postgres_server.psql(
+            PostgresServer.name_of(postgres_url), "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+        )
         == "customers"
     )
     assert schema_version(postgres_url).current is None
@@ -276,7 +276,9 @@ def test_refused_row_is_not_quoted_in_the_error(
     key = UserKey(CANARY, CANARY)
     secret = TurnDraft("user", CANARY, name=CANARY, session=CANARY, idempotency_key=CANARY)
     store.append(key, [secret])
-    postgres_server.psql(database_of(postgres_url), "ALTER TABLE lm_turn ADD CONSTRAINT no_more CHECK (seq < 2)")
+    postgres_server.psql(
+        PostgresServer.name_of(postgres_url), "ALTER TABLE lm_turn ADD CONSTRAINT no_more CHECK (seq < 2)"
+    )
     with pytest.raises(StoreUnavailable, match="23514") as caught:
         store.append(key, [TurnDraft("user", CANARY, name=CANARY)])
     driver = caught.value.__cause__.__cause__
