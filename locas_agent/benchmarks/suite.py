@@ -15,7 +15,7 @@ from locas_agent.backbone.loading import find_device
 from locas_agent.benchmarks import append, decode, latency, learn, loading, recall_cost
 from locas_agent.benchmarks.bench import Bench, RealName
 from locas_agent.benchmarks.measuring import Row, one_thread
-from locas_agent.benchmarks.real import consolidating, decoding, kernel, learning, users
+from locas_agent.benchmarks.real import consolidating, decoding, kernel, learning, recorded, users
 from locas_agent.errors import ConfigurationError
 from locas_agent.types import Progress
 
@@ -34,6 +34,7 @@ FAMILIES: dict[Measure, tuple[str, ...]] = {
     consolidating.consolidate: ("consolidate-real", "study-forward"),
     consolidating.recalled: ("bytes-talk",),
     kernel.fused: ("side-ffn-fused",),
+    recorded.recorded: ("decode-recorded",),
     decode.decode: ("decode-base", "decode-peft-equal", "decode-peft-r64", "decode-sequential"),
     learn.short: ("learn-short", "learn-templora-short"),
     learn.long: ("learn-long", "learn-templora", "step-forward"),

@@ -27,8 +27,12 @@ from locas_agent.inference.kv_buffer import (
     new_cache,
 )
 from locas_agent.inference.prefix_cache import load_prefix, save_prefix
+from locas_agent.inference.recorded_step import RecordedStep
 from locas_agent.inference.runner import ModelRunner
 from locas_agent.memory import MemoryBatch
+
+RECORDED_AFTER = 4
+"""Steps of unchanged rows before one is recorded: recording takes as long as some steps."""
 
 
 class BatchGeneration:
@@ -59,6 +63,8 @@ class BatchGeneration:
         self.memory = memory
         self._top_k = top_k
         self._is_scored = is_scored or bool(top_k)
+        self._unchanged = 0
+        self._recorded: RecordedStep | None = None
         self.cache: Any = new_cache(runner.backbone.model.config)
         begun, shared = self._begin(groups)
         suffixes = [row.prompt[count:] for row, count in zip(self.rows, shared, strict=True)]
@@ -90,8 +96,7 @@ class BatchGeneration:
 
     @torch.inference_mode()
     def _generate(self) -> list[AnswerRow]:
-        hidden = self._run(self.inputs.shape[1])
-        logits = self.runner.lm_head(hidden[:, -1]).float()  # (B, V)
+        logits = self._next_logits()  # (B, V)
         chosen = draw(logits, self.rows)  # (B,)
         alive = self.alive
         if self._is_scored:
@@ -118,6 +123,8 @@ class BatchGeneration:
     @torch.inference_mode()
     def join(self, other: BatchGeneration) -> None:
         """Put the rows of another batch behind these; both have run their prompts, and the other is used up."""
+        self._stop_repeating()
+        other._stop_repeating()
         self.memory = _joined_memories(self, other)
         self.mask = joined_masks(self.mask, other.mask)
         empty = int(self.mask.any(dim=0).int().argmax())  # columns of rows that have left
@@ -132,6 +139,7 @@ class BatchGeneration:
         keep = [at for at, row in enumerate(self.rows) if not row.is_over]
         if len(keep) == len(self.rows):
             return
+        self._stop_repeating()
         self._leave([at for at, row in enumerate(self.rows) if row.is_over])
         if not keep:
             self.rows = []
@@ -141,6 +149,25 @@ class BatchGeneration:
         self.cache.batch_select_indices(index)
         self.memory = memories_of(self.memory, keep)
         self.rows = [self.rows[at] for at in keep]
+
+    def _next_logits(self) -> Tensor:
+        """Run what waits, and return the logits of the token to come of each row, shape (B, V)."""
+        is_one = self.waiting_tokens == 1 and self.runner.records_steps
+        self._unchanged = self._unchanged + 1 if is_one and RecordedStep.serves(self.runner, self.cache) else 0
+        if self._recorded is not None and self._recorded.is_full:
+            self._stop_repeating()
+        if self._unchanged <= RECORDED_AFTER:
+            return self.runner.lm_head(self._run(self.waiting_tokens)[:, -1]).float()
+        if self._recorded is None:
+            self._recorded = RecordedStep(self.runner, self.memory, self.cache, self.mask)
+        return self._recorded(self.inputs, self.mask)
+
+    def _stop_repeating(self) -> None:
+        """Give the cache back before rows come or go, or where its buffers are full."""
+        self._unchanged = 0
+        if self._recorded is not None:
+            self._recorded.close()
+            self._recorded = None
 
     def _run(self, columns: int) -> Tensor:
         """Run the first columns of what waits, shape (B, columns, D)."""

@@ -33,6 +33,7 @@ class BufferedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transform
         super().__init__()  # type: ignore[no-untyped-call]
         self.is_sliding = is_sliding
         self._buffers: tuple[Tensor, Tensor] | None = None
+        self._column: Tensor | None = None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Begin with no column."""
@@ -41,6 +42,10 @@ class BufferedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transform
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Write new columns, shape (B, H, T, d) each, and return all of them, shape (B, H, C, d)."""
+        if self._column is not None:
+            self.keys.index_copy_(2, self._column, key_states)
+            self.values.index_copy_(2, self._column, value_states)
+            return self.keys, self.values
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         held = self.get_seq_length()
@@ -72,6 +77,25 @@ class BufferedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transform
             for own, new in ((self.keys, other.keys), (self.values, other.values))
         )
         self._hold(keys, values, columns=columns + ROOM)
+
+    def fix(self, column: Tensor, columns: int) -> None:
+        """Show so many columns from now on, and write each new one where a tensor says; nothing moves until `free`.
+
+        Args:
+            column: number of the next column, shape (1,), int64; whoever holds it changes it.
+            columns: as many as are shown; what is in those not written yet is a number, and has to be masked.
+        """
+        held = self.get_seq_length()
+        self._hold(self.keys, self.values, columns=columns)
+        self._show(columns)
+        for each in (self.keys, self.values):
+            each[:, :, held:] = 0.0
+        self._column = column
+
+    def free(self, held: int) -> None:
+        """Show the first columns again, as many as were written, and write the next one behind them."""
+        self._column = None
+        self._show(held)
 
     def _hold(self, keys: Tensor, values: Tensor, *, columns: int) -> None:
         """Take new buffers and put these into them."""
@@ -110,6 +134,18 @@ def join_rows(cache: DynamicCache, other: DynamicCache, *, drop: int) -> None:
     """Put the rows of another cache behind those of one, without the first columns; both are buffered."""
     for layer, new in zip(_layers(cache), _layers(other), strict=True):
         layer.join(new, drop=drop)
+
+
+def fix_columns(cache: DynamicCache, column: Tensor, columns: int) -> None:
+    """Let every layer write where a tensor says; see `BufferedLayer.fix`."""
+    for layer in _layers(cache):
+        layer.fix(column, columns)
+
+
+def free_columns(cache: DynamicCache, held: int) -> None:
+    """Undo `fix_columns`, with as many columns as were written."""
+    for layer in _layers(cache):
+        layer.free(held)
 
 
 def joined_masks(mask: Tensor, other: Tensor) -> Tensor:

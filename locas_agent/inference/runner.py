@@ -28,9 +28,16 @@ class ModelRunner:
     Calls may come from several threads at once.
     """
 
-    def __init__(self, backbone: Backbone) -> None:
-        """Take a backbone; nothing is allocated."""
+    def __init__(self, backbone: Backbone, *, records_steps: bool = False) -> None:
+        """Take a backbone; nothing is allocated.
+
+        Args:
+            backbone: runs.
+            records_steps: write tokens by steps that a GPU repeats as a whole (`recorded_step.py`), where the backbone
+                can; elsewhere the same tokens come no faster.
+        """
         self.backbone = backbone
+        self.records_steps = records_steps
 
     def logits(
         self,
@@ -78,7 +85,8 @@ class ModelRunner:
 
         Args:
             input_ids: shape (B, T), int64.
-            attention_mask: 1 for tokens, 0 for padding on either side, those in the cache included, shape (B, P + T).
+            attention_mask: 1 for tokens, 0 for padding on either side, those in the cache included, shape (B, P + T);
+                or, with `position_ids`, what is added to attention's scores, shape (B, 1, T, P + T).
             memory: serves exactly B rows; None is the bare backbone.
             cache: a KV cache of P positions, which grows by T. It belongs to these rows with these memories, and to no
                 others.
@@ -190,6 +198,11 @@ class ModelRunner:
         cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
         return torch.tanh(logits / cap) * cap if cap else logits
 
+    @property
+    def takes_masks(self) -> bool:
+        """Whether attention takes what is to be added to its scores; flash-attn does not."""
+        return self.backbone.config._attn_implementation in ("sdpa", NAME)
+
     def _packs_queries(self, cache: Any) -> bool:
         """Tell whether one new token a row attends faster under a mask of its own than under none.
 
@@ -201,7 +214,7 @@ class ModelRunner:
         return (
             backbone.device.type == "cpu"
             and backbone.dtype.itemsize < 4
-            and backbone.config._attn_implementation in ("sdpa", NAME)
+            and self.takes_masks
             and is_full_attention(cache)
         )
 
@@ -217,10 +230,19 @@ class ModelRunner:
             raise TurnTooLong(
                 f"{input_ids.shape[1]} tokens exceed the {limit} that {self.backbone.name!r} can attend to"
             )
-        mask = None if attention_mask is None else attention_mask.to(device=device, dtype=torch.int64)
+        is_ready = attention_mask is not None and attention_mask.dim() == 4
+        mask = attention_mask
+        if mask is not None and not is_ready:
+            mask = mask.to(device=device, dtype=torch.int64)
         if position_ids is None and mask is not None:
             position_ids = (mask.cumsum(dim=1) - 1).clamp_min(0)  # (B, T)
-        if mask is not None and cache is not None and input_ids.shape[1] == 1 and self._packs_queries(cache):
+        if (
+            mask is not None
+            and not is_ready
+            and cache is not None
+            and input_ids.shape[1] == 1
+            and self._packs_queries(cache)
+        ):
             seen = torch.zeros(mask.shape, dtype=self.backbone.dtype, device=device)
             mask = seen.masked_fill_(mask == 0, -torch.inf)[:, None, None]  # (B, 1, 1, C)
         output = self.backbone.decoder(

@@ -82,6 +82,7 @@ def test_families_give_every_row_of_the_table() -> None:
         "study-forward",
         "bytes-talk",
         "side-ffn-fused",
+        "decode-recorded",
         "decode-base",
         "decode-peft-equal",
         "decode-peft-r64",

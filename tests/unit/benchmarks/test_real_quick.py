@@ -11,8 +11,8 @@ import torch
 
 from locas_agent.benchmarks.bench import Bench
 from locas_agent.benchmarks.measuring import Row
-from locas_agent.benchmarks.real import consolidating, decoding, kernel, learning, users
-from locas_agent.inference import Engine
+from locas_agent.benchmarks.real import consolidating, decoding, kernel, learning, recorded, users
+from locas_agent.inference import Engine, kv_buffer
 from locas_agent.memory import LocasMemory
 from locas_agent.training.upper_layers import UpperLayers
 
@@ -101,3 +101,21 @@ def test_what_is_counted_is_what_would_have_to_be_run(engine: Engine) -> None:
 
 def test_fused_kernel_has_no_row_without_a_gpu(bench: Bench) -> None:
     assert kernel.fused(bench) == []
+
+
+def test_recorded_steps_have_no_row_without_a_gpu_and_give_the_logits_of_others(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert recorded.recorded(bench) == []
+    assert [row.name for row in recorded.measured(bench)] == ["decode-recorded"]
+    monkeypatch.setattr(kv_buffer.BufferedLayer, "fix", _forgetting)
+    with pytest.raises(RuntimeError, match="nothing was measured"):
+        recorded.measured(bench)
+
+
+_FIX = kv_buffer.BufferedLayer.fix
+
+
+def _forgetting(layer: kv_buffer.BufferedLayer, column: torch.Tensor, columns: int) -> None:
+    _FIX(layer, column, columns)
+    layer.keys.zero_()
