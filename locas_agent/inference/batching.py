@@ -12,8 +12,14 @@ import torch
 from torch import Tensor
 
 from locas_agent.errors import ConfigurationError
+from locas_agent.inference.kv_buffer import new_cache, rows_of
 from locas_agent.inference.runner import ModelRunner
 from locas_agent.memory import MemoryBatch
+
+PART_TOKENS = 256
+"""Tokens from which a part of like length is run by itself."""
+LIKE_LENGTH = 0.85
+"""Least length of a row in parts of the longest beside it; a shorter one begins a further part."""
 
 
 def shared_lengths(prompts: Sequence[Sequence[int]], groups: Sequence[int] | None) -> list[int]:
@@ -67,6 +73,22 @@ def micro_batches(lengths: Sequence[int], max_batch_tokens: int) -> list[list[in
     return [sorted(batch) for batch in batches]
 
 
+def length_parts(lengths: Sequence[int]) -> list[list[int]]:
+    """Rows in parts of like length, so that little padding is run; a part of few tokens takes shorter rows too.
+
+    A forward over `PART_TOKENS` costs hardly more a token than one over many.
+    """
+    parts: list[list[int]] = []
+    longest = tokens = 0
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if not parts or (tokens >= PART_TOKENS and lengths[row] < LIKE_LENGTH * longest):
+            parts.append([])
+            longest, tokens = lengths[row], 0
+        parts[-1].append(row)
+        tokens += longest
+    return [sorted(part) for part in parts]
+
+
 def pad(rows: Sequence[Sequence[int]], pad_id: int, *, left: bool) -> tuple[Tensor, Tensor]:
     """Ids and attention mask of rows padded to one length, shape (B, T) each."""
     longest = max(len(row) for row in rows)
@@ -83,33 +105,36 @@ def memories_of(memory: MemoryBatch | None, rows: Sequence[int]) -> MemoryBatch 
     return None if memory is None else memory.select(rows)
 
 
-def run_beginnings(
-    runner: ModelRunner,
-    texts: Sequence[Sequence[int]],
-    groups: Sequence[tuple[int, int]],
-    memory: MemoryBatch | None,
-    cache: Any,
-) -> Tensor:
-    """Run each group's common beginning once and hand its keys and values to every row of the group.
+class Beginnings:
+    """What rows of some groups begin with, run once for each group; rows take it up all at once or in parts."""
 
-    Args:
-        runner: runs the backbone.
-        texts: token ids of the rows.
-        groups: of each row its group and how many tokens the group shares; its rows use the same memory.
-        memory: serves exactly these rows; None is the bare backbone.
-        cache: an empty one, which is filled.
+    def __init__(
+        self,
+        runner: ModelRunner,
+        texts: Sequence[Sequence[int]],
+        groups: Sequence[tuple[int, int]],
+        memory: MemoryBatch | None,
+    ) -> None:
+        """Run each group's beginning.
 
-    Returns:
-        The mask of the beginnings, left-padded, shape (B, P).
-    """
-    first = {group: row for row, (group, _) in reversed(list(enumerate(groups)))}
-    names = list(first)
-    device = runner.backbone.device
-    beginnings = [texts[first[group]][: groups[first[group]][1]] for group in names]
-    if not any(beginnings):
-        return torch.zeros(len(groups), 0, dtype=torch.int64, device=device)
-    ids, mask = (part.to(device) for part in pad(beginnings, runner.backbone.pad_id, left=True))
-    runner.hidden(ids, mask, memories_of(memory, [first[group] for group in names]), cache=cache)
-    index = torch.tensor([names.index(group) for group, _ in groups], device=device)
-    cache.batch_select_indices(index)
-    return mask[index]
+        Args:
+            runner: runs the backbone.
+            texts: token ids of the rows.
+            groups: of each row its group and how many tokens the group shares; its rows use the same memory.
+            memory: serves exactly these rows; None is the bare backbone.
+        """
+        first = {group: row for row, (group, _) in reversed(list(enumerate(groups)))}
+        names = {group: at for at, group in enumerate(first)}
+        device = runner.backbone.device
+        self._group_of = [names[group] for group, _ in groups]
+        self._cache = new_cache(runner.backbone.model.config)
+        self._mask = torch.zeros(len(names), 0, dtype=torch.int64, device=device)
+        beginnings = [texts[row][: groups[row][1]] for row in first.values()]
+        if any(beginnings):
+            ids, self._mask = (part.to(device) for part in pad(beginnings, runner.backbone.pad_id, left=True))
+            runner.hidden(ids, self._mask, memories_of(memory, list(first.values())), cache=self._cache)
+
+    def of(self, rows: Sequence[int]) -> tuple[Any, Tensor]:
+        """Return a cache of its own for a choice of rows, and its mask, left-padded, shape (B, P)."""
+        index = torch.tensor([self._group_of[row] for row in rows], device=self._mask.device)
+        return rows_of(self._cache, index), self._mask[index]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from locas_agent.inference.batching import memories_of, pad, run_beginnings
+from locas_agent.inference.batching import Beginnings, memories_of, pad
 from locas_agent.inference.drawing import draw, top_k_of
 from locas_agent.inference.generation import AnswerRow, TopK
 from locas_agent.inference.kv_buffer import (
@@ -201,8 +201,9 @@ class BatchGeneration:
         """
         if groups is not None:
             prompts = [row.prompt for row in self.rows]
-            begun = run_beginnings(self.runner, prompts, groups, self.memory, self.cache)
-            return begun, [shared for _, shared in groups]
+            begun = Beginnings(self.runner, prompts, groups, self.memory)
+            self.cache, held = begun.of(range(len(prompts)))
+            return held, [shared for _, shared in groups]
         shared = [0] * len(self.rows)
         if is_full_attention(self.cache):
             pasts = [None if row.kept is None else row.kept.past for row in self.rows]

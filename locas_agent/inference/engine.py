@@ -6,16 +6,16 @@ Shapes: B input rows, T tokens, D hidden size, V vocabulary, n selected position
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from locas_agent.errors import ConfigurationError, IncompatibleMemory, TurnTooLong
-from locas_agent.inference.batching import grouped_batches, memories_of, pad, run_beginnings, shared_lengths
+from locas_agent.inference.batching import Beginnings, grouped_batches, length_parts, memories_of, pad, shared_lengths
 from locas_agent.inference.decoding import BatchGeneration
 from locas_agent.inference.drawing import top_k_of
 from locas_agent.inference.generation import AllowedTokens, AnswerRow, Generation, TopK, check_decoding
-from locas_agent.inference.kv_buffer import new_cache
 from locas_agent.inference.prefix_cache import PrefixSlot
 from locas_agent.inference.runner import ModelRunner
 from locas_agent.memory import MemoryBatch
@@ -178,9 +178,11 @@ class Engine(ModelRunner):
             Per row the log-probabilities in nats, shape (n,), fp32, on the CPU.
         """
         results: dict[int, Tensor] = {}
-        for row, hidden in self._continuation_states(prompts, continuations, memory, groups, max_batch_tokens):
-            targets = torch.tensor(list(continuations[row]), dtype=torch.int64, device=hidden.device)
-            results[row] = self._target_logprobs(hidden, targets)
+        for rows, hidden in self._continuation_states(prompts, continuations, memory, groups, max_batch_tokens):
+            said = [token for row in rows for token in continuations[row]]
+            found = self._target_logprobs(hidden, torch.tensor(said, dtype=torch.int64, device=hidden.device))
+            lengths = [len(continuations[row]) for row in rows]
+            results |= zip(rows, torch.split(found, lengths), strict=True)
         return [results[row] for row in range(len(prompts))]
 
     def distributions(
@@ -190,6 +192,7 @@ class Engine(ModelRunner):
         *,
         top_k: int,
         memory: MemoryBatch | None = None,
+        groups: Sequence[int] | None = None,
         max_batch_tokens: int = MAX_BATCH_TOKENS,
     ) -> list[TopK]:
         """The next-token distribution before every token of given continuations: what a teacher hands to a student.
@@ -199,6 +202,7 @@ class Engine(ModelRunner):
             continuations: one per prompt; may be empty.
             top_k: candidates kept; the whole vocabulary where it is smaller.
             memory: serves exactly `len(prompts)` rows; None is the bare backbone.
+            groups: as in `generate`.
             max_batch_tokens: budget of one micro-batch.
 
         Returns:
@@ -207,8 +211,11 @@ class Engine(ModelRunner):
         if top_k < 1:
             raise ConfigurationError(f"top_k is at least 1, got {top_k}")
         results: dict[int, TopK] = {}
-        for row, hidden in self._continuation_states(prompts, continuations, memory, None, max_batch_tokens):
-            results[row] = self._head_of_distribution(hidden, min(top_k, self.backbone.vocab_size))
+        for rows, hidden in self._continuation_states(prompts, continuations, memory, groups, max_batch_tokens):
+            head = self._head_of_distribution(hidden, min(top_k, self.backbone.vocab_size))
+            lengths = [len(continuations[row]) for row in rows]
+            parts = zip(rows, torch.split(head.ids, lengths), torch.split(head.logprobs, lengths), strict=True)
+            results |= {row: TopK(ids, logprobs) for row, ids, logprobs in parts}
         return [results[row] for row in range(len(prompts))]
 
     def _continuation_states(
@@ -218,8 +225,8 @@ class Engine(ModelRunner):
         memory: MemoryBatch | None,
         groups: Sequence[int] | None,
         max_batch_tokens: int,
-    ) -> Iterator[tuple[int, Tensor]]:
-        """Per row the hidden states that predict its continuation, shape (n, D)."""
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """Rows with the hidden states that predict their continuations, behind one another, shape (n, D)."""
         if len(prompts) != len(continuations):
             raise ConfigurationError(f"one continuation per prompt, got {len(continuations)} for {len(prompts)}")
         # the last token predicts nothing that is asked for, so it is not run
@@ -229,25 +236,36 @@ class Engine(ModelRunner):
         self._check(inputs, memory, spare=0)
         shared = shared_lengths(prompts, groups)
         for rows in grouped_batches(inputs, shared, groups, 0, max_batch_tokens):
-            beginnings = None if groups is None else [(groups[row], shared[row]) for row in rows]
-            hidden = self._states([inputs[row] for row in rows], memories_of(memory, rows), beginnings)
-            for at, row in enumerate(rows):
-                first = len(prompts[row]) - 1 - shared[row]
-                yield row, hidden[at, first : first + len(continuations[row])]
+            own, begun = memories_of(memory, rows), None
+            if groups is not None:
+                begun = self._beginnings(
+                    [inputs[row] for row in rows], [(groups[row], shared[row]) for row in rows], own
+                )
+            for part in length_parts([len(inputs[row]) - shared[row] for row in rows]):
+                rest = [inputs[rows[at]][shared[rows[at]] :] for at in part]
+                hidden = self._states(rest, memories_of(own, part), None if begun is None else begun.of(part))
+                chosen = [rows[at] for at in part]
+                firsts = [len(prompts[row]) - 1 - shared[row] for row in chosen]
+                ends = [first + len(continuations[row]) for first, row in zip(firsts, chosen, strict=True)]
+                yield chosen, torch.cat([one[a:b] for one, a, b in zip(hidden, firsts, ends, strict=True)])
+
+    @torch.inference_mode()
+    def _beginnings(
+        self, texts: Sequence[Sequence[int]], groups: Sequence[tuple[int, int]], memory: MemoryBatch | None
+    ) -> Beginnings:
+        return Beginnings(self, texts, groups, memory)
 
     @torch.inference_mode()
     def _states(
-        self, texts: Sequence[Sequence[int]], memory: MemoryBatch | None, groups: Sequence[tuple[int, int]] | None
+        self, texts: Sequence[Sequence[int]], memory: MemoryBatch | None, begun: tuple[Any, Tensor] | None
     ) -> Tensor:
-        """Hidden states of what each text has beyond its group's beginning, right-padded, shape (B, T, D)."""
-        if groups is None:
-            return self.hidden(*pad(texts, self.backbone.pad_id, left=False), memory)
-        cache = new_cache(self.backbone.model.config)
-        begun = run_beginnings(self, texts, groups, memory, cache)  # (B, P)
-        rest = [text[shared:] for text, (_, shared) in zip(texts, groups, strict=True)]
-        ids, mask = pad(rest, self.backbone.pad_id, left=False)
-        seen = torch.cat([begun, mask.to(begun.device)], dim=1)  # (B, P + T)
-        positions = (seen.cumsum(dim=1) - 1)[:, begun.shape[1] :]
+        """Hidden states of what texts have beyond their beginnings, right-padded, shape (B, T, D)."""
+        ids, mask = pad(texts, self.backbone.pad_id, left=False)
+        if begun is None:
+            return self.hidden(ids, mask, memory)
+        cache, before = begun  # (B, P)
+        seen = torch.cat([before, mask.to(before.device)], dim=1)  # (B, P + T)
+        positions = (seen.cumsum(dim=1) - 1)[:, before.shape[1] :]
         return self.hidden(ids, seen, memory, cache=cache, position_ids=positions)
 
     @torch.inference_mode()

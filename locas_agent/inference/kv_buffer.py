@@ -8,6 +8,7 @@ Shapes: B rows, H key heads, C columns, d numbers of a head.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -118,6 +119,13 @@ def new_cache(config: Any) -> DynamicCache:
     cache = DynamicCache(config=config)
     cache.layers = [_buffered(layer) for layer in cache.layers]
     return cache
+
+
+def rows_of(cache: DynamicCache, indices: Tensor) -> DynamicCache:
+    """Return a cache of a choice of rows, in the order given, that shares nothing with the other."""
+    chosen = copy.deepcopy(cache)
+    chosen.batch_select_indices(indices)
+    return chosen
 
 
 def is_buffered(cache: DynamicCache) -> bool:

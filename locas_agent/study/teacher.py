@@ -224,13 +224,35 @@ class Teacher:
         said = [_said(prompt) for prompt, _ in answers]
         once = {each: at for at, each in reversed(list(enumerate(said)))}
         encoded = self._encoded([list(answers[at][0]) for at in once.values()])
-        made = self._run(encoded, [common[at] for at in once.values()], 1, scribe=scribe, top_k=FIRST_TOKENS)
-        heads = {each: _first_probabilities(generation) for each, generation in zip(once, made, strict=True)}
+        made = self._first_tokens(encoded, [common[at] for at in once.values()], scribe)
+        heads = dict(zip(once, made, strict=True))
         first = {text: next(iter(self._engine.backbone.encode(text)), -1) for _, texts in answers for text in texts}
         return [
             [heads[each].get(first[text], 0.0) for text in texts]
             for each, (_, texts) in zip(said, answers, strict=True)
         ]
+
+    def _first_tokens(
+        self, encoded: Sequence[list[int]], keys: Sequence[Hashable], scribe: LocasMemory | None
+    ) -> list[dict[int, float]]:
+        """Return how probable the likeliest tokens behind prompts are; none where a prompt leaves no room for one."""
+        backbone, groups = self._engine.backbone, _numbered(keys)
+        fitting = [at for at, tokens in enumerate(encoded) if len(tokens) < backbone.context_tokens]
+        if not fitting:
+            return [{} for _ in encoded]
+        memory = None if scribe is None else MemoryBatch.of([scribe], backbone, rows_per_memory=len(fitting))
+        heads = self._engine.distributions(
+            [encoded[at] for at in fitting],
+            [[backbone.end_id]] * len(fitting),  # any token: what comes behind a prompt is asked, not what it is
+            top_k=FIRST_TOKENS,
+            memory=memory,
+            groups=[groups[at] for at in fitting],
+        )
+        found: list[dict[int, float]] = [{} for _ in encoded]
+        for at, head in zip(fitting, heads, strict=True):
+            probabilities = head.logprobs[0].double().exp().tolist()
+            found[at] = dict(zip(head.ids[0].tolist(), probabilities, strict=True))
+        return found
 
     def fitting(
         self, written: Sequence[tuple[Sequence[Message], tuple[str, str]]], *, scribe: LocasMemory | None = None
@@ -398,15 +420,6 @@ class Teacher:
         for at, generation in zip(fitting, found, strict=True):
             result[at] = generation
         return result
-
-
-def _first_probabilities(generation: Generation | None) -> dict[int, float]:
-    """Return how probable each token was as the first of an answer; those not looked at are left out."""
-    if generation is None or generation.top_logprobs is None:
-        return {}
-    head = generation.top_logprobs
-    ids, probabilities = head.ids[0].tolist(), head.logprobs[0].double().exp().tolist()
-    return dict(zip(ids, probabilities, strict=True))
 
 
 def _said(messages: Sequence[Message]) -> tuple[tuple[str, str], ...]:

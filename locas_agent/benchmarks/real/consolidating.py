@@ -23,7 +23,7 @@ from locas_agent.evaluation.baselines.peer import peft
 from locas_agent.evaluation.baselines.temp_lora import TempLora
 from locas_agent.inference import Engine
 from locas_agent.inference.batching import shared_lengths
-from locas_agent.inference.generation import Generation
+from locas_agent.inference.generation import Generation, TopK
 from locas_agent.study.items import QUESTION, StudyRequest, StudySet
 from locas_agent.study.question_generation import QuestionGenerator
 from locas_agent.study.scribe.question_generation import ScribeQuestionGenerator
@@ -95,6 +95,13 @@ class Counting(Engine):
         """See `Engine.score`."""
         self._count(prompts, options.get("groups"), [len(each) for each in continuations])
         return super().score(prompts, continuations, *args, **options)
+
+    def distributions(
+        self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]], *args: Any, **options: Any
+    ) -> list[TopK]:
+        """See `Engine.distributions`."""
+        self._count(prompts, options.get("groups"), [len(each) for each in continuations])
+        return super().distributions(prompts, continuations, *args, **options)
 
     def _count(self, prompts: Sequence[Sequence[int]], groups: Sequence[int] | None, looked_at: Sequence[int]) -> None:
         shared = shared_lengths(prompts, groups)

@@ -209,6 +209,24 @@ def test_distributions_are_the_head_of_each_next_token(engine: Engine, memories:
         torch.testing.assert_close(at.topk(6, dim=-1).values, head.logprobs, atol=1e-4, rtol=0)
 
 
+def test_distributions_of_a_group_are_those_of_its_rows_alone(
+    engine: Engine, make_memory: MakeMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of a group take up one beginning in parts of like length."""
+    monkeypatch.setattr(batching, "PART_TOKENS", 4)
+    beginnings = [list(range(20, 32)), [5, 6, 7]]
+    groups = [0, 1, 0, 1, 0, 0]
+    ends = [[1], [2, 3, 4, 5, 6, 7, 8], [9, 9, 9, 9], [2], [1, 2, 3, 4, 5, 6, 7, 8, 9], [4, 4]]
+    prompts = [[*beginnings[group], *end] for group, end in zip(groups, ends, strict=True)]
+    memories = [make_memory(1), make_memory(2)]
+    batch = MemoryBatch.of([memories[group] for group in groups], engine.backbone)
+    found = engine.distributions(prompts, [[7, 8]] * 6, top_k=5, memory=batch, groups=groups)
+    for row, head in enumerate(found):
+        alone = engine.distributions([prompts[row]], [[7, 8]], top_k=5, memory=batch.select([row]))[0]
+        torch.testing.assert_close(head.logprobs, alone.logprobs, atol=1e-4, rtol=0)
+        assert head.ids[:, 0].tolist() == alone.ids[:, 0].tolist()
+
+
 def test_heads_kept_while_answering_are_those_of_the_finished_answer(
     engine: Engine, memories: list[LocasMemory | None]
 ) -> None:
