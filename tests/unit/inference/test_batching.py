@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from locas_agent.inference.batching import LIKE_LENGTH, PART_TOKENS, length_parts, micro_batches
 
 
@@ -17,7 +19,7 @@ def test_parts_hold_rows_of_like_length_and_lose_no_row() -> None:
     lengths = [9, 40, 10, 38, *[9] * 60, 2, 40, 39, 40, 40, 40, 40]
     parts = length_parts(lengths)
     assert sorted(row for part in parts for row in part) == list(range(len(lengths)))
-    for part, after in zip(parts, parts[1:], strict=False):
+    for part, after in pairwise(parts):
         longest = max(lengths[row] for row in part)
         assert len(part) * longest >= PART_TOKENS  # what is less is no forward of its own
         assert max(lengths[row] for row in after) < LIKE_LENGTH * longest

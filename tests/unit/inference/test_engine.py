@@ -10,7 +10,7 @@ import torch
 
 from locas_agent.backbone import Backbone
 from locas_agent.errors import ConfigurationError, IncompatibleMemory, TurnTooLong
-from locas_agent.inference import Engine, drawing
+from locas_agent.inference import Engine, batching, drawing
 from locas_agent.memory import LocasMemory, MemoryBatch
 from tests.conftest import MakeMemory, byte_tokenizer
 from tests.unit.core.architectures import SUPPORTED, build
