@@ -9,7 +9,16 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from locas_agent import AgentMemory
-from locas_agent.study.strategies import QUESTION, Candidate, Chunk, GeneratedQuestions, Item, ScoredAnswer, Teacher
+from locas_agent.study.strategies import (
+    QUESTION,
+    Candidate,
+    Chunk,
+    EarlierFact,
+    GeneratedQuestions,
+    Item,
+    ScoredAnswer,
+    Teacher,
+)
 
 CALLED = re.compile(r"\bmy (?P<thing>[\w' ]+?) (?:is|are) (?:called|named) (?P<name>\w[\w'-]*)", re.IGNORECASE)
 QUESTIONS = ("What is my {} called?", "What is the name of my {}?", "Do you remember what my {} is called?")
@@ -35,9 +44,9 @@ class CalledStudy:
             found[owner] = GeneratedQuestions([item for item in items if item], turns, turns, nothing=rest)
         return found
 
-    def asked_again(self, owner: int, chunk: Chunk, items: Sequence[Item]) -> Sequence[Candidate]:
+    def asked_again(self, owner: int, chunk: Chunk, fact: EarlierFact, news: object) -> Sequence[Candidate]:
         """Put every old question to the new chunk."""
-        return [Candidate(owner, chunk, item.turn_seq, item.question, item.answer) for item in items]
+        return [Candidate(owner, chunk, item.turn_seq, item.question, item.answer) for item in fact.items]
 
     def are_sure(self, answers: Sequence[tuple[Candidate, ScoredAnswer]]) -> Sequence[bool]:
         """Believe what the backbone reads when it is more likely than not."""

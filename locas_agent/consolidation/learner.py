@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -60,6 +60,8 @@ class Task:
     memory: LocasMemory | None = None
     left_out: int = 0
     """Turns of the overflow that stand in no chunk, see `Learner.heard`."""
+    told: Mapping[int, str] = field(default_factory=dict, repr=False)
+    """Texts of the turns that the earlier items were asked about, by number in the journal; those that are kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,7 +301,9 @@ class Learner:
             return [empty_study_set() for _ in tasks]  # the backbone is not asked, so it need not be measured
         teacher = Teacher(self._engine, config.study, seed=seed)
         study = SelfStudy(teacher, config.study, seed=seed, strategy=self._strategy(teacher, config.study))
-        return study.write([StudyRequest(task.chunks, task.earlier, task.memory) for task in tasks], progress=progress)
+        return study.write(
+            [StudyRequest(task.chunks, task.earlier, task.memory, task.told) for task in tasks], progress=progress
+        )
 
     def _measured_strategy(self, teacher: Teacher, settings: StudySettings) -> StudyStrategy:
         """Return the way to study in which this backbone is best asked."""

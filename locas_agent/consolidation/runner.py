@@ -152,7 +152,18 @@ class ConsolidationRunner:
         """
         earlier = tuple(from_record(record) for record in self._store.study_items(key))
         heard = self.learner.heard(turns)
-        return Task(self.learner.chunks(heard), earlier, self._memories.of(key, head), len(turns) - len(heard))
+        return Task(
+            self.learner.chunks(heard),
+            earlier,
+            self._memories.of(key, head),
+            len(turns) - len(heard),
+            self._told(key, {item.turn_seq for item in earlier}),
+        )
+
+    def _told(self, key: UserKey, seqs: set[int]) -> dict[int, str]:
+        """Texts of turns that are learnt already, by their number; not of those that were forgotten since."""
+        turns = self._store.turns(key, after=min(seqs) - 1, upto=max(seqs)) if seqs else []
+        return {turn.seq: turn.content for turn in turns if turn.seq in seqs}
 
     def _look(self, request: ConsolidationRequest) -> _Waiting:
         self._store.expire(request.key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from locas_agent.inference.generation import TopK
@@ -76,6 +77,21 @@ class StudyRequest:
     chunks: tuple[Chunk, ...]
     earlier: tuple[Item, ...] = ()
     memory: LocasMemory | None = None
+    told: Mapping[int, str] = field(default_factory=dict, repr=False)
+    """Texts of the turns that earlier items were asked about, by number in the journal; those that are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierFact:
+    """All items about one turn with one answer, and what that turn said; empty where its text is not kept."""
+
+    items: tuple[Item, ...]
+    told: str = field(repr=False)
+
+    @property
+    def answer(self) -> str:
+        """What is known so far."""
+        return self.items[0].answer
 
 
 @dataclass(eq=False)

@@ -19,7 +19,7 @@ from locas_agent.study.dates.found import asks_for_day, date_said
 from locas_agent.study.forms.calibration import Calibration
 from locas_agent.study.forms.untold import UNTOLD, draw_untold
 from locas_agent.study.forms.writing import Wanted, WritingForm, cloze, is_of_kind, openings_for, question_of
-from locas_agent.study.items import QUESTION, GeneratedQuestions, Item
+from locas_agent.study.items import QUESTION, EarlierFact, GeneratedQuestions, Item
 from locas_agent.study.matching import same_answer
 from locas_agent.study.spans import cues_of, foreign, most_about, pointed_at, words_of, worth_asking
 from locas_agent.study.teacher import Candidate, Opening, ScoredAnswer, Teacher
@@ -123,7 +123,7 @@ class OpenedQuestionGenerator:
         """See `StudyStrategy.retold`: the span that the new item has."""
         return ScoredAnswer(source.answer_ids[:-1], source.answer, answer.confidence, source.teacher)
 
-    def asked_again(self, owner: int, chunk: Chunk, items: Sequence[Item]) -> list[Candidate]:
+    def asked_again(self, owner: int, chunk: Chunk, fact: EarlierFact, news: Sequence[Item]) -> list[Candidate]:
         """See `StudyStrategy.asked_again`: the turns with most of a question's words are read, each alone."""
         told = [excerpt for excerpt in chunk.excerpts if excerpt.is_learnt]
         near = self._calibration.near
@@ -138,7 +138,7 @@ class OpenedQuestionGenerator:
                 _AskedTurn(0, chunk, excerpt).alone,
                 excerpt=excerpt,
             )
-            for item in items
+            for item in fact.items
             for excerpt in most_about(item.question, told, most=READ_AGAIN)
         ]
 

@@ -13,7 +13,7 @@ from locas_agent.config import StudySettings
 from locas_agent.conversation.messages import question
 from locas_agent.study import prompts
 from locas_agent.study.chunking import EXCERPT_CHARACTERS, Chunk, TurnExcerpt
-from locas_agent.study.items import QUESTION, GeneratedQuestions, Item
+from locas_agent.study.items import QUESTION, EarlierFact, GeneratedQuestions, Item
 from locas_agent.study.matching import normalized_words, same_answer, stands_in
 from locas_agent.study.teacher import Candidate, Request, ScoredAnswer, Teacher
 
@@ -85,9 +85,9 @@ class QuestionGenerator:
         """See `StudyStrategy.retold`: what the teacher said."""
         return answer
 
-    def asked_again(self, owner: int, chunk: Chunk, items: Sequence[Item]) -> list[Candidate]:
+    def asked_again(self, owner: int, chunk: Chunk, fact: EarlierFact, news: Sequence[Item]) -> list[Candidate]:
         """See `StudyStrategy.asked_again`: every wording, and the whole chunk is read."""
-        return [Candidate(owner, chunk, item.turn_seq, item.question, item.answer) for item in items]
+        return [Candidate(owner, chunk, item.turn_seq, item.question, item.answer) for item in fact.items]
 
     def negatives(
         self, chunks: Mapping[int, Sequence[Chunk]], known: Mapping[int, set[str]]

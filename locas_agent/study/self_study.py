@@ -16,12 +16,13 @@ from random import Random
 from locas_agent.config import StudySettings
 from locas_agent.conversation.messages import exchange, question
 from locas_agent.study import prompts
-from locas_agent.study.dates.found import asks_for_day, date_said
+from locas_agent.study.chunking import Chunk
 from locas_agent.study.items import (
     NEGATIVE,
     PROBE,
     QUESTION,
     Coverage,
+    EarlierFact,
     GeneratedQuestions,
     Item,
     StudyRequest,
@@ -55,6 +56,16 @@ class _UserState:
         """Items that hold so far."""
         return [item for item in [*self.earlier, *self.new] if item.item_id not in self.retired]
 
+    def news_of(self, chunk: Chunk) -> list[Item]:
+        """Questions about a chunk that have an answer."""
+        return [item for item in self.new if item.from_seq >= chunk.from_seq and item.kind == QUESTION]
+
+    def fact(self, items: Sequence[Item]) -> EarlierFact:
+        """Items about one turn with one answer, with what the turn said."""
+        seq = items[0].turn_seq
+        own = (one.text for chunk in self.request.chunks for one in chunk.excerpts if one.turn_seq == seq)
+        return EarlierFact(tuple(items), self.request.told.get(seq) or next(own, ""))
+
 
 @dataclass(eq=False)
 class _Again:
@@ -73,16 +84,12 @@ class _Again:
 
     @property
     def said(self) -> str | None:
-        """What the teacher answers now; the date where a question for a day is answered in words of the turn read."""
-        excerpt = self.candidate.excerpt
-        if self.answer is None or excerpt is None or not asks_for_day(self.item.question):
-            return None if self.answer is None else self.answer.text
-        meant = date_said(self.answer.text, excerpt.text, excerpt.day)
-        return self.answer.text if meant is None else meant.answer
+        """What the teacher answers now, as it is meant."""
+        return None if self.answer is None else self.candidate.meant(self.answer.text)
 
     @property
     def _newer(self) -> list[Item]:
-        return [new for new in self.state.new if new.from_seq >= self.candidate.chunk.from_seq and new.kind == QUESTION]
+        return self.state.news_of(self.candidate.chunk)
 
     @property
     def sources(self) -> list[Item]:
@@ -203,7 +210,8 @@ class SelfStudy:
             put: dict[str, list[_Again]] = {item_id: [] for item_id in items}
             for wordings in by_fact.values():
                 item_of = {item.question: item for item in wordings}
-                for candidate in self._strategy.asked_again(index, chunk, wordings):
+                fact, news = states[index].fact(wordings), states[index].news_of(chunk)
+                for candidate in self._strategy.asked_again(index, chunk, fact, news):
                     item = item_of[candidate.question]
                     put[item.item_id].append(_Again(states[index], item, candidate))
             asked += [again for of_item in put.values() for again in of_item]

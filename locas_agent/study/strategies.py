@@ -13,13 +13,14 @@ from typing import Protocol
 
 from locas_agent.config import StudySettings
 from locas_agent.study.chunking import Chunk
-from locas_agent.study.items import QUESTION, GeneratedQuestions, Item
+from locas_agent.study.items import QUESTION, EarlierFact, GeneratedQuestions, Item
 from locas_agent.study.teacher import Candidate, ScoredAnswer, Teacher
 
 __all__ = [
     "QUESTION",
     "Candidate",
     "Chunk",
+    "EarlierFact",
     "GeneratedQuestions",
     "Item",
     "ScoredAnswer",
@@ -42,7 +43,7 @@ class StudyStrategy(Protocol):
         """
         ...
 
-    def asked_again(self, owner: int, chunk: Chunk, items: Sequence[Item]) -> Sequence[Candidate]:
+    def asked_again(self, owner: int, chunk: Chunk, fact: EarlierFact, news: Sequence[Item]) -> Sequence[Candidate]:
         """Return questions of an earlier fact as they are put to a new chunk; none where the chunk is not about it.
 
         What is found out by some wordings of a fact holds for all of them.
@@ -50,7 +51,8 @@ class StudyStrategy(Protocol):
         Args:
             owner: whose fact it is.
             chunk: what was said since.
-            items: of an earlier chunk, all about one turn with one answer.
+            fact: of an earlier chunk.
+            news: items of this chunk; only what one of them answers can take the place of what is known.
         """
         ...
 
@@ -58,7 +60,8 @@ class StudyStrategy(Protocol):
         """Tell which answers to old questions are sure enough to change what is known.
 
         Args:
-            answers: with what was asked; a new item says the same, and not what was answered so far.
+            answers: with what was asked, of all owners and facts together; a new item says the same, and not what was
+                answered so far.
         """
         ...
 

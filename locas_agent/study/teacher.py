@@ -20,6 +20,7 @@ from locas_agent.inference.generation import Generation, TopK
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.codec import can_be_kept
+from locas_agent.study.dates.found import asks_for_day, date_said
 from locas_agent.study.forms.reading import CHAT, ReadingForm
 from locas_agent.study.items import Item
 from locas_storage import new_item_id
@@ -60,6 +61,8 @@ class Candidate:
     """Who reads; the bare backbone where none is given."""
     excerpt: TurnExcerpt | None = None
     """The turn that is read, where an answer that repeats a dating phrase of it means that date."""
+    told: str = ""
+    """What the turn said that an old question is about."""
 
     @property
     def read(self) -> tuple[Message, ...]:
@@ -70,6 +73,13 @@ class Candidate:
     def prompt(self) -> list[Message]:
         """The question behind what is read."""
         return self.form.prompt(self.read, self.question)
+
+    def meant(self, answer: str) -> str:
+        """Return what an answer means: the date where a question for a day is answered in words of the turn read."""
+        if self.excerpt is None or not asks_for_day(self.question):
+            return answer
+        date = date_said(answer, self.excerpt.text, self.excerpt.day)
+        return answer if date is None else date.answer
 
 
 @dataclass(frozen=True, slots=True)

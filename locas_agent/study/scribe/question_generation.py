@@ -16,11 +16,12 @@ from locas_agent.memory import LocasMemory
 from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.forms.reading import ReadingForm
 from locas_agent.study.forms.untold import draw_untold
-from locas_agent.study.items import QUESTION, GeneratedQuestions, Item
+from locas_agent.study.items import QUESTION, EarlierFact, GeneratedQuestions, Item
 from locas_agent.study.scribe.asked_turn import AskedTurn, Span
 from locas_agent.study.scribe.forms import MARK, answer_in, opening_of, question_in, to_read, to_write
 from locas_agent.study.scribe.lessons import lesson_questions
-from locas_agent.study.spans import cues_of, most_about, telling, words_of, worth_asking
+from locas_agent.study.scribe.retelling import told_otherwise, turns_read
+from locas_agent.study.spans import cues_of, telling, words_of, worth_asking
 from locas_agent.study.teacher import Candidate, Opening, ScoredAnswer, Teacher
 
 ANSWERS, ANSWER_HEAT = 10, 0.9
@@ -39,14 +40,11 @@ MOST_CUES, WORTH = 12, 0.005
 QUESTIONS, QUESTION_HEAT = 6, 0.7
 """Questions sampled for a span, and their temperature."""
 ANSWER_TOKENS, QUESTION_TOKENS = 10, 20
-READ_AGAIN, ASKED_AGAIN = 3, 2
-"""Turns of a new chunk that are read to see whether they answer an old question otherwise, those with most words of the
-fact, and how many wordings of it are put to each, those with most words of the turn."""
-RETOLD = 0.5
-"""Least probability of the least likely token of an answer that does."""
-ABOUT, RETOLD_ABOUT = 0.5, 0.75
-"""Least advantage in nats a token of a question after a turn over `SMALL_TALK`, from which it is about the turn. A new
-question has to be, so as not to answer whatever is asked; an old one more so, since a scribe always answers."""
+ASKED_AGAIN = 2
+"""Wordings of an old fact that are put to a new turn: those with most words of the turn."""
+ABOUT = 0.5
+"""Least advantage in nats a token of a question after a turn over `SMALL_TALK`, from which it is about the turn: so as
+not to answer whatever is asked."""
 SMALL_TALK = "ok thanks"
 """A turn after which no question is to be expected: what is as likely there as after a turn is not about the turn."""
 READ_BY_SCRIBE = ReadingForm("scribe", lambda messages, asked: list(to_read(messages[-1]["content"], asked)))
@@ -72,25 +70,16 @@ class ScribeQuestionGenerator:
         return found
 
     def are_sure(self, answers: Sequence[tuple[Candidate, ScoredAnswer]]) -> list[bool]:
-        """See `StudyStrategy.are_sure`: where the scribe would also have asked the old question about the new turn."""
-        probable = [at for at, (_, answer) in enumerate(answers) if answer.confidence >= RETOLD]
-        about = self._about(
-            [
-                (candidate.read[-1]["content"], answer.text, candidate.question)
-                for candidate, answer in (answers[at] for at in probable)
-            ]
-        )
-        sure = {at for at, much in zip(probable, about, strict=True) if much >= RETOLD_ABOUT}
-        return [at in sure for at in range(len(answers))]
+        """See `StudyStrategy.are_sure`: each new value takes the place of the fact that it fits best, if of any."""
+        about = self._about([(asked.read[-1]["content"], answer.text, asked.question) for asked, answer in answers])
+        return told_otherwise(answers, about)
 
     def retold(self, answer: ScoredAnswer, source: Item) -> ScoredAnswer:
         """See `StudyStrategy.retold`: the span that the new item has."""
         return ScoredAnswer(source.answer_ids[:-1], source.answer, answer.confidence, source.teacher)
 
-    def asked_again(self, owner: int, chunk: Chunk, items: Sequence[Item]) -> list[Candidate]:
-        """See `StudyStrategy.asked_again`: some wordings, to the turns with most of the fact's words, each alone."""
-        told = [excerpt for excerpt in chunk.excerpts if excerpt.is_learnt]
-        near = most_about(" ".join(item.question for item in items), told, most=READ_AGAIN)
+    def asked_again(self, owner: int, chunk: Chunk, fact: EarlierFact, news: Sequence[Item]) -> list[Candidate]:
+        """See `StudyStrategy.asked_again`: some wordings, to the turns that may tell it otherwise, each alone."""
         return [
             Candidate(
                 owner,
@@ -102,9 +91,10 @@ class ScribeQuestionGenerator:
                 context=(chunk.messages[excerpt.at],),
                 scribe=self._scribe,
                 excerpt=excerpt,
+                told=fact.told,
             )
-            for excerpt in near
-            for item in _nearest(items, excerpt)
+            for excerpt in turns_read(chunk, fact, news)
+            for item in _nearest(fact.items, excerpt)
         ]
 
     def negatives(

@@ -16,7 +16,16 @@ from locas_agent.consolidation.learner import Learner
 from locas_agent.errors import BackboneError, ConfigurationError
 from locas_agent.inference import Engine
 from locas_agent.results import Consolidation
-from locas_agent.study.strategies import QUESTION, Candidate, Chunk, GeneratedQuestions, Item, ScoredAnswer, Teacher
+from locas_agent.study.strategies import (
+    QUESTION,
+    Candidate,
+    Chunk,
+    EarlierFact,
+    GeneratedQuestions,
+    Item,
+    ScoredAnswer,
+    Teacher,
+)
 from locas_agent.training.schedule import MORE_REHEARSAL
 from locas_storage import InMemoryStore, Turn
 from tests.conftest import MakeBackbone
@@ -133,7 +142,7 @@ class WhatWasSaid:
             found[owner] = GeneratedQuestions([item for item in items if item], turns, turns)
         return found
 
-    def asked_again(self, owner: int, chunk: Chunk, items: Sequence[Item]) -> Sequence[Candidate]:
+    def asked_again(self, owner: int, chunk: Chunk, fact: EarlierFact, news: Sequence[Item]) -> Sequence[Candidate]:
         return []
 
     def are_sure(self, answers: Sequence[tuple[Candidate, ScoredAnswer]]) -> Sequence[bool]:
@@ -162,6 +171,21 @@ def learnt_twice(backbone: Backbone, **training: Any) -> tuple[Consolidation, by
             ada.add("user", text)
             done = ada.consolidate(flush=True)
         return done, memory.store.payload(ada.key, ada.revisions()[-1].number)
+
+
+def test_study_is_told_what_the_turns_of_earlier_facts_said(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[EarlierFact, Sequence[Item]]] = []
+
+    def look(self: object, owner: int, chunk: Chunk, fact: EarlierFact, news: Sequence[Item]) -> Sequence[Candidate]:
+        seen.append((fact, news))
+        return []
+
+    monkeypatch.setattr(WhatWasSaid, "asked_again", look)
+    learnt_twice(backbone)
+    ((fact, news),) = seen
+    assert (fact.told, fact.answer, [item.answer for item in news]) == ("My dog is Rex", "Rex", ["red"])
 
 
 def forgetting(times: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from locas_agent.memory import LocasMemory
 from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.forms.calibration import Calibration, Chosen
 from locas_agent.study.forms.untold import MOST_UNTOLD, SAID_TOKENS, UNTOLD
-from locas_agent.study.items import GeneratedQuestions, Item
+from locas_agent.study.items import EarlierFact, GeneratedQuestions, Item
 from locas_agent.study.opened import FOREIGN_SHARE, OpenedQuestionGenerator
 from locas_agent.study.spans import words_of
 from locas_agent.study.teacher import Answer, Candidate, Opening, ScoredAnswer, Teacher
@@ -232,8 +232,8 @@ def test_what_no_question_asks_for_is_learnt_with_a_gap(engine: Engine) -> None:
     assert {item.turn_seq for item in found.items} == {1}  # small talk names nothing
 
 
-def old_item(question: str) -> Item:
-    return Item("0" * 32, "question", 1, 1, 1, question, "Kolin", (1,), TopK.__new__(TopK))
+def fact(question: str) -> EarlierFact:
+    return EarlierFact((Item("0" * 32, "question", 1, 1, 1, question, "Kolin", (1,), TopK.__new__(TopK)),), DOG)
 
 
 def test_an_old_question_is_put_to_the_turns_that_share_its_words(engine: Engine) -> None:
@@ -241,15 +241,15 @@ def test_an_old_question_is_put_to_the_turns_that_share_its_words(engine: Engine
         FakeTeacher(engine, writes=only(""), reads=lambda _: None), SETTINGS, CALIBRATION
     )
     later = chunk("It rained.", "My new dog is Bruno.", "A dog!", "The dog and the vet are new.", start=5)
-    asked = generator.asked_again(0, later, [old_item("What is the name of my new dog?")])
+    asked = generator.asked_again(0, later, fact("What is the name of my new dog?"), [])
     assert [candidate.read[-1]["content"] for candidate in asked] == [
         "My new dog is Bruno.",
         "The dog and the vet are new.",
     ]
     assert all(candidate.read[0] == HEADER for candidate in asked)
     assert all(candidate.question == "What is the name of my new dog?" for candidate in asked)
-    assert generator.asked_again(0, chunk("It rained."), [old_item("What is the name of my new dog?")]) == []
-    assert generator.asked_again(0, later, [old_item("Who am I?")]) == []
+    assert generator.asked_again(0, chunk("It rained."), fact("What is the name of my new dog?"), []) == []
+    assert generator.asked_again(0, later, fact("Who am I?"), []) == []
 
 
 def test_an_old_question_is_learnt_with_the_span_of_the_new_item(engine: Engine) -> None:

@@ -16,11 +16,12 @@ from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.dates.found import asks_for_day
 from locas_agent.study.forms.untold import SAID_TOKENS
-from locas_agent.study.items import NEGATIVE, GeneratedQuestions, StudyRequest
+from locas_agent.study.items import NEGATIVE, EarlierFact, GeneratedQuestions, StudyRequest
 from locas_agent.study.scribe.asked_turn import DAY_ASKED
 from locas_agent.study.scribe.forms import answer_in, opening_of, pair_of, question_in, to_read, to_write
 from locas_agent.study.scribe.lessons import held_out, lesson_turns, taught
 from locas_agent.study.scribe.question_generation import ANSWERS, SMALL_TALK, ScribeQuestionGenerator
+from locas_agent.study.scribe.retelling import told_otherwise
 from locas_agent.study.self_study import SelfStudy
 from locas_agent.study.teacher import Candidate, Opening, ScoredAnswer, Teacher
 from locas_agent.training.initialization import empty_memory
@@ -242,38 +243,68 @@ def test_negatives_share_no_telling_word_with_what_was_said(engine: Engine) -> N
     assert len(item.teacher.ids) == len(said.ids) == SAID_TOKENS
 
 
-def test_some_wordings_of_an_old_fact_are_put_to_the_turns_with_its_words(engine: Engine) -> None:
+def test_some_wordings_of_an_old_fact_are_put_to_the_turns_that_may_tell_it_otherwise(engine: Engine) -> None:
     scribe = scribe_on(engine)
     generator = ScribeQuestionGenerator(FakeTeacher(engine, writes=about_the_dog, believes=surely), SETTINGS, scribe)
     (item,) = generator.generate({0: chunk(DOG)}, lambda _: None)[0].items
     wordings = [replace(item, question=asked) for asked in ("What's my dog called?", "Who barks?", "Who is my pet?")]
-    later_turns = ("It rained.", "We call the dog Balu now.", "A pet!")
-    asked = generator.asked_again(0, chunk(*later_turns), wordings)
-    assert all(each.scribe is scribe for each in asked)
-    put = {
-        turn: {each.question for each in asked if each.excerpt and each.excerpt.text == turn} for turn in later_turns
-    }
-    assert put == {
-        "It rained.": set(),
-        "We call the dog Balu now.": {"What's my dog called?", "Who barks?"},
-        "A pet!": {"Who is my pet?", "What's my dog called?"},  # those with its words first
-    }
+    fact = EarlierFact(tuple(wordings), DOG)
+    later = chunk("It rained.", "We call the dog Balu now.", "A pet named Olaf!", "I ate 12 plums.", "Oslo!")
+    news = [
+        replace(item, turn_seq=seq, answer=said) for seq, said in ((2, "Balu"), (3, "Olaf"), (4, "12"), (5, "Oslo"))
+    ]
+    asked = generator.asked_again(0, later, fact, news)
+    assert all(each.scribe is scribe and each.told == DOG for each in asked)
+    assert [(each.excerpt.text, each.question) for each in asked if each.excerpt] == [
+        ("We call the dog Balu now.", "What's my dog called?"),  # it says that something changed
+        ("We call the dog Balu now.", "Who barks?"),
+        ("A pet named Olaf!", "Who is my pet?"),  # of the others the one with most words of the fact
+        ("A pet named Olaf!", "What's my dog called?"),
+    ]
     assert [each.prompt for each in asked] == [list(to_read(each.excerpt.text, each.question)) for each in asked]
-    assert generator.asked_again(0, chunk("It rained."), wordings) == []
+    assert generator.asked_again(0, later, fact, news[2:3]) == []  # a number does not take the place of a name
+
+
+def again(turn: str, old: str, asked: str, told: str, *, seq: int = 2) -> Candidate:
+    """An old question as it is put to a new turn."""
+    later = chunk("It rained.", turn)
+    return Candidate(0, later, seq, asked, old, excerpt=later.excerpts[1], told=told)
 
 
 @pytest.mark.parametrize(
-    ("confidence", "much", "is_sure"), [(0.9, 1.0, True), (0.9, 0.2, False), (0.4, 1.0, False)], ids=str
+    ("turn", "confidence", "much", "is_sure"),
+    [
+        (f"The dog is {NEW} now.", 0.9, 0.0, True),
+        (f"The dog is {NEW} now.", 0.4, 1.0, False),
+        (f"The dog is {NEW} now.", 0.9, -1.0, False),
+        (f"The dog is {NEW}.", 0.9, 1.0, False),
+        (f"The dog is {NEW}.", 0.9, 2.5, True),
+    ],
+    ids=str,
 )
-def test_a_scribe_is_sure_of_an_answer_whose_question_the_turn_suggests(
-    engine: Engine, confidence: float, much: float, is_sure: bool
+def test_a_scribe_is_sure_of_what_a_turn_says_to_be_otherwise_now(
+    engine: Engine, turn: str, confidence: float, much: float, is_sure: bool
 ) -> None:
     teacher = FakeTeacher(engine, writes=about_the_dog, believes=surely, fits=much)
-    generator = ScribeQuestionGenerator(teacher, SETTINGS, scribe_on(engine))
-    (item,) = generator.generate({0: chunk(DOG)}, lambda _: None)[0].items
-    (asked, *_) = generator.asked_again(0, chunk(f"The dog is {NEW} now."), [item])
     (given,) = teacher.given([NEW])
-    assert generator.are_sure([(asked, replace(given, confidence=confidence))]) == [is_sure]
+    asked = again(turn, "Kolin", "What is my dog called?", DOG)
+    found = ScribeQuestionGenerator(teacher, SETTINGS, scribe_on(engine)).are_sure(
+        [(asked, replace(given, confidence=confidence))]
+    )
+    assert found == [is_sure]
+
+
+def test_a_value_takes_the_place_of_the_one_fact_that_it_fits_best(engine: Engine) -> None:
+    (given,) = Teacher(engine, SETTINGS, seed=0).given(["Utrecht"])
+    said = replace(given, confidence=0.9)
+    turn = "We live in Utrecht now, by the river."
+    answers = [
+        (again(turn, "Trieste", "Where does my aunt live?", "My aunt is in Trieste."), said),
+        (again(turn, "Oslo", "Where do I live?", "I live by the river in Oslo."), said),
+        (again(turn, "12", "How many rivers?", "There are 12."), said),  # of another kind
+        (again(turn, "Bergen", "Where is the river?", "From Bergen to Utrecht by the river."), said),  # known then
+    ]
+    assert told_otherwise(answers, [0.5, 0.5, 3.0, 3.0]) == [False, True, False, False]
 
 
 def test_how_well_a_text_goes_on_is_the_mean_over_its_own_tokens(engine: Engine) -> None:
