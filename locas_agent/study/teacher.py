@@ -20,7 +20,7 @@ from locas_agent.inference.generation import Generation, TopK
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.codec import can_be_kept
-from locas_agent.study.dates.found import asks_for_day, date_said
+from locas_agent.study.dates.found import asks_for_day, date_said, dates_in
 from locas_agent.study.forms.reading import CHAT, ReadingForm
 from locas_agent.study.items import Item
 from locas_storage import new_item_id
@@ -78,7 +78,11 @@ class Candidate:
         """Return what an answer means: the date where a question for a day is answered in words of the turn read."""
         if self.excerpt is None or not asks_for_day(self.question):
             return answer
-        date = date_said(answer, self.excerpt.text, self.excerpt.day)
+        text, day = self.excerpt.text, self.excerpt.day
+        date = date_said(answer, text, day)
+        if date is None:  # "the 23th of May" is none of its phrases, and means what one of them does
+            told = {each.answer for each in dates_in(text, day)}
+            date = next((each for each in dates_in(answer, day) if each.answer in told), None)
         return answer if date is None else date.answer
 
 

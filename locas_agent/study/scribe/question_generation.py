@@ -40,7 +40,7 @@ MOST_CUES, WORTH = 12, 0.005
 QUESTIONS, QUESTION_HEAT = 6, 0.7
 """Questions sampled for a span, and their temperature."""
 ANSWER_TOKENS, QUESTION_TOKENS = 10, 20
-ASKED_AGAIN = 2
+ASKED_AGAIN = 3
 """Wordings of an old fact that are put to a new turn: those with most words of the turn."""
 ABOUT = 0.5
 """Least advantage in nats a token of a question after a turn over `SMALL_TALK`, from which it is about the turn: so as

@@ -17,15 +17,16 @@ from locas_agent.study.matching import normalized_words
 from locas_agent.study.spans import most_about, telling
 from locas_agent.study.teacher import Candidate, ScoredAnswer
 
-READ = 0.5
-"""Least probability of the least likely token of an answer that may be one."""
+READ, READ_DATE = 0.5, 0.3
+"""Least probability of the least likely token of an answer that may be one, and of one that is a date: it has many
+tokens, and a turn has few dates."""
 FITTING: dict[Kind, float] = {"date": 0.3, "number": 0.3, "name": 0.3, "word": 2.0}
 """Least fit of a fact to a value that follows it in a sentence that says that something changed, by their kind."""
 FITTING_UNSAID: dict[Kind, float] = {"date": 2.0, "number": 3.0, "name": 3.0, "word": 3.0}
 """The same of whatever a turn tells without saying so."""
-SHARED, MOST_SHARED, NAMED, DATED = 0.4, 2, 0.8, 0.6
-"""What adds to the fit: a telling word that both turns have, of which so many count; the old value in the new turn; and
-that both are dates, of which a turn has few."""
+SHARED, MOST_SHARED, DATED = 0.4, 2, 0.6
+"""What adds to the fit: a telling word that both turns have, of which so many count, and that both are dates, of which
+a turn has few."""
 
 
 def turns_read(chunk: Chunk, fact: EarlierFact, news: Sequence[Item]) -> list[TurnExcerpt]:
@@ -77,14 +78,14 @@ def _following(answers: Sequence[tuple[Candidate, ScoredAnswer]], about: Sequenc
     for place, ((asked, answer), much) in enumerate(zip(answers, about, strict=True)):
         value, old, turn = asked.meant(answer.text), asked.written, asked.excerpt
         kind = kind_of(value)
-        if turn is None or answer.confidence < READ or kind != kind_of(old):
+        if turn is None or kind != kind_of(old) or answer.confidence < (READ_DATE if kind == "date" else READ):
             continue
         if kind != "date" and telling(value) & telling(asked.told):
             continue  # it stood beside the old value already
         words = telling(turn.text)
         shared = len((words & (telling(asked.told) | telling(asked.question))) - telling(old))
         fit = much + answer.confidence / 2 + SHARED * min(shared, MOST_SHARED)
-        fit += DATED if kind == "date" else NAMED * bool(words & telling(old))
+        fit += DATED * (kind == "date")
         least = (FITTING if says_change(turn.text, value) else FITTING_UNSAID)[kind]
         said = " ".join(normalized_words(value))
         yield _Follows(place, asked.owner, turn.turn_seq, said, fit, fit >= least)

@@ -247,7 +247,9 @@ def test_some_wordings_of_an_old_fact_are_put_to_the_turns_that_may_tell_it_othe
     scribe = scribe_on(engine)
     generator = ScribeQuestionGenerator(FakeTeacher(engine, writes=about_the_dog, believes=surely), SETTINGS, scribe)
     (item,) = generator.generate({0: chunk(DOG)}, lambda _: None)[0].items
-    wordings = [replace(item, question=asked) for asked in ("What's my dog called?", "Who barks?", "Who is my pet?")]
+    wordings = [
+        replace(item, question=asked) for asked in ("What's my dog called?", "Who barks?", "Who is my pet?", "Who?")
+    ]
     fact = EarlierFact(tuple(wordings), DOG)
     later = chunk("It rained.", "We call the dog Balu now.", "A pet named Olaf!", "I ate 12 plums.", "Oslo!")
     news = [
@@ -258,8 +260,10 @@ def test_some_wordings_of_an_old_fact_are_put_to_the_turns_that_may_tell_it_othe
     assert [(each.excerpt.text, each.question) for each in asked if each.excerpt] == [
         ("We call the dog Balu now.", "What's my dog called?"),  # it says that something changed
         ("We call the dog Balu now.", "Who barks?"),
+        ("We call the dog Balu now.", "Who is my pet?"),
         ("A pet named Olaf!", "Who is my pet?"),  # of the others the one with most words of the fact
         ("A pet named Olaf!", "What's my dog called?"),
+        ("A pet named Olaf!", "Who barks?"),
     ]
     assert [each.prompt for each in asked] == [list(to_read(each.excerpt.text, each.question)) for each in asked]
     assert generator.asked_again(0, later, fact, news[2:3]) == []  # a number does not take the place of a name
