@@ -204,12 +204,16 @@ class AdmissionSettings(_Settings):
 
 
 class WindowSettings(_Settings):
-    """What goes into the prompt verbatim."""
+    """What goes into the prompt verbatim, and what is answered from it."""
 
     window_tokens: int = Field(256, ge=16)
     """Newest turns kept in the prompt, in tokens."""
     max_new_tokens: int = Field(48, ge=1)
     """Longest reply, in tokens, unless the call says otherwise."""
+    least_certainty: float | None = Field(None, ge=0, lt=1)
+    """Probability that a memory has to give the first token of an answer to be the one that writes it; below that the
+    bare backbone answers, from the same prompt. 0 lets the memory write all answers; None is 0 beside the last layer
+    alone and 0.5 at other depths. Origin: `docs/decisions.md`, certainty."""
 
     def answer_tokens(self, asked: int | None) -> int:
         """Return the longest answer of a call that asked for this many tokens, or for nothing."""

@@ -93,6 +93,10 @@ is dropped first. 32 users of a 1.7B backbone with 32 slots beside all layers, s
 PAST_BYTES = 1 << 30
 """What keys and values of conversations may take, the least recently used dropped first: nine users' 1,024 tokens with
 Qwen3-0.6B in bf16, some 600 with the bundled backbone."""
+LAST_LAYER = (-1,)
+DEEP_CERTAINTY = 0.5
+"""How sure a memory beside several layers has to be of the first token of an answer to give it, unless the settings
+say otherwise. Origin: `docs/decisions.md`, certainty."""
 _TRIES = 3
 """A current revision may be purged between the two reads of it, by a forgetting; the next one is then read."""
 
@@ -126,9 +130,17 @@ class MemoryCache:
     the memory is.
     """
 
-    def __init__(self, backbone: Backbone, store: MemoryStore) -> None:
+    def __init__(self, backbone: Backbone, store: MemoryStore, *, least_certainty: float | None = None) -> None:
+        """Take the parts.
+
+        Args:
+            backbone: the frozen language model.
+            store: where revisions are.
+            least_certainty: see `WindowSettings.least_certainty`.
+        """
         self._backbone = backbone
         self._store = store
+        self._least_certainty = least_certainty
         self._loaded: LruCache[LocasMemory] = LruCache()
         self._pasts: LruCache[CachedPrefix] = LruCache()
         self._ready: WeakKeyDictionary[LocasMemory, ReadyRows] = WeakKeyDictionary()
@@ -198,8 +210,16 @@ class MemoryCache:
         if all(memory is None for memory in memories):
             return None
         return MemoryBatch.stacked(
-            [None if memory is None else self._rows(memory) for memory in memories], self._backbone
+            [None if memory is None else self._rows(memory) for memory in memories],
+            self._backbone,
+            certainties=[0.0 if memory is None else self._certainty_of(memory) for memory in memories],
         )
+
+    def _certainty_of(self, memory: LocasMemory) -> float:
+        """How sure a memory has to be of an answer to give it."""
+        if self._least_certainty is not None:
+            return self._least_certainty
+        return 0.0 if memory.layers == LAST_LAYER else DEEP_CERTAINTY
 
     def drop(self, key: UserKey) -> None:
         """Let go of whatever is kept of a user."""

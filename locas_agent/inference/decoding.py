@@ -97,6 +97,13 @@ class BatchGeneration:
     @torch.inference_mode()
     def _generate(self) -> list[AnswerRow]:
         logits = self._next_logits()  # (B, V)
+        doubted = self._doubted(logits)
+        if doubted:
+            return self._answer_bare(logits, doubted)
+        return self._take(logits)
+
+    def _take(self, logits: Tensor) -> list[AnswerRow]:
+        """Draw the next token of every row, shape (B, V); return those that were under way."""
         chosen = draw(logits, self.rows)  # (B,)
         alive = self.alive
         if self._is_scored:
@@ -110,6 +117,43 @@ class BatchGeneration:
         if not self.alive:
             self.drop_finished()
         return alive
+
+    def _doubted(self, logits: Tensor) -> list[int]:
+        """Rows at their first token of which their memory is less sure than it has to be.
+
+        A memory knows what it was taught almost surely, and makes something up with less; what it does not know the
+        backbone answers as if there were none. Origin: `docs/decisions.md`, certainty.
+        """
+        if (memory := self.memory) is None or not any(memory.certainties):
+            return []
+        first = [at for at, row in enumerate(self.rows) if not row.ids and not row.is_over and memory.certainty(at)]
+        if not first:
+            return []
+        surest = logits[first].softmax(dim=-1).amax(dim=-1).tolist()
+        return [at for at, sure in zip(first, surest, strict=True) if sure < memory.certainty(at)]
+
+    def _answer_bare(self, logits: Tensor, doubted: list[int]) -> list[AnswerRow]:
+        """Let the bare backbone answer some rows from their prompts on, and the others go on beside them."""
+        rows = [self.rows[at] for at in doubted]
+        self._stop_repeating()
+        self._leave(doubted)
+        for row in rows:
+            row.kept = None  # what the bare backbone has run is no past of a memory
+        bare = BatchGeneration(self.runner, rows, None, top_k=self._top_k, is_scored=self._is_scored)
+        others = [at for at in range(len(self.rows)) if at not in set(doubted)]
+        taken = bare.step()
+        if others:
+            self._keep(others)
+            taken += self._take(logits[others])
+        if not others or not self.rows:
+            self.rows, self.inputs, self.mask = bare.rows, bare.inputs, bare.mask
+            self.cache, self.memory = bare.cache, None
+        elif bare.rows and self.may_be_joined:
+            self.join(bare)
+        else:
+            while bare.alive:  # what cannot stand beside others is written to its end
+                bare.step()
+        return taken
 
     @torch.inference_mode()
     def run_ahead(self, tokens: int) -> None:
@@ -144,11 +188,15 @@ class BatchGeneration:
         if not keep:
             self.rows = []
             return
-        index = torch.tensor(keep, device=self.mask.device)
+        self._keep(keep)
+
+    def _keep(self, places: Sequence[int]) -> None:
+        """Go on with a choice of rows, in the order given."""
+        index = torch.tensor(places, device=self.mask.device)
         self.inputs, self.mask = self.inputs[index], self.mask[index]
         self.cache.batch_select_indices(index)
-        self.memory = memories_of(self.memory, keep)
-        self.rows = [self.rows[at] for at in keep]
+        self.memory = memories_of(self.memory, places)
+        self.rows = [self.rows[at] for at in places]
 
     def _next_logits(self) -> Tensor:
         """Run what waits, and return the logits of the token to come of each row, shape (B, V)."""

@@ -42,11 +42,14 @@ class MemoryBatch:
         rows: effective rows, shape (L, U, 3, W, D), compute dtype, on the device; may require grad.
         rows_per_memory: R, how many consecutive input rows share a memory, so that B = U * R.
         layers: the layers they stand beside, numbered from the last (-1), ascending; the L topmost unless given.
+        certainties: of each memory, how probable it has to make the first token of an answer to be the one that writes
+            it; below that the bare backbone answers (`inference/decoding.py`). 0 for all unless given.
     """
 
     rows: Tensor
     rows_per_memory: int = 1
     layers: tuple[int, ...] = ()
+    certainties: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse anything that is not a slab of slabs."""
@@ -57,6 +60,12 @@ class MemoryBatch:
         if not self.layers:
             object.__setattr__(self, "layers", topmost(self.rows.shape[0]))
         check_layers(self.layers, self.rows.shape[0])
+        if not self.certainties:
+            object.__setattr__(self, "certainties", (0.0,) * self.rows.shape[1])
+        if len(self.certainties) != self.rows.shape[1]:
+            raise ConfigurationError(
+                f"certainties: one for each of {self.rows.shape[1]} memories, got {len(self.certainties)}"
+            )
 
     @property
     def n_memories(self) -> int:
@@ -92,13 +101,21 @@ class MemoryBatch:
         return cls.stacked(ready, backbone, rows_per_memory)
 
     @classmethod
-    def stacked(cls, ready: Sequence[ReadyRows | None], backbone: Backbone, rows_per_memory: int = 1) -> MemoryBatch:
+    def stacked(
+        cls,
+        ready: Sequence[ReadyRows | None],
+        backbone: Backbone,
+        rows_per_memory: int = 1,
+        *,
+        certainties: Sequence[float] = (),
+    ) -> MemoryBatch:
         """Stack rows that are ready already, for a caller that keeps those of memories that come again; see `of`.
 
         Args:
             ready: from `ready_rows` on this backbone; None is a memory of zero slots only.
             backbone: gives dtype and device.
             rows_per_memory: consecutive input rows per memory.
+            certainties: see the attribute.
         """
         if not ready:
             raise ConfigurationError(
@@ -114,7 +131,7 @@ class MemoryBatch:
             if each is not None:
                 at = [layers.index(layer) for layer in each.layers]
                 rows[at, index, :, : each.rows.shape[2]] = each.rows  # (L, 3, W, D)
-        return cls(rows=rows, rows_per_memory=rows_per_memory, layers=layers)
+        return cls(rows=rows, rows_per_memory=rows_per_memory, layers=layers, certainties=tuple(certainties))
 
     @classmethod
     def joined(cls, parts: Sequence[tuple[MemoryBatch | None, int]], backbone: Backbone) -> MemoryBatch | None:
@@ -130,7 +147,12 @@ class MemoryBatch:
         if all(batch is None for batch, _ in parts):
             return None
         ready = [own for batch, rows in parts for own in ([None] * rows if batch is None else batch._ready_rows())]
-        return cls.stacked(ready, backbone)
+        certainties = [
+            each
+            for batch, rows in parts
+            for each in ([0.0] * rows if batch is None else map(batch.certainty, range(rows)))
+        ]
+        return cls.stacked(ready, backbone, certainties=certainties)
 
     @classmethod
     def training(
@@ -157,6 +179,10 @@ class MemoryBatch:
         rows = effective_rows(slab, scale).to(device=backbone.device, dtype=backbone.dtype)
         return cls(rows=rows, rows_per_memory=rows_per_memory, layers=layers)
 
+    def certainty(self, row: int) -> float:
+        """How sure an input row's memory has to be of an answer's first token."""
+        return self.certainties[row // self.rows_per_memory]
+
     def _ready_rows(self) -> list[ReadyRows]:
         """What each input row uses."""
         return [ReadyRows(self.rows[:, row // self.rows_per_memory], self.layers) for row in range(self.n_rows)]
@@ -177,10 +203,11 @@ class MemoryBatch:
         lengths = [end - start for start, end in zip(starts, [*starts[1:], len(chosen)], strict=True)]
         shared = math.gcd(*lengths)
         memories = chosen[::shared]
+        certainties = tuple(self.certainties[memory] for memory in memories)
         if memories == list(range(self.n_memories)):
-            return MemoryBatch(rows=self.rows, rows_per_memory=shared, layers=self.layers)
+            return MemoryBatch(self.rows, shared, self.layers, certainties)
         at = torch.tensor(memories, dtype=torch.int64, device=self.rows.device)
-        return MemoryBatch(rows=self.rows.index_select(1, at), rows_per_memory=shared, layers=self.layers)
+        return MemoryBatch(self.rows.index_select(1, at), shared, self.layers, certainties)
 
 
 def ready_rows(memory: LocasMemory, backbone: Backbone) -> ReadyRows:
