@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from locas_agent.errors import ConfigurationError
-from locas_agent.inference.kv_buffer import new_cache, rows_of
+from locas_agent.inference.kv_buffer import is_full_attention, new_cache, rows_of, take_beginnings
 from locas_agent.inference.runner import ModelRunner
 from locas_agent.memory import MemoryBatch
 
@@ -105,6 +106,38 @@ def memories_of(memory: MemoryBatch | None, rows: Sequence[int]) -> MemoryBatch 
     return None if memory is None else memory.select(rows)
 
 
+class KeptBeginnings:
+    """Beginnings that calls with one memory, or with none, have run: further calls with it take them up.
+
+    Whoever makes one lets it go soon: it holds keys and values of texts.
+    """
+
+    def __init__(self) -> None:
+        self._runs: list[tuple[list[tuple[int, ...]], DynamicCache]] = []
+
+    def keep(self, texts: Sequence[Sequence[int]], cache: DynamicCache) -> None:
+        """Keep what was run.
+
+        Args:
+            texts: token ids of each row.
+            cache: of these rows, left-padded; nothing is written into it any more.
+        """
+        if is_full_attention(cache):
+            self._runs.append(([tuple(text) for text in texts], cache))
+
+    def found(self, texts: Sequence[Sequence[int]], cache: DynamicCache) -> bool:
+        """Fill an empty cache with texts, left-padded, where one run began with all of them; tell whether it did."""
+        for told, kept in self._runs:
+            wanted = [tuple(text) for text in texts]
+            rows = [next((at for at, own in enumerate(told) if own[: len(text)] == text), None) for text in wanted]
+            known = [row for row in rows if row is not None]
+            if len(known) == len(rows):
+                spans = [(row, len(told[row]), len(text)) for row, text in zip(known, wanted, strict=True)]
+                take_beginnings(cache, kept, spans)
+                return True
+        return False
+
+
 class Beginnings:
     """What rows of some groups begin with, run once for each group; rows take it up all at once or in parts."""
 
@@ -114,14 +147,16 @@ class Beginnings:
         texts: Sequence[Sequence[int]],
         groups: Sequence[tuple[int, int]],
         memory: MemoryBatch | None,
+        kept: KeptBeginnings | None = None,
     ) -> None:
-        """Run each group's beginning.
+        """Run each group's beginning, or take it up.
 
         Args:
             runner: runs the backbone.
             texts: token ids of the rows.
             groups: of each row its group and how many tokens the group shares; its rows use the same memory.
             memory: serves exactly these rows; None is the bare backbone.
+            kept: what calls with the same memory have run, if their memory is one; what is run here is left there.
         """
         first = {group: row for row, (group, _) in reversed(list(enumerate(groups)))}
         names = {group: at for at, group in enumerate(first)}
@@ -132,7 +167,11 @@ class Beginnings:
         beginnings = [texts[row][: groups[row][1]] for row in first.values()]
         if any(beginnings):
             ids, self._mask = (part.to(device) for part in pad(beginnings, runner.backbone.pad_id, left=True))
+            if kept is not None and kept.found(beginnings, self._cache):
+                return
             runner.hidden(ids, self._mask, memories_of(memory, list(first.values())), cache=self._cache)
+            if kept is not None:
+                kept.keep(beginnings, self._cache)
 
     def of(self, rows: Sequence[int]) -> tuple[Any, Tensor]:
         """Return a cache of its own for a choice of rows, and its mask, left-padded, shape (B, P)."""

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from locas_agent.inference.batching import Beginnings, memories_of, pad
+from locas_agent.inference.batching import Beginnings, KeptBeginnings, memories_of, pad
 from locas_agent.inference.drawing import draw, top_k_of
 from locas_agent.inference.generation import AnswerRow, TopK
 from locas_agent.inference.kv_buffer import (
@@ -45,6 +45,7 @@ class BatchGeneration:
         memory: MemoryBatch | None,
         *,
         groups: Sequence[tuple[int, int]] | None = None,
+        begun: KeptBeginnings | None = None,
         top_k: int = 0,
         is_scored: bool = False,
     ) -> None:
@@ -55,6 +56,7 @@ class BatchGeneration:
             rows: nothing is written of them yet.
             memory: serves exactly these rows; None is the bare backbone.
             groups: of each row its group and how many tokens the group shares; no `kept` beside it.
+            begun: beginnings of groups that calls with the same memory have run.
             top_k: candidates kept of each distribution.
             is_scored: keep the log-probability of each token.
         """
@@ -66,12 +68,12 @@ class BatchGeneration:
         self._unchanged = 0
         self._recorded: RecordedStep | None = None
         self.cache: Any = new_cache(runner.backbone.model.config)
-        begun, shared = self._begin(groups)
+        held, shared = self._begin(groups, begun)
         suffixes = [row.prompt[count:] for row, count in zip(self.rows, shared, strict=True)]
         self.inputs, mask = (
             part.to(runner.backbone.device) for part in pad(suffixes, runner.backbone.pad_id, left=True)
         )
-        self.mask = torch.cat([begun, mask], dim=1)  # (B, C + T)
+        self.mask = torch.cat([held, mask], dim=1)  # (B, C + T)
 
     @property
     def alive(self) -> list[AnswerRow]:
@@ -242,14 +244,14 @@ class BatchGeneration:
                 row.top_logprobs.append(TopK(top.ids[at : at + 1], top.logprobs[at : at + 1]))
 
     @torch.inference_mode()
-    def _begin(self, groups: Sequence[tuple[int, int]] | None) -> tuple[Tensor, list[int]]:
+    def _begin(self, groups: Sequence[tuple[int, int]] | None, kept: KeptBeginnings | None) -> tuple[Tensor, list[int]]:
         """Fill the cache with what need not be run row by row.
 
         Return its mask, shape (B, P), and the tokens of each row it holds.
         """
         if groups is not None:
             prompts = [row.prompt for row in self.rows]
-            begun = Beginnings(self.runner, prompts, groups, self.memory)
+            begun = Beginnings(self.runner, prompts, groups, self.memory, kept)
             self.cache, held = begun.of(range(len(prompts)))
             return held, [shared for _, shared in groups]
         shared = [0] * len(self.rows)

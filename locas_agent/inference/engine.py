@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 
 from locas_agent.errors import ConfigurationError, IncompatibleMemory, TurnTooLong
-from locas_agent.inference.batching import Beginnings, grouped_batches, length_parts, memories_of, pad, shared_lengths
+from locas_agent.inference.batching import (
+    Beginnings,
+    KeptBeginnings,
+    grouped_batches,
+    length_parts,
+    memories_of,
+    pad,
+    shared_lengths,
+)
 from locas_agent.inference.decoding import BatchGeneration
 from locas_agent.inference.drawing import top_k_of
 from locas_agent.inference.generation import AllowedTokens, AnswerRow, Generation, TopK, check_decoding
@@ -46,6 +54,7 @@ class Engine(ModelRunner):
         temperature: float = 0.0,
         seed: int | Sequence[int] = 0,
         groups: Sequence[int] | None = None,
+        begun: KeptBeginnings | None = None,
         kept: Sequence[PrefixSlot] | None = None,
         top_k: int = 0,
         ends: frozenset[int] = frozenset(),
@@ -66,6 +75,7 @@ class Engine(ModelRunner):
             groups: one number per prompt; the tokens with which all prompts of a group begin are run once for the
                 group. Rows of a group must use the same memory. Results are the same but for rounding; many questions
                 about one text get cheap.
+            begun: beginnings of groups that calls with the same memory have run; those of this call are left there.
             kept: one per prompt: tokens that a prompt has in common with the past found there are not run again, and
                 the new past is left there. A past must be of the row's own memory. Results are the same but for
                 rounding. Not beside `groups`.
@@ -109,6 +119,7 @@ class Engine(ModelRunner):
                 [rows[at] for at in chosen],
                 memories_of(memory, chosen),
                 groups=None if groups is None else [(groups[at], shared[at]) for at in chosen],
+                begun=begun,
                 top_k=min(top_k, self.backbone.vocab_size),
                 is_scored=is_scored,
             )
@@ -163,6 +174,7 @@ class Engine(ModelRunner):
         *,
         memory: MemoryBatch | None = None,
         groups: Sequence[int] | None = None,
+        begun: KeptBeginnings | None = None,
         max_batch_tokens: int = MAX_BATCH_TOKENS,
     ) -> list[Tensor]:
         """Log-probability of every token of given continuations.
@@ -172,13 +184,14 @@ class Engine(ModelRunner):
             continuations: one per prompt; may be empty.
             memory: serves exactly `len(prompts)` rows; None is the bare backbone.
             groups: as in `generate`.
+            begun: as in `generate`.
             max_batch_tokens: budget of one micro-batch.
 
         Returns:
             Per row the log-probabilities in nats, shape (n,), fp32, on the CPU.
         """
         results: dict[int, Tensor] = {}
-        for rows, hidden in self._continuation_states(prompts, continuations, memory, groups, max_batch_tokens):
+        for rows, hidden in self._continuation_states(prompts, continuations, memory, groups, begun, max_batch_tokens):
             said = [token for row in rows for token in continuations[row]]
             found = self._target_logprobs(hidden, torch.tensor(said, dtype=torch.int64, device=hidden.device))
             lengths = [len(continuations[row]) for row in rows]
@@ -193,6 +206,7 @@ class Engine(ModelRunner):
         top_k: int,
         memory: MemoryBatch | None = None,
         groups: Sequence[int] | None = None,
+        begun: KeptBeginnings | None = None,
         max_batch_tokens: int = MAX_BATCH_TOKENS,
     ) -> list[TopK]:
         """The next-token distribution before every token of given continuations: what a teacher hands to a student.
@@ -203,6 +217,7 @@ class Engine(ModelRunner):
             top_k: candidates kept; the whole vocabulary where it is smaller.
             memory: serves exactly `len(prompts)` rows; None is the bare backbone.
             groups: as in `generate`.
+            begun: as in `generate`.
             max_batch_tokens: budget of one micro-batch.
 
         Returns:
@@ -211,7 +226,7 @@ class Engine(ModelRunner):
         if top_k < 1:
             raise ConfigurationError(f"top_k is at least 1, got {top_k}")
         results: dict[int, TopK] = {}
-        for rows, hidden in self._continuation_states(prompts, continuations, memory, groups, max_batch_tokens):
+        for rows, hidden in self._continuation_states(prompts, continuations, memory, groups, begun, max_batch_tokens):
             head = self._head_of_distribution(hidden, min(top_k, self.backbone.vocab_size))
             lengths = [len(continuations[row]) for row in rows]
             parts = zip(rows, torch.split(head.ids, lengths), torch.split(head.logprobs, lengths), strict=True)
@@ -224,6 +239,7 @@ class Engine(ModelRunner):
         continuations: Sequence[Sequence[int]],
         memory: MemoryBatch | None,
         groups: Sequence[int] | None,
+        kept: KeptBeginnings | None,
         max_batch_tokens: int,
     ) -> Iterator[tuple[list[int], Tensor]]:
         """Rows with the hidden states that predict their continuations, behind one another, shape (n, D)."""
@@ -238,9 +254,8 @@ class Engine(ModelRunner):
         for rows in grouped_batches(inputs, shared, groups, 0, max_batch_tokens):
             own, begun = memories_of(memory, rows), None
             if groups is not None:
-                begun = self._beginnings(
-                    [inputs[row] for row in rows], [(groups[row], shared[row]) for row in rows], own
-                )
+                texts, numbered = [inputs[row] for row in rows], [(groups[row], shared[row]) for row in rows]
+                begun = self._beginnings(texts, numbered, own, kept)
             for part in length_parts([len(inputs[row]) - shared[row] for row in rows]):
                 rest = [inputs[rows[at]][shared[rows[at]] :] for at in part]
                 hidden = self._states(rest, memories_of(own, part), None if begun is None else begun.of(part))
@@ -251,9 +266,13 @@ class Engine(ModelRunner):
 
     @torch.inference_mode()
     def _beginnings(
-        self, texts: Sequence[Sequence[int]], groups: Sequence[tuple[int, int]], memory: MemoryBatch | None
+        self,
+        texts: Sequence[Sequence[int]],
+        groups: Sequence[tuple[int, int]],
+        memory: MemoryBatch | None,
+        kept: KeptBeginnings | None,
     ) -> Beginnings:
-        return Beginnings(self, texts, groups, memory)
+        return Beginnings(self, texts, groups, memory, kept)
 
     @torch.inference_mode()
     def _states(

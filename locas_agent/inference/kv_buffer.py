@@ -9,6 +9,7 @@ Shapes: B rows, H key heads, C columns, d numbers of a head.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -128,6 +129,26 @@ def rows_of(cache: DynamicCache, indices: Tensor) -> DynamicCache:
     return chosen
 
 
+def take_beginnings(cache: DynamicCache, kept: DynamicCache, spans: Sequence[tuple[int, int, int]]) -> None:
+    """Fill an empty cache with the first columns of rows of another, which end in one column there as here.
+
+    Args:
+        cache: is filled; every layer of both is buffered and looks at all columns.
+        kept: left as it is.
+        spans: of each row to come, which row it begins, how many columns that has, and how many are taken.
+    """
+    for layer, other in zip(_layers(cache), _layers(kept), strict=True):
+        columns = other.get_seq_length()
+        longest = max(count for _, _, count in spans)
+        keys, values = (
+            torch.stack(
+                [_fitted(each[row, :, columns - held : columns - held + count], longest) for row, held, count in spans]
+            )
+            for each in (other.keys, other.values)
+        )
+        layer.update(keys, values)
+
+
 def is_buffered(cache: DynamicCache) -> bool:
     """Tell whether every layer is buffered, so that rows may be put beside others."""
     return all(isinstance(layer, BufferedLayer) for layer in cache.layers)
@@ -167,8 +188,8 @@ def _layers(cache: DynamicCache) -> list[BufferedLayer]:
 
 
 def _fitted(states: Tensor, columns: int) -> Tensor:
-    """Let rows end in the last of so many columns, shape (B, H, C, d); even what is masked has to be a number."""
-    return torch.nn.functional.pad(states, (0, 0, columns - states.shape[2], 0))
+    """Let rows end in the last of so many columns, shape (..., C, d); even what is masked has to be a number."""
+    return torch.nn.functional.pad(states, (0, 0, columns - states.shape[-2], 0))
 
 
 def _buffered(layer: Any) -> Any:

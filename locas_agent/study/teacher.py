@@ -16,6 +16,7 @@ from locas_agent.backbone.ends import tokens_with
 from locas_agent.config import StudySettings
 from locas_agent.conversation.messages import Message, question
 from locas_agent.inference import Engine
+from locas_agent.inference.batching import KeptBeginnings
 from locas_agent.inference.generation import Generation, TopK
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.study.chunking import Chunk, TurnExcerpt
@@ -147,6 +148,7 @@ class Teacher:
         until: str,
         temperature: float = 0.0,
         scribe: LocasMemory | None = None,
+        begun: KeptBeginnings | None = None,
     ) -> list[str]:
         """Return each opening with what follows it, from a random stream of its own; empty where there is no room.
 
@@ -156,6 +158,7 @@ class Teacher:
             until: a character with which the last token that is wanted is written.
             temperature: 0 is greedy.
             scribe: writes; the bare backbone unless given.
+            begun: beginnings that calls with the same writer have run; see `Engine.generate`.
         """
         backbone = self._engine.backbone
         encoded = self._encoded([list(opening.messages) for opening in openings])
@@ -173,6 +176,7 @@ class Teacher:
             streams=streams,
             ends=tokens_with(backbone.tokenizer, until),
             is_scored=False,
+            begun=begun,
         )
         return [
             "" if made is None else opening.words + backbone.decode(made.ids)
@@ -225,6 +229,7 @@ class Teacher:
         keys: Sequence[Hashable] | None = None,
         *,
         scribe: LocasMemory | None = None,
+        begun: KeptBeginnings | None = None,
     ) -> list[list[float]]:
         """Return how probable it is that a prompt is answered with the first token of each of some answers, 0..1.
 
@@ -233,12 +238,13 @@ class Teacher:
             keys: of each prompt; those of one key begin alike, which is run once. The messages before the last unless
                 given.
             scribe: reads; the bare backbone unless given.
+            begun: beginnings that calls with the same reader have run; see `Engine.generate`.
         """
         common = [_said(prompt[:-1]) for prompt, _ in answers] if keys is None else keys
         said = [_said(prompt) for prompt, _ in answers]
         once = {each: at for at, each in reversed(list(enumerate(said)))}
         encoded = self._encoded([list(answers[at][0]) for at in once.values()])
-        made = self._first_tokens(encoded, [common[at] for at in once.values()], scribe)
+        made = self._first_tokens(encoded, [common[at] for at in once.values()], scribe, begun)
         heads = dict(zip(once, made, strict=True))
         first = {text: next(iter(self._engine.backbone.encode(text)), -1) for _, texts in answers for text in texts}
         return [
@@ -247,7 +253,11 @@ class Teacher:
         ]
 
     def _first_tokens(
-        self, encoded: Sequence[list[int]], keys: Sequence[Hashable], scribe: LocasMemory | None
+        self,
+        encoded: Sequence[list[int]],
+        keys: Sequence[Hashable],
+        scribe: LocasMemory | None,
+        begun: KeptBeginnings | None,
     ) -> list[dict[int, float]]:
         """Return how probable the likeliest tokens behind prompts are; none where a prompt leaves no room for one."""
         backbone, groups = self._engine.backbone, _numbered(keys)
@@ -261,6 +271,7 @@ class Teacher:
             top_k=FIRST_TOKENS,
             memory=memory,
             groups=[groups[at] for at in fitting],
+            begun=begun,
         )
         found: list[dict[int, float]] = [{} for _ in encoded]
         for at, head in zip(fitting, heads, strict=True):
@@ -269,7 +280,11 @@ class Teacher:
         return found
 
     def fitting(
-        self, written: Sequence[tuple[Sequence[Message], tuple[str, str]]], *, scribe: LocasMemory | None = None
+        self,
+        written: Sequence[tuple[Sequence[Message], tuple[str, str]]],
+        *,
+        scribe: LocasMemory | None = None,
+        begun: KeptBeginnings | None = None,
     ) -> list[float]:
         """Return how well texts go on, in nats a token: the mean log-probability of their tokens.
 
@@ -277,16 +292,17 @@ class Teacher:
             written: prompts, each with the words with which its answer begins and the text behind them; those of one
                 prompt share its computation.
             scribe: writes; the bare backbone unless given.
+            begun: beginnings that calls with the same writer have run; see `Engine.generate`.
         """
         if not written:
             return []
         backbone = self._engine.backbone
         encoded = self._encoded([list(prompt) for prompt, _ in written])
-        begun = [[*tokens, *backbone.encode(words)] for tokens, (_, (words, _)) in zip(encoded, written, strict=True)]
-        memory = None if scribe is None else MemoryBatch.of([scribe], backbone, rows_per_memory=len(begun))
+        prompts = [[*tokens, *backbone.encode(words)] for tokens, (_, (words, _)) in zip(encoded, written, strict=True)]
+        memory = None if scribe is None else MemoryBatch.of([scribe], backbone, rows_per_memory=len(prompts))
         rest = [backbone.encode(text) for _, (_, text) in written]
         groups = _numbered(_said(prompt) for prompt, _ in written)
-        found = self._engine.score(begun, rest, memory=memory, groups=groups)
+        found = self._engine.score(prompts, rest, memory=memory, groups=groups, begun=begun)
         return [float(each.mean()) for each in found]
 
     def answer_with_distribution(self, candidates: Sequence[Candidate]) -> list[ScoredAnswer | None]:
@@ -410,6 +426,7 @@ class Teacher:
         top_k: int = 0,
         ends: frozenset[int] = frozenset(),
         is_scored: bool = True,
+        begun: KeptBeginnings | None = None,
     ) -> list[Generation | None]:
         backbone = self._engine.backbone
         fitting = [at for at, tokens in enumerate(encoded) if len(tokens) + length <= backbone.context_tokens]
@@ -429,6 +446,7 @@ class Teacher:
             top_k=top_k,
             ends=ends,
             is_scored=is_scored,
+            begun=begun,
         )
         result: list[Generation | None] = [None] * len(encoded)
         for at, generation in zip(fitting, found, strict=True):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from locas_agent.config import StudySettings
 from locas_agent.conversation.messages import question
+from locas_agent.inference.batching import KeptBeginnings
 from locas_agent.memory import LocasMemory
 from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.forms.reading import ReadingForm
@@ -63,15 +64,17 @@ class ScribeQuestionGenerator:
         """See `StudyStrategy.generate`."""
         found = {owner: GeneratedQuestions() for owner in chunks}
         turns = [AskedTurn(owner, chunk, excerpt) for owner, chunk in chunks.items() for excerpt in worth_asking(chunk)]
-        self._name(turns)
-        self._ask(turns, found)
+        begun = KeptBeginnings()  # a turn stands before what is written about it and before what is read
+        self._name(turns, begun)
+        self._ask(turns, found, begun)
         done(1)
-        self._finish(turns, found)
+        self._finish(turns, found, begun)
         return found
 
     def are_sure(self, answers: Sequence[tuple[Candidate, ScoredAnswer]]) -> list[bool]:
         """See `StudyStrategy.are_sure`: each new value takes the place of the fact that it fits best, if of any."""
-        about = self._about([(asked.read[-1]["content"], answer.text, asked.question) for asked, answer in answers])
+        read = [(asked.read[-1]["content"], answer.text, asked.question) for asked, answer in answers]
+        about = self._about(read, KeptBeginnings())
         return told_otherwise(answers, about)
 
     def retold(self, answer: ScoredAnswer, source: Item) -> ScoredAnswer:
@@ -103,21 +106,22 @@ class ScribeQuestionGenerator:
         """See `StudyStrategy.negatives`: what other people might ask, where no chunk has a telling word of it."""
         return draw_untold(self._teacher, lesson_questions(), chunks, known, most=self._settings.negatives_per_piece)
 
-    def _about(self, asked: Sequence[tuple[str, str, str]]) -> list[float]:
+    def _about(self, asked: Sequence[tuple[str, str, str]], begun: KeptBeginnings) -> list[float]:
         """Return how much more likely questions are after a turn than after small talk, in nats a token.
 
         Args:
             asked: a turn, an answer that stands in it, and a question for that answer, each.
+            begun: what the scribe has run already.
         """
         behind = [(opening_of(answer), f" {text}") for _, answer, text in asked]
         own = [to_write(turn) for turn, _, _ in asked]
         told, anyway = (
-            self._teacher.fitting(list(zip(prompts, behind, strict=True)), scribe=self._scribe)
+            self._teacher.fitting(list(zip(prompts, behind, strict=True)), scribe=self._scribe, begun=begun)
             for prompts in (own, [to_write(SMALL_TALK)] * len(asked))
         )
         return [after - before for after, before in zip(told, anyway, strict=True)]
 
-    def _name(self, turns: Sequence[AskedTurn]) -> None:
+    def _name(self, turns: Sequence[AskedTurn], begun: KeptBeginnings) -> None:
         """Sample answers that every turn holds."""
         naming = [(turn, number) for turn in turns for number in range(ANSWERS)]
         openings = [
@@ -125,7 +129,7 @@ class ScribeQuestionGenerator:
             for turn, number in naming
         ]
         written = self._teacher.open(
-            openings, length=ANSWER_TOKENS, until=MARK, temperature=ANSWER_HEAT, scribe=self._scribe
+            openings, length=ANSWER_TOKENS, until=MARK, temperature=ANSWER_HEAT, scribe=self._scribe, begun=begun
         )
         for (turn, _), text in zip(naming, written, strict=True):
             turn.name(answer_in(text))
@@ -133,13 +137,14 @@ class ScribeQuestionGenerator:
         worth = self._teacher.believed(
             [(to_write(turn.excerpt.text), texts) for turn, texts in zip(turns, cues, strict=True)],
             scribe=self._scribe,
+            begun=begun,
         )
         for turn, texts, beliefs in zip(turns, cues, worth, strict=True):
             names = {word.key for word in words_of(turn.excerpt.text) if word.is_name}
             worthy = zip(texts, beliefs, strict=True)
             turn.settle([cue for cue, belief in worthy if belief >= WORTH or telling(cue) <= names])
 
-    def _ask(self, turns: Sequence[AskedTurn], found: Mapping[int, GeneratedQuestions]) -> None:
+    def _ask(self, turns: Sequence[AskedTurn], found: Mapping[int, GeneratedQuestions], begun: KeptBeginnings) -> None:
         """Sample questions for every span that is worth it."""
         wanting = [
             (turn, span, number) for turn in turns for span in turn.spans.values() for number in range(QUESTIONS)
@@ -149,7 +154,7 @@ class ScribeQuestionGenerator:
             for turn, span, number in wanting
         ]
         written = self._teacher.open(
-            openings, length=QUESTION_TOKENS, until="?", temperature=QUESTION_HEAT, scribe=self._scribe
+            openings, length=QUESTION_TOKENS, until="?", temperature=QUESTION_HEAT, scribe=self._scribe, begun=begun
         )
         for (turn, span, _), text in zip(wanting, written, strict=True):
             found[turn.owner].sampled += 1
@@ -157,7 +162,9 @@ class ScribeQuestionGenerator:
             if asked is not None and span.is_asked_by(asked):
                 span.questions[asked] = span.questions.get(asked, 0) + 1
 
-    def _finish(self, turns: Sequence[AskedTurn], found: Mapping[int, GeneratedQuestions]) -> None:
+    def _finish(
+        self, turns: Sequence[AskedTurn], found: Mapping[int, GeneratedQuestions], begun: KeptBeginnings
+    ) -> None:
         """Read back, leave out what the bare backbone says, and make items of the rest."""
         asked = [
             (turn, span, text)
@@ -169,8 +176,9 @@ class ScribeQuestionGenerator:
             [(to_read(turn.excerpt.text, text), (*span.readings, *turn.rivals(span))) for turn, span, text in asked],
             [id(turn) for turn, _, _ in asked],
             scribe=self._scribe,
+            begun=begun,
         )
-        kept = self._pertinent(self._best(asked, read))
+        kept = self._pertinent(self._best(asked, read), begun)
         said = self._teacher.believed([(question(text), (span.answer,)) for _, span, text in kept])
         new = [each for each, (belief,) in zip(kept, said, strict=True) if belief < SAID_ANYWAY]
         marked = self._teacher.given([span.answer for _, span, _ in new])
@@ -207,9 +215,11 @@ class ScribeQuestionGenerator:
         most = self._settings.wordings_per_turn
         return [asked[at] for found in (ahead | by_span).values() for _, at in sorted(found)[:most]]
 
-    def _pertinent(self, kept: Sequence[tuple[AskedTurn, Span, str]]) -> list[tuple[AskedTurn, Span, str]]:
+    def _pertinent(
+        self, kept: Sequence[tuple[AskedTurn, Span, str]], begun: KeptBeginnings
+    ) -> list[tuple[AskedTurn, Span, str]]:
         """Leave out wordings that suit any turn as well ("Where am I?"), but of each span the most pertinent."""
-        about = self._about([(turn.excerpt.text, span.text, text) for turn, span, text in kept])
+        about = self._about([(turn.excerpt.text, span.text, text) for turn, span, text in kept], begun)
         most: dict[int, float] = {}
         for (_, span, _), much in zip(kept, about, strict=True):
             most[id(span)] = max(much, most.get(id(span), much))

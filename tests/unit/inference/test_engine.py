@@ -11,6 +11,8 @@ import torch
 from locas_agent.backbone import Backbone
 from locas_agent.errors import ConfigurationError, IncompatibleMemory, TurnTooLong
 from locas_agent.inference import Engine, batching, drawing
+from locas_agent.inference.batching import KeptBeginnings
+from locas_agent.inference.kv_buffer import is_full_attention, new_cache
 from locas_agent.memory import LocasMemory, MemoryBatch
 from tests.conftest import MakeMemory, byte_tokenizer
 from tests.unit.core.architectures import SUPPORTED, build
@@ -225,6 +227,29 @@ def test_distributions_of_a_group_are_those_of_its_rows_alone(
         alone = engine.distributions([prompts[row]], [[7, 8]], top_k=5, memory=batch.select([row]))[0]
         torch.testing.assert_close(head.logprobs, alone.logprobs, atol=1e-4, rtol=0)
         assert head.ids[:, 0].tolist() == alone.ids[:, 0].tolist()
+
+
+@pytest.mark.parametrize("name", sorted(SUPPORTED))
+def test_a_beginning_that_was_run_is_taken_up_by_further_calls(name: str, make_memory: MakeMemory) -> None:
+    backbone = Backbone(build(name), byte_tokenizer(), name=name)
+    memory = make_memory(1, on=backbone)
+    long, short = list(range(10, 40)), list(range(60, 72))
+    batch = MemoryBatch.of([memory], backbone, rows_per_memory=4)
+    first = [[*long, 80], [*short, 81]]
+    second = [[*short[:9], 82], [*long[:20], 83], [*short[:9], 84], [*long[:20], 85]]
+    groups, said = [0, 1, 0, 1], [[7, 8], [9, 7], [7], [5, 6, 7]]
+    counting, begun = Counting(backbone), KeptBeginnings()
+    counting.generate([*first, *first], memory=batch, groups=[0, 1, 0, 1], max_new_tokens=1, begun=begun)
+    before = counting.tokens
+    found = counting.score(second, said, memory=batch, groups=groups, begun=begun)
+    is_kept = is_full_attention(new_cache(backbone.config))
+    assert counting.tokens - before == sum(map(len, said)) + (0 if is_kept else 9 + 20)
+    expected = Engine(backbone).score(second, said, memory=batch)
+    for got, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(got, wanted, atol=1e-4, rtol=0)
+    made = counting.generate(second, memory=batch, groups=groups, max_new_tokens=4, begun=begun)
+    for prompt, answer in zip(second, made, strict=True):
+        assert is_greedy(counting, prompt, answer.ids, memory)
 
 
 def test_heads_kept_while_answering_are_those_of_the_finished_answer(

@@ -12,6 +12,7 @@ import pytest
 from locas_agent.config import StudySettings
 from locas_agent.conversation.messages import Message, question
 from locas_agent.inference import Engine
+from locas_agent.inference.batching import KeptBeginnings
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.dates.found import asks_for_day
@@ -55,6 +56,7 @@ class FakeTeacher(Teacher):
         until: str,
         temperature: float = 0.0,
         scribe: LocasMemory | None = None,
+        begun: KeptBeginnings | None = None,
     ) -> list[str]:
         assert scribe is not None
         self.opened += [opening.words for opening in openings]
@@ -66,7 +68,11 @@ class FakeTeacher(Teacher):
         return [replace(each, confidence=0.9) for each in self.given(said)]
 
     def fitting(
-        self, written: Sequence[tuple[Sequence[Message], tuple[str, str]]], *, scribe: LocasMemory | None = None
+        self,
+        written: Sequence[tuple[Sequence[Message], tuple[str, str]]],
+        *,
+        scribe: LocasMemory | None = None,
+        begun: KeptBeginnings | None = None,
     ) -> list[float]:
         assert scribe is not None
         fits = [self._fits - self.falls * at for at in range(len(written))]
@@ -78,6 +84,7 @@ class FakeTeacher(Teacher):
         keys: Sequence[object] | None = None,
         *,
         scribe: LocasMemory | None = None,
+        begun: KeptBeginnings | None = None,
     ) -> list[list[float]]:
         return [
             [self._bare if scribe is None else self._believes(p[-1]["content"], answer) for answer in texts]
