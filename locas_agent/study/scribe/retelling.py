@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from locas_agent.study.changes import Kind, kind_of, says_change
 from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.items import EarlierFact, Item
 from locas_agent.study.matching import normalized_words
+from locas_agent.study.scribe.changes import Kind, kind_of, says_change
 from locas_agent.study.spans import most_about, telling
 from locas_agent.study.teacher import Candidate, ScoredAnswer
 
