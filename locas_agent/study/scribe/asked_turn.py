@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.dates.found import Dated, asks_for_day, date_meant, dates_in
 from locas_agent.study.scribe.forms import opening_of
-from locas_agent.study.spans import is_name, places_of, telling, words_of
+from locas_agent.study.spans import callings_in, is_name, places_of, telling, words_of
 
 MOST_SPANS, WORDS_PER_SPAN = 8, 8
 """Spans of one turn that are asked for at most; one for so many of its words, and two more."""
@@ -29,6 +29,8 @@ class Span:
     questions: dict[str, int] = field(default_factory=dict)
     date: Dated | None = None
     """What it means, where it is a phrase that dates something."""
+    is_calling: bool = False
+    """Whether the turn says that it is what somebody is; see `callings_in`."""
 
     @property
     def answer(self) -> str:
@@ -45,8 +47,8 @@ class Span:
 
     @property
     def is_worth_more(self) -> bool:
-        """Whether it was named, dates something, or is a name or a number: what somebody is likely to be asked for."""
-        return bool(self.votes) or self.date is not None or is_name(self.text)
+        """Whether it is what somebody is likely to be asked for: named, a date, a name, a number, what somebody is."""
+        return bool(self.votes) or self.date is not None or self.is_calling or is_name(self.text)
 
     def opening(self, number: int) -> str:
         """Return the words behind which a scribe writes one of the questions for it."""
@@ -77,18 +79,19 @@ class AskedTurn:
             self.spans.setdefault(key, Span(span)).votes += 1
 
     def settle(self, cues: Sequence[str]) -> None:
-        """Choose what is asked for: the most named first, then cues; of spans that share a word one. Then dates.
+        """Choose what is asked for: what somebody is, the most named, cues; of spans that share a word one. Then dates.
 
         Args:
             cues: words of the turn that might be named as well.
         """
+        callings = [Span(text, is_calling=True) for text in callings_in(self.excerpt.text)]
         named = sorted(self.spans.values(), key=lambda span: -span.votes)
         dates = dates_in(self.excerpt.text, self.excerpt.day)
         dated: dict[str, Span] = {}
         for each in dates:
             dated.setdefault(each.answer, Span(each.text, date=each))
         chosen = list[Span]()
-        for span in [*named, *map(Span, cues)]:
+        for span in [*callings, *named, *map(Span, cues)]:
             date = date_meant(span.text, self.excerpt.text, dates)
             if date is not None:
                 dated[date.answer].votes += span.votes
@@ -96,6 +99,8 @@ class AskedTurn:
             other = next((each for each in chosen if telling(each.text) & telling(span.text)), None)
             if other is None:
                 chosen.append(span)
+            elif other.is_calling:
+                other.votes += span.votes
             elif is_name(span.text) and len(span.text) > len(other.text):
                 other.text = span.text
         most = min(MOST_SPANS, 2 + len(words_of(self.excerpt.text)) // WORDS_PER_SPAN)
