@@ -17,7 +17,7 @@ from locas_agent.memory import LocasMemory
 from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.forms.reading import ReadingForm
 from locas_agent.study.forms.untold import draw_untold
-from locas_agent.study.items import QUESTION, EarlierFact, GeneratedQuestions, Item
+from locas_agent.study.items import NEGATIVE, QUESTION, EarlierFact, GeneratedQuestions, Item
 from locas_agent.study.scribe.asked_turn import AskedTurn, Span
 from locas_agent.study.scribe.forms import MARK, answer_in, opening_of, question_in, to_read, to_write
 from locas_agent.study.scribe.lessons import lesson_questions
@@ -89,7 +89,7 @@ class ScribeQuestionGenerator:
                 chunk,
                 item.turn_seq,
                 item.question,
-                item.answer,
+                "" if item.kind == NEGATIVE else item.answer,  # what the bare backbone said was no answer
                 form=READ_BY_SCRIBE,
                 context=(chunk.messages[excerpt.at],),
                 scribe=self._scribe,

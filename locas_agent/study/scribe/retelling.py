@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from locas_agent.study.chunking import Chunk, TurnExcerpt
-from locas_agent.study.items import EarlierFact, Item
+from locas_agent.study.items import NEGATIVE, EarlierFact, Item
 from locas_agent.study.matching import normalized_words
 from locas_agent.study.scribe.changes import Kind, kind_of, says_change
 from locas_agent.study.spans import most_about, telling
@@ -24,6 +24,8 @@ FITTING: dict[Kind, float] = {"date": 0.3, "number": 0.3, "name": 0.3, "word": 2
 """Least fit of a fact to a value that follows it in a sentence that says that something changed, by their kind."""
 FITTING_UNSAID: dict[Kind, float] = {"date": 2.0, "number": 3.0, "name": 3.0, "word": 3.0}
 """The same of whatever a turn tells without saying so."""
+ANSWERED = 0.75
+"""Least advantage of a question that was never answered after a turn that answers it, in nats a token."""
 SHARED, MOST_SHARED, DATED = 0.4, 2, 0.6
 """What adds to the fit: a telling word that both turns have, of which so many count, and that both are dates, of which
 a turn has few."""
@@ -32,8 +34,11 @@ a turn has few."""
 def turns_read(chunk: Chunk, fact: EarlierFact, news: Sequence[Item]) -> list[TurnExcerpt]:
     """Return the turns of a chunk that may tell a fact otherwise.
 
-    Those with a new value of the same kind, if they say that it is one or share words with what was told.
+    Those with a new value of the same kind, if they say that it is one or share words with what was told. A question
+    that was never answered may be answered by the turn with most of its words.
     """
+    if fact.items[0].kind == NEGATIVE:
+        return most_about(fact.items[0].question, (each for each in chunk.excerpts if each.is_learnt), most=1)
     kind = kind_of(fact.answer)
     values: dict[int, set[str]] = {}
     for item in news:
@@ -62,7 +67,7 @@ def told_otherwise(answers: Sequence[tuple[Candidate, ScoredAnswer]], about: Seq
     """Tell which answers to old questions change what is known.
 
     Args:
-        answers: with what was asked, the old answer written with it.
+        answers: with what was asked, the old answer written with it; nothing where there was none.
         about: how much likelier each question is after the turn read than after small talk, in nats a token.
     """
     best: dict[tuple[int, int, str], _Follows] = {}
@@ -71,6 +76,9 @@ def told_otherwise(answers: Sequence[tuple[Candidate, ScoredAnswer]], about: Seq
         if key not in best or found.fit > best[key].fit:
             best[key] = found
     chosen = {found.place for found in best.values() if found.is_enough}
+    for place, ((asked, answer), much) in enumerate(zip(answers, about, strict=True)):
+        if not asked.written and answer.confidence >= READ and much >= ANSWERED:
+            chosen.add(place)
     return [place in chosen for place in range(len(answers))]
 
 
@@ -78,7 +86,12 @@ def _following(answers: Sequence[tuple[Candidate, ScoredAnswer]], about: Sequenc
     for place, ((asked, answer), much) in enumerate(zip(answers, about, strict=True)):
         value, old, turn = asked.meant(answer.text), asked.written, asked.excerpt
         kind = kind_of(value)
-        if turn is None or kind != kind_of(old) or answer.confidence < (READ_DATE if kind == "date" else READ):
+        if (
+            turn is None
+            or not old
+            or kind != kind_of(old)
+            or answer.confidence < (READ_DATE if kind == "date" else READ)
+        ):
             continue
         if kind != "date" and telling(value) & telling(asked.told):
             continue  # it stood beside the old value already

@@ -318,6 +318,24 @@ def test_a_value_takes_the_place_of_the_one_fact_that_it_fits_best(engine: Engin
     assert told_otherwise(answers, [0.5, 0.5, 3.0, 3.0]) == [False, True, False, False]
 
 
+def test_a_question_never_answered_takes_no_part_in_that(engine: Engine) -> None:
+    """What the bare backbone said to it is no answer that a value could follow; it is answered or it is not."""
+    (given,) = Teacher(engine, SETTINGS, seed=0).given(["Utrecht"])
+    said = replace(given, confidence=0.9)
+    turn = "We live in Utrecht now, by the river."
+    old = again(turn, "Oslo", "Where do I live?", "I live by the river in Oslo.")
+    untold = again(turn, "", "Where by the river do I live now?", "It rained by the river.")
+    assert told_otherwise([(old, said), (untold, said)], [0.5, 3.0]) == [True, True]
+    assert told_otherwise([(old, said), (untold, said)], [0.5, 0.5]) == [True, False]
+    generator = ScribeQuestionGenerator(
+        FakeTeacher(engine, writes=about_the_dog, believes=surely), SETTINGS, scribe_on(engine)
+    )
+    (item,) = generator.generate({0: chunk(DOG)}, lambda _: None)[0].items
+    never = replace(item, kind=NEGATIVE, question="Where do I live?", answer="As an assistant I live nowhere.")
+    (asked,) = generator.asked_again(0, chunk("It rained.", "I live in Bonn."), EarlierFact((never,), ""), [])
+    assert (asked.written, asked.excerpt and asked.excerpt.text) == ("", "I live in Bonn.")
+
+
 def test_how_well_a_text_goes_on_is_the_mean_over_its_own_tokens(engine: Engine) -> None:
     backbone, scribe = engine.backbone, scribe_on(engine)
     written = [(to_write(turn), (opening_of("Kolin"), " Who is ill?")) for turn in (DOG, SMALL_TALK)]
