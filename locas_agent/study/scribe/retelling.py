@@ -86,12 +86,8 @@ def _following(answers: Sequence[tuple[Candidate, ScoredAnswer]], about: Sequenc
     for place, ((asked, answer), much) in enumerate(zip(answers, about, strict=True)):
         value, old, turn = asked.meant(answer.text), asked.written, asked.excerpt
         kind = kind_of(value)
-        if (
-            turn is None
-            or not old
-            or kind != kind_of(old)
-            or answer.confidence < (READ_DATE if kind == "date" else READ)
-        ):
+        least_read = READ_DATE if kind == "date" else READ
+        if turn is None or not old or kind != kind_of(old) or answer.confidence < least_read:
             continue
         if kind != "date" and telling(value) & telling(asked.told):
             continue  # it stood beside the old value already

@@ -18,7 +18,7 @@ from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.dates.found import asks_for_day
 from locas_agent.study.forms.untold import SAID_TOKENS
 from locas_agent.study.items import NEGATIVE, EarlierFact, GeneratedQuestions, StudyRequest
-from locas_agent.study.scribe.asked_turn import DAY_ASKED
+from locas_agent.study.scribe.asked_turn import DAY_ASKED, AskedTurn
 from locas_agent.study.scribe.forms import answer_in, opening_of, pair_of, question_in, to_read, to_write
 from locas_agent.study.scribe.lessons import held_out, lesson_turns, taught
 from locas_agent.study.scribe.question_generation import ANSWERS, SMALL_TALK, ScribeQuestionGenerator
@@ -316,6 +316,19 @@ def test_a_value_takes_the_place_of_the_one_fact_that_it_fits_best(engine: Engin
         (again(turn, "Bergen", "Where is the river?", "From Bergen to Utrecht by the river."), said),  # known then
     ]
     assert told_otherwise(answers, [0.5, 0.5, 3.0, 3.0]) == [False, True, False, False]
+
+
+def test_what_somebody_is_is_asked_for_as_a_whole_whoever_names_a_part_of_it() -> None:
+    said = chunk("No more teeth, I'm a kiln technician at the pottery now.")
+    turn = AskedTurn(0, said, said.excerpts[0])
+    turn.name("technician")
+    turn.name("pottery")
+    turn.settle(["teeth"])
+    assert [(span.text, span.votes, span.is_worth_more) for span in turn.spans.values()] == [
+        ("kiln technician", 1, True),
+        ("pottery", 1, True),
+        ("teeth", 0, False),
+    ]
 
 
 def test_a_question_never_answered_takes_no_part_in_that(engine: Engine) -> None:
