@@ -9,16 +9,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from locas_agent import AgentMemory
-from locas_agent.study.strategies import (
-    QUESTION,
-    Candidate,
-    Chunk,
-    EarlierFact,
-    GeneratedQuestions,
-    Item,
-    ScoredAnswer,
-    Teacher,
-)
+from locas_agent.study.strategies import QUESTION, Candidate, Chunk, EarlierFact, GeneratedQuestions, Item, Teacher
+from locas_agent.study.teacher import ScoredAnswer
 
 CALLED = re.compile(r"\bmy (?P<thing>[\w' ]+?) (?:is|are) (?:called|named) (?P<name>\w[\w'-]*)", re.IGNORECASE)
 QUESTIONS = ("What is my {} called?", "What is the name of my {}?", "Do you remember what my {} is called?")
@@ -40,8 +32,7 @@ class CalledStudy:
             answers = self._teacher.given([f"It is {said['name']}." for _, said, _ in shapes])
             items = self._teacher.to_items([(*pair, QUESTION) for pair in zip(asked, answers, strict=True)])
             turns = {one.turn_seq for one, _ in told}
-            rest = len(chunk.excerpts) - len(turns)
-            found[owner] = GeneratedQuestions([item for item in items if item], turns, turns, nothing=rest)
+            found[owner] = GeneratedQuestions(list(filter(None, items)), turns, turns, len(chunk.excerpts) - len(turns))
         return found
 
     def asked_again(self, owner: int, chunk: Chunk, fact: EarlierFact, news: object) -> Sequence[Candidate]:
