@@ -212,8 +212,9 @@ class WindowSettings(_Settings):
     """Longest reply, in tokens, unless the call says otherwise."""
     least_certainty: float | None = Field(None, ge=0, lt=1)
     """Probability that a memory has to give the first token of an answer to be the one that writes it; below that the
-    bare backbone answers, from the same prompt. 0 lets the memory write all answers; None is 0 beside the last layer
-    alone and 0.5 at other depths. Origin: `docs/decisions.md`, certainty."""
+    bare backbone answers, from the same prompt. 0 lets the memory write all answers; None is 0.5 on a deep backbone,
+    where a memory stands beside several layers and is taught by self-study, and 0 elsewhere. Origin:
+    `docs/decisions.md`, certainty."""
 
     def answer_tokens(self, asked: int | None) -> int:
         """Return the longest answer of a call that asked for this many tokens, or for nothing."""
@@ -272,6 +273,12 @@ class LocasConfig(_Settings):
                 "under 1"
             )
         return self
+
+    @property
+    def least_certainty(self) -> float | None:
+        """What `window.least_certainty` says; unless given, 0 where memories are taught another way than self-study."""
+        given = self.window.least_certainty
+        return 0.0 if given is None and self.training.objective != "self_study" else given
 
     def digest(self) -> str:
         """Return the SHA-256 of the settings, hexadecimal; saved with every revision."""

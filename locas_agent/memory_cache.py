@@ -18,6 +18,7 @@ from locas_agent.errors import RevisionNotFound
 from locas_agent.inference.prefix_cache import CachedPrefix, PrefixSlot
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.memory.batch import ReadyRows, ready_rows
+from locas_agent.memory.placement import DEEP_FROM
 from locas_agent.memory.serialization import from_bytes
 from locas_storage import MemoryStore, Revision, UserKey
 
@@ -95,8 +96,8 @@ PAST_BYTES = 1 << 30
 Qwen3-0.6B in bf16, some 600 with the bundled backbone."""
 LAST_LAYER = (-1,)
 DEEP_CERTAINTY = 0.5
-"""How sure a memory beside several layers has to be of the first token of an answer to give it, unless the settings
-say otherwise. Origin: `docs/decisions.md`, certainty."""
+"""How sure a memory beside several layers of a deep backbone has to be of the first token of an answer to give it,
+unless the settings say otherwise. Origin: `docs/decisions.md`, certainty."""
 _TRIES = 3
 """A current revision may be purged between the two reads of it, by a forgetting; the next one is then read."""
 
@@ -136,7 +137,7 @@ class MemoryCache:
         Args:
             backbone: the frozen language model.
             store: where revisions are.
-            least_certainty: see `WindowSettings.least_certainty`.
+            least_certainty: see `LocasConfig.least_certainty`.
         """
         self._backbone = backbone
         self._store = store
@@ -219,7 +220,8 @@ class MemoryCache:
         """How sure a memory has to be of an answer to give it."""
         if self._least_certainty is not None:
             return self._least_certainty
-        return 0.0 if memory.layers == LAST_LAYER else DEEP_CERTAINTY
+        is_deep = self._backbone.n_layers >= DEEP_FROM and memory.layers != LAST_LAYER
+        return DEEP_CERTAINTY if is_deep else 0.0
 
     def drop(self, key: UserKey) -> None:
         """Let go of whatever is kept of a user."""

@@ -98,7 +98,7 @@ class Runtime:
         self.engine = Engine(backbone)
         self.learner = Learner(self.engine, self.config, strategy)
         self.consolidation = consolidation
-        self.memories = MemoryCache(backbone, store, least_certainty=self.config.window.least_certainty)
+        self.memories = MemoryCache(backbone, store, least_certainty=self.config.least_certainty)
         self.runner = ConsolidationRunner(backbone, store, self.learner, self.memories, self.config)
         self.prompts = PromptBuilder(backbone, store, self.config.window)
         self.chat = ChatGeneration(
