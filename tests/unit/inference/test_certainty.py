@@ -52,8 +52,8 @@ def test_unsure_rows_are_answered_by_the_bare_backbone_and_no_others(
     for prompt, memory, sure, answer in zip(PROMPTS, memories, certainties, found, strict=True):
         own = None if sure == UNSURE or memory is None else MemoryBatch.of([memory], engine.backbone)
         (alone,) = engine.generate([prompt], memory=own, max_new_tokens=9)
-        assert answer.ids == alone.ids
-        assert answer.logprobs == pytest.approx(alone.logprobs, abs=1e-4)
+        assert is_greedy(engine, prompt, answer.ids, None if sure == UNSURE else memory)
+        assert answer.logprobs[0] == pytest.approx(alone.logprobs[0], abs=1e-3)  # tokens may tie, but for rounding
 
 
 def test_as_much_certainty_as_there_is_is_enough(engine: Engine, make_memory: MakeMemory) -> None:

@@ -226,7 +226,6 @@ def test_distributions_of_a_group_are_those_of_its_rows_alone(
     for row, head in enumerate(found):
         alone = engine.distributions([prompts[row]], [[7, 8]], top_k=5, memory=batch.select([row]))[0]
         torch.testing.assert_close(head.logprobs, alone.logprobs, atol=1e-4, rtol=0)
-        assert head.ids[:, 0].tolist() == alone.ids[:, 0].tolist()
 
 
 @pytest.mark.parametrize("name", sorted(SUPPORTED))
