@@ -18,7 +18,7 @@ from locas_agent.errors import RevisionNotFound
 from locas_agent.inference.prefix_cache import CachedPrefix, PrefixSlot
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.memory.batch import ReadyRows, ready_rows
-from locas_agent.memory.placement import DEEP_FROM
+from locas_agent.memory.placement import DEEP_FROM, LAST_LAYER
 from locas_agent.memory.serialization import from_bytes
 from locas_storage import MemoryStore, Revision, UserKey
 
@@ -94,7 +94,6 @@ is dropped first. 32 users of a 1.7B backbone with 32 slots beside all layers, s
 PAST_BYTES = 1 << 30
 """What keys and values of conversations may take, the least recently used dropped first: nine users' 1,024 tokens with
 Qwen3-0.6B in bf16, some 600 with the bundled backbone."""
-LAST_LAYER = (-1,)
 DEEP_CERTAINTY = 0.5
 """How sure a memory beside several layers of a deep backbone has to be of the first token of an answer to give it,
 unless the settings say otherwise. Origin: `docs/decisions.md`, certainty."""
@@ -211,9 +210,7 @@ class MemoryCache:
         if all(memory is None for memory in memories):
             return None
         return MemoryBatch.stacked(
-            [None if memory is None else self._rows(memory) for memory in memories],
-            self._backbone,
-            certainties=[0.0 if memory is None else self._certainty_of(memory) for memory in memories],
+            [None if memory is None else self._rows(memory) for memory in memories], self._backbone
         )
 
     def _certainty_of(self, memory: LocasMemory) -> float:
@@ -251,7 +248,7 @@ class MemoryCache:
         with self._lock:
             ready = self._ready.get(memory)
         if ready is None:
-            ready = ready_rows(memory, self._backbone)
+            ready = ready_rows(memory, self._backbone)._replace(certainty=self._certainty_of(memory))
             with self._lock:
                 self._ready[memory] = ready
         return ready

@@ -127,8 +127,8 @@ class KeptBeginnings:
 
     def found(self, texts: Sequence[Sequence[int]], cache: DynamicCache) -> bool:
         """Fill an empty cache with texts, left-padded, where one run began with all of them; tell whether it did."""
+        wanted = [tuple(text) for text in texts]
         for told, kept in self._runs:
-            wanted = [tuple(text) for text in texts]
             rows = [next((at for at, own in enumerate(told) if own[: len(text)] == text), None) for text in wanted]
             known = [row for row in rows if row is not None]
             if len(known) == len(rows):
@@ -141,6 +141,7 @@ class KeptBeginnings:
 class Beginnings:
     """What rows of some groups begin with, run once for each group; rows take it up all at once or in parts."""
 
+    @torch.inference_mode()
     def __init__(
         self,
         runner: ModelRunner,
@@ -173,6 +174,7 @@ class Beginnings:
             if kept is not None:
                 kept.keep(beginnings, self._cache)
 
+    @torch.inference_mode()
     def of(self, rows: Sequence[int]) -> tuple[Any, Tensor]:
         """Return a cache of its own for a choice of rows, and its mask, left-padded, shape (B, P)."""
         index = torch.tensor([self._group_of[row] for row in rows], device=self._mask.device)

@@ -142,7 +142,7 @@ class BatchGeneration:
         for row in rows:
             row.kept = None  # what the bare backbone has run is no past of a memory
         bare = BatchGeneration(self.runner, rows, None, top_k=self._top_k, is_scored=self._is_scored)
-        others = [at for at in range(len(self.rows)) if at not in set(doubted)]
+        others = sorted(set(range(len(self.rows))) - set(doubted))
         taken = bare.step()
         if others:
             self._keep(others)

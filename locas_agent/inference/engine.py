@@ -255,7 +255,7 @@ class Engine(ModelRunner):
             own, begun = memories_of(memory, rows), None
             if groups is not None:
                 texts, numbered = [inputs[row] for row in rows], [(groups[row], shared[row]) for row in rows]
-                begun = self._beginnings(texts, numbered, own, kept)
+                begun = Beginnings(self, texts, numbered, own, kept)
             for part in length_parts([len(inputs[row]) - shared[row] for row in rows]):
                 rest = [inputs[rows[at]][shared[rows[at]] :] for at in part]
                 hidden = self._states(rest, memories_of(own, part), None if begun is None else begun.of(part))
@@ -263,16 +263,6 @@ class Engine(ModelRunner):
                 firsts = [len(prompts[row]) - 1 - shared[row] for row in chosen]
                 ends = [first + len(continuations[row]) for first, row in zip(firsts, chosen, strict=True)]
                 yield chosen, torch.cat([one[a:b] for one, a, b in zip(hidden, firsts, ends, strict=True)])
-
-    @torch.inference_mode()
-    def _beginnings(
-        self,
-        texts: Sequence[Sequence[int]],
-        groups: Sequence[tuple[int, int]],
-        memory: MemoryBatch | None,
-        kept: KeptBeginnings | None,
-    ) -> Beginnings:
-        return Beginnings(self, texts, groups, memory, kept)
 
     @torch.inference_mode()
     def _states(

@@ -230,21 +230,14 @@ class ModelRunner:
             raise TurnTooLong(
                 f"{input_ids.shape[1]} tokens exceed the {limit} that {self.backbone.name!r} can attend to"
             )
-        is_ready = attention_mask is not None and attention_mask.dim() == 4
         mask = attention_mask
-        if mask is not None and not is_ready:
+        if mask is not None and mask.dim() == 2:  # else it is what is added to scores
             mask = mask.to(device=device, dtype=torch.int64)
-        if position_ids is None and mask is not None:
-            position_ids = (mask.cumsum(dim=1) - 1).clamp_min(0)  # (B, T)
-        if (
-            mask is not None
-            and not is_ready
-            and cache is not None
-            and input_ids.shape[1] == 1
-            and self._packs_queries(cache)
-        ):
-            seen = torch.zeros(mask.shape, dtype=self.backbone.dtype, device=device)
-            mask = seen.masked_fill_(mask == 0, -torch.inf)[:, None, None]  # (B, 1, 1, C)
+            if position_ids is None:
+                position_ids = (mask.cumsum(dim=1) - 1).clamp_min(0)  # (B, T)
+            if cache is not None and input_ids.shape[1] == 1 and self._packs_queries(cache):
+                seen = torch.zeros(mask.shape, dtype=self.backbone.dtype, device=device)
+                mask = seen.masked_fill_(mask == 0, -torch.inf)[:, None, None]  # (B, 1, 1, C)
         output = self.backbone.decoder(
             input_ids=input_ids.to(device),
             attention_mask=mask,

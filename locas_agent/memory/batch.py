@@ -28,10 +28,12 @@ class ReadyRows(NamedTuple):
     Attributes:
         rows: shape (L, 3, W, D), compute dtype, on the device.
         layers: the layers they stand beside, numbered from the last (-1), ascending.
+        certainty: how sure it has to be of an answer's first token, see `MemoryBatch.certainties`.
     """
 
     rows: Tensor
     layers: tuple[int, ...]
+    certainty: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,21 +103,13 @@ class MemoryBatch:
         return cls.stacked(ready, backbone, rows_per_memory)
 
     @classmethod
-    def stacked(
-        cls,
-        ready: Sequence[ReadyRows | None],
-        backbone: Backbone,
-        rows_per_memory: int = 1,
-        *,
-        certainties: Sequence[float] = (),
-    ) -> MemoryBatch:
+    def stacked(cls, ready: Sequence[ReadyRows | None], backbone: Backbone, rows_per_memory: int = 1) -> MemoryBatch:
         """Stack rows that are ready already, for a caller that keeps those of memories that come again; see `of`.
 
         Args:
             ready: from `ready_rows` on this backbone; None is a memory of zero slots only.
             backbone: gives dtype and device.
             rows_per_memory: consecutive input rows per memory.
-            certainties: see the attribute.
         """
         if not ready:
             raise ConfigurationError(
@@ -131,7 +125,8 @@ class MemoryBatch:
             if each is not None:
                 at = [layers.index(layer) for layer in each.layers]
                 rows[at, index, :, : each.rows.shape[2]] = each.rows  # (L, 3, W, D)
-        return cls(rows=rows, rows_per_memory=rows_per_memory, layers=layers, certainties=tuple(certainties))
+        certainties = tuple(0.0 if each is None else each.certainty for each in ready)
+        return cls(rows=rows, rows_per_memory=rows_per_memory, layers=layers, certainties=certainties)
 
     @classmethod
     def joined(cls, parts: Sequence[tuple[MemoryBatch | None, int]], backbone: Backbone) -> MemoryBatch | None:
@@ -147,12 +142,7 @@ class MemoryBatch:
         if all(batch is None for batch, _ in parts):
             return None
         ready = [own for batch, rows in parts for own in ([None] * rows if batch is None else batch._ready_rows())]
-        certainties = [
-            each
-            for batch, rows in parts
-            for each in ([0.0] * rows if batch is None else map(batch.certainty, range(rows)))
-        ]
-        return cls.stacked(ready, backbone, certainties=certainties)
+        return cls.stacked(ready, backbone)
 
     @classmethod
     def training(
@@ -185,7 +175,8 @@ class MemoryBatch:
 
     def _ready_rows(self) -> list[ReadyRows]:
         """What each input row uses."""
-        return [ReadyRows(self.rows[:, row // self.rows_per_memory], self.layers) for row in range(self.n_rows)]
+        memories = [row // self.rows_per_memory for row in range(self.n_rows)]
+        return [ReadyRows(self.rows[:, memory], self.layers, self.certainties[memory]) for memory in memories]
 
     def select(self, indices: Sequence[int]) -> MemoryBatch:
         """The batch for a choice of input rows, in the order given.

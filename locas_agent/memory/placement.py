@@ -9,6 +9,7 @@ from locas_agent.config import Layers
 from locas_agent.errors import ConfigurationError
 from locas_agent.memory.slab import topmost
 
+LAST_LAYER = (-1,)
 DEEP_FROM = 12
 """Layers from which a backbone counts as deep: beside the last of them alone a memory learns too little
 (`docs/decisions.md`, placement)."""

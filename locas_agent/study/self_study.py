@@ -208,10 +208,10 @@ class SelfStudy:
             for item in items.values():
                 by_fact.setdefault(fact_of(item), []).append(item)
             put: dict[str, list[_Again]] = {item_id: [] for item_id in items}
+            news = states[index].news_of(chunk)
             for wordings in by_fact.values():
                 item_of = {item.question: item for item in wordings}
-                fact, news = states[index].fact(wordings), states[index].news_of(chunk)
-                for candidate in self._strategy.asked_again(index, chunk, fact, news):
+                for candidate in self._strategy.asked_again(index, chunk, states[index].fact(wordings), news):
                     item = item_of[candidate.question]
                     put[item.item_id].append(_Again(states[index], item, candidate))
             asked += [again for of_item in put.values() for again in of_item]

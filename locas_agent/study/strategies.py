@@ -1,7 +1,7 @@
 """Ways to study: how questions about the turns of a chunk come to be, and what is read to answer them again.
 
 A new way is one class with the methods of `StudyStrategy`; what makes one of a teacher is handed to `AgentMemory` as
-`strategy`. `examples/own_study.py` is one, and all names that it needs are imported from here. Two are built in: "seed"
+`strategy`. `examples/own_study.py` is one; all names that one needs can be imported from here. Two are built in: "seed"
 asks the backbone in the format that the bundled one was trained on (`question_generation.py`), "opened" opens its
 answers and reads one turn at a time (`opened.py`).
 """

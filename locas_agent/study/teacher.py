@@ -21,7 +21,7 @@ from locas_agent.inference.generation import Generation, TopK
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.codec import can_be_kept
-from locas_agent.study.dates.found import asks_for_day, date_said, dates_in
+from locas_agent.study.dates.found import asks_for_day, date_meant, dates_in
 from locas_agent.study.forms.reading import CHAT, ReadingForm
 from locas_agent.study.items import Item
 from locas_storage import new_item_id
@@ -80,10 +80,11 @@ class Candidate:
         if self.excerpt is None or not asks_for_day(self.question):
             return answer
         text, day = self.excerpt.text, self.excerpt.day
-        date = date_said(answer, text, day)
+        told = dates_in(text, day)
+        date = date_meant(answer, text, told)
         if date is None:  # "the 23th of May" is none of its phrases, and means what one of them does
-            told = {each.answer for each in dates_in(text, day)}
-            date = next((each for each in dates_in(answer, day) if each.answer in told), None)
+            meant = {each.answer for each in told}
+            date = next((each for each in dates_in(answer, day) if each.answer in meant), None)
         return answer if date is None else date.answer
 
 
@@ -264,7 +265,7 @@ class Teacher:
         fitting = [at for at, tokens in enumerate(encoded) if len(tokens) < backbone.context_tokens]
         if not fitting:
             return [{} for _ in encoded]
-        memory = None if scribe is None else MemoryBatch.of([scribe], backbone, rows_per_memory=len(fitting))
+        memory = self._beside(scribe, len(fitting))
         heads = self._engine.distributions(
             [encoded[at] for at in fitting],
             [[backbone.end_id]] * len(fitting),  # any token: what comes behind a prompt is asked, not what it is
@@ -278,6 +279,10 @@ class Teacher:
             probabilities = head.logprobs[0].double().exp().tolist()
             found[at] = dict(zip(head.ids[0].tolist(), probabilities, strict=True))
         return found
+
+    def _beside(self, scribe: LocasMemory | None, rows: int) -> MemoryBatch | None:
+        """A scribe as it stands beside so many rows; None is the bare backbone."""
+        return None if scribe is None else MemoryBatch.of([scribe], self._engine.backbone, rows_per_memory=rows)
 
     def fitting(
         self,
@@ -299,7 +304,7 @@ class Teacher:
         backbone = self._engine.backbone
         encoded = self._encoded([list(prompt) for prompt, _ in written])
         prompts = [[*tokens, *backbone.encode(words)] for tokens, (_, (words, _)) in zip(encoded, written, strict=True)]
-        memory = None if scribe is None else MemoryBatch.of([scribe], backbone, rows_per_memory=len(prompts))
+        memory = self._beside(scribe, len(prompts))
         rest = [backbone.encode(text) for _, (_, text) in written]
         groups = _numbered(_said(prompt) for prompt, _ in written)
         found = self._engine.score(prompts, rest, memory=memory, groups=groups, begun=begun)
@@ -434,8 +439,8 @@ class Teacher:
         memory = None
         if fitting and memories is not None:
             memory = MemoryBatch.of([memories[at] for at in fitting], backbone)
-        elif fitting and scribe is not None:
-            memory = MemoryBatch.of([scribe], backbone, rows_per_memory=len(fitting))
+        elif fitting:
+            memory = self._beside(scribe, len(fitting))
         found = self._engine.generate(
             [encoded[at] for at in fitting],
             groups=[groups[at] for at in fitting] if memories is None else None,

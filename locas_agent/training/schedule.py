@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from locas_agent.config import TrainingSettings
+from locas_agent.memory.placement import LAST_LAYER
 from locas_agent.study.items import NEGATIVE, PROBE, Item, fact_of
 
 N = TypeVar("N", int, float)
 
-LAST_LAYER = (-1,)
 LAST_LAYER_RATE, LAST_LAYER_STEPS, LAST_LAYER_ITEMS, LAST_LAYER_REHEARSAL = 1e-2, 192, 12, 0.3
 """Beside the last layer alone a step costs next to nothing. Origin: `docs/decisions.md`, steps."""
 LAST_LAYER_NEGATIVES, DEEP_NEGATIVES = 0.22, 0.2

@@ -20,7 +20,7 @@ from torch import Tensor
 from locas_agent.config import LocasConfig, TrainingSettings
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
-from locas_agent.memory.placement import placement
+from locas_agent.memory.placement import LAST_LAYER, placement
 from locas_agent.memory.slab import DOWN
 from locas_agent.study.items import NEGATIVE, PROBE, fact_of
 from locas_agent.training.examples import Example
@@ -37,7 +37,6 @@ from locas_agent.training.loss_backend import LossBackend, loss_backend_for
 from locas_agent.training.neutral import NeutralText
 from locas_agent.training.sampler import ExampleBuilder, ExampleSampler, TrainingTask, question_example
 from locas_agent.training.schedule import (
-    LAST_LAYER,
     MOST_SLOTS,
     SLOTS_OF,
     SLOTS_PER_FACT,

@@ -92,8 +92,8 @@ def clear_content_is_taken(patch: pytest.MonkeyPatch) -> None:
 def two_rows_of_a_batch_trade_places(patch: pytest.MonkeyPatch) -> None:
     stacked = MemoryBatch.stacked
 
-    def swapped(ready: Sequence[ReadyRows | None], *more: Any, **rest: Any) -> MemoryBatch:
-        return stacked([ready[1], ready[0], *ready[2:]] if len(ready) > 1 else ready, *more, **rest)
+    def swapped(ready: Sequence[ReadyRows | None], *more: Any) -> MemoryBatch:
+        return stacked([ready[1], ready[0], *ready[2:]] if len(ready) > 1 else ready, *more)
 
     patch.setattr(MemoryBatch, "stacked", swapped)
 

@@ -1,4 +1,4 @@
-"""Tokens written by recorded steps, and by flash-attn, beside the steps that serve today: on a GPU alone."""
+"""Tokens written by recorded steps, beside the steps that serve today: on a GPU alone."""
 
 from __future__ import annotations
 

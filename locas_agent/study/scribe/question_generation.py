@@ -21,7 +21,7 @@ from locas_agent.study.items import NEGATIVE, QUESTION, EarlierFact, GeneratedQu
 from locas_agent.study.scribe.asked_turn import AskedTurn, Span
 from locas_agent.study.scribe.forms import MARK, answer_in, opening_of, question_in, to_read, to_write
 from locas_agent.study.scribe.lessons import lesson_questions
-from locas_agent.study.scribe.retelling import told_otherwise, turns_read
+from locas_agent.study.scribe.retelling import LEAST_READ, told_otherwise, turns_read
 from locas_agent.study.spans import cues_of, telling, words_of, worth_asking
 from locas_agent.study.teacher import Candidate, Opening, ScoredAnswer, Teacher
 
@@ -73,9 +73,11 @@ class ScribeQuestionGenerator:
 
     def are_sure(self, answers: Sequence[tuple[Candidate, ScoredAnswer]]) -> list[bool]:
         """See `StudyStrategy.are_sure`: each new value takes the place of the fact that it fits best, if of any."""
-        read = [(asked.read[-1]["content"], answer.text, asked.question) for asked, answer in answers]
-        about = self._about(read, KeptBeginnings())
-        return told_otherwise(answers, about)
+        likely = [at for at, (_, answer) in enumerate(answers) if answer.confidence >= LEAST_READ]
+        chosen = [answers[at] for at in likely]
+        read = [(asked.read[-1]["content"], answer.text, asked.question) for asked, answer in chosen]
+        found = dict(zip(likely, told_otherwise(chosen, self._about(read, KeptBeginnings())), strict=True))
+        return [found.get(at, False) for at in range(len(answers))]
 
     def retold(self, answer: ScoredAnswer, source: Item) -> ScoredAnswer:
         """See `StudyStrategy.retold`: the span that the new item has."""

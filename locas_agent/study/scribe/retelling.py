@@ -20,6 +20,8 @@ from locas_agent.study.teacher import Candidate, ScoredAnswer
 READ, READ_DATE = 0.5, 0.3
 """Least probability of the least likely token of an answer that may be one, and of one that is a date: it has many
 tokens, and a turn has few dates."""
+LEAST_READ = min(READ, READ_DATE)
+"""Below it nothing is one."""
 FITTING: dict[Kind, float] = {"date": 0.3, "number": 0.3, "name": 0.3, "word": 2.0}
 """Least fit of a fact to a value that follows it in a sentence that says that something changed, by their kind."""
 FITTING_UNSAID: dict[Kind, float] = {"date": 2.0, "number": 3.0, "name": 3.0, "word": 3.0}

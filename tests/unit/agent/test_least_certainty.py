@@ -9,11 +9,11 @@ import pytest
 
 from locas_agent import AgentMemory, LocasConfig, UserKey
 from locas_agent.backbone import Backbone
+from locas_agent.benchmarks.journals import commit
 from locas_agent.memory import LocasMemory
 from locas_agent.memory.placement import DEEP_FROM
-from locas_agent.memory.serialization import to_bytes
 from locas_agent.memory_cache import DEEP_CERTAINTY, MemoryCache
-from locas_storage import InMemoryStore, RevisionDraft
+from locas_storage import InMemoryStore
 from tests.conftest import MakeMemory
 
 
@@ -37,11 +37,8 @@ def test_it_follows_from_the_backbone_unless_given(
     monkeypatch.setattr(Backbone, "n_layers", DEEP_FROM)
     assert certainties(backbone, memories) == (DEEP_CERTAINTY, 0.0, 0.0)
     assert certainties(backbone, memories, window={"least_certainty": 0.25}) == (0.25, 0.0, 0.25)
-    assert certainties(backbone, memories, training={"objective": "ntp"}) == (
-        0.0,
-        0.0,
-        0.0,
-    )  # it teaches no first token
+    raw = certainties(backbone, memories, training={"objective": "ntp"})
+    assert raw == (0.0, 0.0, 0.0)  # raw text teaches no first token
 
 
 @pytest.mark.parametrize(("least", "is_bare"), [(0.0, False), (0.999999, True)])
@@ -52,17 +49,7 @@ def test_an_unsure_memory_leaves_recall_to_the_backbone(
     config = LocasConfig.model_validate({"window": {"least_certainty": least}})
     with AgentMemory(backbone=backbone, store=store, config=config) as agent:
         agent.for_user("ada").add("user", "one")
-        draft = RevisionDraft(
-            parent=0,
-            fingerprint=memory.fingerprint,
-            config_hash="test",
-            code_version="test",
-            seed=0,
-            from_seq=1,
-            to_seq=1,
-            payload=to_bytes(memory),
-        )
-        store.commit(UserKey("default", "ada"), draft)
+        commit(store, UserKey("default", "ada"), memory, to_seq=1)
         found = agent.for_user("ada").recall("Who?")
     assert found.revision == 1
     assert (found.logprob == pytest.approx(found.logprob_without, abs=1e-3)) is is_bare

@@ -11,12 +11,13 @@ from locas_agent.backbone import Backbone
 from locas_agent.inference import Engine
 from locas_agent.inference.decoding import BatchGeneration
 from locas_agent.inference.prefix_cache import PrefixSlot
-from locas_agent.inference.requests import GenerationRequest, RunningAnswer
+from locas_agent.inference.requests import GenerationRequest
 from locas_agent.inference.running_batch import RunningBatch
 from locas_agent.memory import LocasMemory, MemoryBatch
 from tests.conftest import MakeMemory, byte_tokenizer
 from tests.unit.core.architectures import SUPPORTED, build
 from tests.unit.core.greedy import is_greedy
+from tests.unit.inference.answers import written
 
 PROMPTS = [list(range(10, 10 + length)) for length in (3, 17, 1, 9, 30, 5)]
 SURE, UNSURE = 1e-9, 0.999999
@@ -31,10 +32,6 @@ def memories(make_memory: MakeMemory) -> list[LocasMemory | None]:
 def batch_of(memories: Sequence[LocasMemory | None], on: Backbone, certainties: Sequence[float]) -> MemoryBatch:
     made = MemoryBatch.of(memories, on)
     return MemoryBatch(made.rows, layers=made.layers, certainties=tuple(certainties))
-
-
-def written(answer: RunningAnswer) -> list[int]:
-    return list(iter(lambda: answer.next_token(0), None))
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,13 @@ import torch
 from locas_agent.backbone import Backbone
 from locas_agent.inference import Engine, decoding, recorded_step
 from locas_agent.inference.prefix_cache import PrefixSlot
-from locas_agent.inference.requests import GenerationRequest, RunningAnswer
+from locas_agent.inference.requests import GenerationRequest
 from locas_agent.inference.running_batch import RunningBatch
 from locas_agent.memory import LocasMemory, MemoryBatch
 from tests.conftest import MakeMemory, byte_tokenizer
 from tests.unit.core.architectures import SUPPORTED, build
 from tests.unit.core.greedy import is_greedy
+from tests.unit.inference.answers import written
 
 PROMPTS = [list(range(10, 10 + length)) for length in (3, 17, 1, 9)]
 LIMITS = (40, 12, 30, 25)
@@ -44,10 +45,6 @@ def recording(engine: Engine) -> Engine:
 
 def own(memory: LocasMemory | None, on: Backbone) -> MemoryBatch | None:
     return None if memory is None else MemoryBatch.of([memory], on)
-
-
-def written(answer: RunningAnswer) -> list[int]:
-    return list(iter(lambda: answer.next_token(0), None))
 
 
 def test_generated_tokens_are_those_of_plain_steps(

@@ -15,12 +15,13 @@ from locas_agent.errors import ConfigurationError, IncompatibleMemory, TurnTooLo
 from locas_agent.inference import Engine
 from locas_agent.inference.kv_buffer import ROOM, BufferedLayer
 from locas_agent.inference.prefix_cache import PrefixSlot
-from locas_agent.inference.requests import GenerationRequest, RunningAnswer
+from locas_agent.inference.requests import GenerationRequest
 from locas_agent.inference.running_batch import RunningBatch
 from locas_agent.memory import LocasMemory, MemoryBatch
 from tests.conftest import MakeMemory, byte_tokenizer
 from tests.unit.core.architectures import SUPPORTED, build
 from tests.unit.core.greedy import is_greedy
+from tests.unit.inference.answers import written
 
 LENGTHS = (3, 17, 1, 9, 30, 5)
 PROMPTS = [list(range(10, 10 + length)) for length in LENGTHS]
@@ -34,11 +35,6 @@ def memories(make_memory: MakeMemory) -> list[LocasMemory | None]:
 def request(engine: Engine, row: int, memory: LocasMemory | None, **options: object) -> GenerationRequest:
     batch = None if memory is None else MemoryBatch.of([memory], engine.backbone)
     return GenerationRequest(PROMPTS[row], memory=batch, **options)  # type: ignore[arg-type]
-
-
-def ids(answer: RunningAnswer) -> list[int]:
-    """The tokens of an answer that is written already."""
-    return list(iter(lambda: answer.next_token(0), None))
 
 
 def finish(batch: RunningBatch) -> None:
@@ -73,7 +69,7 @@ def test_rows_are_answered_as_alone_whoever_joins_or_leaves(
     finish(batch)
     assert most > 1
     for row, (answer, memory) in enumerate(zip(answers, memories, strict=True)):
-        given = ids(answer)
+        given = written(answer)
         assert given == list(alone[row])
         assert is_greedy(engine, PROMPTS[row], given, memory)
         assert answer.finish_reason == ("length" if len(given) == limits[row] else "stop")
@@ -91,7 +87,7 @@ def test_every_architecture_takes_rows_in(name: str, make_memory: MakeMemory) ->
             batch.step()
     finish(batch)
     for row, answer, memory in zip((1, 3, 4), answers, memories, strict=True):
-        assert is_greedy(engine, PROMPTS[row], ids(answer), memory)
+        assert is_greedy(engine, PROMPTS[row], written(answer), memory)
 
 
 def test_sampled_rows_draw_from_their_own_stream(engine: Engine, memories: list[LocasMemory | None]) -> None:
@@ -106,7 +102,7 @@ def test_sampled_rows_draw_from_their_own_stream(engine: Engine, memories: list[
     for row, (answer, memory, (temperature, seed)) in enumerate(zip(answers, memories, settings, strict=True)):
         own = None if memory is None else MemoryBatch.of([memory], engine.backbone)
         expected = engine.stream(PROMPTS[row], memory=own, max_new_tokens=8, temperature=temperature, seed=seed)
-        assert ids(answer) == list(expected)
+        assert written(answer) == list(expected)
 
 
 def test_past_is_taken_up_and_left(engine: Engine, make_memory: MakeMemory) -> None:
@@ -116,15 +112,15 @@ def test_past_is_taken_up_and_left(engine: Engine, make_memory: MakeMemory) -> N
     other = batch.submit(request(engine, 4, None, max_new_tokens=20))
     first = batch.submit(GenerationRequest(PROMPTS[1], memory=own, kept=kept, max_new_tokens=5))
     finish(batch)
-    said = ids(first)
+    said = written(first)
     assert kept.past is not None
     assert kept.past.ids == tuple([*PROMPTS[1], *said][: len(kept.past.ids)])
     assert len(kept.past.ids) >= len(PROMPTS[1]) + len(said) - 1
     following = [*PROMPTS[1], *said, 40, 41]
     again = batch.submit(GenerationRequest(following, memory=own, kept=kept, max_new_tokens=5))
     finish(batch)
-    assert is_greedy(engine, following, ids(again), memory)
-    assert is_greedy(engine, PROMPTS[4], ids(other), None)
+    assert is_greedy(engine, following, written(again), memory)
+    assert is_greedy(engine, PROMPTS[4], written(other), None)
 
 
 def test_stop_text_ends_one_row_alone(engine: Engine) -> None:
@@ -138,7 +134,7 @@ def test_stop_text_ends_one_row_alone(engine: Engine) -> None:
         for row, stops in enumerate([(stop,), ()])
     ]
     finish(batch)
-    ended, whole = ids(answers[0]), ids(answers[1])
+    ended, whole = written(answers[0]), written(answers[1])
     assert answers[0].finish_reason == "stop"
     assert stop in engine.backbone.decode(ended)
     assert stop not in engine.backbone.decode(ended[:-1])
@@ -158,9 +154,9 @@ def test_reader_and_deadline_end_an_answer(engine: Engine) -> None:
     cancelled.cancel()
     finish(batch)
     assert (cancelled.finish_reason, late.finish_reason, never.finish_reason) == ("cancelled", "length", "timeout")
-    assert 0 < len(ids(cancelled)) < 40
-    assert ids(never) == []
-    assert is_greedy(engine, PROMPTS[3], ids(waiting), None)
+    assert 0 < len(written(cancelled)) < 40
+    assert written(never) == []
+    assert is_greedy(engine, PROMPTS[3], written(waiting), None)
     with pytest.raises(Empty):
         batch.submit(request(engine, 0, None)).next_token(0)
 
@@ -176,11 +172,11 @@ def test_function_of_one_row_that_fails_ends_that_row_alone(engine: Engine) -> N
     answers = [batch.submit(each) for each in asked]
     answers.append(batch.submit(request(engine, 3, None, max_new_tokens=6, allowed=lambda _: [])))
     finish(batch)
-    assert is_greedy(engine, PROMPTS[0], ids(answers[0]), None)
+    assert is_greedy(engine, PROMPTS[0], written(answers[0]), None)
     with pytest.raises(ZeroDivisionError):
-        ids(answers[1])
+        written(answers[1])
     with pytest.raises(ConfigurationError, match="rules out every token after 0 "):
-        ids(answers[2])
+        written(answers[2])
 
 
 def test_step_that_fails_fails_those_in_it_and_the_batch_goes_on(
@@ -199,8 +195,8 @@ def test_step_that_fails_fails_those_in_it_and_the_batch_goes_on(
     later = batch.submit(request(engine, 1, None, max_new_tokens=4))
     finish(batch)
     with pytest.raises(RuntimeError, match="no room"):
-        ids(hit)
-    assert is_greedy(engine, PROMPTS[1], ids(later), None)
+        written(hit)
+    assert is_greedy(engine, PROMPTS[1], written(later), None)
 
 
 def test_thread_of_its_own_serves_readers(engine: Engine, memories: list[LocasMemory | None]) -> None:
