@@ -99,20 +99,26 @@ class LocasSession:
     async def _turns(self) -> list[Turn]:
         """Return the turns of this conversation, in the order in which their items were added.
 
-        A corrected turn has another number and its old time and key.
+        A corrected turn has another number and its old time and key. Clocks of databases tick in milliseconds, so
+        calls at once may have one time: the numbers of their turns say which was first.
         """
-        mine = (turn for turn in await self._user.aturns() if turn.session == self.session_id and _is_item(turn))
-        return sorted(mine, key=lambda turn: (turn.at, _index_of(turn), turn.seq))
+        mine = [turn for turn in await self._user.aturns() if turn.session == self.session_id and _is_item(turn)]
+        first: dict[str, int] = {}
+        for turn in mine:
+            call = _call_of(turn)
+            first[call] = min(turn.seq, first.get(call, turn.seq))
+        return sorted(mine, key=lambda turn: (turn.at, first[_call_of(turn)], _index_of(turn)))
 
     def _journal(self, items: Sequence[Item]) -> None:
-        home = self._memory.runtime_of(self._user.key)
-        home.append(self._user.key, [self._draft(home, item, index) for index, item in enumerate(items)])
+        home, call = self._memory.runtime_of(self._user.key), uuid4().hex
+        drafts = [self._draft(home, item, f"{index:06x}:{call}") for index, item in enumerate(items)]
+        home.append(self._user.key, drafts)
 
-    def _draft(self, home: AgentMemory, item: Item, index: int) -> TurnDraft:
+    def _draft(self, home: AgentMemory, item: Item, place: str) -> TurnDraft:
         """Return an item as a turn: its words if they are all there is to it and a turn can hold them, else JSON."""
         form, text = _words_of(item)
         if form is not None:
-            key = f"{_PREFIX}:{form}:{index:06x}:{uuid4().hex}:{item.get('id', '')}"
+            key = f"{_PREFIX}:{form}:{place}:{item.get('id', '')}"
             try:
                 draft = TurnDraft(item["role"], text, session=self.session_id, idempotency_key=key, learn=self._learn)
                 return with_token_count(home.backbone, draft, answer_tokens=home.config.window.max_new_tokens)
@@ -122,7 +128,7 @@ class LocasSession:
             "tool",
             _as_json(item),
             session=self.session_id,
-            idempotency_key=f"{_PREFIX}:{_JSON}:{index:06x}:{uuid4().hex}:",
+            idempotency_key=f"{_PREFIX}:{_JSON}:{place}:",
             trust=_TRUST,
             token_count=1,  # whatever its length: it is the SDK's, and no reason to refuse the run
             learn=False,
@@ -134,8 +140,13 @@ def _is_item(turn: Turn) -> bool:
 
 
 def _index_of(turn: Turn) -> int:
-    """Return an item's place among those added with it, which have the same time."""
+    """Return an item's place among those added with it."""
     return int(turn.idempotency_key.split(":")[2], 16)
+
+
+def _call_of(turn: Turn) -> str:
+    """Return what the items that were added by one call have in common."""
+    return turn.idempotency_key.split(":")[3]
 
 
 def _item_of(turn: Turn) -> Item:

@@ -6,6 +6,7 @@ The SDK itself runs where it is installed, on a model that is a script.
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from locas_agent import AgentMemory, Fleet
 from locas_agent.errors import ConfigurationError, InvalidTurn
 from locas_frameworks.openai_agents import LocasSession
-from locas_storage import UserKey
+from locas_storage import InMemoryStore, UserKey
 from tests.conftest import MakeBackbone
 from tests.unit.agent.fake_learner import quick_agent
 
@@ -114,6 +115,22 @@ async def test_calls_at_once_lose_and_repeat_nothing(agent: AgentMemory) -> None
     popped = await asyncio.gather(*(sessions[n % 2].pop_item() for n in range(20)))
     assert sorted(str(item) for item in popped if item) == sorted(map(str, kept))
     assert len(await sessions[2].get_items()) == 8
+
+
+async def test_calls_at_one_time_by_the_clock_stay_whole(
+    make_backbone: MakeBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = dt.datetime(2026, 11, 29, tzinfo=dt.UTC)
+    for module in ("store", "user_data"):
+        monkeypatch.setattr(f"locas_storage.in_memory.{module}.utc_now", lambda: now)
+    agent = quick_agent(make_backbone(), InMemoryStore())
+    session = LocasSession(agent, "ada", "s1")
+    await session.add_items(ITEMS[:5])
+    await session.add_items(ITEMS[5:])
+    assert await session.get_items() == ITEMS
+    ada = agent.for_user("ada")
+    ada.correct(6, "I dive.")
+    assert (await session.get_items())[5] == {"type": "message", "role": "user", "content": "I dive."}
 
 
 async def test_a_corrected_turn_stands_in_its_old_place_and_a_forgotten_one_is_gone(agent: AgentMemory) -> None:
