@@ -44,6 +44,8 @@ def books(tmp_path: Path) -> Path:
         ["--books", "BOOKS", "--arms", "locas,locas"],
         ["--books", "BOOKS", "--rate", "0"],
         ["--books", "BOOKS", "--init", "x"],
+        ["--books", "BOOKS", "--layers", "upper"],
+        ["--books", "BOOKS", "--layers", "0"],
     ],
 )
 def test_wrong_usage_ends_with_code_two(arguments: list[str], books: Path) -> None:
@@ -61,6 +63,16 @@ def test_short_book_ends_with_code_one_and_its_name(books: Path, backbone_folder
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("layers", "n"), [("1", 1), ("0,1", 2), ("auto", 1)])
+def test_layers_are_a_number_or_a_list_or_a_word(layers: str, n: int, books: Path, backbone_folder: str) -> None:
+    asked = ["--books", str(books), "--backbone", backbone_folder, "--window", "16", "--stride", "16", "--json", "-"]
+    done = CliRunner().invoke(
+        app, ["eval", "pg19", *asked, "--arms", "locas", "--max-tokens", "64", "--width", "4", "--layers", layers]
+    )
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["overall"]["locas"]["parameters"] == 3 * n * 4 * 32
+
+
 def test_run_killed_while_reading_ends_with_the_same_report(books: Path, backbone_folder: str, tmp_path: Path) -> None:
     def command(name: str) -> list[str]:
         return [

@@ -39,6 +39,14 @@ def pg19(
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps per chunk, of both arms.")] = None,
     width: Annotated[int | None, typer.Option("--width", min=1, help="Slots per layer of the memory.")] = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            "--layers",
+            help="Beside which the memory stands: all, auto (the topmost third of a deep backbone), how many of the "
+            "topmost, a range of depth as 0.5-0.8, or numbers from 0 with commas.",
+        ),
+    ] = None,
     init: Annotated[
         NeuronChoice | None,
         typer.Option("--init", help="Of the memory's rows: random is Gaussian, the others clone neurons."),
@@ -82,7 +90,7 @@ def pg19(
                 "max_tokens": max_tokens,
                 "seed": seed,
                 "locas": locas.model_dump()
-                | _given(steps=steps, width=width, initialization=init, scale=scale, rate=rate),
+                | _given(steps=steps, width=width, layers=_layers(layers), initialization=init, scale=scale, rate=rate),
                 "temp_lora": lora.model_dump() | _given(steps=steps, rank=lora_rank, rate=lora_rate),
             }
         )
@@ -102,6 +110,13 @@ def pg19(
     if plot is not None:
         plot_pg19(report, plot)
     deliver(json, report, table(COLUMNS, pg19_rows(report)))
+
+
+def _layers(text: str | None) -> str | int | tuple[str, ...] | None:
+    """Return the option as the settings take it: one number is how many of the topmost, several are the layers."""
+    if text is None or not text.replace(",", "").isdigit():
+        return text
+    return tuple(text.split(",")) if "," in text else int(text)
 
 
 def _given(**options: object) -> dict[str, object]:

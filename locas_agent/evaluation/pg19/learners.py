@@ -23,6 +23,7 @@ from locas_agent.evaluation.pg19.data import BookChunk
 from locas_agent.evaluation.pg19.options import LocasSettings, LoraSettings, Pg19Options, StepSettings
 from locas_agent.inference import Engine
 from locas_agent.memory import MemoryBatch
+from locas_agent.memory.placement import placement
 from locas_agent.training.initialization import initialize
 from locas_agent.training.losses import losses_in_parts, next_token_loss
 
@@ -167,17 +168,23 @@ class Online:
 
 
 def with_memory(engine: Engine, first: Sequence[int], settings: LocasSettings, *, seed: int) -> Online:
-    """Return a reader with a new memory of all layers.
+    """Return a reader with a new memory.
 
     Args:
         engine: runs the backbone, which stays frozen.
         first: the book's first chunk, by which neurons are ranked. It may be ranked before it is scored: a new memory
             changes no logit.
-        settings: width, rows, scale and steps.
+        settings: width, layers, rows, scale and steps.
         seed: of random rows.
     """
     memory = initialize(
-        engine, [first], width=settings.width, method=settings.initialization, scale_rule=settings.scale, seed=seed
+        engine,
+        [first],
+        width=settings.width,
+        layers=placement(settings.layers, engine.backbone.n_layers),
+        method=settings.initialization,
+        scale_rule=settings.scale,
+        seed=seed,
     )
     slab, scale = memory.slab[:, None].requires_grad_(True), memory.scale[:, None]
     return Online(engine, {"slab": slab}, settings, memory=lambda: MemoryBatch.training(slab, scale, engine.backbone))

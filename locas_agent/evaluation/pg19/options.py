@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from locas_agent.config import Layers
 from locas_agent.types import NeuronChoice, ScaleRule
 
 Arm = Literal["none", "temp_lora", "locas"]
@@ -34,6 +35,9 @@ class LocasSettings(StepSettings):
     """Learning rate; chosen with the scale on a book that is not reported, see docs/results.md."""
     width: int = Field(default=64, ge=1)
     """Slots per layer; the paper's main setting."""
+    layers: Layers = "all"
+    """Beside which layers it stands, as `MemorySettings.layers`; all, as in the paper. No gradient goes below the
+    lowest of them: a step beside the upper layers alone costs less."""
     initialization: NeuronChoice = "highest"
     """Where gate and up rows come from; "random" are Gaussian rows, the others clones."""
     scale: ScaleRule = "none"

@@ -275,6 +275,14 @@ def test_parameters_are_those_of_the_formulas(report: dict[str, Any]) -> None:
     }
 
 
+@pytest.mark.parametrize(("layers", "n"), [("all", 2), (1, 1), ("0.5-1", 1), ((0,), 1), ((0, 1), 2)])
+def test_memory_stands_beside_the_layers_that_are_asked_for(layers: Any, n: int, backbone: Backbone) -> None:
+    locas = LocasSettings(width=8, rate=3e-2, layers=layers)
+    report = run_pg19(backbone, [made_up()], OPTIONS.model_copy(update={"arms": ("none", "locas"), "locas": locas}))
+    assert report["overall"]["locas"]["parameters"] == 3 * n * 8 * 32
+    assert report["overall"]["locas"]["perplexity"] < report["overall"]["none"]["perplexity"]
+
+
 def test_short_book_wide_window_and_unknown_arms_are_refused(backbone: Backbone) -> None:
     with pytest.raises(ConfigurationError, match=r"book-3.*16 tokens.*window of 16"):
         run_pg19(backbone, [made_up(), made_up(3, 16)], OPTIONS)
