@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
 
 import torch
 
@@ -18,114 +17,20 @@ from locas_agent.conversation.messages import Message, question
 from locas_agent.inference import Engine
 from locas_agent.inference.batching import KeptBeginnings
 from locas_agent.inference.generation import Generation, TopK
-from locas_agent.memory import LocasMemory, MemoryBatch
-from locas_agent.study.chunking import Chunk, TurnExcerpt
+from locas_agent.memory import LocasMemory
 from locas_agent.study.codec import can_be_kept
-from locas_agent.study.dates.found import asks_for_day, date_meant, dates_in
-from locas_agent.study.forms.reading import CHAT, ReadingForm
 from locas_agent.study.items import Item
+from locas_agent.study.teacher.asked import Answer, Candidate, Opening, Request, ScoredAnswer
+from locas_agent.study.teacher.prompt_runner import PromptRunner, key_of
 from locas_storage import new_item_id
-
-FIRST_TOKENS = 64
-"""Most probable first tokens of an answer that are looked at; what is not among them is not believed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One text to be sampled.
-
-    What the backbone is asked after a chunk, and a name of its place, unique within the chunk, that seeds it.
-    """
-
-    chunk: Chunk
-    prompt: str
-    place: str
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A question that may become an item.
-
-    Whose it is (a number of the caller's), its chunk, the turn asked about, and the answer written with it.
-    """
-
-    owner: int
-    chunk: Chunk
-    turn_seq: int
-    question: str
-    written: str
-    form: ReadingForm = CHAT
-    """How what is read stands before the question."""
-    context: tuple[Message, ...] | None = None
-    """What is read; the whole chunk where none is given."""
-    scribe: LocasMemory | None = None
-    """Who reads; the bare backbone where none is given."""
-    excerpt: TurnExcerpt | None = None
-    """The turn that is read, where an answer that repeats a dating phrase of it means that date."""
-    told: str = ""
-    """What the turn said that an old question is about."""
-
-    @property
-    def read(self) -> tuple[Message, ...]:
-        """What the teacher reads to answer."""
-        return self.chunk.messages if self.context is None else self.context
-
-    @property
-    def prompt(self) -> list[Message]:
-        """The question behind what is read."""
-        return self.form.prompt(self.read, self.question)
-
-    def meant(self, answer: str) -> str:
-        """Return what an answer means: the date where a question for a day is answered in words of the turn read."""
-        if self.excerpt is None or not asks_for_day(self.question):
-            return answer
-        text, day = self.excerpt.text, self.excerpt.day
-        told = dates_in(text, day)
-        date = date_meant(answer, text, told)
-        if date is None:  # "the 23th of May" is none of its phrases, and means what one of them does
-            meant = {each.answer for each in told}
-            date = next((each for each in dates_in(answer, day) if each.answer in meant), None)
-        return answer if date is None else date.answer
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer that ended in time, and the probability of its least likely token."""
-
-    ids: tuple[int, ...]
-    text: str
-    confidence: float
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredAnswer(Answer):
-    """An answer with the head of the distribution before each of its tokens, and before its end where it has one."""
-
-    teacher: TopK
-    is_whole: bool = True
-    """Whether it ends; else it is the beginning of a longer one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """One question to be written: what the backbone is asked, the first words of its answer, and a name that seeds it.
-
-    Attributes:
-        messages: the prompt.
-        words: with which the answer begins.
-        place: unique among what is sampled about one turn.
-    """
-
-    messages: tuple[Message, ...]
-    words: str
-    place: str
 
 
 class Teacher:
     """Samples, answers and marks for many users side by side."""
 
     def __init__(self, engine: Engine, settings: StudySettings, *, seed: int) -> None:
-        self._engine = engine
+        self._backbone = engine.backbone
+        self._prompts = PromptRunner(engine)
         self._settings = settings
         self._seed = seed
 
@@ -139,7 +44,7 @@ class Teacher:
         generations = self._generate(
             prompts, self._settings.max_question_tokens, temperature=temperature, streams=streams
         )
-        return [self._engine.backbone.decode(generation.ids) if generation else "" for generation in generations]
+        return [self._backbone.decode(generation.ids) if generation else "" for generation in generations]
 
     def open(
         self,
@@ -161,14 +66,14 @@ class Teacher:
             scribe: writes; the bare backbone unless given.
             begun: beginnings that calls with the same writer have run; see `Engine.generate`.
         """
-        backbone = self._engine.backbone
-        encoded = self._encoded([list(opening.messages) for opening in openings])
+        backbone = self._backbone
+        encoded = self._prompts.encoded([list(opening.messages) for opening in openings])
         prompts = [
             [*tokens, *backbone.encode(opening.words)] for tokens, opening in zip(encoded, openings, strict=True)
         ]
-        keys = [_said(opening.messages) for opening in openings]
+        keys = [key_of(opening.messages) for opening in openings]
         streams = [self._seed_of(opening.place, opening.messages) for opening in openings]
-        generations = self._run(
+        generations = self._prompts.run(
             prompts,
             keys,
             length,
@@ -190,7 +95,7 @@ class Teacher:
         A backbone that reads "22 June" would say "The first dive is on 22 June"; its own distribution puts little
         weight on the first word of the short answer, and a memory that learnt it would not say it.
         """
-        backbone = self._engine.backbone
+        backbone = self._backbone
         found = []
         for answer in answers:
             ids = tuple(backbone.encode(answer))
@@ -209,8 +114,11 @@ class Teacher:
             An answer each; None where it is no text.
         """
         prompts = [question(text) for text in questions]
-        generations = self._run(
-            self._encoded(prompts), [_said(prompt) for prompt in prompts], length, top_k=self._settings.teacher_top_k
+        generations = self._prompts.run(
+            self._prompts.encoded(prompts),
+            [key_of(prompt) for prompt in prompts],
+            length,
+            top_k=self._settings.teacher_top_k,
         )
         return [None if made is None else self._beginning(made) for made in generations]
 
@@ -241,48 +149,17 @@ class Teacher:
             scribe: reads; the bare backbone unless given.
             begun: beginnings that calls with the same reader have run; see `Engine.generate`.
         """
-        common = [_said(prompt[:-1]) for prompt, _ in answers] if keys is None else keys
-        said = [_said(prompt) for prompt, _ in answers]
+        common = [key_of(prompt[:-1]) for prompt, _ in answers] if keys is None else keys
+        said = [key_of(prompt) for prompt, _ in answers]
         once = {each: at for at, each in reversed(list(enumerate(said)))}
-        encoded = self._encoded([list(answers[at][0]) for at in once.values()])
-        made = self._first_tokens(encoded, [common[at] for at in once.values()], scribe, begun)
+        encoded = self._prompts.encoded([list(answers[at][0]) for at in once.values()])
+        made = self._prompts.first_tokens(encoded, [common[at] for at in once.values()], scribe, begun)
         heads = dict(zip(once, made, strict=True))
-        first = {text: next(iter(self._engine.backbone.encode(text)), -1) for _, texts in answers for text in texts}
+        first = {text: next(iter(self._backbone.encode(text)), -1) for _, texts in answers for text in texts}
         return [
             [heads[each].get(first[text], 0.0) for text in texts]
             for each, (_, texts) in zip(said, answers, strict=True)
         ]
-
-    def _first_tokens(
-        self,
-        encoded: Sequence[list[int]],
-        keys: Sequence[Hashable],
-        scribe: LocasMemory | None,
-        begun: KeptBeginnings | None,
-    ) -> list[dict[int, float]]:
-        """Return how probable the likeliest tokens behind prompts are; none where a prompt leaves no room for one."""
-        backbone, groups = self._engine.backbone, _numbered(keys)
-        fitting = [at for at, tokens in enumerate(encoded) if len(tokens) < backbone.context_tokens]
-        if not fitting:
-            return [{} for _ in encoded]
-        memory = self._beside(scribe, len(fitting))
-        heads = self._engine.distributions(
-            [encoded[at] for at in fitting],
-            [[backbone.end_id]] * len(fitting),  # any token: what comes behind a prompt is asked, not what it is
-            top_k=FIRST_TOKENS,
-            memory=memory,
-            groups=[groups[at] for at in fitting],
-            begun=begun,
-        )
-        found: list[dict[int, float]] = [{} for _ in encoded]
-        for at, head in zip(fitting, heads, strict=True):
-            probabilities = head.logprobs[0].double().exp().tolist()
-            found[at] = dict(zip(head.ids[0].tolist(), probabilities, strict=True))
-        return found
-
-    def _beside(self, scribe: LocasMemory | None, rows: int) -> MemoryBatch | None:
-        """A scribe as it stands beside so many rows; None is the bare backbone."""
-        return None if scribe is None else MemoryBatch.of([scribe], self._engine.backbone, rows_per_memory=rows)
 
     def fitting(
         self,
@@ -301,13 +178,13 @@ class Teacher:
         """
         if not written:
             return []
-        backbone = self._engine.backbone
-        encoded = self._encoded([list(prompt) for prompt, _ in written])
+        backbone = self._backbone
+        encoded = self._prompts.encoded([list(prompt) for prompt, _ in written])
         prompts = [[*tokens, *backbone.encode(words)] for tokens, (_, (words, _)) in zip(encoded, written, strict=True)]
-        memory = self._beside(scribe, len(prompts))
         rest = [backbone.encode(text) for _, (_, text) in written]
-        groups = _numbered(_said(prompt) for prompt, _ in written)
-        found = self._engine.score(prompts, rest, memory=memory, groups=groups, begun=begun)
+        found = self._prompts.score(
+            prompts, rest, [key_of(prompt) for prompt, _ in written], scribe=scribe, begun=begun
+        )
         return [float(each.mean()) for each in found]
 
     def answer_with_distribution(self, candidates: Sequence[Candidate]) -> list[ScoredAnswer | None]:
@@ -321,9 +198,9 @@ class Teacher:
             by_scribe.setdefault(id(candidate.scribe), []).append(at)
         for places in by_scribe.values():
             chosen = [candidates[at] for at in places]
-            generations = self._run(
-                self._encoded([candidate.prompt for candidate in chosen]),
-                [_said(candidate.read) for candidate in chosen],
+            generations = self._prompts.run(
+                self._prompts.encoded([candidate.prompt for candidate in chosen]),
+                [key_of(candidate.read) for candidate in chosen],
                 self._settings.max_answer_tokens,
                 scribe=chosen[0].scribe,
                 top_k=self._settings.teacher_top_k,
@@ -336,7 +213,7 @@ class Teacher:
         return None if generation is None or not generation.stopped else self._beginning(generation)
 
     def _beginning(self, generation: Generation) -> ScoredAnswer | None:
-        if not generation.ids or generation.top_logprobs is None or not self._engine.backbone.is_text(generation.ids):
+        if not generation.ids or generation.top_logprobs is None or not self._backbone.is_text(generation.ids):
             return None
         answer = self._answer(generation)
         return ScoredAnswer(
@@ -348,7 +225,7 @@ class Teacher:
 
         None where no store would take what the backbone wrote.
         """
-        end = self._engine.backbone.end_id
+        end = self._backbone.end_id
         made = [
             Item(
                 new_item_id(),
@@ -366,13 +243,11 @@ class Teacher:
         return [item if can_be_kept(item) else None for item in made]
 
     def _answer(self, generation: Generation) -> Answer:
-        return Answer(
-            generation.ids, self._engine.backbone.decode(generation.ids).strip(), math.exp(min(generation.logprobs))
-        )
+        return Answer(generation.ids, self._backbone.decode(generation.ids).strip(), math.exp(min(generation.logprobs)))
 
     def _is_answer(self, generation: Generation) -> bool:
         """Tell whether an answer ended in time and is text: a memory would learn to write the noise in it."""
-        return generation.stopped and bool(generation.ids) and self._engine.backbone.is_text(generation.ids)
+        return generation.stopped and bool(generation.ids) and self._backbone.is_text(generation.ids)
 
     def _stream(self, request: Request) -> int:
         """Seed a text by what its chunk says and by its place.
@@ -400,70 +275,11 @@ class Teacher:
 
         What prompts with the same messages before the last begin with is run once.
         """
-        return self._run(
-            self._encoded(prompts),
-            [_said(prompt[:-1]) for prompt in prompts],
+        return self._prompts.run(
+            self._prompts.encoded(prompts),
+            [key_of(prompt[:-1]) for prompt in prompts],
             length,
             memories=memories,
             temperature=temperature,
             streams=streams,
         )
-
-    def _encoded(self, prompts: Sequence[list[Message]]) -> list[list[int]]:
-        """Encode prompts, equal ones once: most are sampled several times, and templates are slow."""
-        tokens_of: dict[tuple[tuple[str, str], ...], list[int]] = {}
-        keys = [_said(prompt) for prompt in prompts]
-        for said, prompt in zip(keys, prompts, strict=True):
-            if said not in tokens_of:
-                tokens_of[said] = self._engine.backbone.encode_chat(prompt)
-        return [tokens_of[said] for said in keys]
-
-    def _run(
-        self,
-        encoded: Sequence[list[int]],
-        keys: Sequence[Hashable],
-        length: int,
-        *,
-        memories: Sequence[LocasMemory | None] | None = None,
-        scribe: LocasMemory | None = None,
-        temperature: float = 0.0,
-        streams: Sequence[int] | None = None,
-        top_k: int = 0,
-        ends: frozenset[int] = frozenset(),
-        is_scored: bool = True,
-        begun: KeptBeginnings | None = None,
-    ) -> list[Generation | None]:
-        backbone = self._engine.backbone
-        fitting = [at for at, tokens in enumerate(encoded) if len(tokens) + length <= backbone.context_tokens]
-        groups = _numbered(keys)
-        memory = None
-        if fitting and memories is not None:
-            memory = MemoryBatch.of([memories[at] for at in fitting], backbone)
-        elif fitting:
-            memory = self._beside(scribe, len(fitting))
-        found = self._engine.generate(
-            [encoded[at] for at in fitting],
-            groups=[groups[at] for at in fitting] if memories is None else None,
-            memory=memory,
-            max_new_tokens=length,
-            temperature=temperature,
-            seed=0 if streams is None else [streams[at] for at in fitting],
-            top_k=top_k,
-            ends=ends,
-            is_scored=is_scored,
-            begun=begun,
-        )
-        result: list[Generation | None] = [None] * len(encoded)
-        for at, generation in zip(fitting, found, strict=True):
-            result[at] = generation
-        return result
-
-
-def _said(messages: Sequence[Message]) -> tuple[tuple[str, str], ...]:
-    return tuple((message["role"], message["content"]) for message in messages)
-
-
-def _numbered(keys: Iterable[Hashable]) -> list[int]:
-    """Return a number for each key, equal ones for equal keys."""
-    seen: dict[Hashable, int] = {}
-    return [seen.setdefault(key, len(seen)) for key in keys]
