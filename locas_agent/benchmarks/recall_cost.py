@@ -28,7 +28,7 @@ from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.memory.serialization import to_bytes
 from locas_agent.study.matching import contains
 from locas_agent.training.neutral import NeutralText
-from locas_agent.training.sampler import TrainingTask
+from locas_agent.training.sampling.builder import TrainingTask
 from locas_agent.training.trainer import Trainer
 
 PEOPLE, FACTS = 4, 4

@@ -24,7 +24,8 @@ from locas_agent.training.examples import Example
 from locas_agent.training.last_layer import LastLayer
 from locas_agent.training.loss_backend import LossBackend, loss_backend_for
 from locas_agent.training.neutral import NeutralText
-from locas_agent.training.sampler import TrainingTask, question_example
+from locas_agent.training.sampling.builder import TrainingTask
+from locas_agent.training.sampling.question_rows import question_example
 from locas_agent.training.trainer import Trained
 
 FORGETS = "forgets"

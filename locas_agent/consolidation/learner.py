@@ -36,7 +36,7 @@ from locas_agent.study.strategies import StrategyFactory, StudyStrategy
 from locas_agent.study.teacher import Teacher
 from locas_agent.training.last_layer import LastLayer
 from locas_agent.training.neutral import NeutralText, load_neutral
-from locas_agent.training.sampler import TrainingTask
+from locas_agent.training.sampling.builder import TrainingTask
 from locas_agent.training.schedule import MORE_REHEARSAL
 from locas_agent.training.trainer import Trained, Trainer
 from locas_agent.types import Progress

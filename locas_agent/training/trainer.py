@@ -35,7 +35,9 @@ from locas_agent.training.initialization import (
 from locas_agent.training.last_layer import LastLayer
 from locas_agent.training.loss_backend import LossBackend, loss_backend_for
 from locas_agent.training.neutral import NeutralText
-from locas_agent.training.sampler import ExampleBuilder, ExampleSampler, TrainingTask, question_example
+from locas_agent.training.sampling.builder import ExampleBuilder, TrainingTask
+from locas_agent.training.sampling.question_rows import question_example
+from locas_agent.training.sampling.sampler import ExampleSampler
 from locas_agent.training.schedule import (
     MOST_SLOTS,
     SLOTS_OF,

@@ -17,7 +17,7 @@ from locas_agent.conversation.messages import question
 from locas_agent.errors import ConfigurationError, CorruptPayload, IncompatibleMemory, InvalidTurn, TurnTooLong
 from locas_agent.study.chunking import Chunk
 from locas_agent.study.items import QUESTION, Item
-from locas_agent.training.sampler import TrainingTask
+from locas_agent.training.sampling.builder import TrainingTask
 from locas_agent.training.trainer import Trainer
 from locas_storage import SqlMemoryStore, new_item_id
 from tests import forked

@@ -30,7 +30,7 @@ from locas_agent.study.scribe.question_generation import ScribeQuestionGenerator
 from locas_agent.study.self_study import SelfStudy
 from locas_agent.study.strategies import StudyStrategy
 from locas_agent.study.teacher import Teacher
-from locas_agent.training.sampler import TrainingTask
+from locas_agent.training.sampling.builder import TrainingTask
 from locas_agent.training.trainer import Trained, Trainer
 
 ROUNDS = 3

@@ -27,7 +27,7 @@ from locas_agent.memory.placement import placement
 from locas_agent.training.examples import Example, ExampleBatch
 from locas_agent.training.losses import mean_by_user
 from locas_agent.training.neutral import NeutralText
-from locas_agent.training.sampler import ExampleBuilder, TrainingTask
+from locas_agent.training.sampling.builder import ExampleBuilder, TrainingTask
 from locas_agent.training.schedule import schedule_of, wsd_factor
 from locas_agent.types import Progress
 

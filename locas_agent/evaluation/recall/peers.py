@@ -21,7 +21,7 @@ from locas_agent.evaluation.scoring import Arm, mean
 from locas_agent.study.chunking import Chunk
 from locas_agent.study.codec import from_record
 from locas_agent.study.items import QUESTION
-from locas_agent.training.sampler import TrainingTask
+from locas_agent.training.sampling.builder import TrainingTask
 from locas_agent.user import UserMemory
 from locas_storage import Revision, StudyItem
 

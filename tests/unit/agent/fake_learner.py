@@ -18,7 +18,7 @@ from locas_agent.runtime import ConsolidationMode
 from locas_agent.study.chunking import Chunk, chunk_turns
 from locas_agent.study.items import QUESTION, Coverage, Item, StudySet
 from locas_agent.training.initialization import initialize
-from locas_agent.training.sampler import TrainingTask
+from locas_agent.training.sampling.builder import TrainingTask
 from locas_agent.types import Progress
 from locas_storage import ConsolidationMetrics, MemoryStore, SqlMemoryStore, Turn, new_item_id
 

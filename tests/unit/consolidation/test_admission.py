@@ -13,7 +13,7 @@ from locas_agent.inference import Engine
 from locas_agent.inference.generation import TopK
 from locas_agent.study.items import NEGATIVE, PROBE, QUESTION, Item
 from locas_agent.study.prompts import ABSTENTION
-from locas_agent.training.sampler import TrainingTask
+from locas_agent.training.sampling.builder import TrainingTask
 
 SETTINGS = AdmissionSettings(min_gain=0.05, max_old_loss=0.1, max_drift_nats=0.05)
 BEFORE = Measurement(0.0, 0.0, 1.0, 0.0, 0.0)

@@ -12,7 +12,7 @@ from locas_agent.inference import Engine
 from locas_agent.inference.generation import TopK
 from locas_agent.study.items import NEGATIVE, QUESTION, Item
 from locas_agent.training.neutral import NeutralText, bare_examples
-from locas_agent.training.sampler import TrainingTask
+from locas_agent.training.sampling.builder import TrainingTask
 
 CONFIG = LocasConfig(training=TrainingSettings(max_steps=24, items_per_step=4))
 PROMPTS = ("Where?", "Which dog do I have?", "Who", "A longer prompt, so that the shorter ones are padded.")

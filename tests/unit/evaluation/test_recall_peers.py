@@ -20,7 +20,7 @@ from locas_agent.evaluation.recall.people import Asked
 from locas_agent.evaluation.recall.setup import RecallOptions, handles_of
 from locas_agent.evaluation.scoring import Arm
 from locas_agent.inference import Engine
-from locas_agent.training.sampler import TrainingTask
+from locas_agent.training.sampling.builder import TrainingTask
 from locas_storage import InMemoryStore
 from tests.unit.agent.fake_learner import quick_agent
 from tests.unit.evaluation.peer_tasks import neutral_text

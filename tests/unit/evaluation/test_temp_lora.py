@@ -15,7 +15,7 @@ from locas_agent.evaluation.baselines.peer import AdapterState
 from locas_agent.evaluation.baselines.temp_lora import TempLora
 from locas_agent.inference import Engine
 from locas_agent.training.last_layer import LastLayer
-from locas_agent.training.sampler import TrainingTask
+from locas_agent.training.sampling.builder import TrainingTask
 from locas_agent.training.trainer import Trainer
 from tests.conftest import MakeBackbone
 from tests.unit.evaluation.peer_tasks import CONFIG, chats, neutral_text, same, training_task, two_users

@@ -20,14 +20,9 @@ from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.forms.reading import ReadingForm
 from locas_agent.study.items import NEGATIVE, PROBE, QUESTION, Item
 from locas_agent.training.neutral import NeutralText, bare_examples
-from locas_agent.training.sampler import (
-    ASKED_IN_CONVERSATION,
-    REHEARSED,
-    ExampleBuilder,
-    ExampleSampler,
-    TrainingTask,
-    conversation_example,
-)
+from locas_agent.training.sampling.builder import ASKED_IN_CONVERSATION, REHEARSED, ExampleBuilder, TrainingTask
+from locas_agent.training.sampling.question_rows import conversation_example
+from locas_agent.training.sampling.sampler import ExampleSampler
 from locas_agent.training.schedule import schedule_of, wsd_factor
 
 TURNS = tuple(

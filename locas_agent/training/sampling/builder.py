@@ -1,10 +1,4 @@
-"""What one step of training looks at.
-
-A user's items, new and rehearsed and never answered, behind windows and alone, and neutral text.
-
-Knows the backbone's tokens and teacher; no memory, no optimiser, no store. Memories and the LoRA peer are trained on
-the same examples.
-"""
+"""Everything that a training task may draw, made once: its questions, windows and texts, and what is rehearsed."""
 
 from __future__ import annotations
 
@@ -13,12 +7,10 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from random import Random
 
-from locas_agent.backbone import Backbone
-from locas_agent.config import LocasConfig, TrainingSettings
-from locas_agent.conversation.messages import Message, exchange, question
+from locas_agent.config import LocasConfig
+from locas_agent.conversation.messages import Message
 from locas_agent.errors import ConfigurationError
 from locas_agent.inference import Engine
-from locas_agent.inference.generation import TopK
 from locas_agent.memory import LocasMemory
 from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.forms.reading import CHAT, ReadingForm
@@ -26,6 +18,8 @@ from locas_agent.study.items import NEGATIVE, PROBE, Item, fact_of
 from locas_agent.study.spans import most_about
 from locas_agent.training.examples import Example, with_teacher
 from locas_agent.training.neutral import NeutralText
+from locas_agent.training.sampling.question_rows import conversation_example, found_example, question_example
+from locas_agent.training.sampling.sampler import ExampleSampler, ShuffledCycle
 from locas_agent.training.schedule import Schedule
 
 TEMPLATE_TOKENS = 5
@@ -62,42 +56,6 @@ class TrainingTask:
     chunks: tuple[Chunk, ...]
     memory: LocasMemory | None
     reading: ReadingForm = CHAT
-
-
-@dataclass(frozen=True, eq=False)
-class StepBatch:
-    """One user's rows of one step.
-
-    Attributes:
-        standalone: items asked without anything before them; the same number in every batch.
-        in_conversation: one row of items asked behind a window, as in a running conversation; none where the settings
-            ask for none.
-        anchors: one row of neutral text.
-        anchor_weight: its weight.
-    """
-
-    standalone: list[Example]
-    in_conversation: list[Example]
-    anchors: list[Example]
-    anchor_weight: float
-
-    def weighted(self, settings: TrainingSettings) -> tuple[tuple[list[Example], float], ...]:
-        """Return each kind of rows with its weight in the loss; a kind may be empty."""
-        return (
-            (self.standalone, 1.0),
-            (self.in_conversation, settings.window_weight),
-            (self.anchors, self.anchor_weight),
-        )
-
-    @property
-    def examples(self) -> list[Example]:
-        """All rows."""
-        return [*self.standalone, *self.in_conversation, *self.anchors]
-
-    @property
-    def n_tokens(self) -> int:
-        """Tokens of all rows."""
-        return sum(example.n_tokens for example in self.examples)
 
 
 class ExampleBuilder:
@@ -146,7 +104,7 @@ class ExampleBuilder:
             for examples in (self._questions(_by_fact(kept, rng)), _some(negative, rng))
         ]
         fresh_cycle, rehearsed_cycle, negative_cycle, conversation_cycle, anchors = (
-            _ShuffledCycle(examples, rng) for examples in (noisy, *once, in_conversation, self._neutral.anchors)
+            ShuffledCycle(examples, rng) for examples in (noisy, *once, in_conversation, self._neutral.anchors)
         )
         return ExampleSampler(
             settings, schedule, fresh_cycle, rehearsed_cycle, negative_cycle, conversation_cycle, anchors, rng
@@ -270,75 +228,6 @@ def _with_headers(told: Sequence[tuple[Chunk, TurnExcerpt]]) -> list[Message]:
     return messages
 
 
-class ExampleSampler:
-    """Draws endless batches that cover one task evenly."""
-
-    def __init__(
-        self,
-        settings: TrainingSettings,
-        schedule: Schedule,
-        fresh: _ShuffledCycle,
-        rehearsed: _ShuffledCycle,
-        negative: _ShuffledCycle,
-        in_conversation: _ShuffledCycle,
-        anchors: _ShuffledCycle,
-        rng: Random,
-    ) -> None:
-        self._settings = settings
-        self._schedule = schedule
-        self._drawn = 0
-        self._fresh, self._rehearsed, self._negative, self._in_conversation, self._anchors = (
-            fresh,
-            rehearsed,
-            negative,
-            in_conversation,
-            anchors,
-        )
-        self._rng = rng
-
-    @property
-    def examples(self) -> list[Example]:
-        """Everything that may be drawn."""
-        cycles = (self._fresh, self._rehearsed, self._negative, self._in_conversation, self._anchors)
-        return [example for cycle in cycles for example in cycle.elements]
-
-    def next_batch(self) -> StepBatch:
-        """Return the rows of the next step."""
-        standalone = [self._item() for _ in range(self._schedule.items_per_step)]
-        schedule, settings = self._schedule, self._settings
-        is_in_conversation = (
-            self._in_conversation.elements and settings.window_weight and self._drawn % schedule.window_every == 0
-        )
-        every = schedule.anchor_every
-        is_neutral = self._anchors.elements and schedule.anchor_weight and self._drawn % every == every // 2
-        in_conversation = [self._in_conversation.take()] if is_in_conversation else []
-        anchors = [self._anchors.take()] if is_neutral else []
-        self._drawn += 1
-        return StepBatch(standalone, in_conversation, anchors, schedule.anchor_weight)
-
-    def _item(self) -> Example:
-        share, kind = self._schedule.negative_share, self._rng.random()
-        if kind < share and self._negative.elements:
-            return self._negative.take()
-        if self._rehearsed.elements and (not self._fresh.elements or kind < share + self._schedule.rehearsal_share):
-            return self._rehearsed.take()
-        return self._fresh.take()
-
-
-class _ShuffledCycle:
-    """Walks through a list again and again, shuffled again each time, so that every element comes equally often."""
-
-    def __init__(self, elements: Sequence[Example], rng: Random) -> None:
-        self.elements = list(elements)
-        self._rng = rng
-        self._queue: list[Example] = []
-
-    def take(self) -> Example:
-        if not self._queue:
-            self._queue = self._rng.sample(self.elements, len(self.elements))
-        return self._queue.pop()
-
-
 def _some(examples: list[Example], rng: Random) -> list[Example]:
     """Take all of a short list and a sample of a long one: the cost does not grow with every past session."""
     return examples if len(examples) <= REHEARSED else rng.sample(examples, REHEARSED)
@@ -360,55 +249,3 @@ def _by_fact(items: list[Item], rng: Random) -> list[Item]:
             break
         taken += [item for item in turn if item is not None]
     return taken
-
-
-def question_example(backbone: Backbone, item: Item) -> Example:
-    """Return a study item as it is trained and measured.
-
-    The question alone in front, the teacher's answer to be given.
-    """
-    return Example(tuple(backbone.encode_chat(question(item.question))), item.answer_ids, item.teacher)
-
-
-def found_example(
-    backbone: Backbone, reading: ReadingForm, turns: Sequence[Message], item: Item, *, most_tokens: int
-) -> Example | None:
-    """Return a study item asked behind turns that tell it, as where a search found them; None where they are too long.
-
-    Args:
-        backbone: whose tokens.
-        reading: how turns stand before a question.
-        turns: with their dated headers.
-        item: what is asked.
-        most_tokens: longest prompt.
-    """
-    prompt = tuple(backbone.encode_chat(reading.prompt(turns, item.question)))
-    return Example(prompt, item.answer_ids, item.teacher) if len(prompt) <= most_tokens else None
-
-
-def conversation_example(backbone: Backbone, window: Sequence[int], items: Sequence[Item]) -> Example:
-    """Return one row: a window, then each item asked and answered as in a running conversation.
-
-    Only the answers are scored.
-    """
-    prompt, target, scored = list(window), list[int](), list[int]()
-    for item in items:
-        asked = _without_start(backbone, backbone.encode_chat(question(item.question)))
-        after = backbone.encode_chat(exchange(item.question, item.answer), generation_prompt=False)
-        closing = _without_start(backbone, after)[
-            len(asked) + len(item.answer_ids) :
-        ]  # what the template puts behind an answer
-        if target:
-            target += asked
-        else:
-            prompt += asked
-        scored += range(len(target), len(target) + len(item.answer_ids))
-        target += [*item.answer_ids, *closing]
-    teacher = TopK.joined([item.teacher for item in items])
-    return Example(tuple(prompt), tuple(target[: scored[-1] + 1]), teacher, 1.0, tuple(scored))
-
-
-def _without_start(backbone: Backbone, ids: list[int]) -> list[int]:
-    """Leave out the beginning-of-text token, which stands only once in a conversation."""
-    start = backbone.tokenizer.bos_token_id
-    return ids[1:] if start is not None and ids[:1] == [start] else ids

@@ -1,0 +1,64 @@
+"""Study items as rows: asked alone, behind turns that tell the answer, and one after the other in a conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from locas_agent.backbone import Backbone
+from locas_agent.conversation.messages import Message, exchange, question
+from locas_agent.inference.generation import TopK
+from locas_agent.study.forms.reading import ReadingForm
+from locas_agent.study.items import Item
+from locas_agent.training.examples import Example
+
+
+def question_example(backbone: Backbone, item: Item) -> Example:
+    """Return a study item as it is trained and measured.
+
+    The question alone in front, the teacher's answer to be given.
+    """
+    return Example(tuple(backbone.encode_chat(question(item.question))), item.answer_ids, item.teacher)
+
+
+def found_example(
+    backbone: Backbone, reading: ReadingForm, turns: Sequence[Message], item: Item, *, most_tokens: int
+) -> Example | None:
+    """Return a study item asked behind turns that tell it, as where a search found them; None where they are too long.
+
+    Args:
+        backbone: whose tokens.
+        reading: how turns stand before a question.
+        turns: with their dated headers.
+        item: what is asked.
+        most_tokens: longest prompt.
+    """
+    prompt = tuple(backbone.encode_chat(reading.prompt(turns, item.question)))
+    return Example(prompt, item.answer_ids, item.teacher) if len(prompt) <= most_tokens else None
+
+
+def conversation_example(backbone: Backbone, window: Sequence[int], items: Sequence[Item]) -> Example:
+    """Return one row: a window, then each item asked and answered as in a running conversation.
+
+    Only the answers are scored.
+    """
+    prompt, target, scored = list(window), list[int](), list[int]()
+    for item in items:
+        asked = _without_start(backbone, backbone.encode_chat(question(item.question)))
+        after = backbone.encode_chat(exchange(item.question, item.answer), generation_prompt=False)
+        closing = _without_start(backbone, after)[
+            len(asked) + len(item.answer_ids) :
+        ]  # what the template puts behind an answer
+        if target:
+            target += asked
+        else:
+            prompt += asked
+        scored += range(len(target), len(target) + len(item.answer_ids))
+        target += [*item.answer_ids, *closing]
+    teacher = TopK.joined([item.teacher for item in items])
+    return Example(tuple(prompt), tuple(target[: scored[-1] + 1]), teacher, 1.0, tuple(scored))
+
+
+def _without_start(backbone: Backbone, ids: list[int]) -> list[int]:
+    """Leave out the beginning-of-text token, which stands only once in a conversation."""
+    start = backbone.tokenizer.bos_token_id
+    return ids[1:] if start is not None and ids[:1] == [start] else ids
