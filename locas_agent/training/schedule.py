@@ -22,6 +22,9 @@ LAST_LAYER_NEGATIVES, DEEP_NEGATIVES = 0.22, 0.2
 LAST_LAYER_VARIANTS, LAST_LAYER_WINDOW = 4, 256
 DEEP_RATE, DEEP_ITEMS = 8e-3, 6
 """Peak rate and items of a step beside several layers or a lower one. Origin: `docs/decisions.md`, placement."""
+DEEP_TEXT_RATE = 3e-4
+"""Peak rate there where whole texts are learnt: every token of every turn pulls, and at 1e-3 the gate refuses what
+comes of it. Origin: `docs/decisions.md`, rate of whole texts."""
 DEEP_FOUND = 24
 """Facts asked behind turns that a search would find, beside several layers. Origin: `docs/decisions.md`, found
 turns."""
@@ -119,7 +122,7 @@ def schedule_of(
         steps,
         items_per_step,
         settings.decay_steps_of(steps),
-        settings.learning_rate or (LAST_LAYER_RATE if is_last else DEEP_RATE),
+        settings.learning_rate or (LAST_LAYER_RATE if is_last else _deep_rate(settings)),
         share,
         negative_share,
         1 if is_last else WINDOW_EVERY,
@@ -130,6 +133,11 @@ def schedule_of(
         _given(settings.found_facts, 0 if is_last else DEEP_FOUND),
         1.0 if is_last else FORMER_PACE,
     )
+
+
+def _deep_rate(settings: TrainingSettings) -> float:
+    """Return the peak rate beside several layers, by what is learnt there."""
+    return DEEP_RATE if settings.objective == "self_study" else DEEP_TEXT_RATE
 
 
 def _given(setting: N | None, otherwise: N) -> N:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -207,6 +208,17 @@ def test_at_depth_the_past_takes_more_of_a_step_the_more_facts_it_holds(task: Tr
     given = TrainingSettings(rehearsal_share=0.1, learning_rate=0.5, max_steps=7)
     asked = schedule_of(given, (-2, -1), task.new, ())
     assert (asked.rehearsal_share, asked.learning_rate, asked.steps) == (0.1, 0.5, 7)
+
+
+@pytest.mark.parametrize("objective", ["ntp", "sd", "mix"])
+def test_at_depth_whole_texts_are_learnt_more_slowly_than_questions(objective: Any, task: TrainingTask) -> None:
+    def rate(settings: TrainingSettings, layers: tuple[int, ...]) -> float:
+        return schedule_of(settings, layers, task.new, ()).learning_rate
+
+    questions, text = TrainingSettings(), TrainingSettings(objective=objective)
+    assert rate(text, (-2, -1)) < rate(questions, (-2, -1)) / 10
+    assert rate(text, (-1,)) == rate(questions, (-1,))
+    assert rate(TrainingSettings(objective=objective, learning_rate=0.5), (-2, -1)) == 0.5
 
 
 def test_steps_at_depth_follow_from_items_and_facts(task: TrainingTask, engine: Engine) -> None:
