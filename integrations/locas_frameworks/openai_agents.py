@@ -104,9 +104,8 @@ class LocasSession:
         """
         mine = [turn for turn in await self._user.aturns() if turn.session == self.session_id and _is_item(turn)]
         first: dict[str, int] = {}
-        for turn in mine:
-            call = _call_of(turn)
-            first[call] = min(turn.seq, first.get(call, turn.seq))
+        for turn in mine:  # by their numbers
+            first.setdefault(_call_of(turn), turn.seq)
         return sorted(mine, key=lambda turn: (turn.at, first[_call_of(turn)], _index_of(turn)))
 
     def _journal(self, items: Sequence[Item]) -> None:

@@ -80,6 +80,7 @@ def pg19(
     from locas_agent.evaluation.pg19.report import COLUMNS, pg19_rows
     from locas_agent.evaluation.pg19.run import run_pg19
 
+    standing = tuple(layers.split(",")) if layers and "," in layers else layers
     locas, lora = (PAPER_LOCAS, PAPER_LORA) if settings == "paper" else (LocasSettings(), LoraSettings())
     try:
         options = Pg19Options.model_validate(
@@ -90,7 +91,7 @@ def pg19(
                 "max_tokens": max_tokens,
                 "seed": seed,
                 "locas": locas.model_dump()
-                | _given(steps=steps, width=width, layers=_layers(layers), initialization=init, scale=scale, rate=rate),
+                | _given(steps=steps, width=width, layers=standing, initialization=init, scale=scale, rate=rate),
                 "temp_lora": lora.model_dump() | _given(steps=steps, rank=lora_rank, rate=lora_rate),
             }
         )
@@ -110,13 +111,6 @@ def pg19(
     if plot is not None:
         plot_pg19(report, plot)
     deliver(json, report, table(COLUMNS, pg19_rows(report)))
-
-
-def _layers(text: str | None) -> str | int | tuple[str, ...] | None:
-    """Return the option as the settings take it: one number is how many of the topmost, several are the layers."""
-    if text is None or not text.replace(",", "").isdigit():
-        return text
-    return tuple(text.split(",")) if "," in text else int(text)
 
 
 def _given(**options: object) -> dict[str, object]:
