@@ -57,16 +57,31 @@ def flat(bench: Bench) -> list[Row]:
     Raises:
         RuntimeError: the same window was answered differently.
     """
-    backbone, rounds = _backbone(bench), bench.rounds(FLAT_ROUNDS)
-    with closing(open_store(f"sqlite:///{bench.folder / 'flat.db'}")) as store:
-        (memory,) = bench.memories(backbone, 1)
+    backbone = _backbone(bench)
+    return [late_beside_soon(bench, FLAT, backbone, bench.memories(backbone, 1)[0], rounds=bench.rounds(FLAT_ROUNDS))]
+
+
+def late_beside_soon(bench: Bench, goal: Goal, backbone: Backbone, memory: LocasMemory, *, rounds: int) -> Row:
+    """Answer the same window behind a long and behind a short journal, in turn.
+
+    Args:
+        bench: the run.
+        goal: the row to fill.
+        backbone: answers.
+        memory: has learnt all turns outside the window.
+        rounds: how often each journal is answered.
+
+    Raises:
+        RuntimeError: the same window was answered differently, or not at all.
+    """
+    with closing(open_store(f"sqlite:///{bench.folder / goal.name}.db")) as store:
         late = Talk(store, backbone, memory, turns=60 if bench.is_quick else LATE)
         soon = Talk(store, backbone, memory, turns=SOON)
         before = {"late": late.prepare, "soon": soon.prepare}
         taken = interleaved({"late": late.reply, "soon": soon.reply}, rounds=rounds, device=bench.device, before=before)
     if late.answers != soon.answers or not all(late.answers):
         raise RuntimeError("journals that end alike were answered differently, or not at all: nothing was measured")
-    return [FLAT.row(taken["late"], taken["soon"])]
+    return goal.row(taken["late"], taken["soon"])
 
 
 def growth(bench: Bench) -> list[Row]:

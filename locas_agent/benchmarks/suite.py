@@ -28,6 +28,7 @@ FAMILIES: dict[Measure, tuple[str, ...]] = {
     learning.deep: ("learn-deep", "learn-templora-real"),
     learning.long: ("learn-long-real",),
     users.first_token: ("reply-first-token",),
+    users.flat: ("flat-real",),
     users.stored: ("load-real", "bytes-real"),
     users.serving_peak: ("serve-peak",),
     users.training_peak: ("train-peak",),

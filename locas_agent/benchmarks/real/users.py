@@ -1,4 +1,4 @@
-"""What a user costs on real shapes: the first word of a reply, a memory brought from the store, bytes.
+"""What a user costs on real shapes: a reply and its first word, a memory brought from the store, bytes.
 
 A memory's rows are random: what it recalls is not measured here, so nothing is said about equal recall.
 """
@@ -6,11 +6,12 @@ A memory's rows are random: what it recalls is not measured here, so nothing is 
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 
 from safetensors.torch import save
 
 from locas_agent.benchmarks.bench import Bench
-from locas_agent.benchmarks.latency import Talk
+from locas_agent.benchmarks.latency import FLAT, Talk, late_beside_soon
 from locas_agent.benchmarks.learn import Memories
 from locas_agent.benchmarks.loading import compare
 from locas_agent.benchmarks.measuring import Goal, Row, interleaved, peak_bytes
@@ -27,7 +28,7 @@ from locas_agent.training.last_layer import LastLayer
 from locas_agent.training.loss_backend import loss_backend_for
 from locas_storage import open_store
 
-TURNS, ROUNDS, RANK, USERS = 400, 3, 64, 16
+TURNS, ROUNDS, FLAT_ROUNDS, RANK, USERS = 400, 3, 7, 64, 16
 GIB = 1 << 30
 _LORA = "a PEFT adapter of rank 64 beside all linear layers"
 _THIRD = "memory of 32 slots beside the topmost third of the layers"
@@ -40,6 +41,7 @@ FIRST = Goal(
     10.0,
     30.0,
 )
+FLAT_REAL = replace(FLAT, name="flat-real")
 LOAD = Goal(
     "load-real",
     f"stored payload to bound and ready, {_THIRD}, in SQLite; peer: {_LORA}, from its folder beside one that is there",
@@ -94,6 +96,17 @@ def first_token(bench: Bench) -> list[Row]:
             before={"ours": ours.prepare, "theirs": theirs.prepare},
         )
     return [FIRST.row(taken["ours"], taken["theirs"])]
+
+
+def flat(bench: Bench) -> list[Row]:
+    """Measure our reply late and soon.
+
+    Raises:
+        RuntimeError: the same window was answered differently.
+    """
+    backbone = backbone_of(bench)
+    (memory,) = memories_of(bench, backbone, 1, strength=0.01)
+    return [late_beside_soon(bench, FLAT_REAL, backbone, memory, rounds=bench.real_rounds(FLAT_ROUNDS))]
 
 
 def stored(bench: Bench) -> list[Row]:

@@ -50,6 +50,16 @@ def mmlu(
             help=f"Teach so many made-up people, as `eval recall` does; {DEFAULT_PEOPLE} unless given.",
         ),
     ] = None,
+    talk: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--talk",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="Teach the people of this file what they say, as `eval recall --people FILE` does; may be repeated.",
+        ),
+    ] = None,
     text: Annotated[
         Path | None,
         typer.Option(
@@ -79,8 +89,8 @@ def mmlu(
     """
     if path is None and not task:
         raise typer.BadParameter("name the folder of MMLU, or a task with --task")
-    if sum(source is not None for source in (user, people, text)) > 1:
-        raise typer.BadParameter("--user, --people and --text are three sources of memories: name one")
+    if sum(bool(source) for source in (user, people, talk, text)) > 1:
+        raise typer.BadParameter("--user, --people, --talk and --text are sources of memories: name one")
     _stay_offline()
     from locas_agent.evaluation.mmlu.data import Mmlu
     from locas_agent.evaluation.mmlu.memories import text_config
@@ -93,7 +103,9 @@ def mmlu(
     tasks = load_tasks([*(data.tasks(shots=shots) if data is not None else ()), *(task or ())])
     config = text_config() if text is not None else evaluation_config(None)
     with open_agent(backbone, store, device, dtype, config, key_file=key_file) as memory, progress_bar() as progress:
-        taught = _taught(memory, user=user, tenant=tenant, people=people, text=text, seed=seed, progress=progress)
+        taught = _taught(
+            memory, user=user, tenant=tenant, people=people, talk=talk, text=text, seed=seed, progress=progress
+        )
         report = measure_forgetting(memory, tasks, taught, limit=limit, seed=seed, progress=progress)
     about: dict[str, Any] = {
         "mmlu_sha256": data.digest if data is not None else None,
@@ -110,6 +122,7 @@ def _taught(
     user: str | None,
     tenant: str,
     people: int | None,
+    talk: list[Path] | None,
     text: Path | None,
     seed: int,
     progress: Progress | None,
@@ -122,7 +135,8 @@ def _taught(
         return of_user(memory, memory.for_user(user, tenant=tenant))
     if text is not None:
         return of_text(memory, text, progress=progress)
-    return of_people(memory, RecallOptions(users=people or DEFAULT_PEOPLE, seed=seed), progress=progress)
+    users = None if talk else people or DEFAULT_PEOPLE
+    return of_people(memory, RecallOptions(files=tuple(talk or ()), users=users, seed=seed), progress=progress)
 
 
 def _stay_offline() -> None:

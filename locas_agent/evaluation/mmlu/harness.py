@@ -15,13 +15,18 @@ from torch import Tensor
 
 from locas_agent.errors import TurnTooLong
 from locas_agent.inference import Engine
-from locas_agent.inference.batching import micro_batches, pad
+from locas_agent.inference.batching import micro_batches
 from locas_agent.inference.engine import MAX_BATCH_TOKENS
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.types import Progress
 
 DEFAULT_ANSWER_TOKENS = 256
 """Longest generated answer where a task does not say, as the harness's own models have it."""
+
+SHARED_TOKENS = 64
+"""Rows that begin with so many equal tokens run these once; below that it costs as much as it saves."""
+MOST_TOGETHER = 32
+"""Such rows at once: each keeps the log-probabilities of a whole vocabulary until they are read."""
 
 Encoded = tuple[tuple[str, str], list[int], list[int]]
 """A request: its texts, the tokens of the context, those of the continuation."""
@@ -146,9 +151,9 @@ class MemoryLM(TemplateLM):  # type: ignore[misc]
             row = (*self._fitting(texts[0], context, max(0, len(continuation) - 1)), *continuation[:-1])
             rows.setdefault(row, []).append(at)
         found: dict[int, tuple[float, bool]] = {}
-        for inputs in self._batches(list(rows)):
+        for inputs, is_alike in _batches(list(rows), self._max_batch_tokens):
             wanted = [[requests[at][2] for at in rows[ids]] for ids in inputs]
-            scores = self._scores(inputs, [max(map(len, each)) for each in wanted])
+            scores = self._scores(inputs, [max(map(len, each)) for each in wanted], is_alike=is_alike)
             for ids, logprobs, continuations in zip(inputs, scores, wanted, strict=True):
                 found.update(
                     {at: _score(logprobs, tokens) for at, tokens in zip(rows[ids], continuations, strict=True)}
@@ -157,19 +162,22 @@ class MemoryLM(TemplateLM):  # type: ignore[misc]
                 self._progress("likelihoods", len(found), len(requests))
         return [found[at] for at in range(len(requests))]
 
-    def _batches(self, inputs: Sequence[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
-        for chosen in micro_batches([len(ids) for ids in inputs], self._max_batch_tokens):
-            yield [inputs[at] for at in chosen]
+    def _scores(self, inputs: Sequence[tuple[int, ...]], counts: Sequence[int], *, is_alike: bool) -> list[Tensor]:
+        """Log-probabilities after the last `counts[b]` tokens of each row, shape (counts[b], V), fp32.
 
-    @torch.inference_mode()
-    def _scores(self, inputs: Sequence[tuple[int, ...]], counts: Sequence[int]) -> list[Tensor]:
-        """Log-probabilities after the last `counts[b]` tokens of each row, shape (counts[b], V), fp32."""
-        ids, mask = pad(inputs, self._backbone.pad_id, left=False)
-        positions = torch.zeros_like(mask, dtype=torch.bool)
-        for row, (tokens, count) in enumerate(zip(inputs, counts, strict=True)):
-            positions[row, len(tokens) - count : len(tokens)] = True
-        logits = self._engine.logits(ids, attention_mask=mask, memory=self._memories(len(inputs)), positions=positions)
-        return list(torch.split(logits.float().log_softmax(dim=-1), list(counts)))
+        What rows that begin alike share is run once.
+        """
+        firsts = [len(ids) - count + 1 for ids, count in zip(inputs, counts, strict=True)]
+        found = self._engine.distributions(
+            [ids[:first] for ids, first in zip(inputs, firsts, strict=True)],
+            # the last token of a continuation is not run, whichever it is
+            [(*ids[first:], 0) for ids, first in zip(inputs, firsts, strict=True)],
+            top_k=self._backbone.vocab_size,
+            memory=self._memories(len(inputs)),
+            groups=[0] * len(inputs) if is_alike else None,
+            max_batch_tokens=self._max_batch_tokens,
+        )
+        return [torch.empty_like(one.logprobs).scatter_(1, one.ids.long(), one.logprobs) for one in found]
 
     def _fitting(self, text: str, ids: Sequence[int], after: int) -> list[int]:
         """The end of a context that leaves room for so many tokens behind it."""
@@ -185,6 +193,26 @@ class MemoryLM(TemplateLM):  # type: ignore[misc]
 
     def _memories(self, rows: int) -> MemoryBatch | None:
         return None if self._memory is None else self._memory.select([0] * rows)
+
+
+def _batches(inputs: Sequence[tuple[int, ...]], max_batch_tokens: int) -> Iterator[tuple[list[tuple[int, ...]], bool]]:
+    """Rows to be run together, and whether they begin alike, as questions of one subject behind its examples do."""
+    alone = list[tuple[int, ...]]()
+    for alike in _beginning_alike(inputs):
+        if len(alike) == 1:
+            alone += alike
+        else:
+            yield from ((alike[at : at + MOST_TOGETHER], True) for at in range(0, len(alike), MOST_TOGETHER))
+    for chosen in micro_batches([len(ids) for ids in alone], max_batch_tokens):
+        yield [alone[at] for at in chosen], False
+
+
+def _beginning_alike(inputs: Sequence[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
+    """Put rows together that share their first `SHARED_TOKENS` tokens; a shorter row stands by itself."""
+    runs: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+    for ids in inputs:
+        runs.setdefault(ids[:SHARED_TOKENS] if len(ids) > SHARED_TOKENS else ids, []).append(ids)
+    return list(runs.values())
 
 
 def _score(logprobs: Tensor, tokens: Sequence[int]) -> tuple[float, bool]:

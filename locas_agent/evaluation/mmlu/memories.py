@@ -1,4 +1,4 @@
-"""Where `eval mmlu` takes its memories from: made-up people, a text, or a user of a store."""
+"""Where `eval mmlu` takes its memories from: people, made up or of a file, a text, or a user of a store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TURN_CHARACTERS = 400
 def of_people(
     agent: AgentMemory, options: RecallOptions, *, progress: Progress | None = None
 ) -> dict[str, LocasMemory]:
-    """Teach made-up people as `eval recall` does and return the memories that were admitted, by person.
+    """Teach people as `eval recall` does and return the memories that were admitted, by person.
 
     Raises:
         ConfigurationError: none was admitted.

@@ -74,6 +74,7 @@ def test_families_give_every_row_of_the_table() -> None:
         "learn-templora-real",
         "learn-long-real",
         "reply-first-token",
+        "flat-real",
         "load-real",
         "bytes-real",
         "serve-peak",

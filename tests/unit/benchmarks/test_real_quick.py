@@ -72,6 +72,7 @@ def test_states_of_another_text_are_noticed(bench: Bench, monkeypatch: pytest.Mo
 
 def test_users(bench: Bench) -> None:
     check(users.first_token(bench), "reply-first-token")
+    check(users.flat(bench), "flat-real")
     check(users.stored(bench), "load-real", "bytes-real")
     check(users.serving_peak(bench), "serve-peak")
     check(users.training_peak(bench), "train-peak")

@@ -26,13 +26,16 @@ from locas_agent.evaluation.mmlu.data import DEV, LETTERS, PROMPT, TEST, Mmlu
 from locas_agent.evaluation.mmlu.harness import MemoryLM
 from locas_agent.evaluation.mmlu.memories import of_text, text_config
 from locas_agent.evaluation.mmlu.run import load_tasks, measure_forgetting
+from locas_agent.evaluation.recall.setup import RecallOptions
 from locas_agent.exports.dense import merge
+from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
 from locas_agent.memory.serialization import to_bytes
 from locas_storage import RevisionDraft, UserKey
 from tests.conftest import MakeBackbone, MakeMemory
 from tests.pictures import assert_shows
 
+TALK = Path(__file__).with_name("two_people.jsonl")
 SUBJECTS = ("ferry_times", "lake_fish", "hill_names")
 
 
@@ -103,6 +106,36 @@ def test_model_gives_the_likelihoods_of_plain_transformers_without_and_with_a_me
     assert MemoryLM(AgentMemory.load(backbone, "sqlite://").engine, None).loglikelihood(requests(("Say", most_likely)))[
         0
     ][1]
+
+
+def test_examples_before_the_questions_of_a_subject_are_run_once(
+    make_backbone: MakeBackbone, make_memory: MakeMemory
+) -> None:
+    backbone = make_backbone()
+    dense, attached = merge(backbone, made := make_memory(5, on=backbone)), made
+    examples = "Examples of one subject, many of them. " * 6
+    asked = [(f"{examples}Question {'x' * at}:", f" {letter}") for at in range(5) for letter in "AB"]
+    asked += [("Something else entirely:", " A")]
+    for model, memory in ((backbone.model, None), (dense, attached)):
+        engine = Counting(backbone)
+        got = MemoryLM(engine, memory).loglikelihood(requests(*asked))
+        texts = [backbone.encode(context) for context, _ in asked]
+        for ids, (_, continuation), (found, greedy) in zip(texts, asked, got, strict=True):
+            wanted = backbone.encode(continuation)
+            table = plain(model, [*ids, *wanted[:-1]])[-len(wanted) :]
+            assert found == pytest.approx(float(table.gather(1, torch.tensor(wanted)[:, None]).sum()), abs=2e-4)
+            assert greedy == (table.argmax(-1).tolist() == wanted)
+        assert engine.tokens < 2 * len(texts[0]) < sum(map(len, texts[::2])) / 2
+
+
+class Counting(Engine):
+    """Counts the tokens that are run."""
+
+    tokens = 0
+
+    def hidden(self, input_ids: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+        self.tokens += input_ids.numel()
+        return super().hidden(input_ids, *args, **options)
 
 
 def test_whole_texts_and_answers_are_those_of_plain_transformers(
@@ -283,11 +316,40 @@ def test_memory_of_a_text_is_learnt_and_one_that_is_refused_is_told(backbone: Ba
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["--people", "2"], ["PATH", "--people", "2", "--user", "ada"], ["PATH", "--limit", "0"]]
+    "arguments",
+    [
+        [],
+        ["--people", "2"],
+        ["PATH", "--people", "2", "--user", "ada"],
+        ["PATH", "--talk", str(TALK), "--people", "2"],
+        ["PATH", "--talk", "nowhere.jsonl"],
+        ["PATH", "--limit", "0"],
+    ],
 )
 def test_wrong_usage_ends_with_code_two(arguments: list[str], folder: Path) -> None:
     result = CliRunner().invoke(app, ["eval", "mmlu", *(str(folder) if each == "PATH" else each for each in arguments)])
     assert result.exit_code == 2
+
+
+def test_command_teaches_the_people_of_files_or_made_up_ones(
+    folder: Path, backbone_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TQDM_DISABLE"):
+        monkeypatch.setenv(name, "1")
+    taught = list[RecallOptions]()
+
+    def teach(agent: AgentMemory, options: RecallOptions, **_: Any) -> dict[str, None]:  # as in test_cli_recall
+        taught.append(options)
+        return {"nobody": None}
+
+    monkeypatch.setattr("locas_agent.evaluation.mmlu.memories.of_people", teach)
+    for source in (["--talk", str(TALK)], ["--people", "3"]):
+        asked = CliRunner().invoke(
+            app, ["eval", "mmlu", str(folder), *source, "--limit", "3", "--backbone", backbone_folder]
+        )
+        assert asked.exit_code == 0, asked.stderr
+    talk, made_up = (options.source() for options in taught)
+    assert (talk.name, len(talk.tellers), len(made_up.tellers)) == ("two_people.jsonl", 2, 3)
 
 
 def test_command_asks_with_a_stored_memory_and_refuses_a_user_without_one(
