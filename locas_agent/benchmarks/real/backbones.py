@@ -33,16 +33,27 @@ def backbone_of(bench: Bench) -> Backbone:
     Raises:
         MissingExtra: `smollm2`, whose weights another distribution brings, which is not installed.
     """
-    if bench.is_quick:
-        model = random_model(replace(SMALL, layers=QUICK_LAYERS), seed=bench.seed, context_tokens=2048)
-        return wrapped(model.to(bench.device), name="random Qwen3")
-    if bench.real == "smollm2":
+    if bench.real == "smollm2" and not bench.is_quick:
         backbone = Backbone.load("smollm2", device=bench.device)
         backbone.stop_ids = frozenset()
         return backbone
-    dtype = fast_dtype(bench.device, LARGE_PARAMETERS)  # drawn in it: in fp32 the weights would take twice the room
-    model = random_model(GPU, seed=bench.seed, context_tokens=CONTEXT_TOKENS, dtype=dtype)
-    return wrapped(model.to(bench.device), name="random Qwen3-0.6B")
+    if bench.is_quick:
+        model = random_model(replace(SMALL, layers=QUICK_LAYERS), seed=bench.seed, context_tokens=2048)
+        backbone = wrapped(model.to(bench.device), name="random Qwen3")
+    else:
+        dtype = fast_dtype(bench.device, LARGE_PARAMETERS)  # drawn in it: in fp32 the weights would take twice the room
+        model = random_model(GPU, seed=bench.seed, context_tokens=CONTEXT_TOKENS, dtype=dtype)
+        backbone = wrapped(model.to(bench.device), name="random Qwen3-0.6B")
+    write_words(backbone)
+    return backbone
+
+
+@torch.no_grad()
+def write_words(backbone: Backbone) -> None:
+    """Let random weights write nothing but words of the tokenizer: marks and blanks alone would make an empty reply."""
+    tokenizer, rows = backbone.tokenizer, backbone.model.get_input_embeddings().weight
+    rows[len(tokenizer) :] = 0.0  # what is likeliest lies above 0; they are read as before
+    rows[[token for token in range(len(tokenizer)) if not backbone.decode([token]).strip()]] = 0.0
 
 
 def bare_copy(backbone: Backbone) -> Backbone:

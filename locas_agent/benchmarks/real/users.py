@@ -95,6 +95,8 @@ def first_token(bench: Bench) -> list[Row]:
             warm_up=0,
             before={"ours": ours.prepare, "theirs": theirs.prepare},
         )
+    if not all((*ours.answers, *theirs.answers)):
+        raise RuntimeError("a side wrote nothing, so there was no first text: nothing was measured")
     return [FIRST.row(taken["ours"], taken["theirs"])]
 
 

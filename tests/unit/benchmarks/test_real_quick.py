@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from locas_agent.benchmarks.bench import Bench
+from locas_agent.benchmarks.bench import SMALL, Bench, random_model, wrapped
+from locas_agent.benchmarks.latency import Talk
 from locas_agent.benchmarks.measuring import Row
 from locas_agent.benchmarks.real import consolidating, decoding, kernel, learning, recorded, users
+from locas_agent.benchmarks.real.backbones import write_words
 from locas_agent.inference import Engine, kv_buffer
 from locas_agent.memory import LocasMemory
 from locas_agent.training.upper_layers import UpperLayers
@@ -76,6 +78,24 @@ def test_users(bench: Bench) -> None:
     check(users.stored(bench), "load-real", "bytes-real")
     check(users.serving_peak(bench), "serve-peak")
     check(users.training_peak(bench), "train-peak")
+
+
+def test_random_weights_are_made_to_write_words_and_a_reply_without_one_is_noticed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = random_model(replace(SMALL, layers=2), seed=0, context_tokens=64)
+    made = wrapped(model, name="random")
+    marks = made.tokenizer.all_special_ids  # tied weights tend to say again what was said
+    written = [Engine(made).generate([[300, mark] for mark in marks], max_new_tokens=4)]
+    write_words(made)
+    written += [Engine(made).generate([[300, mark] for mark in marks], max_new_tokens=4)]
+    before, after = ({token for row in rows for token in row.ids} for rows in written)
+    assert before & {*marks}
+    assert not after & {*marks}
+    assert max(after) < len(made.tokenizer)
+    monkeypatch.setattr(Talk, "begin", lambda self: self.answers.append(""))
+    with pytest.raises(RuntimeError, match="wrote nothing"):
+        users.first_token(bench)
 
 
 @pytest.mark.slow
