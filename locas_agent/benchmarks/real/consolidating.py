@@ -121,9 +121,9 @@ def consolidate(bench: Bench) -> list[Row]:
     if not _can_talk(bench):
         return []
     peft()  # before a minute of study
-    with _agent(bench) as agent:
+    with agent_of(bench) as agent:
         (talker, *_), engine = talkers_of(bench), Counting(agent.backbone)
-        school = _School(bench, agent, engine)
+        school = School(bench, agent, engine)
         request = school.request(talker, "talker")
         engine.tokens = engine.positions = 0
         (task,) = school.tasks([request], school.study([request]))
@@ -156,8 +156,8 @@ def recalled(bench: Bench) -> list[Row]:
     if not _can_talk(bench):
         return []
     peft()
-    with _agent(bench) as agent:
-        talkers, school = talkers_of(bench), _School(bench, agent, agent.engine)
+    with agent_of(bench) as agent:
+        talkers, school = talkers_of(bench), School(bench, agent, agent.engine)
         requests = [school.request(talker, f"talker-{at}") for at, talker in enumerate(talkers)]
         tasks = school.tasks(requests, school.study(requests))
         learnt = [
@@ -167,7 +167,7 @@ def recalled(bench: Bench) -> list[Row]:
         return [compare_bytes(BYTES, agent, school.learner.neutral, learnt)]
 
 
-class _School:
+class School:
     """Study and training as a consolidation does them, each by itself."""
 
     def __init__(self, bench: Bench, agent: AgentMemory, engine: Engine) -> None:
@@ -211,7 +211,8 @@ def _can_talk(bench: Bench) -> bool:
     return bench.is_quick or bench.real == "smollm2"
 
 
-def _agent(bench: Bench) -> AgentMemory:
+def agent_of(bench: Bench) -> AgentMemory:
+    """Load the backbone with an empty store; quick runs take the bundled one."""
     return AgentMemory.load(
         "tiny" if bench.is_quick else bench.real, "sqlite://", config_of(bench), device=str(bench.device)
     )
