@@ -66,6 +66,19 @@ def test_people_of_a_file_are_taught_and_asked(tmp_path: Path) -> None:
     assert_shows(tmp_path / "figures.svg", "context_turn", "search_memory", "oldest first")
 
 
+def test_one_person_is_asked_with_nobody_elses_memory(tmp_path: Path) -> None:
+    settings, report = tmp_path / "brief.json", tmp_path / "report.json"
+    settings.write_text(LocasConfig.model_validate(BRIEF).model_dump_json(), encoding="utf-8")
+    asked = ("eval", "recall", "--users", "1", "--sessions", "1", "--facts", "2", "--lora-users", "0")
+    asked = (*asked, "--config", str(settings), "--json", str(report))
+    refused = CliRunner().invoke(app, asked)
+    assert (refused.exit_code, "leave the arm wrong_user out" in refused.stderr) == (1, True)
+    answered = CliRunner().invoke(app, [*asked, "--without", "wrong_user", "--without", "full_context"])
+    assert answered.exit_code == 0, answered.output
+    found = json.loads(report.read_text(encoding="utf-8"))
+    assert (found["users"], found["arms"]["wrong_user"], found["arms"]["memory"]["n"]) == (1, None, 2)
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [('{"person": "a1"', "people.jsonl, line 1: no JSON"), ('{"mood": 1}', "people.jsonl, line 1: ")],

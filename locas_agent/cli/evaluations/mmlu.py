@@ -129,6 +129,7 @@ def _taught(
 ) -> dict[str, LocasMemory]:
     """Take the memories from where the options say."""
     from locas_agent.evaluation.mmlu.memories import of_people, of_text, of_user
+    from locas_agent.evaluation.recall.people import LeftOut
     from locas_agent.evaluation.recall.setup import RecallOptions
 
     if user is not None:
@@ -136,7 +137,8 @@ def _taught(
     if text is not None:
         return of_text(memory, text, progress=progress)
     users = None if talk else people or DEFAULT_PEOPLE
-    return of_people(memory, RecallOptions(files=tuple(talk or ()), users=users, seed=seed), progress=progress)
+    options = RecallOptions(files=tuple(talk or ()), users=users, seed=seed, without=(LeftOut.WRONG_USER,))
+    return of_people(memory, options, progress=progress)
 
 
 def _stay_offline() -> None:

@@ -36,7 +36,7 @@ def recall(
     users: Annotated[
         int | None,
         typer.Option(
-            "--users", min=2, help="People; 64 made-up ones or all of the files unless given, from each file in turn."
+            "--users", min=1, help="People; 64 made-up ones or all of the files unless given, from each file in turn."
         ),
     ] = None,
     sessions: Annotated[int, typer.Option("--sessions", min=1, help="Dated sessions of each made-up person.")] = 4,

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from locas_agent.agent import AgentMemory
 from locas_agent.config import LocasConfig, PolicySettings
+from locas_agent.errors import ConfigurationError
 from locas_agent.evaluation.recall.generated import generated
 from locas_agent.evaluation.recall.people import LeftOut, SaidTurn, Source, Teller
 from locas_agent.evaluation.recall.talk import from_files
@@ -26,8 +27,8 @@ class RecallOptions(BaseModel):
 
     files: tuple[Path, ...] = ()
     """Files of people of the talk schema, asked in place of made-up ones."""
-    users: int | None = Field(None, ge=2)
-    """People; at least two, since one is asked with another's memory. None means 64 made-up ones, or everybody in the
+    users: int | None = Field(None, ge=1)
+    """People; at least two where one is asked with another's memory. None means 64 made-up ones, or everybody in the
     files; fewer than all are taken from each file in turn."""
     sessions: int = Field(4, ge=1)
     """Dated sessions of each made-up person."""
@@ -55,12 +56,22 @@ class RecallOptions(BaseModel):
         """Return the people, the same for the same options.
 
         Raises:
-            ConfigurationError: a file is none of the talk schema, or more facts are asked for than there are relations.
+            ConfigurationError: a file is none of the talk schema, more facts are asked for than there are relations, or
+                there is one person, to be asked with another's memory.
         """
         if self.files:
-            return from_files(self.files, users=self.users, wordings=self.wordings)
-        users = MADE_UP_USERS if self.users is None else self.users
-        return generated(users=users, sessions=self.sessions, facts=self.facts, seed=self.seed, wordings=self.wordings)
+            source = from_files(self.files, users=self.users, wordings=self.wordings)
+        else:
+            users = MADE_UP_USERS if self.users is None else self.users
+            source = generated(
+                users=users, sessions=self.sessions, facts=self.facts, seed=self.seed, wordings=self.wordings
+            )
+        if len(source.tellers) < 2 and LeftOut.WRONG_USER not in self.without:
+            raise ConfigurationError(
+                "there is one person; give two or more, since each is asked with another's memory too, or leave the "
+                f"arm {LeftOut.WRONG_USER} out"
+            )
+        return source
 
 
 def teach(agent: AgentMemory, source: Source, options: RecallOptions, *, progress: Progress | None = None) -> None:

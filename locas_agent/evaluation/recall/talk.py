@@ -23,15 +23,13 @@ def from_files(paths: Sequence[Path], *, users: int | None, wordings: int | None
         wordings: the first so many wordings of each fact; None means all.
 
     Raises:
-        ConfigurationError: a file is given twice or is none of the schema, or there are fewer than two people.
+        ConfigurationError: a file is given twice or is none of the schema.
     """
     if len({path.resolve() for path in paths}) < len(paths):
         raise ConfigurationError("a file of people is given twice; give each once")
     files = [read_talk(path) for path in paths]
     rows = [[_teller(f"{at}.{one.person}", one, wordings) for one in file.people] for at, file in enumerate(files, 1)]
     tellers = tuple(islice((one for row in zip_longest(*rows) for one in row if one is not None), users))
-    if len(tellers) < 2:
-        raise ConfigurationError("there is one person; give two or more, since each is asked with another's memory too")
     digest = hashlib.sha256("".join(file.digest for file in files).encode()).hexdigest()
     sessions = sum(teller.turns[-1].session + 1 for teller in tellers)
     return Source(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from locas_agent.errors import ConfigurationError
-from locas_agent.evaluation.recall.people import Asked, Source
+from locas_agent.evaluation.recall.people import Asked, LeftOut, Source
 from locas_agent.evaluation.recall.setup import RecallOptions, steps_of
 from locas_agent.evaluation.talk.data import read_talk
 
@@ -129,11 +129,13 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
         read_talk(file)
 
 
-def test_one_person_or_one_file_twice_is_refused(tmp_path: Path) -> None:
+def test_one_person_asked_with_anothers_memory_or_one_file_twice_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "one.jsonl"
     file.write_text(PEOPLE.read_text(encoding="utf-8").splitlines()[0], encoding="utf-8")
-    with pytest.raises(ConfigurationError, match="one person"):
+    with pytest.raises(ConfigurationError, match="leave the arm wrong_user out"):
         RecallOptions(files=(file,)).source()
+    alone = RecallOptions(files=(file,), without=(LeftOut.WRONG_USER,))
+    assert [teller.name for teller in alone.source().tellers] == ["1.a1"]
     with pytest.raises(ConfigurationError, match="given twice"):
         RecallOptions(files=(PEOPLE, PEOPLE)).source()
 
