@@ -11,13 +11,9 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Literal
 
-from locas_agent.conversation.messages import MONTHS
 from locas_agent.study.chunking import Chunk, TurnExcerpt
 
-Kind = Literal["date", "number", "name", "word"]
-_MONTH = re.compile(rf"\b(?:{'|'.join(MONTHS)})\b")
 _CURRENCIES = "£$€¥"
 _WORD = re.compile(rf"[{_CURRENCIES}]?\w+(?:[.,:'’/-]\w+)*", re.UNICODE)
 _SENTENCE_START = re.compile(r"(?:^|[.!?…:\n]\s+|[\"“(]\s*)(\w)")
@@ -93,13 +89,6 @@ def telling(text: str) -> set[str]:
 def is_name(text: str) -> bool:
     """Tell whether every word of a text is written with a capital, or holds a digit."""
     return all(word.is_name or word.text[0].isupper() for word in words_of(text))
-
-
-def kind_of(value: str) -> Kind:
-    """Return what kind of answer a value is: a day of a month, something with a digit, a name, or other words."""
-    if any(letter.isdigit() for letter in value):
-        return "date" if _MONTH.search(value) else "number"
-    return "name" if value[:1].isupper() else "word"
 
 
 def places_of(wanted: Sequence[Word], told: Sequence[Word]) -> list[int]:

@@ -31,9 +31,6 @@ turns."""
 DEEP_VARIANTS, DEEP_WINDOW = 2, 96
 """Fewer and shorter, since each is run once through the layers below, and a window with its questions once a step
 through those above."""
-DEEP_NAMED = 3
-"""Ways in which an item with a name, a number or a date for an answer is put, for each of one with other words, beside
-several layers. Origin: `docs/decisions.md`, names, numbers and dates."""
 PASSES, DRAWS_PER_FACT = 10, 32
 """How often each new item, and each new fact, is drawn at most beside several layers, where a step costs what runs
 above the lowest: other wordings of a fact teach more than the same ones again."""
@@ -75,7 +72,6 @@ class Schedule:
         anchor_every: steps from one row of neutral text to the next.
         anchor_weight: of that row.
         variants: ways in which a new question is put.
-        named: so many times as many ways where its answer is a name, a number or a date, new or not.
         window_tokens: longest window.
         found_facts: facts that are asked behind turns that a search would find, too.
         former_pace: how fast slots that hold something already move, in parts of the rate.
@@ -91,7 +87,6 @@ class Schedule:
     anchor_every: int
     anchor_weight: float
     variants: int
-    named: int
     window_tokens: int
     found_facts: int
     former_pace: float
@@ -134,7 +129,6 @@ def schedule_of(
         1 if is_last else DEEP_ANCHOR_EVERY,
         _given(settings.anchor_weight, LAST_LAYER_ANCHOR if is_last else DEEP_ANCHOR),
         LAST_LAYER_VARIANTS if is_last else DEEP_VARIANTS,
-        1 if is_last else DEEP_NAMED,
         _given(settings.window_tokens, LAST_LAYER_WINDOW if is_last else DEEP_WINDOW),
         _given(settings.found_facts, 0 if is_last else DEEP_FOUND),
         1.0 if is_last else FORMER_PACE,

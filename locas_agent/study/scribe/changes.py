@@ -8,9 +8,13 @@ over"), and where both are of one kind: a date follows a date, a name a name.
 from __future__ import annotations
 
 import re
+from typing import Literal
 
-from locas_agent.study.spans import kind_of, telling, words_of
+from locas_agent.conversation.messages import MONTHS
+from locas_agent.study.spans import telling, words_of
 
+Kind = Literal["date", "number", "name", "word"]
+_MONTH = re.compile(rf"\b(?:{'|'.join(MONTHS)})\b")
 _SENTENCE_END = re.compile(r"(?<=[.!?;:])\s+|\n+")
 _CHANGE = re.compile(
     r"\b(?:now|no longer|no more|instead|any ?more|from now on|these days|tak(?:es|en|ing) over|took over|renamed|"
@@ -18,6 +22,13 @@ _CHANGE = re.compile(
     r"rescheduled|new \w+ is|after all|settled on|going to be|by now)\b",
     re.IGNORECASE,
 )
+
+
+def kind_of(value: str) -> Kind:
+    """Return what kind of answer a value is: a day of a month, something with a digit, a name, or other words."""
+    if any(letter.isdigit() for letter in value):
+        return "date" if _MONTH.search(value) else "number"
+    return "name" if value[:1].isupper() else "word"
 
 
 def says_change(text: str, value: str) -> bool:

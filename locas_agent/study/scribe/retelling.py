@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.items import NEGATIVE, EarlierFact, Item
 from locas_agent.study.matching import normalized_words
-from locas_agent.study.scribe.changes import says_change
-from locas_agent.study.spans import Kind, kind_of, most_about, telling
+from locas_agent.study.scribe.changes import Kind, kind_of, says_change
+from locas_agent.study.spans import most_about, telling
 from locas_agent.study.teacher import Candidate, ScoredAnswer
 
 READ, READ_DATE = 0.5, 0.3

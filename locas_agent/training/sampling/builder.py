@@ -15,7 +15,7 @@ from locas_agent.memory import LocasMemory
 from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.forms.reading import CHAT, ReadingForm
 from locas_agent.study.items import NEGATIVE, PROBE, Item, fact_of
-from locas_agent.study.spans import kind_of, most_about
+from locas_agent.study.spans import most_about
 from locas_agent.training.examples import Example, with_teacher
 from locas_agent.training.neutral import NeutralText
 from locas_agent.training.sampling.question_rows import conversation_example, found_example, question_example
@@ -79,8 +79,7 @@ class ExampleBuilder:
         """
         settings = self._config.training
         if settings.objective == "self_study":
-            learnt = [item for item in task.new if item.kind not in (PROBE, NEGATIVE)]
-            fresh = self._questions(_named_more_often(learnt, schedule.named))
+            fresh = self._questions(item for item in task.new if item.kind not in (PROBE, NEGATIVE))
             negative = self._questions(item for item in (*task.new, *task.earlier) if item.kind == NEGATIVE)
             if settings.ntp_weight:
                 fresh += self._text_examples(task.chunks, "ntp", settings.ntp_weight)
@@ -102,10 +101,7 @@ class ExampleBuilder:
         noisy = [self._noisy(example, rng) for example in fresh for _ in range(schedule.variants)]
         once = [
             [self._noisy(example, rng) for example in examples]
-            for examples in (
-                self._questions(_named_more_often(_by_fact(kept, rng), schedule.named)),
-                _some(negative, rng),
-            )
+            for examples in (self._questions(_by_fact(kept, rng)), _some(negative, rng))
         ]
         fresh_cycle, rehearsed_cycle, negative_cycle, conversation_cycle, anchors = (
             ShuffledCycle(examples, rng) for examples in (noisy, *once, in_conversation, self._neutral.anchors)
@@ -218,11 +214,6 @@ class ExampleBuilder:
                 )
                 examples += [replace(example, weight=weight) for example in made]
         return examples
-
-
-def _named_more_often(items: list[Item], times: int) -> list[Item]:
-    """Repeat items with a name, a number or a date for an answer: what people ask for, seldom a word like any other."""
-    return [item for item in items for _ in range(1 if kind_of(item.answer) == "word" else times)]
 
 
 def _with_headers(told: Sequence[tuple[Chunk, TurnExcerpt]]) -> list[Message]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from locas_agent.study.scribe.changes import says_change
-from locas_agent.study.spans import kind_of
+from locas_agent.study.scribe.changes import kind_of, says_change
 
 
 @pytest.mark.parametrize(

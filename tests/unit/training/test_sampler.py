@@ -24,7 +24,7 @@ from locas_agent.training.neutral import NeutralText, bare_examples
 from locas_agent.training.sampling.builder import ASKED_IN_CONVERSATION, REHEARSED, ExampleBuilder, TrainingTask
 from locas_agent.training.sampling.question_rows import conversation_example
 from locas_agent.training.sampling.sampler import ExampleSampler
-from locas_agent.training.schedule import DEEP_NAMED, schedule_of, wsd_factor
+from locas_agent.training.schedule import schedule_of, wsd_factor
 
 TURNS = tuple(
     {"role": role, "content": text}
@@ -196,20 +196,6 @@ def test_of_a_long_past_every_fact_is_rehearsed(builder: ExampleBuilder, task: T
     assert {each.answer_ids for each in few} <= rehearsed
     crowd = replace(task, earlier=tuple(replace(few[0], turn_seq=number) for number in range(2 * REHEARSED)))
     assert len(sampler_of(builder, crowd).examples) >= 2 * REHEARSED
-
-
-@pytest.mark.parametrize(("layers", "times"), [((-1,), 1), ((-3, -2, -1), DEEP_NAMED)])
-@pytest.mark.parametrize("answer", ["Rex", "14,000 zloty", "9 May"])
-@pytest.mark.parametrize("is_new", [True, False])
-def test_at_depth_names_numbers_and_dates_come_more_often_than_other_words(
-    layers: tuple[int, ...], times: int, answer: str, is_new: bool, builder: ExampleBuilder, engine: Engine
-) -> None:
-    both = (item(engine, 1, "Which one?", answer), item(engine, 2, "Which one?", "dial"))
-    told = TrainingTask(both, (), (CHUNK,), None) if is_new else TrainingTask((), both, (CHUNK,), None)
-    sampler = sampler_of(builder, told, layers)
-    drawn = [each.target for _ in range(40) for each in sampler.next_batch().standalone]
-    named, other = (drawn.count(each.answer_ids) for each in both)
-    assert abs(named - times * other) <= 2 * times  # each cycle holds every way once
 
 
 def test_at_depth_the_past_takes_more_of_a_step_the_more_facts_it_holds(task: TrainingTask, engine: Engine) -> None:
