@@ -185,7 +185,7 @@ def test_store_that_is_no_database_is_refused(run: Run, tmp_path: Path) -> None:
         ["rollback", "-1", "--user", "ada"],
         ["chat", "--user", "ada", "--temperature", "-1"],
         ["consolidate", "--dtype", "float8"],
-        ["eval", "recall", "--users", "1"],
+        ["eval", "recall", "--users", "0"],
         ["eval", "nonsense"],
         ["users", "--json", "/no/such/folder/figures.json"],
         ["demo", "--store", "postgresql://host/database"],
