@@ -89,7 +89,7 @@ def mmlu(
     """
     if path is None and not task:
         raise typer.BadParameter("name the folder of MMLU, or a task with --task")
-    if sum(bool(source) for source in (user, people, talk, text)) > 1:
+    if sum(source is not None for source in (user, people, talk or None, text)) > 1:
         raise typer.BadParameter("--user, --people, --talk and --text are sources of memories: name one")
     _stay_offline()
     from locas_agent.evaluation.mmlu.data import Mmlu

@@ -322,6 +322,7 @@ def test_memory_of_a_text_is_learnt_and_one_that_is_refused_is_told(backbone: Ba
         ["--people", "2"],
         ["PATH", "--people", "2", "--user", "ada"],
         ["PATH", "--talk", str(TALK), "--people", "2"],
+        ["PATH", "--people", "2", "--user", ""],
         ["PATH", "--talk", "nowhere.jsonl"],
         ["PATH", "--limit", "0"],
     ],
@@ -331,11 +332,17 @@ def test_wrong_usage_ends_with_code_two(arguments: list[str], folder: Path) -> N
     assert result.exit_code == 2
 
 
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the command sets is put back as it was."""
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TQDM_DISABLE"):
+        monkeypatch.setenv(name, "1")
+
+
+@pytest.mark.usefixtures("environment")
 def test_command_teaches_the_people_of_files_or_made_up_ones(
     folder: Path, backbone_folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TQDM_DISABLE"):
-        monkeypatch.setenv(name, "1")
     taught = list[RecallOptions]()
 
     def teach(agent: AgentMemory, options: RecallOptions, **_: Any) -> dict[str, None]:  # as in test_cli_recall
@@ -352,11 +359,10 @@ def test_command_teaches_the_people_of_files_or_made_up_ones(
     assert (talk.name, len(talk.tellers), len(made_up.tellers)) == ("two_people.jsonl", 2, 3)
 
 
+@pytest.mark.usefixtures("environment")
 def test_command_asks_with_a_stored_memory_and_refuses_a_user_without_one(
-    folder: Path, backbone_folder: str, make_memory: MakeMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, backbone_folder: str, make_memory: MakeMemory, tmp_path: Path
 ) -> None:
-    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TQDM_DISABLE"):  # the command sets them; put back what was
-        monkeypatch.setenv(name, "1")
     store = f"sqlite:///{tmp_path / 'locas.db'}"
     with AgentMemory.load(backbone_folder, store) as agent:
         for user in ("ada", "ben"):
