@@ -74,6 +74,12 @@ def mmlu(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Ask only so many questions, drawn from all.")
     ] = None,
+    answers: Annotated[
+        Path | None,
+        typer.Option(
+            "--answers", metavar="FILE", help="Keep likelihoods as JSON lines: a stopped run asks only what is missing."
+        ),
+    ] = None,
     plot: PlotOption = None,
     backbone: BackboneOption = "tiny",
     store: StoreOption = "sqlite://",
@@ -106,7 +112,7 @@ def mmlu(
         taught = _taught(
             memory, user=user, tenant=tenant, people=people, talk=talk, text=text, seed=seed, progress=progress
         )
-        report = measure_forgetting(memory, tasks, taught, limit=limit, seed=seed, progress=progress)
+        report = measure_forgetting(memory, tasks, taught, limit=limit, seed=seed, answers=answers, progress=progress)
     about: dict[str, Any] = {
         "mmlu_sha256": data.digest if data is not None else None,
         "shots": shots if data is not None else None,

@@ -40,6 +40,14 @@ def passages(
         list[PassagesLeftOut] | None,
         typer.Option("--without", help="An arm that is not learnt or asked; may be repeated."),
     ] = None,
+    answers: Annotated[
+        Path | None,
+        typer.Option(
+            "--answers",
+            metavar="FILE",
+            help="Keep raw answers as JSON lines; with the same --store a stopped run goes on.",
+        ),
+    ] = None,
     plot: PlotOption = None,
     backbone: BackboneOption = "tiny",
     store: StoreOption = "sqlite://",
@@ -65,7 +73,7 @@ def passages(
     file = read_passages(path)
     settings = evaluation_config(read_config(config))
     with open_agent(backbone, store, device, dtype, settings) as memory, progress_bar() as progress:
-        report = run_passages(memory, file, options, progress=progress)
+        report = run_passages(memory, file, options, answers=answers, progress=progress)
     if plot is not None:
         plot_passages(report, plot)
     shown = (passages_table(report), learning_table(report), sequence_table(report))

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from locas_agent.agent import AgentMemory
 from locas_agent.evaluation import asking
-from locas_agent.evaluation.locomo.answers import OPEN, TRAP_FIRST, TRAP_SECOND, AnswerBook, Given
+from locas_agent.evaluation.answer_book import AnswerBook
+from locas_agent.evaluation.locomo.answers import OPEN, TRAP_FIRST, TRAP_SECOND, Given
 from locas_agent.evaluation.locomo.data import ADVERSARIAL, AskedQuestion, Dialogue
 from locas_agent.evaluation.locomo.scoring import NOT_MENTIONED, offer
 from locas_agent.memory import LocasMemory
@@ -88,7 +89,7 @@ class _Row:
 class Arms:
     """Puts the questions of conversations to arms, and writes the answers into a book."""
 
-    def __init__(self, agent: AgentMemory, wording: Wording, book: AnswerBook) -> None:
+    def __init__(self, agent: AgentMemory, wording: Wording, book: AnswerBook[Given]) -> None:
         self._agent = agent
         self._wording = wording
         self._book = book

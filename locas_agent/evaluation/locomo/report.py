@@ -13,7 +13,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from locas_agent.evaluation.locomo.answers import OPEN, TRAP_FIRST, TRAP_SECOND, AnswerBook
+from locas_agent.evaluation.answer_book import AnswerBook
+from locas_agent.evaluation.locomo.answers import OPEN, TRAP_FIRST, TRAP_SECOND, Given
 from locas_agent.evaluation.locomo.arms import ARMS, forms
 from locas_agent.evaluation.locomo.data import ADVERSARIAL, CATEGORIES, AskedQuestion, Dialogue
 from locas_agent.evaluation.locomo.scoring import chosen, exact, official, stemmed_f1, trap_comes_first
@@ -39,7 +40,9 @@ class _Score:
     trap_f1: float
 
 
-def figures(book: AnswerBook, dialogues: Sequence[Dialogue], arms: Sequence[str], *, seed: int) -> dict[str, Any]:
+def figures(
+    book: AnswerBook[Given], dialogues: Sequence[Dialogue], arms: Sequence[str], *, seed: int
+) -> dict[str, Any]:
     """Return every arm's scores by category, and what memory adds.
 
     Args:
@@ -69,7 +72,9 @@ def figures(book: AnswerBook, dialogues: Sequence[Dialogue], arms: Sequence[str]
     return report
 
 
-def _scored(book: AnswerBook, dialogue: Dialogue, cluster: int, asked: AskedQuestion, arm: str, seed: int) -> _Score:
+def _scored(
+    book: AnswerBook[Given], dialogue: Dialogue, cluster: int, asked: AskedQuestion, arm: str, seed: int
+) -> _Score:
     given = {form: book[dialogue.name, asked.number, arm, form] for form in forms(asked)}
     answer = given[OPEN].answer
     tokens = mean([float(one.prompt_tokens) for one in given.values()])

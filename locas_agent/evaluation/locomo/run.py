@@ -22,8 +22,9 @@ from locas_agent.agent import AgentMemory
 from locas_agent.backbone.sources import TINY
 from locas_agent.config import LocasConfig
 from locas_agent.errors import ConfigurationError
+from locas_agent.evaluation.answer_book import AnswerBook
 from locas_agent.evaluation.learning import learnt
-from locas_agent.evaluation.locomo.answers import AnswerBook
+from locas_agent.evaluation.locomo.answers import Given
 from locas_agent.evaluation.locomo.arms import ARMS, Arms, Wording
 from locas_agent.evaluation.locomo.data import CATEGORIES, AskedQuestion, Dialogue
 from locas_agent.evaluation.locomo.ingest import handles_of, ingest
@@ -119,7 +120,7 @@ def run_locomo(
         options.answer_tokens,
         options.searched_turns,
     )
-    book = AnswerBook(_about(agent, options, digest), answers)
+    book = AnswerBook(Given, _about(agent, options, digest), answers)
     handles = handles_of(agent, chosen, digest=digest, sessions=options.sessions)
     ingest(agent, chosen, handles, progress=progress)
     Arms(agent, wording, book).ask(arms, chosen, handles, progress=progress)

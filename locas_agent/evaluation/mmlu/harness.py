@@ -14,6 +14,8 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from torch import Tensor
 
 from locas_agent.errors import TurnTooLong
+from locas_agent.evaluation.answer_book import digest_of
+from locas_agent.evaluation.mmlu.likelihoods import Likelihood, LikelihoodBook, opened, tokens_digest
 from locas_agent.inference import Engine
 from locas_agent.inference.batching import micro_batches
 from locas_agent.inference.engine import MAX_BATCH_TOKENS
@@ -45,6 +47,7 @@ class MemoryLM(TemplateLM):  # type: ignore[misc]
         *,
         max_batch_tokens: int = MAX_BATCH_TOKENS,
         seed: int = 0,
+        book: LikelihoodBook | None = None,
         progress: Progress | None = None,
     ) -> None:
         """Take the parts.
@@ -54,6 +57,8 @@ class MemoryLM(TemplateLM):  # type: ignore[misc]
             memory: None is the bare backbone.
             max_batch_tokens: budget of one micro-batch.
             seed: of tasks that ask for sampled answers.
+            book: likelihoods that are in it are not computed again, and the others are put into it; None keeps them
+                with this model.
             progress: told of likelihood requests done.
         """
         super().__init__()
@@ -62,6 +67,8 @@ class MemoryLM(TemplateLM):  # type: ignore[misc]
         self._memory = None if memory is None else MemoryBatch.of([memory], engine.backbone)
         self._max_batch_tokens = max_batch_tokens
         self._seed = seed
+        self._book = opened(engine.backbone, None) if book is None else book
+        self._name = digest_of(memory)
         self._progress = progress
         self._cut: set[str] = set()
         tokenizer = engine.backbone.tokenizer
@@ -146,21 +153,28 @@ class MemoryLM(TemplateLM):  # type: ignore[misc]
         Those that share an input, as the letters behind one question do, are one row of a forward.
         """
         rows: dict[tuple[int, ...], list[int]] = {}
+        places = []
         for at, (texts, context, continuation) in enumerate(requests):
             # the last token predicts nothing that is asked for, so it is not run
             row = (*self._fitting(texts[0], context, max(0, len(continuation) - 1)), *continuation[:-1])
-            rows.setdefault(row, []).append(at)
-        found: dict[int, tuple[float, bool]] = {}
+            places.append((self._name, tokens_digest(row, continuation)))
+            if places[at] not in self._book:
+                rows.setdefault(row, []).append(at)
+        done = len(requests) - sum(map(len, rows.values()))
         for inputs, is_alike in _batches(list(rows), self._max_batch_tokens):
             wanted = [[requests[at][2] for at in rows[ids]] for ids in inputs]
             scores = self._scores(inputs, [max(map(len, each)) for each in wanted], is_alike=is_alike)
-            for ids, logprobs, continuations in zip(inputs, scores, wanted, strict=True):
-                found.update(
-                    {at: _score(logprobs, tokens) for at, tokens in zip(rows[ids], continuations, strict=True)}
-                )
+            judged = [
+                Likelihood(*places[at], *_score(logprobs, tokens))
+                for ids, logprobs, continuations in zip(inputs, scores, wanted, strict=True)
+                for at, tokens in zip(rows[ids], continuations, strict=True)
+            ]
+            self._book.add(judged)
+            done += len(judged)
             if self._progress is not None:
-                self._progress("likelihoods", len(found), len(requests))
-        return [found[at] for at in range(len(requests))]
+                self._progress("likelihoods", done, len(requests))
+        kept = [self._book[place] for place in places]
+        return [(one.logprob, one.is_greedy) for one in kept]
 
     def _scores(self, inputs: Sequence[tuple[int, ...]], counts: Sequence[int], *, is_alike: bool) -> list[Tensor]:
         """Log-probabilities after the last `counts[b]` tokens of each row, shape (counts[b], V), fp32.

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from locas_agent.agent import AgentMemory
 from locas_agent.errors import ConfigurationError, MissingExtra
 from locas_agent.evaluation.drift import drift, neutral_rows
+from locas_agent.evaluation.mmlu.likelihoods import opened
 from locas_agent.evaluation.mmlu.paired import Comparison, Pair, compare
 from locas_agent.evaluation.scoring import mean
 from locas_agent.memory import LocasMemory
@@ -83,6 +84,7 @@ def measure_forgetting(
     *,
     limit: int | None = None,
     seed: int = 0,
+    answers: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Ask everything with the memory off, then once with each memory, and compare question by question.
@@ -93,6 +95,8 @@ def measure_forgetting(
         memories: at least one, by a name for the report; None is the bare backbone and moves nothing.
         limit: questions drawn from all tasks together; None asks all.
         seed: of the draw, of examples a task draws, and of the neutral text.
+        answers: file of likelihoods, JSON lines, with which a stopped run asks what is missing; None keeps none. What a
+            task generates, and whole texts that it scores, are asked again.
         progress: told of likelihoods done.
 
     Returns:
@@ -101,7 +105,8 @@ def measure_forgetting(
         were asked the same questions.
 
     Raises:
-        ConfigurationError: no memory.
+        ConfigurationError: no memory, or the file is of another backbone.
+        ExchangeError: the file cannot be read or written.
     """
     from locas_agent.evaluation.mmlu.harness import MemoryLM
 
@@ -109,11 +114,13 @@ def measure_forgetting(
         raise ConfigurationError("no memory was given to compare with the bare backbone")
     started = time.perf_counter()
     chosen = _drawn(tasks, limit, seed)
-    bare = MemoryLM(agent.engine, None, seed=seed, progress=progress)
+    book = opened(agent.backbone, answers)
+    bare = MemoryLM(agent.engine, None, seed=seed, book=book, progress=progress)
     off = _answers(bare, tasks, chosen, seed)
     compared, pairs, on_by_memory = [], [], []
     for name, memory in memories.items():
-        on = _answers(MemoryLM(agent.engine, memory, seed=seed, progress=progress), tasks, chosen, seed)
+        model = MemoryLM(agent.engine, memory, seed=seed, book=book, progress=progress)
+        on = _answers(model, tasks, chosen, seed)
         own = [_pair(off[place], on[place]) for place in off]
         compared.append({"memory": name, **_figures(compare(own)), **_drift(agent, [memory], seed)})
         pairs += own

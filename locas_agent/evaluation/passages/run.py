@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from locas_agent.agent import AgentMemory
 from locas_agent.errors import ConfigurationError
 from locas_agent.evaluation import asking as reading
+from locas_agent.evaluation.answer_book import AnswerBook
 from locas_agent.evaluation.drift import drift, neutral_rows
 from locas_agent.evaluation.learning import learnt
 from locas_agent.evaluation.passages import figures
-from locas_agent.evaluation.passages.asking import questions_of, with_passage, without_passage
+from locas_agent.evaluation.passages.asking import Book, PassageAnswer, questions_of, with_passage, without_passage
 from locas_agent.evaluation.passages.choices import ARMS, PassagesOptions
 from locas_agent.evaluation.passages.coverage import covered
 from locas_agent.evaluation.passages.data import Passage, PassageFile, drawn
+from locas_agent.evaluation.passages.in_turn import learnt_in_turn
 from locas_agent.evaluation.passages.raw_text import raw_text
 from locas_agent.evaluation.passages.telling import Telling, learn
+from locas_agent.memory import LocasMemory
 from locas_agent.types import Progress
 from locas_agent.user import UserMemory
 
 
 def run_passages(
-    agent: AgentMemory, file: PassageFile, options: PassagesOptions, *, progress: Progress | None = None
+    agent: AgentMemory,
+    file: PassageFile,
+    options: PassagesOptions,
+    *,
+    answers: Path | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Tell, learn, ask and score.
 
@@ -32,13 +41,15 @@ def run_passages(
             what is missing.
         file: from `read_passages`.
         options: what is evaluated.
+        answers: file of raw answers, JSON lines, with which a stopped run asks what is missing; None keeps none.
         progress: told of the stages.
 
     Returns:
         The report of the contract.
 
     Raises:
-        ConfigurationError: the sequence is longer than the passages are many.
+        ConfigurationError: the sequence is longer than the passages are many, or the answers are another run's.
+        ExchangeError: the answers cannot be read or written.
     """
     started = time.perf_counter()
     passages = drawn(file.passages, options.limit, seed=options.seed)
@@ -47,9 +58,10 @@ def run_passages(
             f"a sequence of {options.sequence} passages was asked for and there are {len(passages)}: choose a shorter "
             "one, or more passages"
         )
-    run = _Run(agent, Telling(file.digest, options.told_as), passages, options, progress)
-    answers = {name: run.answered(name) for name in ARMS if name not in options.without}
-    scores = {name: figures.scored(found, run.asked) for name, found in answers.items()}
+    book = AnswerBook(PassageAnswer, _about(agent, file, options), answers)
+    run = _Run(agent, Telling(file.digest, options.told_as), passages, options, book, progress)
+    given = {name: run.answered(name) for name in ARMS if name not in options.without}
+    scores = {name: figures.scored(found, run.asked) for name, found in given.items()}
     over = {name: figures.over_none(scores[name], scores["none"], scores["context"]) for name in run.learnt}
     own = run.learnt["memory"]
     report: dict[str, Any] = {
@@ -74,7 +86,7 @@ def run_passages(
         "sequence": [],
     }
     if options.sequence is not None:
-        report |= run.sequence(options.sequence, answers["none"])
+        report |= run.sequence(options.sequence, given["none"])
     return report | {"asking_seconds": run.seconds, "seconds": round(time.perf_counter() - started, 1)}
 
 
@@ -87,9 +99,11 @@ class _Run:
         telling: Telling,
         passages: Sequence[Passage],
         options: PassagesOptions,
+        book: Book,
         progress: Progress | None,
     ) -> None:
         self._agent = agent
+        self._book = book
         self._telling = telling
         self._passages = passages
         self._seed = options.seed
@@ -106,7 +120,7 @@ class _Run:
         """Learn what an arm needs, and return its answer to every question."""
         match name:
             case "none":
-                return self._timed(name, lambda: without_passage(self._agent, self.asked, [None] * len(self._passages)))
+                return self._asked(name, self._agent, [None] * len(self._passages))
             case "raw_text":
                 plain = AgentMemory(
                     backbone=self._agent.backbone, store=self._agent.store, config=raw_text(self._agent.config)
@@ -117,28 +131,17 @@ class _Run:
             case "memory_all":
                 return self._all(name)
             case _:
-                return self._timed(name, lambda: with_passage(self._agent, self.asked, self._told(self._agent)))
+                handles = self._told(self._agent)
+                return self._timed(
+                    name, lambda: with_passage(self._agent, self.asked, handles, arm=name, book=self._book)
+                )
 
     def sequence(self, length: int, none: Sequence[str]) -> dict[str, Any]:
-        """Learn passages one after another in one memory, ask after each, and return the figures.
-
-        What a former run has left of this memory is erased first: it has learnt the last passage already.
-        """
+        """Learn passages one after another in one memory, ask after each, and return the figures."""
         passages = self._passages[:length]
         asked = [one for one in self.asked if one.passage < length]
         handle = self._telling.common(self._agent, passages, "sequence")
-        if handle.turns():
-            handle.erase()
-            handle.reinstate()
-        steps = []
-        for number, passage in enumerate(passages):
-            self._telling.tell(handle, passage, day=number)
-            handle.consolidate(flush=True)
-            by_now = [one for one in asked if one.passage <= number]
-            _, memory = self._agent.current(handle.key)
-            steps.append(without_passage(self._agent, by_now, [memory] * length))
-            if self._progress is not None:
-                self._progress("sequence learnt", number + 1, length)
+        steps = learnt_in_turn(self._agent, self._telling, handle, passages, asked, self._book, self._progress)
         refused = learnt(self._agent, [handle])["consolidations_refused"]
         return figures.sequence(steps, asked, none[: len(asked)], refused)
 
@@ -155,7 +158,7 @@ class _Run:
         learn(agent, handles, stage=f"{name} learnt", progress=self._progress)
         memories = [agent.current(handle.key)[1] for handle in handles]
         self._note(name, agent, handles)
-        return self._timed(name, lambda: without_passage(agent, self.asked, memories))
+        return self._asked(name, agent, memories)
 
     def _all(self, name: str) -> list[str]:
         """Learn one memory of all passages, and ask it everything."""
@@ -165,7 +168,11 @@ class _Run:
         learn(self._agent, [handle], stage=f"{name} learnt", progress=self._progress)
         _, memory = self._agent.current(handle.key)
         self._note(name, self._agent, [handle])
-        return self._timed(name, lambda: without_passage(self._agent, self.asked, [memory] * len(self._passages)))
+        return self._asked(name, self._agent, [memory] * len(self._passages))
+
+    def _asked(self, name: str, agent: AgentMemory, memories: Sequence[LocasMemory | None]) -> list[str]:
+        """Ask everything without the passages, each passage's questions of the memory at its place."""
+        return self._timed(name, lambda: without_passage(agent, self.asked, memories, arm=name, book=self._book))
 
     def _note(self, name: str, agent: AgentMemory, handles: Sequence[UserMemory]) -> None:
         """Keep what the learning of an arm came to, its drift and its size."""
@@ -187,3 +194,15 @@ class _Run:
         if self._progress is not None:
             self._progress(f"asked: {name}", len(self.asked), len(self.asked))
         return found
+
+
+def _about(agent: AgentMemory, file: PassageFile, options: PassagesOptions) -> dict[str, Any]:
+    """Return what an answer depends on, but for the memory, by whose digest it is kept."""
+    return {
+        "data": file.digest,
+        "fingerprint": agent.backbone.fingerprint,
+        "config": agent.config.digest(),
+        "dtype": str(agent.backbone.dtype),
+        "told_as": options.told_as.value,
+        "short": options.short,
+    }

@@ -15,9 +15,10 @@ from locas_agent.agent import AgentMemory
 from locas_agent.config import LocasConfig
 from locas_agent.errors import ConfigurationError
 from locas_agent.evaluation import asking
+from locas_agent.evaluation.answer_book import AnswerBook
 from locas_agent.evaluation.learning import learnt
 from locas_agent.evaluation.locomo import arms as locomo_arms
-from locas_agent.evaluation.locomo.answers import OPEN, TRAP_FIRST, TRAP_SECOND, AnswerBook, Given
+from locas_agent.evaluation.locomo.answers import OPEN, TRAP_FIRST, TRAP_SECOND, Given
 from locas_agent.evaluation.locomo.arms import ARMS, Arms, Wording, forms
 from locas_agent.evaluation.locomo.data import Dialogue, dialogues_of
 from locas_agent.evaluation.locomo.ingest import handles_of, ingest, tell
@@ -219,7 +220,7 @@ def test_prompt_of_a_question_does_not_depend_on_what_was_answered_before(
 
     def asked(dialogue: Dialogue, before: Sequence[Given]) -> dict[int, int]:
         """Return how many tokens stood before each open question of the whole conversation."""
-        book = AnswerBook({})
+        book = AnswerBook(Given, {})
         book.add(before)
         Arms(agent, wording, book).ask(["full_context"], [dialogue], handles)
         return {
@@ -253,7 +254,7 @@ def test_file_without_answers_is_left_alone(text: str, tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigurationError, match="does not hold answers"):
-        AnswerBook({"data": "x"}, path)
+        AnswerBook(Given, {"data": "x"}, path)
     assert path.read_text(encoding="utf-8") == text
 
 
@@ -263,12 +264,12 @@ def test_bare_wording_is_the_question_alone(dialogues: list[Dialogue]) -> None:
     assert Wording(True, 2, 2).of(asked, OPEN) == f"{asked.text} {locomo_arms.HINT} {locomo_arms.SHORT}"
 
 
-def _book(dialogues: list[Dialogue], said: dict[str, dict[tuple[str, int, str], str]]) -> AnswerBook:
+def _book(dialogues: list[Dialogue], said: dict[str, dict[tuple[str, int, str], str]]) -> AnswerBook[Given]:
     """Fill a book by hand.
 
     What is not named is answered by nonsense, with 10 tokens before an open question and 40 before a choice.
     """
-    book = AnswerBook({})
+    book = AnswerBook(Given, {})
     for arm, answers in said.items():
         for dialogue in dialogues:
             for asked in dialogue.questions:

@@ -22,6 +22,7 @@ from locas_agent.backbone import Backbone
 from locas_agent.cli import app
 from locas_agent.config import AdmissionSettings
 from locas_agent.errors import ConfigurationError, TurnTooLong
+from locas_agent.evaluation.mmlu import harness
 from locas_agent.evaluation.mmlu.data import DEV, LETTERS, PROMPT, TEST, Mmlu
 from locas_agent.evaluation.mmlu.harness import MemoryLM
 from locas_agent.evaluation.mmlu.memories import of_text, text_config
@@ -225,6 +226,38 @@ def test_a_memory_is_compared_question_by_question(agent: AgentMemory, folder: P
     assert {name: each["n"] for name, each in report["by_task"].items()} == {
         f"mmlu_{subject}": 4 for subject in SUBJECTS
     }
+
+
+def test_stopped_run_computes_only_what_is_missing(
+    agent: AgentMemory, folder: Path, make_memory: MakeMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed, scores = list[int](), MemoryLM._scores
+
+    def counted(lm: MemoryLM, inputs: Any, counts: Any, **rest: Any) -> list[torch.Tensor]:
+        computed.append(len(inputs))
+        return scores(lm, inputs, counts, **rest)
+
+    def stop(_: str, done: int, total: int) -> None:
+        if done < total and sum(computed) > 12:  # all questions of the bare backbone, a part with the memory
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(MemoryLM, "_scores", counted)
+    monkeypatch.setattr(harness, "MOST_TOGETHER", 2)
+    tasks, memories = load_tasks(Mmlu(folder).tasks(shots=2)), {"strong": make_memory(3, on=agent.backbone)}
+    path = tmp_path / "likelihoods.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        measure_forgetting(agent, tasks, memories, answers=path, progress=stop)
+    assert 12 < sum(computed) < 24
+    part = measure_forgetting(agent, tasks, memories, answers=path, limit=6)
+    report = measure_forgetting(agent, tasks, memories, answers=path)
+    assert (sum(computed), part["questions"]) == (24, 6)
+    expected = measure_forgetting(agent, tasks, memories)
+    assert report["mean_abs_delta_nll"] == pytest.approx(expected["mean_abs_delta_nll"], abs=1e-5)
+    assert report["by_task"] == expected["by_task"]
+    other = {"weak": make_memory(1, on=agent.backbone)}
+    assert measure_forgetting(agent, tasks, other, answers=path)["mean_abs_delta_nll"] > 0
+    assert sum(computed) == 24 + 24 + 12  # the straight run, and the other memory: the bare backbone is in the file
+    assert "Which one" not in path.read_text(encoding="utf-8")
 
 
 def test_limit_draws_the_same_questions_for_the_same_seed(agent: AgentMemory, folder: Path) -> None:

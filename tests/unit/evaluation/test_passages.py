@@ -216,7 +216,7 @@ def test_question_is_covered_by_an_item_of_its_own_passage(
 
 
 def test_answers_are_counted_by_whether_study_covered_them() -> None:
-    asked = [PassageAsked(0, "?", gold) for gold in ("oats", "barley", "rye", "wheat")]
+    asked = [PassageAsked(0, "a", at, "?", gold) for at, gold in enumerate(("oats", "barley", "rye", "wheat"))]
     scores = figures.scored(["oats", "no", "rye", "no"], asked)
     found = figures.by_coverage(scores, [True, False, False, False])
     assert found == {"coverage": 0.25, "exact_match_covered": 1.0, "exact_match_uncovered": 0.3333}
@@ -224,7 +224,11 @@ def test_answers_are_counted_by_whether_study_covered_them() -> None:
 
 
 def test_what_is_forgotten_in_a_sequence_is_a_fall() -> None:
-    asked = [PassageAsked(0, "?", "oats"), PassageAsked(0, "?", "barley"), PassageAsked(1, "?", "rye")]
+    asked = [
+        PassageAsked(0, "a", 0, "?", "oats"),
+        PassageAsked(0, "a", 1, "?", "barley"),
+        PassageAsked(1, "b", 0, "?", "rye"),
+    ]
     found = figures.sequence([["oats", "barley"], ["oats", "grey", "rye"]], asked, ["no"] * 3, 1)
     assert found["sequence_by_passage"] == [[1.0], [0.5, 1.0]]
     assert [step["exact_match"] for step in found["sequence"]] == [1.0, 0.6667]
@@ -284,6 +288,59 @@ def test_run_that_is_given_again_learns_nothing_but_the_sequence(agent: AgentMem
     assert [step["n"] for step in first["sequence"]] in ([2, 4, 5], [2, 3, 5], [1, 3, 5])
     assert [len(rates) for rates in first["sequence_by_passage"]] == [1, 2, 3]
     assert sorted(len(each) for each in spans.values()) == [*[1] * 7, 3]  # two of each passage, all at once, in steps
+
+
+@pytest.mark.parametrize(
+    ("stage", "at"), [("raw_text learnt", 3), ("asked: memory", 5), ("sequence learnt", 1), ("sequence learnt", 2)]
+)
+def test_stopped_run_goes_on_and_asks_only_what_is_missing(
+    stage: str,
+    at: int,
+    make_backbone: MakeBackbone,
+    file: PassageFile,
+    seen: list[tuple[str, int | None]],
+    tmp_path: Path,
+) -> None:
+    options, store, path = PassagesOptions(sequence=3), InMemoryStore(), tmp_path / "answers.jsonl"
+
+    def stop(name: str, done: int, total: int) -> None:
+        if (name, done) == (stage, at):
+            raise KeyboardInterrupt
+
+    with AgentMemory(backbone=make_backbone(), store=store, config=QUICK) as agent, pytest.raises(KeyboardInterrupt):
+        run_passages(agent, file, options, answers=path, progress=stop)
+    asked = len(seen)
+    path.write_text(path.read_text(encoding="utf-8") + '{"arm": "memo', encoding="utf-8")  # what a kill leaves
+    with AgentMemory(backbone=make_backbone(), store=store, config=QUICK) as agent:
+        report = run_passages(agent, file, options, answers=path)
+        spans = users(agent)
+        whole = len(seen)
+        again = run_passages(agent, file, options, answers=path)
+    assert whole == 25 + sum(step["n"] for step in report["sequence"])  # each question once, in two runs
+    assert asked < whole == len(seen)
+    assert sorted(len(each) for each in spans.values()) == [*[1] * 7, 3]
+    timed = {"seconds", "asking_seconds"}
+    assert {k: v for k, v in report.items() if k not in timed} == {k: v for k, v in again.items() if k not in timed}
+    kept = path.read_text(encoding="utf-8")
+    assert not any(one.question in kept or one.answer in kept for each in file.passages for one in each.questions)
+
+
+def test_answers_of_another_run_are_refused_and_of_another_store_not_taken(
+    agent: AgentMemory,
+    make_backbone: MakeBackbone,
+    file: PassageFile,
+    seen: list[tuple[str, int | None]],
+    tmp_path: Path,
+) -> None:
+    options, path = PassagesOptions(sequence=2, limit=2), tmp_path / "answers.jsonl"
+    run_passages(agent, file, options, answers=path)
+    with pytest.raises(ConfigurationError, match="differs in short"):
+        run_passages(agent, file, options.model_copy(update={"short": True}), answers=path)
+    before = len(seen)
+    with AgentMemory(backbone=make_backbone(), store=InMemoryStore(), config=QUICK) as other:
+        report = run_passages(other, file, options, answers=path)
+    # nothing was learnt there, so what the sequence knew is asked anew; equal memories have given equal answers
+    assert len(seen) - before == sum(step["n"] for step in report["sequence"])
 
 
 def test_sequence_is_asked_with_the_memory_of_its_step(
