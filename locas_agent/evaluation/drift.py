@@ -84,18 +84,45 @@ def neutral_rows(engine: Engine, *, seed: int) -> list[list[int]]:
 
 @torch.inference_mode()
 def drift(engine: Engine, memories: Sequence[LocasMemory], rows: Sequence[Sequence[int]]) -> tuple[float, float]:
-    """Return mean and 99th percentile of KL(bare backbone || with memory) per token, full vocabulary, in nats."""
+    """Return mean and 99th percentile of KL(bare backbone || with memory) per token, full vocabulary, in nats.
+
+    What lies below the lowest layer of all memories is run once for each row of text.
+    """
+    first = engine.backbone.n_layers + min(layer for memory in memories for layer in memory.layers)
     found: list[Tensor] = []
     for row in rows:
         ids = torch.tensor([row], device=engine.backbone.device)
-        bare = log_softmax(engine.logits(ids).float(), dim=-1)  # (1, T, V)
+        states = engine.below(ids, first, mask=None, position_ids=None) if first else None
+        bare = _logprobs(engine, ids, first, states, None)  # (1, T, V)
         for start in range(0, len(memories), 8):
-            chosen = memories[start : start + 8]
-            logits = engine.logits(ids.expand(len(chosen), -1), memory=MemoryBatch.of(list(chosen), engine.backbone))
-            found.append((bare.exp() * (bare - log_softmax(logits.float(), dim=-1))).sum(-1).flatten().cpu())
+            batch = MemoryBatch.of(list(memories[start : start + 8]), engine.backbone)
+            moved = _logprobs(engine, ids, first, states, batch)  # (U, T, V)
+            found.append((bare.exp() * (bare - moved)).sum(-1).flatten().cpu())
     tokens = torch.cat(found)
     return float(tokens.mean()), float(
         torch.quantile(
             tokens[torch.randperm(len(tokens), generator=torch.Generator().manual_seed(0))[:1_000_000]], 0.99
         )
     )
+
+
+def _logprobs(engine: Engine, ids: Tensor, first: int, states: Tensor | None, memory: MemoryBatch | None) -> Tensor:
+    """Log-probabilities of one row of text with each memory, from what enters a layer where that is known.
+
+    Args:
+        engine: runs the backbone.
+        ids: shape (1, T).
+        first: the layer.
+        states: what enters it, shape (1, T, D); None runs all layers.
+        memory: of U input rows; None is the bare backbone, U = 1.
+
+    Returns:
+        Shape (U, T, V), fp32.
+    """
+    count = 1 if memory is None else memory.n_rows
+    if states is None:
+        logits = engine.logits(ids.expand(count, -1), memory=memory)
+    else:
+        hidden = engine.above(states.expand(count, -1, -1), first, memory, mask=None, position_ids=None)
+        logits = engine.lm_head(hidden)
+    return log_softmax(logits.float(), dim=-1)
