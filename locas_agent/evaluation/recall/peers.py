@@ -72,7 +72,7 @@ def _taught(peer: AdapterPeer, agent: AgentMemory, handle: UserMemory) -> tuple[
     spent = 0.0
     for revision in handle.revisions():
         learnt = [turn for turn in journal if revision.from_seq <= turn.seq <= revision.to_seq]
-        task = _training_task(revision, records, agent.learner.chunks(agent.learner.heard(learnt)))
+        task = training_task_of(revision, records, agent.learner.chunks(agent.learner.heard(learnt)))
         if not any(item.kind == QUESTION for item in task.new):
             continue
         trained = peer.train(task, state, steps=revision.metrics.steps)
@@ -80,7 +80,7 @@ def _taught(peer: AdapterPeer, agent: AgentMemory, handle: UserMemory) -> tuple[
     return state, spent
 
 
-def _training_task(revision: Revision, records: Sequence[StudyItem], chunks: tuple[Chunk, ...]) -> TrainingTask:
+def training_task_of(revision: Revision, records: Sequence[StudyItem], chunks: tuple[Chunk, ...]) -> TrainingTask:
     """Return what this revision was trained on, as the store kept it."""
     new = tuple(from_record(record) for record in records if record.added_rev == revision.number)
     earlier = tuple(
