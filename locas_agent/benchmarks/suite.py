@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -58,8 +58,8 @@ def run(
     real: RealName = "smollm2",
     budget_seconds: float | None = None,
     progress: Progress | None = None,
-) -> list[dict[str, Any]]:
-    """Measure rows, each beside its peer in this process, on one thread.
+) -> Iterator[dict[str, Any]]:
+    """Measure rows, each beside its peer in this process, on one thread, and yield them as they come.
 
     Args:
         names: of rows; none means all.
@@ -67,11 +67,11 @@ def run(
         seed: of everything drawn at random.
         device: a GPU takes sizes of its own, see `bench.GPU`.
         real: the backbone of the rows on real shapes; the larger one takes most of an hour on a processor.
-        budget_seconds: nothing more is begun after so many seconds; what was measured until then comes back.
+        budget_seconds: nothing more is begun after so many seconds.
         progress: told how many rows are done.
 
-    Returns:
-        The rows as JSON holds them, with what they were measured on.
+    Yields:
+        Rows as JSON holds them, with what they were measured on.
 
     Raises:
         ConfigurationError: there is no such row.
@@ -81,7 +81,7 @@ def run(
     if unknown := [name for name in names if name not in NAMES]:
         raise ConfigurationError(f"no benchmark {unknown[0]!r}: there are {', '.join(NAMES)}")
     wanted = names or NAMES
-    found: list[dict[str, Any]] = []
+    done = 0
     target, started = find_device(device), time.monotonic()
     with one_thread():
         for measure in [measure for measure, rows in FAMILIES.items() if set(rows) & set(wanted)]:
@@ -89,10 +89,11 @@ def run(
                 break
             with tempfile.TemporaryDirectory(prefix="locas-bench-") as folder:
                 rows = measure(Bench(Path(folder), target, is_quick, seed, real))
-            found += [row.facts() | {"device": device_name(target)} for row in rows if row.name in wanted]
+            asked = [row for row in rows if row.name in wanted]
+            yield from (row.facts() | {"device": device_name(target)} for row in asked)
+            done += len(asked)
             if progress is not None:
-                progress("measured", len(found), len(wanted))
-    return found
+                progress("measured", done, len(wanted))
 
 
 def real_name(name: str) -> RealName:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -36,29 +37,36 @@ def bench(
 
     A missed limit is a result: the exit code stays 0.
     """
-    from locas_agent.benchmarks.plot import plot_rows
     from locas_agent.benchmarks.suite import real_name, run
 
-    with progress_bar() as progress:
-        rows = run(
-            names or (),
-            is_quick=quick,
-            seed=seed,
-            device=device,
-            real=real_name(backbone),
-            budget_seconds=budget,
-            progress=progress,
-        )
+    rows: list[dict[str, Any]] = []
+    try:
+        with progress_bar() as progress:
+            for row in run(
+                names or (),
+                is_quick=quick,
+                seed=seed,
+                device=device,
+                real=real_name(backbone),
+                budget_seconds=budget,
+                progress=progress,
+            ):
+                rows.append(row)
+    except BaseException:  # Ctrl-C too: what was measured before it is not lost
+        if rows:
+            _show(rows, plot, json)
+        raise
+    _show(rows, plot, json)
+
+
+def _show(rows: list[dict[str, Any]], plot: Path | None, json: str | None) -> None:
+    """Deliver what was measured."""
+    from locas_agent.benchmarks.plot import plot_rows
+
     if plot is not None:
         plot_rows(rows, plot)
-    deliver(
-        json,
-        rows,
-        table(
-            ["row", "ours", "peer", "unit", "ratio", "spread", "limit", "target", "holds"],
-            [_cells(row) for row in rows],
-        ),
-    )
+    heads = ["row", "ours", "peer", "unit", "ratio", "spread", "limit", "target", "holds"]
+    deliver(json, rows, table(heads, [_cells(row) for row in rows]))
 
 
 def _cells(row: dict[str, Any]) -> list[object]:

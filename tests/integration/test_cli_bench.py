@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from locas_agent.benchmarks import suite
 from locas_agent.cli import app
+from locas_agent.errors import MissingExtra
 
 CONTRACT = {"name", "ours", "peer", "ratio", "unit", "limit", "target", "holds", "spread"}
 
@@ -43,6 +44,18 @@ def test_table_tells_on_which_side_a_limit_lies(monkeypatch: pytest.MonkeyPatch)
     done = run()
     assert done.exit_code == 0  # a missed limit is a result
     assert "at most 1.1" in done.stdout
+
+
+def test_row_that_raises_loses_none_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(_bench: object) -> list[object]:
+        raise MissingExtra.of("eval", "a peer of the tables")
+
+    append = next(measure for measure, rows in suite.FAMILIES.items() if "append" in rows)
+    monkeypatch.setattr(suite, "FAMILIES", {append: ("append",), none_left: ("load",)})
+    done = run("append", "load", "--quick", "--device", "cpu", "--json", "-")
+    assert done.exit_code == 1
+    assert [row["name"] for row in json.loads(done.stdout)] == ["append"]
+    assert "eval" in done.stderr
 
 
 def test_choices_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,7 +106,7 @@ def test_families_give_every_row_of_the_table() -> None:
 
 def test_unknown_row_is_refused_before_anything_is_measured() -> None:
     with pytest.raises(ConfigurationError, match="decode-base"):
-        suite.run(["append", "speed"])
+        list(suite.run(["append", "speed"]))
 
 
 def test_unknown_backbone_of_real_shapes_is_refused() -> None:
@@ -137,7 +137,7 @@ def test_chosen_rows_alone_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suite, "FAMILIES", {two: ("less", "other")})
     monkeypatch.setattr(suite, "NAMES", ("less", "other"))
     told: list[tuple[str, int, int]] = []
-    rows = suite.run(["other"], device="cpu", progress=lambda *told_now: told.append(told_now))
+    rows = list(suite.run(["other"], device="cpu", progress=lambda *told_now: told.append(told_now)))
     assert [row["name"] for row in rows] == ["other"]
     assert rows[0]["device"].endswith("one thread")
     assert told == [("measured", 1, 1)]
