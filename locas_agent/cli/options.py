@@ -105,3 +105,11 @@ PlotOption = Annotated[
     Path | None,
     typer.Option("--plot", metavar="FILE", callback=picture_target, help="Picture of the figures: .png, .svg or .pdf."),
 ]
+AnswersOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--answers",
+        metavar="FILE",
+        help="Keep raw answers as JSON lines; with the same --store a stopped run goes on.",
+    ),
+]

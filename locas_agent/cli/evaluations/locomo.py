@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from locas_agent.cli.model import BackboneOption, DeviceOption, DtypeOption, SeedOption, open_agent
-from locas_agent.cli.options import JsonOption, PlotOption, StoreOption
+from locas_agent.cli.options import AnswersOption, JsonOption, PlotOption, StoreOption
 from locas_agent.cli.output import deliver, progress_bar
 
 Conversations = Annotated[
@@ -56,14 +56,7 @@ def locomo(
     arm: Arms = None,
     short: Short = None,
     light: Light = None,
-    answers: Annotated[
-        Path | None,
-        typer.Option(
-            "--answers",
-            metavar="FILE",
-            help="Keep raw answers as JSON lines; with the same --store a stopped run goes on.",
-        ),
-    ] = None,
+    answers: AnswersOption = None,
     disputed: Annotated[
         Path | None,
         typer.Option(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from locas_agent.cli.model import BackboneOption, DeviceOption, DtypeOption, SeedOption, open_agent
-from locas_agent.cli.options import JsonOption, KeyFileOption, PlotOption, StoreOption, TenantOption
+from locas_agent.cli.options import AnswersOption, JsonOption, KeyFileOption, PlotOption, StoreOption, TenantOption
 from locas_agent.cli.output import deliver, progress_bar
 
 if TYPE_CHECKING:
@@ -74,12 +74,7 @@ def mmlu(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Ask only so many questions, drawn from all.")
     ] = None,
-    answers: Annotated[
-        Path | None,
-        typer.Option(
-            "--answers", metavar="FILE", help="Keep likelihoods as JSON lines: a stopped run asks only what is missing."
-        ),
-    ] = None,
+    answers: AnswersOption = None,
     plot: PlotOption = None,
     backbone: BackboneOption = "tiny",
     store: StoreOption = "sqlite://",

@@ -16,7 +16,7 @@ from locas_agent.cli.model import (
     open_agent,
     read_config,
 )
-from locas_agent.cli.options import JsonOption, PlotOption, StoreOption
+from locas_agent.cli.options import AnswersOption, JsonOption, PlotOption, StoreOption
 from locas_agent.cli.output import deliver, progress_bar
 from locas_agent.evaluation.passages.choices import PassagesLeftOut, PassagesOptions, ToldAs
 
@@ -40,14 +40,7 @@ def passages(
         list[PassagesLeftOut] | None,
         typer.Option("--without", help="An arm that is not learnt or asked; may be repeated."),
     ] = None,
-    answers: Annotated[
-        Path | None,
-        typer.Option(
-            "--answers",
-            metavar="FILE",
-            help="Keep raw answers as JSON lines; with the same --store a stopped run goes on.",
-        ),
-    ] = None,
+    answers: AnswersOption = None,
     plot: PlotOption = None,
     backbone: BackboneOption = "tiny",
     store: StoreOption = "sqlite://",
