@@ -129,15 +129,18 @@ def demo(
 ) -> None:
     """Show the main job.
 
-    Facts told over sessions, consolidated, the process restarted, questions answered without the sessions.
+    Facts told over sessions, consolidated, the process restarted, questions answered without the sessions. On the
+    bundled backbone by made-up people, on any other by two hand-written ones.
     """
-    from locas_agent.evaluation.recall.demo import DEMO, run_demo
+    from locas_agent.evaluation.recall.demo import demo_options, run_demo
     from locas_agent.evaluation.recall.report import recall_table
 
     path = Path(store.removeprefix(SQLITE_FILE) if store else mkdtemp(prefix="locas-demo-") + "/locas.db").absolute()
     chosen = {name: value for name, value in (("users", users), ("seed", seed)) if value is not None}
     with progress_bar() as progress:
-        report = run_demo(path, options=DEMO.model_copy(update=chosen), backbone=backbone, progress=progress)
+        report = run_demo(
+            path, options=demo_options(backbone).model_copy(update=chosen), backbone=backbone, progress=progress
+        )
     deliver(
         json,
         report,

@@ -49,6 +49,9 @@ MOST_SLOTS = 88
 FORMER_PACE = 0.2
 """How fast slots of former consolidations move beside new ones, at depth: what they hold is answered in words that no
 rehearsal has. Origin: `docs/decisions.md`, former slots."""
+DEEP_GROUPS, GROUP_EVERY = 48, 2
+"""Beginnings behind which the items of a step stand together, and steps from one such step to the next, beside several
+layers. Origin: `docs/decisions.md`, beginnings."""
 WINDOW_EVERY = 4
 """Steps from one row behind a window to the next beside several layers: such a row costs as much as all items of a
 step."""
@@ -68,6 +71,8 @@ class Schedule:
         learning_rate: peak rate of AdamW.
         rehearsal_share: share of the items that come from earlier consolidations.
         negative_share: share of the items that are questions never answered.
+        groups: beginnings behind each of which all items of a step stand.
+        group_every: steps from one such step to the next.
         window_every: steps from one row of items behind a window to the next.
         anchor_every: steps from one row of neutral text to the next.
         anchor_weight: of that row.
@@ -83,6 +88,8 @@ class Schedule:
     learning_rate: float
     rehearsal_share: float
     negative_share: float
+    groups: int
+    group_every: int
     window_every: int
     anchor_every: int
     anchor_weight: float
@@ -125,6 +132,8 @@ def schedule_of(
         settings.learning_rate or (LAST_LAYER_RATE if is_last else _deep_rate(settings)),
         share,
         negative_share,
+        0 if is_last else DEEP_GROUPS,
+        GROUP_EVERY,
         1 if is_last else WINDOW_EVERY,
         1 if is_last else DEEP_ANCHOR_EVERY,
         _given(settings.anchor_weight, LAST_LAYER_ANCHOR if is_last else DEEP_ANCHOR),

@@ -1,6 +1,6 @@
 """The demo: one process is told and learns, and ends; another answers from the weights.
 
-Knows only `recall`'s two halves and how to start a process.
+Knows only `recall`'s two halves, how to start a process, and whom each kind of backbone can understand.
 
 python -m locas_agent.evaluation.recall.demo STORE OPTIONS BACKBONE      what the first process runs
 """
@@ -13,23 +13,32 @@ from pathlib import Path
 from typing import Any
 
 from locas_agent.agent import AgentMemory
+from locas_agent.backbone.sources import TINY
 from locas_agent.errors import ConsolidationError
 from locas_agent.evaluation.recall.run import ask
 from locas_agent.evaluation.recall.setup import RecallOptions, evaluation_config, teach
 from locas_agent.types import Progress
 
-DEMO = RecallOptions(users=4, sessions=3, facts=4, seed=7, lora_users=1)
-"""Small enough for a first try on two cores."""
+MADE_UP = RecallOptions(users=4, sessions=3, facts=4, seed=7, lora_users=1)
+"""People of the generator: the bundled backbone understands no others."""
+TALK = RecallOptions(files=(Path(__file__).parents[1] / "talk" / "two_people.jsonl",), lora_users=0)
+"""Two hand-written people, on whom nothing was tuned, for a backbone that knows English. Without the LoRA peer, which
+takes many times as long as all the rest."""
+
+
+def demo_options(backbone: str) -> RecallOptions:
+    """Return whom the demo is about on a backbone, few enough for a first try on two cores."""
+    return MADE_UP if backbone == TINY else TALK
 
 
 def run_demo(
-    store: Path, *, options: RecallOptions = DEMO, backbone: str = "tiny", progress: Progress | None = None
+    store: Path, *, options: RecallOptions, backbone: str = TINY, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Teach in a process of its own, wait until it has ended, then answer here from what lies in the database.
 
     Args:
         store: SQLite file; it must not exist yet, so that nothing but this demo is in it.
-        options: whom to ask.
+        options: whom to ask, such as `demo_options` of the backbone.
         backbone: name, path or hub id.
         progress: told of the stages of the second half; the first process shows its own.
 

@@ -8,7 +8,7 @@ from itertools import zip_longest
 from random import Random
 
 from locas_agent.config import LocasConfig
-from locas_agent.conversation.messages import Message
+from locas_agent.conversation.messages import Message, question
 from locas_agent.errors import ConfigurationError
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
@@ -18,8 +18,9 @@ from locas_agent.study.items import NEGATIVE, PROBE, Item, fact_of
 from locas_agent.study.spans import most_about
 from locas_agent.training.examples import Example, with_teacher
 from locas_agent.training.neutral import NeutralText
+from locas_agent.training.sampling.beginnings import beginnings
 from locas_agent.training.sampling.question_rows import conversation_example, found_example, question_example
-from locas_agent.training.sampling.sampler import ExampleSampler, ShuffledCycle
+from locas_agent.training.sampling.sampler import ExampleSampler, ItemCycles, ShuffledCycle
 from locas_agent.training.schedule import Schedule
 
 TEMPLATE_TOKENS = 5
@@ -103,23 +104,51 @@ class ExampleBuilder:
             [self._noisy(example, rng) for example in examples]
             for examples in (self._questions(_by_fact(kept, rng)), _some(negative, rng))
         ]
+        groups = self._behind_beginnings(task, schedule, rng) if settings.objective == "self_study" else []
         fresh_cycle, rehearsed_cycle, negative_cycle, conversation_cycle, anchors = (
             ShuffledCycle(examples, rng) for examples in (noisy, *once, in_conversation, self._neutral.anchors)
         )
-        return ExampleSampler(
-            settings, schedule, fresh_cycle, rehearsed_cycle, negative_cycle, conversation_cycle, anchors, rng
+        items = ItemCycles(schedule, fresh_cycle, rehearsed_cycle, negative_cycle, rng)
+        return ExampleSampler(settings, schedule, items, ShuffledCycle(groups, rng), conversation_cycle, anchors)
+
+    def _behind_beginnings(self, task: TrainingTask, schedule: Schedule, rng: Random) -> list[list[Example]]:
+        """Put the items of some steps behind a beginning each, which is run once for all of them.
+
+        A group is drawn whole, again and again, so that what stands below the memory is computed for each row once.
+        """
+        if not schedule.groups or not schedule.window_tokens:
+            return []
+        fresh, kept = (
+            [item for item in items if item.kind not in (PROBE, NEGATIVE)] for items in (task.new, task.earlier)
         )
+        negative = [item for item in (*task.new, *task.earlier) if item.kind == NEGATIVE]
+        limit, windows = schedule.window_tokens, self._neutral.windows
+        found = beginnings(self._backbone, task.chunks, windows, most_tokens=limit, rng=rng)
+        if not found or not (fresh or kept):
+            return []
+        new, former, unanswered = (ShuffledCycle(items, rng) for items in (fresh, _by_fact(kept, rng), negative))
+        items = ItemCycles(schedule, new, former, unanswered, rng)
+        return [
+            [self._behind(found[number % len(found)], items.take(), rng) for _ in range(schedule.items_per_step)]
+            for number in range(schedule.groups)
+        ]
+
+    def _behind(self, beginning: list[Message], item: Item, rng: Random) -> Example:
+        prompt = self._backbone.encode_chat([*beginning, *question(item.question)])
+        before = self._backbone.encode_chat(beginning, generation_prompt=False)
+        example = Example(tuple(prompt), item.answer_ids, item.teacher)
+        return self._noisy(example, rng, before=len(before)) if prompt[: len(before)] == before else example
 
     def _questions(self, items: Iterable[Item]) -> list[Example]:
         return [question_example(self._backbone, item) for item in items]
 
-    def _noisy(self, example: Example, rng: Random) -> Example:
-        """Leave out some tokens of the question; what the chat template puts around it stays."""
-        noise = self._config.training.question_noise
-        if not noise or len(example.prompt) <= 2 * TEMPLATE_TOKENS:
+    def _noisy(self, example: Example, rng: Random, *, before: int = 0) -> Example:
+        """Leave out some tokens of the question; what the chat template puts around it stays, and what is before it."""
+        noise, first = self._config.training.question_noise, before + TEMPLATE_TOKENS
+        if not noise or len(example.prompt) <= first + TEMPLATE_TOKENS:
             return example
-        middle = [token for token in example.prompt[TEMPLATE_TOKENS:-TEMPLATE_TOKENS] if rng.random() >= noise]
-        return replace(example, prompt=(*example.prompt[:TEMPLATE_TOKENS], *middle, *example.prompt[-TEMPLATE_TOKENS:]))
+        middle = [token for token in example.prompt[first:-TEMPLATE_TOKENS] if rng.random() >= noise]
+        return replace(example, prompt=(*example.prompt[:first], *middle, *example.prompt[-TEMPLATE_TOKENS:]))
 
     def _in_conversation(self, task: TrainingTask, schedule: Schedule, rng: Random) -> list[Example]:
         """Put some questions, one after the other, behind each window, and others behind turns that tell the answer.
@@ -131,6 +160,8 @@ class ExampleBuilder:
             [item for item in items if item.kind != NEGATIVE],
             [item for item in items if item.kind == NEGATIVE],
         )
+        if not answered:
+            return []
         examples = []
         for window in self._windows(task.chunks, schedule.window_tokens, rng):
             asked = [

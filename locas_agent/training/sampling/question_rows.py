@@ -11,6 +11,9 @@ from locas_agent.study.forms.reading import ReadingForm
 from locas_agent.study.items import Item
 from locas_agent.training.examples import Example
 
+_OPENING = exchange("Good morning!", "Good morning!")
+"""Stands before messages that are encoded as they stand in the middle of a conversation."""
+
 
 def question_example(backbone: Backbone, item: Item) -> Example:
     """Return a study item as it is trained and measured.
@@ -43,11 +46,9 @@ def conversation_example(backbone: Backbone, window: Sequence[int], items: Seque
     """
     prompt, target, scored = list(window), list[int](), list[int]()
     for item in items:
-        asked = _without_start(backbone, backbone.encode_chat(question(item.question)))
-        after = backbone.encode_chat(exchange(item.question, item.answer), generation_prompt=False)
-        closing = _without_start(backbone, after)[
-            len(asked) + len(item.answer_ids) :
-        ]  # what the template puts behind an answer
+        asked = _in_the_middle(backbone, question(item.question), generation_prompt=True)
+        after = _in_the_middle(backbone, exchange(item.question, item.answer), generation_prompt=False)
+        closing = after[len(asked) + len(item.answer_ids) :]  # what the template puts behind an answer
         if target:
             target += asked
         else:
@@ -58,7 +59,15 @@ def conversation_example(backbone: Backbone, window: Sequence[int], items: Seque
     return Example(tuple(prompt), tuple(target[: scored[-1] + 1]), teacher, 1.0, tuple(scored))
 
 
-def _without_start(backbone: Backbone, ids: list[int]) -> list[int]:
-    """Leave out the beginning-of-text token, which stands only once in a conversation."""
+def _in_the_middle(backbone: Backbone, messages: Sequence[Message], *, generation_prompt: bool) -> list[int]:
+    """Encode messages as they stand behind others.
+
+    What opens a conversation is not said again: the beginning-of-text token, the template's own instructions.
+    """
+    opening = backbone.encode_chat(_OPENING, generation_prompt=False)
+    whole = backbone.encode_chat([*_OPENING, *messages], generation_prompt=generation_prompt)
+    if whole[: len(opening)] == opening:
+        return whole[len(opening) :]
+    ids = backbone.encode_chat(messages, generation_prompt=generation_prompt)  # a template that looks back
     start = backbone.tokenizer.bos_token_id
     return ids[1:] if start is not None and ids[:1] == [start] else ids

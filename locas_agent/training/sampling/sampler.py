@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Generic, TypeVar
 
 from locas_agent.config import TrainingSettings
 from locas_agent.training.examples import Example
 from locas_agent.training.schedule import Schedule
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,7 +19,8 @@ class StepBatch:
     """One user's rows of one step.
 
     Attributes:
-        standalone: items asked without anything before them; the same number in every batch.
+        standalone: items asked without anything before them, or all of them behind one beginning; the same number in
+            every batch.
         in_conversation: one row of items asked behind a window, as in a running conversation; none where the settings
             ask for none.
         anchors: one row of neutral text.
@@ -54,35 +58,25 @@ class ExampleSampler:
         self,
         settings: TrainingSettings,
         schedule: Schedule,
-        fresh: ShuffledCycle,
-        rehearsed: ShuffledCycle,
-        negative: ShuffledCycle,
-        in_conversation: ShuffledCycle,
-        anchors: ShuffledCycle,
-        rng: Random,
+        items: ItemCycles[Example],
+        groups: ShuffledCycle[list[Example]],
+        in_conversation: ShuffledCycle[Example],
+        anchors: ShuffledCycle[Example],
     ) -> None:
         self._settings = settings
         self._schedule = schedule
         self._drawn = 0
-        self._fresh, self._rehearsed, self._negative, self._in_conversation, self._anchors = (
-            fresh,
-            rehearsed,
-            negative,
-            in_conversation,
-            anchors,
-        )
-        self._rng = rng
+        self._items, self._groups, self._in_conversation, self._anchors = items, groups, in_conversation, anchors
 
     @property
     def examples(self) -> list[Example]:
         """Everything that may be drawn."""
-        cycles = (self._fresh, self._rehearsed, self._negative, self._in_conversation, self._anchors)
-        return [example for cycle in cycles for example in cycle.elements]
+        together = [example for group in self._groups.elements for example in group]
+        return [*self._items.elements, *together, *self._in_conversation.elements, *self._anchors.elements]
 
     def next_batch(self) -> StepBatch:
         """Return the rows of the next step."""
-        standalone = [self._item() for _ in range(self._schedule.items_per_step)]
-        schedule, settings = self._schedule, self._settings
+        items, schedule, settings = self._step_items(), self._schedule, self._settings
         is_in_conversation = (
             self._in_conversation.elements and settings.window_weight and self._drawn % schedule.window_every == 0
         )
@@ -91,9 +85,37 @@ class ExampleSampler:
         in_conversation = [self._in_conversation.take()] if is_in_conversation else []
         anchors = [self._anchors.take()] if is_neutral else []
         self._drawn += 1
-        return StepBatch(standalone, in_conversation, anchors, schedule.anchor_weight)
+        return StepBatch(items, in_conversation, anchors, schedule.anchor_weight)
 
-    def _item(self) -> Example:
+    def _step_items(self) -> list[Example]:
+        every = self._schedule.group_every
+        if self._groups.elements and self._drawn % every == every - 1:
+            return self._groups.take()
+        return [self._items.take() for _ in range(self._schedule.items_per_step)]
+
+
+class ItemCycles(Generic[T]):
+    """New items, rehearsed ones and questions never answered, drawn by the shares of a schedule."""
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        fresh: ShuffledCycle[T],
+        rehearsed: ShuffledCycle[T],
+        negative: ShuffledCycle[T],
+        rng: Random,
+    ) -> None:
+        self._schedule = schedule
+        self._fresh, self._rehearsed, self._negative = fresh, rehearsed, negative
+        self._rng = rng
+
+    @property
+    def elements(self) -> list[T]:
+        """Everything that may be drawn."""
+        return [*self._fresh.elements, *self._rehearsed.elements, *self._negative.elements]
+
+    def take(self) -> T:
+        """Return the next item."""
         share, kind = self._schedule.negative_share, self._rng.random()
         if kind < share and self._negative.elements:
             return self._negative.take()
@@ -102,15 +124,15 @@ class ExampleSampler:
         return self._fresh.take()
 
 
-class ShuffledCycle:
+class ShuffledCycle(Generic[T]):
     """Walks through a list again and again, shuffled again each time, so that every element comes equally often."""
 
-    def __init__(self, elements: Sequence[Example], rng: Random) -> None:
+    def __init__(self, elements: Sequence[T], rng: Random) -> None:
         self.elements = list(elements)
         self._rng = rng
-        self._queue: list[Example] = []
+        self._queue: list[T] = []
 
-    def take(self) -> Example:
+    def take(self) -> T:
         """Return the next element."""
         if not self._queue:
             self._queue = self._rng.sample(self.elements, len(self.elements))

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from locas_agent.config import LocasConfig, TrainingSettings
-from locas_agent.conversation.messages import question
+from locas_agent.conversation.messages import exchange, question
 from locas_agent.errors import ConfigurationError
 from locas_agent.inference import Engine
 from locas_agent.inference.generation import NOTHING, TopK
@@ -21,10 +21,12 @@ from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.forms.reading import ReadingForm
 from locas_agent.study.items import NEGATIVE, PROBE, QUESTION, Item
 from locas_agent.training.neutral import NeutralText, bare_examples
+from locas_agent.training.sampling.beginnings import INSTRUCTIONS
 from locas_agent.training.sampling.builder import ASKED_IN_CONVERSATION, REHEARSED, ExampleBuilder, TrainingTask
 from locas_agent.training.sampling.question_rows import conversation_example
 from locas_agent.training.sampling.sampler import ExampleSampler
-from locas_agent.training.schedule import schedule_of, wsd_factor
+from locas_agent.training.schedule import DEEP_GROUPS, schedule_of, wsd_factor
+from tests.conftest import MakeBackbone
 
 TURNS = tuple(
     {"role": role, "content": text}
@@ -158,6 +160,81 @@ def test_beside_several_layers_new_facts_are_asked_behind_turns_that_tell_them(
     without = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"found_facts": 0})})
     sampler = sampler_of(builder, asked, layers=(-2, -1), config=without)
     assert not any("['1 May'" in engine.backbone.decode(row.prompt) for row in sampler.examples)
+
+
+OWN_INSTRUCTIONS = (
+    "{% for m in messages %}{% if loop.first and m.role != 'system' %}<system>Be kind.</system>{% endif %}"
+    "<{{ m.role }}>{{ m.content }}</{{ m.role }}>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+"""A template that opens a conversation with instructions of its own, as those of SmolLM2 and Qwen2.5 do."""
+
+
+@pytest.fixture
+def instructed(make_backbone: MakeBackbone) -> Engine:
+    backbone = make_backbone()
+    backbone.tokenizer.chat_template = OWN_INSTRUCTIONS
+    return Engine(backbone)
+
+
+def test_instructions_of_a_template_stand_once_in_a_conversation(instructed: Engine) -> None:
+    backbone = instructed.backbone
+    items = [item(instructed, at, f"Which {at}?", "Rex") for at in (1, 2)]
+    window = backbone.encode_chat(TURNS[:2], generation_prompt=False)
+    row = conversation_example(backbone, window, items)
+    asked = [*TURNS[:2], *exchange("Which 1?", "Rex"), *question("Which 2?")]
+    begun = backbone.decode([*row.prompt, *row.target])
+    assert begun.count("Be kind.") == 1
+    answered = [row.target[place] for place in row.places][: len(items[0].answer_ids)]
+    assert list(row.prompt) == backbone.encode_chat(asked[:3])
+    assert tuple(answered) == items[0].answer_ids
+    assert begun.count("<user>Which 2?</user><assistant>") == 1
+
+
+def test_at_depth_the_items_of_every_second_step_stand_behind_one_beginning(
+    instructed: Engine, task: TrainingTask
+) -> None:
+    backbone = instructed.backbone
+    talk = tuple({"role": role, "content": text} for role, text in (("user", "It rains."), ("assistant", "It does.")))
+    neutral = NeutralText((), (), (({"role": "system", "content": "2 May"}, *talk),))
+    config = LocasConfig.model_validate({"training": {"window_tokens": 80, "question_noise": 0.0}})
+    new = tuple(item(instructed, at, f"Which {at}?", "Rex") for at in range(20))
+    asked = replace(task, new=(*new, *task.new))
+    sampler = sampler_of(ExampleBuilder(instructed, config, neutral), asked, (-2, -1), config=config)
+    alone = {tuple(backbone.encode_chat(question(each.question))) for each in (*asked.new, *asked.earlier)}
+    steps = [[row.prompt for row in sampler.next_batch().standalone] for _ in range(4 * DEEP_GROUPS)]
+    seen = set()
+    for number, prompts in enumerate(steps):
+        assert len(prompts) == len(steps[0])
+        assert alone.issuperset(prompts) == (number % 2 == 0)
+        if number % 2:
+            texts = [backbone.decode(prompt) for prompt in prompts]
+            (before,) = {text.rpartition("<user>Which")[0] for text in texts}
+            assert len(backbone.encode(before)) <= 80
+            assert before.count("<system>") == 1
+            assert not before.endswith("</user>")
+            seen.add(before)
+    assert any(text == f"<system>{INSTRUCTIONS[0]}</system>" for text in seen)
+    assert any("It rains." in text and "2 May" in text for text in seen)
+    assert any("It rains." in text and "Be kind." in text for text in seen)
+    assert any("dog is Rex" in text for text in seen)  # the user's own turns
+    drawn = {prompt for prompts in steps for prompt in prompts} - alone
+    assert drawn <= {row.prompt for row in sampler.examples}
+    assert len(drawn) <= DEEP_GROUPS * len(steps[0])  # each group is drawn again and again
+
+
+def test_beside_the_last_layer_and_without_windows_there_are_no_beginnings(
+    builder: ExampleBuilder, task: TrainingTask, engine: Engine
+) -> None:
+    config = LocasConfig.model_validate({"training": {"window_tokens": 0, "question_noise": 0.0, "found_facts": 0}})
+    without = ExampleBuilder(engine, config, NeutralText((), (), ()))
+    alone = {tuple(engine.backbone.encode_chat(question(each.question))) for each in (*task.new, *task.earlier)}
+    for sampler in (sampler_of(without, task, (-2, -1), config), sampler_of(without, task, config=config)):
+        assert {row.prompt for row in sampler.examples} <= alone
+    negatives = replace(task, new=tuple(each for each in task.new if each.kind == NEGATIVE))
+    assert sampler_of(builder, negatives, (-2, -1)).examples  # what is rehearsed stands behind beginnings too
+    only_text = LocasConfig.model_validate({"training": {"ntp_weight": 1.0}})
+    texts = ExampleBuilder(engine, only_text, NeutralText((), (), ()))
+    assert sampler_of(texts, replace(negatives, earlier=()), (-2, -1), only_text).next_batch().standalone
 
 
 def test_without_windows_nothing_stands_before_a_question(engine: Engine, task: TrainingTask) -> None:
