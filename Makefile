@@ -1,6 +1,6 @@
 # Needs only Python 3.11 or newer, pip and make: the first target that needs the environment builds it.
 #
-#   make demo ARGS="--users 4"        make test ARGS="-k store"        make test PYTHON=python3.12 VENV=.venv312
+#   make demo ARGS="--backbone tiny"        make test ARGS="-k store"        make test PYTHON=python3.12 VENV=.venv312
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -22,8 +22,9 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
 
+# The last --backbone counts: make demo ARGS="--backbone tiny" shows the miniature, and made-up people.
 demo: $(STAMP)  ## Set up, then show the main job: told over sessions, consolidated, answered after a restart
-	$(BIN)/locas-agent demo $(ARGS)
+	$(BIN)/locas-agent demo --backbone smollm2 $(ARGS)
 
 # One thread of torch per worker: more would compete for the same cores.
 test: $(STAMP)  ## Set up, then run the whole test suite

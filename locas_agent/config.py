@@ -165,7 +165,7 @@ class TrainingSettings(_Settings):
     window_tokens: int | None = Field(None, ge=0)
     """Longest run of turns, other people's or the user's own, before the items of a step that are asked as in a running
     conversation; 0 leaves them out, None is 256 beside the last layer alone and 96 at other depths. What is answered
-    from weights alone is otherwise not answered behind a window (`docs/decisions.md`, windows)."""
+    from weights alone is otherwise not answered behind a window (`docs/decisions.md`, windows and beginnings)."""
     found_facts: int | None = Field(None, ge=0)
     """New facts of one consolidation that are asked behind turns that a search would find, too, the telling one among
     them; 0 leaves them out, None is 0 beside the last layer alone and 24 at other depths."""

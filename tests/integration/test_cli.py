@@ -16,6 +16,8 @@ from typer.testing import CliRunner, Result
 
 from locas_agent.cli import app
 from locas_agent.cli.output import deliver, progress_bar, visible
+from locas_agent.errors import ConfigurationError
+from locas_agent.evaluation.recall.setup import RecallOptions
 from locas_storage import ConsolidationMetrics, InMemoryStore, RevisionDraft, TurnDraft, UserKey, open_store
 from tests.conftest import MakeBackboneFolder
 
@@ -203,6 +205,25 @@ def test_demo_refuses_a_file_that_is_there(run: Run, told: str) -> None:
     result = run("demo", "--store", told)
     assert result.exit_code == 2
     assert "does not exist yet" in plain(result.stderr)
+
+
+@pytest.mark.parametrize("backbone", ["tiny", "smollm2"])
+def test_demo_is_about_people_that_the_backbone_understands(
+    run: Run, backbone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[RecallOptions] = []
+
+    def seen(store: Path, *, options: RecallOptions, backbone: str, progress: object) -> dict[str, Any]:
+        asked.append(options)
+        raise ConfigurationError("seen")
+
+    monkeypatch.setattr("locas_agent.evaluation.recall.demo.run_demo", seen)
+    assert run("demo", "--backbone", backbone, "--seed", "3").exit_code == 1
+    source = asked[0].source()
+    assert asked[0].seed == 3
+    assert (source.name, len(source.tellers)) == (("generator", 4) if backbone == "tiny" else ("two_people.jsonl", 2))
+    assert all(teller.never_told for teller in source.tellers)
+    assert any(fact.replaces is not None for teller in source.tellers for fact in teller.facts)
 
 
 def test_every_command_of_this_version_has_help(run: Run) -> None:
