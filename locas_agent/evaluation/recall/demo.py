@@ -15,15 +15,18 @@ from typing import Any
 from locas_agent.agent import AgentMemory
 from locas_agent.backbone.sources import TINY
 from locas_agent.errors import ConsolidationError
+from locas_agent.evaluation.recall.people import LeftOut
 from locas_agent.evaluation.recall.run import ask
 from locas_agent.evaluation.recall.setup import RecallOptions, evaluation_config, teach
 from locas_agent.types import Progress
 
 MADE_UP = RecallOptions(users=4, sessions=3, facts=4, seed=7, lora_users=1)
 """People of the generator: the bundled backbone understands no others."""
-TALK = RecallOptions(files=(Path(__file__).parents[1] / "talk" / "two_people.jsonl",), lora_users=0)
+TALK = RecallOptions(
+    files=(Path(__file__).parents[1] / "talk" / "two_people.jsonl",), lora_users=0, without=(LeftOut.FULL_CONTEXT,)
+)
 """Two hand-written people, on whom nothing was tuned, for a backbone that knows English. Without the LoRA peer, which
-takes many times as long as all the rest."""
+takes many times as long as all the rest, and without the arm that reads all sessions for each question."""
 
 
 def demo_options(backbone: str) -> RecallOptions:
