@@ -85,7 +85,7 @@ VARIANTS = (
     Variant("items", "at most one a fact", {}, _at_most(1)),
     Variant("items", "at most two a fact", {}, _at_most(2)),
     Variant("items", "without questions never answered", {}, _answered),
-    Variant("items", "never behind a window", {"training": {"window_tokens": 0, "found_facts": 0}}),
+    Variant("items", "alone, never behind anything", {"training": {"window_tokens": 0, "found_facts": 0}}),
     Variant("items", "without noise in the questions", {"training": {"question_noise": 0.0}}),
     Variant("neutral text", "none", {"training": {"anchor_weight": 0.0}}),
     Variant("steps", "48", {"training": {"max_steps": 48}}),

@@ -80,8 +80,8 @@ class ExampleBuilder:
         """
         settings = self._config.training
         if settings.objective == "self_study":
-            fresh = self._questions(item for item in task.new if item.kind not in (PROBE, NEGATIVE))
-            negative = self._questions(item for item in (*task.new, *task.earlier) if item.kind == NEGATIVE)
+            fresh = self._questions(_answered(task.new))
+            negative = self._questions(_unanswered((*task.new, *task.earlier)))
             if settings.ntp_weight:
                 fresh += self._text_examples(task.chunks, "ntp", settings.ntp_weight)
         else:
@@ -92,7 +92,7 @@ class ExampleBuilder:
                 fresh += self._text_examples(
                     task.chunks, "sd", settings.sd_weight if settings.objective == "mix" else 1.0
                 )
-        kept = [item for item in task.earlier if item.kind not in (PROBE, NEGATIVE)]
+        kept = _answered(task.earlier)
         if not fresh and not kept:
             raise ConfigurationError(
                 "a training task needs something to learn from, got no study item and no text: study the overflow first"
@@ -118,26 +118,32 @@ class ExampleBuilder:
         """
         if not schedule.groups or not schedule.window_tokens:
             return []
-        fresh, kept = (
-            [item for item in items if item.kind not in (PROBE, NEGATIVE)] for items in (task.new, task.earlier)
-        )
-        negative = [item for item in (*task.new, *task.earlier) if item.kind == NEGATIVE]
+        fresh, kept = _answered(task.new), _answered(task.earlier)
         limit, windows = schedule.window_tokens, self._neutral.windows
         found = beginnings(self._backbone, task.chunks, windows, most_tokens=limit, rng=rng)
         if not found or not (fresh or kept):
             return []
+        negative = _unanswered((*task.new, *task.earlier))
         new, former, unanswered = (ShuffledCycle(items, rng) for items in (fresh, _by_fact(kept, rng), negative))
         items = ItemCycles(schedule, new, former, unanswered, rng)
         return [
-            [self._behind(found[number % len(found)], items.take(), rng) for _ in range(schedule.items_per_step)]
+            self._group(found[number % len(found)], items, schedule.items_per_step, rng)
             for number in range(schedule.groups)
         ]
 
-    def _behind(self, beginning: list[Message], item: Item, rng: Random) -> Example:
-        prompt = self._backbone.encode_chat([*beginning, *question(item.question)])
+    def _group(self, beginning: list[Message], items: ItemCycles[Item], count: int, rng: Random) -> list[Example]:
+        """Draw so many items, and put each behind the same beginning."""
         before = self._backbone.encode_chat(beginning, generation_prompt=False)
-        example = Example(tuple(prompt), item.answer_ids, item.teacher)
-        return self._noisy(example, rng, before=len(before)) if prompt[: len(before)] == before else example
+        rows = []
+        for _ in range(count):
+            item = items.take()
+            prompt = self._backbone.encode_chat([*beginning, *question(item.question)])
+            example = Example(tuple(prompt), item.answer_ids, item.teacher)
+            is_plain = (
+                prompt[: len(before)] == before
+            )  # else a template that looks back: where the question is, is unsure
+            rows.append(self._noisy(example, rng, before=len(before)) if is_plain else example)
+        return rows
 
     def _questions(self, items: Iterable[Item]) -> list[Example]:
         return [question_example(self._backbone, item) for item in items]
@@ -155,11 +161,8 @@ class ExampleBuilder:
 
         Behind a window mostly such that are answered, now and then one that never is.
         """
-        items = [item for item in (*task.new, *task.earlier) if item.kind != PROBE]
-        answered, negative = (
-            [item for item in items if item.kind != NEGATIVE],
-            [item for item in items if item.kind == NEGATIVE],
-        )
+        items = (*task.new, *task.earlier)
+        answered, negative = _answered(items), _unanswered(items)
         if not answered:
             return []
         examples = []
@@ -187,7 +190,7 @@ class ExampleBuilder:
         places = {excerpt.turn_seq: (chunk, excerpt) for chunk in task.chunks for excerpt in chunk.excerpts}
         if not most:
             return []
-        told = [item for item in task.new if item.kind not in (PROBE, NEGATIVE) and item.turn_seq in places]
+        told = [item for item in _answered(task.new) if item.turn_seq in places]
         wording_of = {fact_of(item): item for item in rng.sample(told, len(told))}
         rows = []
         for item in list(wording_of.values())[:most]:
@@ -245,6 +248,15 @@ class ExampleBuilder:
                 )
                 examples += [replace(example, weight=weight) for example in made]
         return examples
+
+
+def _answered(items: Iterable[Item]) -> list[Item]:
+    """Leave out what is held out and what is never answered."""
+    return [item for item in items if item.kind not in (PROBE, NEGATIVE)]
+
+
+def _unanswered(items: Iterable[Item]) -> list[Item]:
+    return [item for item in items if item.kind == NEGATIVE]
 
 
 def _with_headers(told: Sequence[tuple[Chunk, TurnExcerpt]]) -> list[Message]:
