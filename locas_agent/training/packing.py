@@ -20,7 +20,8 @@ from locas_agent.inference.batching import micro_batches
 from locas_agent.training.examples import Example
 
 SEQUENCE_TOKENS = 256
-"""Rows are put into one sequence up to this length: attention costs its square."""
+"""Rows are put into one sequence up to this length: attention costs its square. Behind a common beginning of more than
+half of it, as many tokens as that has: to run it again for each row costs more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +81,7 @@ def _packed(examples: Sequence[Example], owners: Sequence[int]) -> list[tuple[li
         own = [row for row in range(len(examples)) if owners[row] == owner]
         shared = _common([examples[row] for row in own])
         total = sum(examples[row].n_tokens - shared for row in own)
-        share = total / -(-total // max(1, SEQUENCE_TOKENS - shared))  # as even as they come
+        share = total / -(-total // max(SEQUENCE_TOKENS - shared, shared))  # as even as they come
         rows, used = list[int](), 0
         for row in own:
             own_tokens = examples[row].n_tokens - shared

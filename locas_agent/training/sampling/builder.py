@@ -119,17 +119,14 @@ class ExampleBuilder:
         if not schedule.groups or not schedule.window_tokens:
             return []
         fresh, kept = _answered(task.new), _answered(task.earlier)
-        limit, windows = schedule.window_tokens, self._neutral.windows
-        found = beginnings(self._backbone, task.chunks, windows, most_tokens=limit, rng=rng)
-        if not found or not (fresh or kept):
+        if not (fresh or kept):
             return []
         negative = _unanswered((*task.new, *task.earlier))
         new, former, unanswered = (ShuffledCycle(items, rng) for items in (fresh, _by_fact(kept, rng), negative))
         items = ItemCycles(schedule, new, former, unanswered, rng)
-        return [
-            self._group(found[number % len(found)], items, schedule.items_per_step, rng)
-            for number in range(schedule.groups)
-        ]
+        limit, windows = schedule.window_tokens, self._neutral.windows
+        found = beginnings(self._backbone, task.chunks, windows, most_tokens=limit, count=schedule.groups, rng=rng)
+        return [self._group(beginning, items, schedule.items_per_step, rng) for beginning in found]
 
     def _group(self, beginning: list[Message], items: ItemCycles[Item], count: int, rng: Random) -> list[Example]:
         """Draw so many items, and put each behind the same beginning."""

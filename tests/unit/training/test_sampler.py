@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from random import Random
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.forms.reading import ReadingForm
 from locas_agent.study.items import NEGATIVE, PROBE, QUESTION, Item
 from locas_agent.training.neutral import NeutralText, bare_examples
-from locas_agent.training.sampling.beginnings import INSTRUCTIONS
+from locas_agent.training.sampling.beginnings import INSTRUCTIONS, LONG_EVERY, LONG_TIMES, beginnings
 from locas_agent.training.sampling.builder import ASKED_IN_CONVERSATION, REHEARSED, ExampleBuilder, TrainingTask
 from locas_agent.training.sampling.question_rows import conversation_example
 from locas_agent.training.sampling.sampler import ExampleSampler
@@ -194,9 +195,10 @@ def test_at_depth_the_items_of_every_second_step_stand_behind_one_beginning(
     instructed: Engine, task: TrainingTask
 ) -> None:
     backbone = instructed.backbone
+    backbone.model.config.max_position_embeddings = 4096
     talk = tuple({"role": role, "content": text} for role, text in (("user", "It rains."), ("assistant", "It does.")))
     neutral = NeutralText((), (), (({"role": "system", "content": "2 May"}, *talk),))
-    config = LocasConfig.model_validate({"training": {"window_tokens": 80, "question_noise": 0.0}})
+    config = LocasConfig.model_validate({"training": {"window_tokens": 200, "question_noise": 0.0}})
     new = tuple(item(instructed, at, f"Which {at}?", "Rex") for at in range(20))
     asked = replace(task, new=(*new, *task.new))
     sampler = sampler_of(ExampleBuilder(instructed, config, neutral), asked, (-2, -1), config=config)
@@ -209,7 +211,7 @@ def test_at_depth_the_items_of_every_second_step_stand_behind_one_beginning(
         if number % 2:
             texts = [backbone.decode(prompt) for prompt in prompts]
             (before,) = {text.rpartition("<user>Which")[0] for text in texts}
-            assert len(backbone.encode(before)) <= 80
+            assert len(backbone.encode(before)) <= LONG_TIMES * 200
             assert before.count("<system>") == 1
             assert not before.endswith("</user>")
             seen.add(before)
@@ -217,9 +219,26 @@ def test_at_depth_the_items_of_every_second_step_stand_behind_one_beginning(
     assert any("It rains." in text and "2 May" in text for text in seen)
     assert any("It rains." in text and "Be kind." in text for text in seen)
     assert any("dog is Rex" in text for text in seen)  # the user's own turns
+    long = [text for text in seen if len(backbone.encode(text)) > 200]
+    assert 0 < len(long) <= DEEP_GROUPS / LONG_EVERY
+    assert any("You can call these tools" in text and "It rains." in text for text in long)
+    assert any("It rains." in text and "dog is Rex" in text for text in long)
     drawn = {prompt for prompts in steps for prompt in prompts} - alone
     assert drawn <= {row.prompt for row in sampler.examples}
     assert len(drawn) <= DEEP_GROUPS * len(steps[0])  # each group is drawn again and again
+
+
+def test_a_long_beginning_fits_half_of_a_short_context(make_backbone: MakeBackbone) -> None:
+    backbone = make_backbone()
+    backbone.model.config.max_position_embeddings = 256
+    talk = [{"role": role, "content": "Rain."} for role in ("system", *("user", "assistant") * 20)]
+    found = beginnings(backbone, [CHUNK], [talk], most_tokens=80, count=24, rng=Random(0))
+    lengths = [len(backbone.encode_chat(run, generation_prompt=False)) for run in found]
+    assert len(found) == 24
+    assert 80 < max(lengths) <= 128
+    assert all(run[-1]["role"] != "user" for run in found)
+    assert beginnings(backbone, [], [], most_tokens=80, count=4, rng=Random(0))  # instructions alone
+    assert beginnings(backbone, [CHUNK], [talk], most_tokens=2, count=4, rng=Random(0)) == []
 
 
 def test_beside_the_last_layer_and_without_windows_there_are_no_beginnings(
