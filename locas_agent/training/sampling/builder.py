@@ -174,27 +174,28 @@ class ExampleBuilder:
         return examples + self._found(task, schedule.found_facts, rng)
 
     def _found(self, task: TrainingTask, most: int, rng: Random) -> list[Example]:
-        """Put one wording of each new fact behind the turn that tells it and those that a search finds beside it.
+        """Put a wording of each fact behind turns that a search finds for it, a new one behind the turn that tells it.
 
         Who answers from weights is seldom asked by weights alone: a program that searches too puts what it found before
-        the question.
+        the question. Of an earlier fact the telling turn is not at hand, as where a search misses it, and the memory
+        has to know better than what was found: taught new facts alone, it answers with one of those whatever is asked.
 
         Args:
-            task: what is to be learnt.
-            most: facts at most.
+            task: what is to be learnt, and what is rehearsed.
+            most: new facts at most, and earlier ones.
             rng: draws the facts and their wordings.
         """
         places = {excerpt.turn_seq: (chunk, excerpt) for chunk in task.chunks for excerpt in chunk.excerpts}
         if not most:
             return []
         told = [item for item in _answered(task.new) if item.turn_seq in places]
-        wording_of = {fact_of(item): item for item in rng.sample(told, len(told))}
         rows = []
-        for item in list(wording_of.values())[:most]:
-            others = [excerpt for seq, (_, excerpt) in places.items() if seq != item.turn_seq]
+        for item in (*_one_of_each(told, most, rng), *_one_of_each(_answered(task.earlier), most, rng)):
+            telling = [item.turn_seq] if item.turn_seq in places else []
+            others = [excerpt for seq, (_, excerpt) in places.items() if seq not in telling]
             beside = [excerpt.turn_seq for excerpt in most_about(item.question, others, most=FOUND_BESIDE)]
-            for kept in range(len(beside), -1, -1):
-                turns = _with_headers([places[seq] for seq in sorted([item.turn_seq, *beside[:kept]])])
+            for kept in range(len(beside), -len(telling), -1):
+                turns = _with_headers([places[seq] for seq in sorted([*telling, *beside[:kept]])])
                 row = found_example(self._backbone, task.reading, turns, item, most_tokens=FOUND_TOKENS)
                 if row is not None:
                     rows.append(row)
@@ -250,6 +251,12 @@ class ExampleBuilder:
 def _answered(items: Iterable[Item]) -> list[Item]:
     """Leave out what is held out and what is never answered."""
     return [item for item in items if item.kind not in (PROBE, NEGATIVE)]
+
+
+def _one_of_each(items: Sequence[Item], most: int, rng: Random) -> list[Item]:
+    """Draw one wording of each fact, of so many facts at most."""
+    wording_of = {fact_of(item): item for item in rng.sample(items, len(items))}
+    return list(wording_of.values())[:most]
 
 
 def _unanswered(items: Iterable[Item]) -> list[Item]:
