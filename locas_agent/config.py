@@ -172,7 +172,7 @@ class TrainingSettings(_Settings):
     window_weight: float = Field(1.0, ge=0)
     """Weight of these items beside the mean of the others."""
     anchor_weight: float | None = Field(None, ge=0)
-    """Weight of KL(bare backbone || with memory) on neutral text. None is 16 beside the last layer alone, and 48 at
+    """Weight of KL(bare backbone || with memory) on neutral text. None is 16 beside the last layer alone, and 96 at
     other depths, where such text is drawn in every second step."""
     anchor_tokens: int = Field(96, ge=8)
     """Tokens of neutral text per user and step."""

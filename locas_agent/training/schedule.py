@@ -55,7 +55,7 @@ layers. Origin: `docs/decisions.md`, beginnings."""
 WINDOW_EVERY = 4
 """Steps from one row behind a window to the next beside several layers: such a row costs as much as all items of a
 step."""
-LAST_LAYER_ANCHOR, DEEP_ANCHOR, DEEP_ANCHOR_EVERY = 16.0, 48.0, 2
+LAST_LAYER_ANCHOR, DEEP_ANCHOR, DEEP_ANCHOR_EVERY = 16.0, 96.0, 2
 """Weights of neutral text, and steps from one row of it to the next beside several layers. Origin:
 `docs/decisions.md`, neutral text."""
 
