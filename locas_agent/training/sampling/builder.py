@@ -136,9 +136,7 @@ class ExampleBuilder:
             item = items.take()
             prompt = self._backbone.encode_chat([*beginning, *question(item.question)])
             example = Example(tuple(prompt), item.answer_ids, item.teacher)
-            is_plain = (
-                prompt[: len(before)] == before
-            )  # else a template that looks back: where the question is, is unsure
+            is_plain = prompt[: len(before)] == before  # else a template that looks back: where is the question?
             rows.append(self._noisy(example, rng, before=len(before)) if is_plain else example)
         return rows
 
@@ -253,14 +251,14 @@ def _answered(items: Iterable[Item]) -> list[Item]:
     return [item for item in items if item.kind not in (PROBE, NEGATIVE)]
 
 
+def _unanswered(items: Iterable[Item]) -> list[Item]:
+    return [item for item in items if item.kind == NEGATIVE]
+
+
 def _one_of_each(items: Sequence[Item], most: int, rng: Random) -> list[Item]:
     """Draw one wording of each fact, of so many facts at most."""
     wording_of = {fact_of(item): item for item in rng.sample(items, len(items))}
     return list(wording_of.values())[:most]
-
-
-def _unanswered(items: Iterable[Item]) -> list[Item]:
-    return [item for item in items if item.kind == NEGATIVE]
 
 
 def _with_headers(told: Sequence[tuple[Chunk, TurnExcerpt]]) -> list[Message]:

@@ -26,7 +26,7 @@ from locas_agent.training.sampling.beginnings import INSTRUCTIONS, LONG_EVERY, L
 from locas_agent.training.sampling.builder import ASKED_IN_CONVERSATION, REHEARSED, ExampleBuilder, TrainingTask
 from locas_agent.training.sampling.question_rows import conversation_example
 from locas_agent.training.sampling.sampler import ExampleSampler
-from locas_agent.training.schedule import DEEP_ANCHOR, DEEP_GROUPS, schedule_of, wsd_factor
+from locas_agent.training.schedule import DEEP_GROUPS, schedule_of, wsd_factor
 from tests.conftest import MakeBackbone
 
 TURNS = tuple(
@@ -345,7 +345,6 @@ def test_at_depth_neutral_text_comes_every_second_step_and_weighs_more(
         return [weight if rows else None for rows, weight in drawn]
 
     assert weights((-1,)) == [16.0] * 4
-    assert weights((-2, -1)) == [None, DEEP_ANCHOR] * 2
-    assert DEEP_ANCHOR > 16
+    assert weights((-2, -1)) == [None, 96.0] * 2
     assert weights((-2, -1), anchor_weight=3.0) == [None, 3.0] * 2
     assert weights((-2, -1), anchor_weight=0.0) == [None] * 4
