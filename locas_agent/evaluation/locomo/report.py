@@ -1,7 +1,7 @@
 """From raw answers to the figures and the table of a LoCoMo run.
 
 Intervals resample whole conversations, since the answers of one hang together; with a single conversation there are
-none.
+none. Of a few conversations that says little, so a second interval resamples questions: it speaks of these alone.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from locas_agent.evaluation.scoring import clustered_interval, mean
 ANSWERABLE = "1-4"
 """Key of all questions that have an answer, together."""
 FLOORS = ("none", "constant")
-LIFT, LEAK = "memory lift", "wrong - none"
-"""Rows of the table that are differences."""
+LIFT, LIFT_HERE, LEAK = "memory lift", "questions anew", "wrong - none"
+"""Rows of the table that are differences, and the interval of the first by questions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,7 @@ def _by_category(scores: Sequence[_Score]) -> dict[str, Any]:
             "n": len(found),
             "f1": round(mean([one.f1 for one in found]), 4),
             "ci95": _interval([one.f1 for one in found], found),
+            "questions_ci95": _by_question([one.f1 for one in found]),
             "exact_match": round(mean([one.exact for one in found]), 4),
             "prompt_tokens": round(mean([one.prompt_tokens for one in found]), 1),
         }
@@ -148,6 +149,7 @@ def _differences(upper: Sequence[_Score], lower: Sequence[_Score]) -> dict[str, 
                 "n": len(values),
                 "difference": round(mean(values), 4),
                 "ci95": _interval(values, above),
+                "questions_ci95": _by_question(values),
             }
     return found
 
@@ -163,6 +165,11 @@ def _shares(arms: dict[str, Any]) -> dict[str, float | None]:
 def _interval(values: Sequence[float], scores: Sequence[_Score]) -> list[float] | None:
     clusters = [one.cluster for one in scores]
     return clustered_interval(values, clusters) if len(set(clusters)) > 1 else None
+
+
+def _by_question(values: Sequence[float]) -> list[float] | None:
+    """Return the interval over questions, as if these conversations were all there are."""
+    return clustered_interval(values, range(len(values))) if len(values) > 1 else None
 
 
 def locomo_table(report: dict[str, Any], *, title: str | None = None) -> Table:
@@ -185,6 +192,8 @@ def locomo_table(report: dict[str, Any], *, title: str | None = None) -> Table:
     for label, found in ((LIFT, report["memory_lift"]), (LEAK, report["wrong_user_minus_none"])):
         if found is not None:
             table.add_row(label, *(_cell(found[key]["difference"], found[key]["ci95"], sign="+") for key in sizes), "")
+            if label == LIFT:
+                table.add_row(LIFT_HERE, *(_span(found[key]["questions_ci95"]) for key in sizes), "")
     return table
 
 
@@ -197,6 +206,7 @@ def legend(report: dict[str, Any]) -> Table:
         table.add_row(name, ARMS[name])
     if report["memory_lift"] is not None:
         table.add_row(LIFT, "memory minus the better of none and constant")
+        table.add_row(LIFT_HERE, "its 95 % interval when questions are drawn anew: it holds for these conversations")
     if report["wrong_user_minus_none"] is not None:
         table.add_row(LEAK, "wrong_user minus none; should be nothing")
     return table
@@ -228,5 +238,8 @@ def _table(title: str) -> Table:
 
 
 def _cell(value: float, interval: list[float] | None, *, sign: str = "") -> str:
-    shown = f"{value:{sign}.3f}"
-    return shown if interval is None else f"{shown} ({interval[0]:.2f} to {interval[1]:.2f})"
+    return f"{value:{sign}.3f} {_span(interval)}".rstrip()
+
+
+def _span(interval: list[float] | None) -> str:
+    return "" if interval is None else f"({interval[0]:.2f} to {interval[1]:.2f})"

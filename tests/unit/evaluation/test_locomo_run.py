@@ -149,6 +149,7 @@ def test_one_conversation_has_no_wrong_user_and_no_interval(agent: AgentMemory, 
     )
     assert list(report["arms"]) == ["none", "memory"]
     assert report["arms"]["memory"]["4"]["ci95"] is None
+    assert len(report["arms"]["memory"]["1-4"]["questions_ci95"]) == 2  # of this conversation, questions can be drawn
     assert report["wrong_user_minus_none"] is None
 
 
@@ -300,11 +301,14 @@ def test_figures_are_as_worked_out_by_hand(dialogues: list[Dialogue]) -> None:
     single = report["arms"]["memory"]["4"]
     assert (single["n"], single["f1"], single["exact_match"], single["prompt_tokens"]) == (2, 0.75, 1.0, 10.0)
     assert single["ci95"] == [0.5, 1.0]
-    assert report["arms"]["memory"]["1-4"] | {"ci95": None} == {
+    low, high = report["arms"]["memory"]["1-4"]["questions_ci95"]  # five questions: 1, 0.5, 0, 0, 0
+    assert 0.0 <= low < 0.1 < 0.5 < high <= 0.8
+    assert report["arms"]["memory"]["1-4"] | {"ci95": None, "questions_ci95": None} == {
         "name": "answerable",
         "n": 5,
         "f1": 0.3,
         "ci95": None,
+        "questions_ci95": None,
         "exact_match": 0.4,
         "prompt_tokens": 10.0,
     }
@@ -354,7 +358,7 @@ def test_table_names_each_category_with_its_number_and_a_plot_is_drawn(
     narrow.print(locomo_table(report), legend(report))
     shown = narrow.file.getvalue()  # type: ignore[attr-defined]
     assert "…" not in shown  # nothing of a name is cut off
-    assert all(name in shown for name in ("constant", "memory lift", ARMS["memory"]))
+    assert all(name in shown for name in ("constant", "memory lift", "questions anew", ARMS["memory"]))
     picture = plot_locomo(report, tmp_path / "locomo.svg")
     assert "single-hop" in picture.read_text(encoding="utf-8") or picture.stat().st_size > 5000
     with pytest.raises(ConfigurationError, match="ends in"):
