@@ -176,8 +176,9 @@ class TrainingSettings(_Settings):
     anchor_weight: float | None = Field(None, ge=0)
     """Weight of KL(bare backbone || with memory) on neutral text. None is 16 beside the last layer alone, and 96 at
     other depths, where such text is drawn in every second step."""
-    anchor_tokens: int = Field(96, ge=8)
-    """Tokens of neutral text per user and step."""
+    anchor_tokens: int | None = Field(None, ge=8)
+    """Tokens of a row of neutral text at most; None is 96 on a backbone of few layers, and 320 on one of many
+    (`docs/decisions.md`, long rows of neutral text)."""
     ntp_weight: float = Field(0.0, ge=0)
     """Weight of next-token loss on the raw turns beside self-study."""
     sd_weight: float = Field(1.0, ge=0)

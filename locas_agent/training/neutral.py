@@ -46,29 +46,57 @@ def _lines() -> tuple[dict[str, Any], ...]:
     return tuple(json.loads(line) for line in text.splitlines())
 
 
+TOKENS, DEEP_TOKENS = 96, 320
+"""Longest row, on a backbone of few layers and of many."""
 DEEP_LINES = 64
 """Lines used of the file, half for training and half for measuring, on a backbone of many layers: each costs as much as
 the text of a user does there, and the gate runs its half twice in each consolidation."""
+DIALOGUES, JOINED = ("told", "talk"), 3
+"""Kinds of lines that are short dialogues, and how many of them are one conversation on a backbone of many layers."""
 
 
-def load_neutral(engine: Engine, *, max_tokens: int, top_k: int) -> NeutralText:
+def load_neutral(engine: Engine, *, max_tokens: int | None, top_k: int) -> NeutralText:
     """Encode the shipped text and compute the bare backbone's distributions over it, once per backbone.
 
     Args:
         engine: of the backbone.
-        max_tokens: longest row; the rest is cut off.
+        max_tokens: longest row, the rest is cut off; None is 96, and 320 on a backbone of many layers.
         top_k: tokens kept of each distribution.
     """
     key = ("neutral text", max_tokens, top_k)
     return engine.backbone.once(key, lambda: _compute(engine, max_tokens=max_tokens, top_k=top_k))
 
 
-def _compute(engine: Engine, *, max_tokens: int, top_k: int) -> NeutralText:
-    lines = _lines() if engine.backbone.n_layers < DEEP_FROM else _lines()[:DEEP_LINES]
-    rows = [_encode(engine.backbone, line)[:max_tokens] for line in lines]
+def _compute(engine: Engine, *, max_tokens: int | None, top_k: int) -> NeutralText:
+    is_deep = engine.backbone.n_layers >= DEEP_FROM
+    lines, longest = (_deep_lines(), DEEP_TOKENS) if is_deep else (_lines(), TOKENS)
+    rows = [_encode(engine.backbone, line)[: max_tokens or longest] for line in lines]
     examples = bare_examples(engine, rows, top_k=top_k)
     windows = tuple(tuple(line["messages"]) for line in lines if line.get("kind") == "window")
     return NeutralText(tuple(examples[0::2]), tuple(examples[1::2]), windows)
+
+
+@cache
+def _deep_lines() -> tuple[dict[str, Any], ...]:
+    """Return what is read where a memory stands beside several layers: fewer lines, short dialogues by threes.
+
+    A memory there drifts most in long conversations, and there a short row sees nothing of it. Of each kind every
+    second line is for training. Origin: `docs/decisions.md`, long rows of neutral text.
+    """
+    lines = _lines()[:DEEP_LINES]
+    dialogues = [line["messages"] for line in lines if line["kind"] in DIALOGUES]
+    others = [line for line in lines if line["kind"] not in DIALOGUES]
+    joined = [
+        {"kind": "conversation", "messages": _one_after_the_other(dialogues[at : at + JOINED])}
+        for at in range(0, len(dialogues) - JOINED + 1, JOINED)
+    ]
+    return (*sorted(others, key=lambda line: str(line["kind"])), *joined)
+
+
+def _one_after_the_other(dialogues: Sequence[list[Message]]) -> list[Message]:
+    """Join dialogues, without the dates of those behind the first: not every template takes them in the middle."""
+    first, *others = dialogues
+    return [*first, *(message for dialogue in others for message in dialogue if message["role"] != "system")]
 
 
 def bare_examples(engine: Engine, rows: Sequence[Sequence[int]], *, top_k: int) -> list[Example]:
