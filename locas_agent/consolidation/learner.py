@@ -311,7 +311,8 @@ class Learner:
             return QuestionGenerator(teacher, settings)
         wanted = is_worth_waiting_for(self._engine.backbone) if settings.scribe is None else settings.scribe
         if wanted and settings.forms is None:
-            return ScribeQuestionGenerator(teacher, settings, self.teach_scribe())
+            reader = self.calibration.good_reader
+            return ScribeQuestionGenerator(teacher, settings, self.teach_scribe(), reader=reader)
         return OpenedQuestionGenerator(teacher, settings, self.calibration)
 
     def _training_task(self, task: Task, study_set: StudySet) -> TrainingTask:

@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from locas_agent.study.forms.reading import READING_FORMS, ReadingForm
 from locas_agent.study.forms.writing import SEED, WRITING_FORMS, WritingForm
 
+GOOD_READER = 0.9
+"""Share of the questions that a backbone has to read right from one turn, from which study asks it as well. Origin:
+`docs/decisions.md`, a backbone that reads well."""
 VERSION = 1
 """Of the measurement: of its talk, its forms and its scoring. What was measured by another is measured again."""
 
@@ -74,6 +77,12 @@ class Calibration(_Record):
     def wide(self) -> ReadingForm:
         """The form in which a session is read."""
         return READING_FORMS[self.chosen.wide]
+
+    @property
+    def good_reader(self) -> ReadingForm | None:
+        """The form in which one turn is read, where that is done well enough to judge what others write about it."""
+        share = next((score.near for score in self.reading if score.form == self.chosen.near), 0.0)
+        return self.near if share >= GOOD_READER else None
 
     @property
     def writers(self) -> tuple[WritingForm, ...]:

@@ -1,9 +1,10 @@
 """Question generation by a scribe: it writes answers with questions about each turn, and reads them back.
 
 Of each turn: *name* answers, and take the spans of the turn that are named most; *ask* for each in several wordings;
-*read* each question with the turn before it, and drop what is answered otherwise, and what suits any turn; leave out
-what the bare backbone says by itself. What is learnt is the span as the turn spells it. A phrase that dates something
-from the day of the turn is asked for always, by questions for a day, and what is learnt is the date.
+*read* each question with the turn before it, and drop what is answered otherwise, and what suits any turn; let a
+backbone that reads well *confirm* it; leave out what the bare backbone says by itself. What is learnt is the span as
+the turn spells it. A phrase that dates something from the day of the turn is asked for always, by questions for a day,
+and what is learnt is the date.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.forms.reading import ReadingForm
 from locas_agent.study.forms.untold import draw_untold
 from locas_agent.study.items import NEGATIVE, QUESTION, EarlierFact, GeneratedQuestions, Item
+from locas_agent.study.matching import contains
 from locas_agent.study.scribe.asked_turn import AskedTurn, Span
 from locas_agent.study.scribe.forms import MARK, answer_in, opening_of, question_in, to_read, to_write
 from locas_agent.study.scribe.lessons import lesson_questions
 from locas_agent.study.scribe.retelling import LEAST_READ, told_otherwise, turns_read
-from locas_agent.study.spans import cues_of, telling, words_of, worth_asking
+from locas_agent.study.spans import cues_of, is_name, telling, words_of, worth_asking
 from locas_agent.study.teacher import Candidate, Opening, ScoredAnswer, Teacher
 
 ANSWERS, ANSWER_HEAT = 10, 0.9
@@ -48,6 +50,8 @@ ABOUT = 0.5
 not to answer whatever is asked."""
 SMALL_TALK = "ok thanks"
 """A turn after which no question is to be expected: what is as likely there as after a turn is not about the turn."""
+CONFIRMED_WITHIN = 16
+"""Tokens of the bare backbone's answer in which a span has to stand, where that reads well."""
 READ_BY_SCRIBE = ReadingForm("scribe", lambda messages, asked: list(to_read(messages[-1]["content"], asked)))
 """How one turn stands before a question that a scribe reads."""
 
@@ -55,10 +59,21 @@ READ_BY_SCRIBE = ReadingForm("scribe", lambda messages, asked: list(to_read(mess
 class ScribeQuestionGenerator:
     """Asks about the chunks of many users side by side, with a scribe that writes and reads."""
 
-    def __init__(self, teacher: Teacher, settings: StudySettings, scribe: LocasMemory) -> None:
+    def __init__(
+        self, teacher: Teacher, settings: StudySettings, scribe: LocasMemory, *, reader: ReadingForm | None = None
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            teacher: the backbone.
+            settings: of study.
+            scribe: writes and reads.
+            reader: the form in which the bare backbone reads one turn, where it reads well; None does not ask it.
+        """
         self._teacher = teacher
         self._settings = settings
         self._scribe = scribe
+        self._reader = reader
 
     def generate(self, chunks: Mapping[int, Chunk], done: Callable[[int], None]) -> dict[int, GeneratedQuestions]:
         """See `StudyStrategy.generate`."""
@@ -180,7 +195,7 @@ class ScribeQuestionGenerator:
             scribe=self._scribe,
             begun=begun,
         )
-        kept = self._pertinent(self._best(asked, read), begun)
+        kept = self._confirmed(self._pertinent(self._best(asked, read), begun))
         said = self._teacher.believed([(question(text), (span.answer,)) for _, span, text in kept])
         new = [each for each, (belief,) in zip(kept, said, strict=True) if belief < SAID_ANYWAY]
         marked = self._teacher.given([span.answer for _, span, _ in new])
@@ -226,6 +241,32 @@ class ScribeQuestionGenerator:
         for (_, span, _), much in zip(kept, about, strict=True):
             most[id(span)] = max(much, most.get(id(span), much))
         return [each for each, much in zip(kept, about, strict=True) if much >= min(ABOUT, most[id(each[1])])]
+
+    def _confirmed(self, kept: Sequence[tuple[AskedTurn, Span, str]]) -> Sequence[tuple[AskedTurn, Span, str]]:
+        """Leave out wordings that a backbone which reads well answers from the turn with something else.
+
+        A scribe believes much: "What did the axolotl eat?" "Fine." Of a name, and of what somebody is, one wording
+        stays all the same; a date is learnt in other words than it is said in, and is not asked about.
+        """
+        if self._reader is None:
+            return kept
+        asked = [each for each in kept if each[1].date is None]
+        read = [((turn.chunk.messages[0], turn.chunk.messages[turn.excerpt.at]), text) for turn, _, text in asked]
+        said = self._teacher.begun_answers(
+            [self._reader.prompt(messages, text) for messages, text in read],
+            [id(turn) for turn, _, _ in asked],
+            length=CONFIRMED_WITHIN,
+        )
+        stays = {
+            (id(span), text) for (_, span, text), answer in zip(asked, said, strict=True) if contains(answer, span.text)
+        }
+        confirmed = {of_span for of_span, _ in stays}
+        for _, span, text in kept:
+            is_needed = (span.is_calling or is_name(span.text)) and id(span) not in confirmed
+            if span.date is not None or is_needed:
+                stays.add((id(span), text))
+                confirmed.add(id(span))
+        return [each for each in kept if (id(each[1]), each[2]) in stays]
 
 
 def _nearest(items: Sequence[Item], excerpt: TurnExcerpt) -> list[Item]:

@@ -132,6 +132,17 @@ class Teacher:
             for generation in generations
         ]
 
+    def begun_answers(self, prompts: Sequence[list[Message]], keys: Sequence[Hashable], *, length: int) -> list[str]:
+        """Return how the bare backbone begins to answer, greedily; empty where a prompt leaves no room.
+
+        Args:
+            prompts: with what is read.
+            keys: of each prompt; those of one key begin alike, which is run once.
+            length: tokens of an answer that are looked at.
+        """
+        made = self._prompts.run(self._prompts.encoded(prompts), keys, length, is_scored=False)
+        return ["" if each is None else self._backbone.decode(each.ids) for each in made]
+
     def believed(
         self,
         answers: Sequence[tuple[Sequence[Message], Sequence[str]]],

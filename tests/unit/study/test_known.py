@@ -13,7 +13,7 @@ from locas_agent.consolidation.learner import Learner
 from locas_agent.errors import ConfigurationError
 from locas_agent.inference import Engine
 from locas_agent.study.forms import known
-from locas_agent.study.forms.calibration import VERSION, Calibration, Chosen
+from locas_agent.study.forms.calibration import VERSION, Calibration, Chosen, ReadingScore
 
 CHOSEN = Chosen(near="text", wide="chat", writing=("later", "ask"), min_confidence=0.2)
 
@@ -164,3 +164,16 @@ def test_forms_by_hand_that_there_are_not_are_refused_before_anything_is_learnt(
     ):
         with pytest.raises(ConfigurationError, match=f"got {named}, expected .*chat, text.*ask, later.*seed alone"):
             use()
+
+
+@pytest.mark.parametrize(
+    ("scores", "good"),
+    [({"text": 0.93, "chat": 0.4}, "text"), ({"text": 0.71, "chat": 1.0}, None), ({}, None)],
+    ids=["the chosen form reads well", "another does", "not measured"],
+)
+def test_a_good_reader_is_one_whose_chosen_form_was_measured_to_read_well(
+    scores: dict[str, float], good: str | None
+) -> None:
+    reading = tuple(ReadingScore(form=form, near=near, wide=1.0) for form, near in scores.items())
+    found = Calibration(fingerprint="f", dtype="float32", reading=reading, chosen=CHOSEN).good_reader
+    assert (None if found is None else found.name) == good

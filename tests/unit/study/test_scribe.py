@@ -16,6 +16,7 @@ from locas_agent.inference.batching import KeptBeginnings
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.dates.found import asks_for_day
+from locas_agent.study.forms.reading import ReadingForm
 from locas_agent.study.forms.untold import SAID_TOKENS
 from locas_agent.study.items import NEGATIVE, EarlierFact, GeneratedQuestions, StudyRequest
 from locas_agent.study.scribe.asked_turn import DAY_ASKED, AskedTurn
@@ -47,6 +48,8 @@ class FakeTeacher(Teacher):
         self.opened: list[str] = []
         self.says: str | None = None
         self.falls = 0.0
+        self.reads: Callable[[str], str] = lambda _: "nothing"
+        self.read_aloud: list[str] = []
 
     def open(
         self,
@@ -77,6 +80,10 @@ class FakeTeacher(Teacher):
         assert scribe is not None
         fits = [self._fits - self.falls * at for at in range(len(written))]
         return [0.0 if SMALL_TALK in w[0][-1]["content"] else fit for w, fit in zip(written, fits, strict=True)]
+
+    def begun_answers(self, prompts: Sequence[list[Message]], keys: Sequence[object], *, length: int) -> list[str]:
+        self.read_aloud += [prompt[-1]["content"] for prompt in prompts]
+        return [f"I read that it is {self.reads(prompt[-1]['content'])}, as you say." for prompt in prompts]
 
     def believed(
         self,
@@ -174,6 +181,44 @@ def test_of_wordings_that_suit_any_turn_one_is_kept(engine: Engine, fits: float,
     teacher.falls = 0.1
     found = ScribeQuestionGenerator(teacher, SETTINGS, scribe_on(engine)).generate({0: chunk(DOG)}, lambda _: None)[0]
     assert len(found.items) == kept
+
+
+AS_CHAT = ReadingForm("chat", lambda messages, asked: [*messages, {"role": "user", "content": asked}])
+
+
+def confirmed(engine: Engine, text: str, *, writes: Writes, reads: Callable[[str], str]) -> set[tuple[str, str]]:
+    """What is kept where the bare backbone reads so, and is asked."""
+    teacher = FakeTeacher(engine, writes=writes, believes=lambda *_: 0.9)
+    teacher.reads = reads
+    generator = ScribeQuestionGenerator(teacher, SETTINGS, scribe_on(engine), reader=AS_CHAT)
+    found = generator.generate({0: chunk(text, day=date(2026, 4, 27))}, lambda _: None)[0]
+    assert not any(asked.startswith("When") for asked in teacher.read_aloud)
+    return {(item.question, item.answer) for item in found.items}
+
+
+def test_what_a_good_reader_answers_otherwise_is_dropped(engine: Engine) -> None:
+    told = "the axolotl ate half of the cake and is fine"
+
+    def writes(words: str) -> str:
+        asked = {"fine |": " What did the axolotl eat?", "half |": " How much cake is gone?"}
+        return asked.get(words, "") if words else next(named)
+
+    named = iter(["fine |", "half |"] * 20)
+    kept = confirmed(engine, told, writes=writes, reads=lambda asked: "half" if "cake" in asked else "cake")
+    assert kept == {("How much cake is gone?", "half")}
+
+
+def test_of_a_name_one_wording_stays_and_a_date_is_not_read(engine: Engine) -> None:
+    wordings = iter([" What's my dog called?", " Who's ill?"] * 40)
+
+    def writes(words: str) -> str:
+        if not words:
+            return "Kolin |"
+        return " When was Kolin ill?" if "Sunday" in words else next(wordings)
+
+    kept = confirmed(engine, DOG, writes=writes, reads=lambda _: "nobody")
+    assert sum(answer == "Kolin" for _, answer in kept) == 1
+    assert {answer for _, answer in kept if answer != "Kolin"} == {"26 April 2026"}
 
 
 def test_what_is_not_read_back_is_dropped(engine: Engine) -> None:
