@@ -60,7 +60,8 @@ def load_neutral(engine: Engine, *, max_tokens: int | None, top_k: int) -> Neutr
 
     Args:
         engine: of the backbone.
-        max_tokens: longest row, the rest is cut off; None is 96, and 320 on a backbone of many layers.
+        max_tokens: longest row, the rest is cut off, as is what the context does not take; None is 96, and 320 on a
+            backbone of many layers.
         top_k: tokens kept of each distribution.
     """
     key = ("neutral text", max_tokens, top_k)
@@ -68,9 +69,10 @@ def load_neutral(engine: Engine, *, max_tokens: int | None, top_k: int) -> Neutr
 
 
 def _compute(engine: Engine, *, max_tokens: int | None, top_k: int) -> NeutralText:
-    is_deep = engine.backbone.n_layers >= DEEP_FROM
-    lines, longest = (_deep_lines(), DEEP_TOKENS) if is_deep else (_lines(), TOKENS)
-    rows = [_encode(engine.backbone, line)[: max_tokens or longest] for line in lines]
+    backbone = engine.backbone
+    lines, longest = (_deep_lines(), DEEP_TOKENS) if backbone.n_layers >= DEEP_FROM else (_lines(), TOKENS)
+    length = min(max_tokens or longest, backbone.context_tokens)
+    rows = [_encode(backbone, line)[:length] for line in lines]
     examples = bare_examples(engine, rows, top_k=top_k)
     windows = tuple(tuple(line["messages"]) for line in lines if line.get("kind") == "window")
     return NeutralText(tuple(examples[0::2]), tuple(examples[1::2]), windows)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from locas_agent.backbone import Backbone
 from locas_agent.inference import Engine
 from locas_agent.training import neutral
+from locas_agent.training.examples import Example
 from locas_agent.training.neutral import load_neutral
 from tests.conftest import MakeBackbone
 
 
-def _texts(backbone: Backbone, rows: object) -> list[str]:
-    return [backbone.decode([*row.prompt, *row.target]) for row in rows]  # type: ignore[attr-defined]
+def _texts(backbone: Backbone, rows: Sequence[Example]) -> list[str]:
+    return [backbone.decode([*row.prompt, *row.target]) for row in rows]
 
 
 @pytest.fixture
@@ -57,3 +60,10 @@ def test_every_kind_of_line_is_trained_on_and_measured() -> None:
 def test_longest_row_may_be_given(deep: Backbone) -> None:
     text = load_neutral(Engine(deep), max_tokens=40, top_k=4)
     assert max(row.n_tokens for row in text.anchors) == 39
+
+
+@pytest.mark.parametrize("asked", [None, 200])
+def test_no_row_is_longer_than_a_short_context(deep: Backbone, asked: int | None) -> None:
+    deep.model.config.max_position_embeddings = 128
+    text = load_neutral(Engine(deep), max_tokens=asked, top_k=4)
+    assert max(row.n_tokens for row in (*text.anchors, *text.held_out)) == 127
