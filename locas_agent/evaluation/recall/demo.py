@@ -25,9 +25,9 @@ MADE_UP = RecallOptions(users=4, sessions=3, facts=4, seed=7, lora_users=1)
 TALK = RecallOptions(
     files=(Path(__file__).parents[1] / "talk" / "two_people.jsonl",), lora_users=0, without=(LeftOut.FULL_CONTEXT,)
 )
-"""Two hand-written people, on whom one choice was made (`docs/decisions.md`, earlier facts), for a backbone that knows
-English. Without the LoRA peer, which takes many times as long as all the rest, and without the arm that reads all
-sessions for each question."""
+"""Two hand-written people, on whom two choices were made (`docs/decisions.md`, earlier facts and long rows of neutral
+text), for a backbone that knows English. Without the LoRA peer, which takes many times as long as all the rest, and
+without the arm that reads all sessions for each question."""
 
 
 def demo_options(backbone: str) -> RecallOptions:
