@@ -33,7 +33,15 @@ _FUNCTION_WORDS = frozenset(
 )
 """Words that carry nothing by themselves; nobody asks by them."""
 
-
+_SHORTENED = re.compile(r"['’](?:d|ll|m|re|t|ve)$")
+"""A pronoun or auxiliary and a verb in one word, "she'd", "can't": nobody answers with it."""
+_NUMBERS = frozenset(
+    "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
+    "nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million".split()
+)
+"""Numbers that are written in letters; the last word of what they count belongs to them."""
+MOST_DESCRIBING = 3
+"""Telling words of one description at most."""
 _IS = frozenset("i'm i’m im he she am is was be become became becoming as".split())
 """Words before an article behind which a text says what somebody is; "he" and "she" are "he's" and "she's"."""
 _NOBODY = frozenset("it this that there here which what such".split())
@@ -116,6 +124,22 @@ def cues_of(text: str, *, most: int) -> list[str]:
         found.setdefault(_key(shown), (rank, _without_owner(shown)))
     ordered = sorted(found.values(), key=lambda each: -each[0])
     return [shown for _, shown in ordered[:most]]
+
+
+def answers_in(text: str) -> list[str]:
+    """Return the words of a text with which somebody may answer a question about it, in the order of the text.
+
+    Runs of names and numbers whole; a run of other telling words from each of its last words on, since where a
+    description begins the words alone do not say: "strict young woman", "young woman" and "woman".
+    """
+    text = unicodedata.normalize("NFC", text)
+    found: dict[str, str] = {}
+    for run in _phrases([word for word in words_of(text) if not _SHORTENED.search(word.key)]):
+        starts = [0] if run[0].is_name or _is_spelled(run[0]) else range(max(0, len(run) - MOST_DESCRIBING), len(run))
+        for start in starts:
+            shown = _without_owner(text[run[start].start : run[-1].end])
+            found.setdefault(_key(shown), shown)
+    return list(found.values())
 
 
 def callings_in(text: str) -> list[str]:
@@ -204,6 +228,32 @@ def _runs(words: list[Word]) -> list[list[Word]]:
         runs.append(words[at:end])
         at = end
     return runs
+
+
+def _phrases(words: list[Word]) -> list[list[Word]]:
+    """Return runs as `_runs` does, numbers that are spelled out as one, and other neighbouring words together."""
+    phrases: list[list[Word]] = []
+    for run in _runs(words):
+        last = phrases[-1] if phrases else None
+        if last is None or run[0].is_name or last[-1].is_name:
+            phrases.append(run)
+            continue
+        between = words[words.index(last[-1]) + 1 : words.index(run[0])]
+        is_next = not between and run[0].start - last[-1].end == 1
+        is_sum = [word.key for word in between] == ["and"] and _is_spelled(last[-1]) and _is_spelled(run[0])
+        is_open = _is_spelled(last[-1]) or not (_is_spelled(last[0]) or _is_spelled(run[0]))
+        if is_next and is_open:
+            last += run
+        elif is_sum:
+            last += [*between, *run]
+        else:
+            phrases.append(run)
+    return phrases
+
+
+def _is_spelled(word: Word) -> bool:
+    """Tell whether a word is a number in letters: "forty-two"; in English."""
+    return all(part in _NUMBERS for part in word.key.split("-"))
 
 
 def _is_counted(word: Word) -> bool:

@@ -17,6 +17,8 @@ MOST_DATES = 2
 """Dates of one turn that are asked for beside these spans."""
 DAY_ASKED = (" When", " On what date", " What day")
 """How questions for a dating phrase begin, in turn: of six that a scribe begins itself, often none asks for a day."""
+CALLING_ASKED = ("", " What does", " What do", "", " What is", " What's")
+"""How questions for what somebody is begin, in turn; a scribe begins two of six itself."""
 MOST_ANSWER_WORDS, MOST_QUESTION_WORDS = 6, 24
 
 
@@ -52,7 +54,8 @@ class Span:
 
     def opening(self, number: int) -> str:
         """Return the words behind which a scribe writes one of the questions for it."""
-        return opening_of(self.text) + (DAY_ASKED[number % len(DAY_ASKED)] if self.date is not None else "")
+        begun = DAY_ASKED if self.date is not None else CALLING_ASKED if self.is_calling else ("",)
+        return opening_of(self.text) + begun[number % len(begun)]
 
     def is_asked_by(self, asked: str) -> bool:
         """Tell whether a question is of bearable length and leaves open what the span says."""

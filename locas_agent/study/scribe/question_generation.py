@@ -24,7 +24,7 @@ from locas_agent.study.scribe.asked_turn import AskedTurn, Span
 from locas_agent.study.scribe.forms import MARK, answer_in, opening_of, question_in, to_read, to_write
 from locas_agent.study.scribe.lessons import lesson_questions
 from locas_agent.study.scribe.retelling import LEAST_READ, told_otherwise, turns_read
-from locas_agent.study.spans import cues_of, is_name, telling, words_of, worth_asking
+from locas_agent.study.spans import answers_in, is_name, telling, words_of, worth_asking
 from locas_agent.study.teacher import Candidate, Opening, ScoredAnswer, Teacher
 
 ANSWERS, ANSWER_HEAT = 10, 0.9
@@ -38,8 +38,8 @@ that is named, dated, or a name, where none is kept otherwise. A rare name of se
 probability, and yet before all else that the turn holds."""
 SAID_ANYWAY = 0.5
 """Probability of an answer's first token from which the bare backbone would say it by itself."""
-MOST_CUES, WORTH = 12, 0.005
-"""Cues of a turn that are looked at, and the probability of being named from which one is asked for."""
+WORTH = 0.005
+"""Probability of being named from which a word that was not is asked for."""
 QUESTIONS, QUESTION_HEAT = 6, 0.7
 """Questions sampled for a span, and their temperature."""
 ANSWER_TOKENS, QUESTION_TOKENS = 10, 20
@@ -150,7 +150,7 @@ class ScribeQuestionGenerator:
         )
         for (turn, _), text in zip(naming, written, strict=True):
             turn.name(answer_in(text))
-        cues = [cues_of(turn.excerpt.text, most=MOST_CUES) for turn in turns]
+        cues = [answers_in(turn.excerpt.text) for turn in turns]
         worth = self._teacher.believed(
             [(to_write(turn.excerpt.text), texts) for turn, texts in zip(turns, cues, strict=True)],
             scribe=self._scribe,
@@ -158,8 +158,12 @@ class ScribeQuestionGenerator:
         )
         for turn, texts, beliefs in zip(turns, cues, worth, strict=True):
             names = {word.key for word in words_of(turn.excerpt.text) if word.is_name}
-            worthy = zip(texts, beliefs, strict=True)
-            turn.settle([cue for cue, belief in worthy if belief >= WORTH or telling(cue) <= names])
+            ranked = sorted(
+                ((telling(cue) <= names, belief, cue) for cue, belief in zip(texts, beliefs, strict=True)),
+                key=lambda each: each[:2],
+                reverse=True,
+            )
+            turn.settle([cue for is_named, belief, cue in ranked if is_named or belief >= WORTH])
 
     def _ask(self, turns: Sequence[AskedTurn], found: Mapping[int, GeneratedQuestions], begun: KeptBeginnings) -> None:
         """Sample questions for every span that is worth it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from locas_agent.study.spans import callings_in, cues_of, foreign, pointed_at, words_of
+from locas_agent.study.spans import answers_in, callings_in, cues_of, foreign, pointed_at, words_of
 
 TOLD = "Evening! My brother Emil carried the piano up four floors on 21 July after Lea's call."
 
@@ -33,6 +33,22 @@ def test_cues_are_names_and_numbers_first_each_once() -> None:
     assert cues_of("The tiles have joints of 3 mm all over.", most=1) == ["3 mm"]
     assert cues_of("I paid £340 second hand.", most=1) == ["£340"]
     assert cues_of("", most=9) == cues_of("so it is", most=9) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "answers"),
+    [
+        ("She met a strict young woman in Graz.", ["met", "strict young woman", "young woman", "woman", "Graz"]),
+        ("It was a very old slow brown dog", ["slow brown dog", "brown dog", "dog"]),
+        ("It's a hundred and eighty steps, then home.", ["hundred and eighty steps", "home"]),
+        ("We fed four hundred guests and two hens", ["fed", "four hundred guests", "hens"]),
+        ("He's at work. She'd paid £340 for Pastor Amadi's goat", ["work", "paid", "£340", "Pastor Amadi", "goat"]),
+        ("Can't you say it? So we'll, they don't", []),
+        ("", []),
+    ],
+)
+def test_somebody_may_answer_with_names_numbers_and_descriptions(text: str, answers: list[str]) -> None:
+    assert answers_in(text) == answers
 
 
 def test_a_sum_is_written_with_its_currency_and_compared_without() -> None:
