@@ -175,7 +175,11 @@ class TrainingSettings(_Settings):
     """Weight of these items beside the mean of the others."""
     anchor_weight: float | None = Field(None, ge=0)
     """Weight of KL(bare backbone || with memory) on neutral text. None is 16 beside the last layer alone, and 96 at
-    other depths, where such text is drawn in every second step."""
+    other depths, where such text is drawn in every sixth step; in every second without a local anchor."""
+    local_anchor_weight: float | None = Field(None, ge=0)
+    """Weight of what a memory adds to its layers on neutral text, relative to their FFNs, in every step; 0 leaves it
+    out. None is 0 beside the last layer alone and where whole texts are learnt, and 48 otherwise
+    (`docs/decisions.md`, local anchor)."""
     anchor_tokens: int | None = Field(None, ge=8)
     """Tokens of a row of neutral text at most; None is 96 on a backbone of few layers, and 320 on one of many
     (`docs/decisions.md`, long rows of neutral text)."""

@@ -20,6 +20,7 @@ from locas_agent.conversation.messages import Message, question, to_message
 from locas_agent.errors import BackboneError, ConfigurationError, UnsupportedBackbone
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
+from locas_agent.memory.placement import LAST_LAYER, placement
 from locas_agent.memory.serialization import as_stored
 from locas_agent.study import prompts
 from locas_agent.study.chunking import EXCERPT_CHARACTERS, Chunk, chunk_turns
@@ -143,10 +144,10 @@ class Learner:
         """The end of this backbone, None where it is built in a way not known; tried out once for each backbone."""
         backbone = self._engine.backbone
         last_layer = backbone.once("last layer", lambda: LastLayer.of(Engine(backbone)))
-        if last_layer is not None:
+        if last_layer is not None and placement(self._config.memory.layers, backbone.n_layers) == LAST_LAYER:
             # Before any user's text: beside it in one batch, neutral text would come out a rounding different, and what
-            # a user's memory
-            # becomes to the byte would depend on who was the first to learn in this process.
+            # a user's memory becomes to the byte would depend on who was the first to learn in this process. Other
+            # placements compute what enters their own layers.
             last_layer.states([*self.neutral.anchors, *self.neutral.held_out])
         return last_layer
 

@@ -58,6 +58,9 @@ step."""
 LAST_LAYER_ANCHOR, DEEP_ANCHOR, DEEP_ANCHOR_EVERY = 16.0, 96.0, 2
 """Weights of neutral text, and steps from one row of it to the next beside several layers. Origin:
 `docs/decisions.md`, neutral text."""
+DEEP_LOCAL_ANCHOR, LOCAL_ANCHOR_EVERY = 48.0, 6
+"""Weight of the local anchor beside several layers, and steps from one row of neutral text to the next beside it.
+Origin: `docs/decisions.md`, local anchor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class Schedule:
         window_every: steps from one row of items behind a window to the next.
         anchor_every: steps from one row of neutral text to the next.
         anchor_weight: of that row.
+        local_anchor_weight: of the local anchor, which is looked at in each step; 0 leaves it out.
         variants: ways in which a new question is put.
         window_tokens: longest window.
         found_facts: facts that are asked behind turns that a search would find, too.
@@ -93,6 +97,7 @@ class Schedule:
     window_every: int
     anchor_every: int
     anchor_weight: float
+    local_anchor_weight: float
     variants: int
     window_tokens: int
     found_facts: int
@@ -104,7 +109,12 @@ class Schedule:
 
 
 def schedule_of(
-    settings: TrainingSettings, layers: tuple[int, ...], new: Iterable[Item], earlier: Iterable[Item]
+    settings: TrainingSettings,
+    layers: tuple[int, ...],
+    new: Iterable[Item],
+    earlier: Iterable[Item],
+    *,
+    is_memory: bool = True,
 ) -> Schedule:
     """Fill in what the settings leave open.
 
@@ -113,6 +123,7 @@ def schedule_of(
         layers: beside which the memory stands, numbered from the last (-1).
         new: items of this consolidation.
         earlier: items of former ones that still hold.
+        is_memory: it is a memory beside FFNs that is trained, which the local anchor holds; nothing else has one.
     """
     is_last = layers == LAST_LAYER
     new, earlier = list(new), list(earlier)
@@ -125,6 +136,8 @@ def schedule_of(
     wanted = min(PASSES * len(learnt), DRAWS_PER_FACT * n_new) / (items_per_step * (1 - others))
     deep = min(MAX_STEPS, max(MIN_STEPS, STEP_OF * round(wanted / STEP_OF)))
     steps = settings.max_steps or (LAST_LAYER_STEPS if is_last else deep)
+    is_local = is_memory and not is_last and settings.objective == "self_study"
+    local_anchor = _given(settings.local_anchor_weight, DEEP_LOCAL_ANCHOR if is_local else 0.0) if is_memory else 0.0
     return Schedule(
         steps,
         items_per_step,
@@ -135,8 +148,9 @@ def schedule_of(
         0 if is_last else DEEP_GROUPS,
         GROUP_EVERY,
         1 if is_last else WINDOW_EVERY,
-        1 if is_last else DEEP_ANCHOR_EVERY,
+        1 if is_last else LOCAL_ANCHOR_EVERY if local_anchor else DEEP_ANCHOR_EVERY,
         _given(settings.anchor_weight, LAST_LAYER_ANCHOR if is_last else DEEP_ANCHOR),
+        local_anchor,
         LAST_LAYER_VARIANTS if is_last else DEEP_VARIANTS,
         _given(settings.window_tokens, LAST_LAYER_WINDOW if is_last else DEEP_WINDOW),
         _given(settings.found_facts, 0 if is_last else DEEP_FOUND),

@@ -33,6 +33,7 @@ from locas_agent.training.initialization import (
     special_directions,
 )
 from locas_agent.training.last_layer import LastLayer
+from locas_agent.training.local_anchor import LocalAnchor, neutral_inputs
 from locas_agent.training.loss_backend import LossBackend, loss_backend_for
 from locas_agent.training.neutral import NeutralText
 from locas_agent.training.sampling.builder import ExampleBuilder, TrainingTask
@@ -198,10 +199,15 @@ class Trainer:
         loss_backend = loss_backend_for(
             self._engine, self._last_layer, memories, seen, max_batch_tokens=settings.max_batch_tokens
         )
+        local_anchor = None
+        if schedule.local_anchor_weight:
+            local_anchor = LocalAnchor(
+                self._engine, self._neutral, memories[0].layers, weight=schedule.local_anchor_weight
+            )
         for step in range(schedule.steps):
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(step)
-            self._step(loss_backend, users)
+            self._step(loss_backend, users, local_anchor)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             for user in users:
@@ -210,8 +216,11 @@ class Trainer:
                 progress("train", step + 1, schedule.steps)
         return users
 
-    def _step(self, loss_backend: LossBackend, users: Sequence[_UserTraining]) -> None:
+    def _step(
+        self, loss_backend: LossBackend, users: Sequence[_UserTraining], local_anchor: LocalAnchor | None
+    ) -> None:
         """Give every user the gradient of the next batch, clipped by its own norm."""
+        step = len(users[0].losses)
         batches = [user.sampler.next_batch() for user in users]
         slab = torch.stack([user.slab.detach() for user in users], dim=1)  # (L, U, 3, W, D)
         slab.grad = torch.zeros_like(slab)
@@ -221,6 +230,8 @@ class Trainer:
             if first:
                 rows = [first, *(rows for rows, _ in others)]
                 loss += loss_backend.accumulate_gradients(slab, scale, rows, weight, layers=users[0].memory.layers)
+        if local_anchor is not None:
+            loss += local_anchor.accumulate_gradients(slab, scale, step=step)
         clip_by_user(slab.grad, self._settings.gradient_clip)
         for at, (user, batch) in enumerate(zip(users, batches, strict=True)):
             user.slab.grad = slab.grad[:, at].contiguous()
@@ -294,16 +305,10 @@ class Trainer:
 
     def _common_inputs(self, layers: tuple[int, ...]) -> dict[int, Tensor]:
         """What enters FFNs on neutral text, as many positions of each layer as are compared with."""
-        known = self._neutral.inputs
-        missing = [layer for layer in layers if layer not in known]
-        if missing:
-            rows, used = list[Example](), 0
-            for example in self._neutral.anchors:
-                if used < COMMON_INPUTS:
-                    rows.append(example)
-                    used += example.n_scored
-            known.update(ffn_inputs(self._engine, rows, missing))
-        return known
+        ends = accumulate(example.n_scored for example in self._neutral.anchors)
+        end = next((end for end in ends if end >= COMMON_INPUTS), None)
+        known = neutral_inputs(self._engine, self._neutral, layers)
+        return {layer: known[layer][:end] for layer in layers}
 
 
 def clip_by_user(gradient: Tensor, largest: float) -> None:

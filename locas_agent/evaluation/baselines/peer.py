@@ -137,7 +137,7 @@ class AdapterPeer(ABC):
             IncompatibleMemory: `previous` is of another backbone, rank or length.
         """
         started = time.perf_counter()
-        schedule = schedule_of(self._settings, self._layers, task.new, task.earlier)
+        schedule = schedule_of(self._settings, self._layers, task.new, task.earlier, is_memory=False)
         total = schedule.steps if steps is None else steps
         decay_steps = self._settings.decay_steps_of(total)
         if total < 1:

@@ -335,16 +335,17 @@ def test_at_depth_windows_come_every_few_steps(builder: ExampleBuilder, task: Tr
     assert 1 <= sum(bool(seldom.next_batch().in_conversation) for _ in range(8)) <= 4
 
 
-def test_at_depth_neutral_text_comes_every_second_step_and_weighs_more(
+def test_at_depth_neutral_text_comes_every_sixth_step_and_weighs_more(
     engine: Engine, task: TrainingTask, neutral: NeutralText
 ) -> None:
     def weights(layers: tuple[int, ...], **training: object) -> list[float | None]:
         config = LocasConfig.model_validate({"training": {"window_tokens": 0, **training}})
         sampler = sampler_of(ExampleBuilder(engine, config, neutral), task, layers, config=config)
-        drawn = [sampler.next_batch().weighted(config.training)[-1] for _ in range(4)]
+        drawn = [sampler.next_batch().weighted(config.training)[-1] for _ in range(12)]
         return [weight if rows else None for rows, weight in drawn]
 
-    assert weights((-1,)) == [16.0] * 4
-    assert weights((-2, -1)) == [None, 96.0] * 2
-    assert weights((-2, -1), anchor_weight=3.0) == [None, 3.0] * 2
-    assert weights((-2, -1), anchor_weight=0.0) == [None] * 4
+    assert weights((-1,)) == [16.0] * 12
+    assert weights((-2, -1)) == [None, None, None, 96.0, None, None] * 2
+    assert weights((-2, -1), local_anchor_weight=0.0) == [None, 96.0] * 6  # nothing else holds it
+    assert weights((-2, -1), anchor_weight=3.0, local_anchor_weight=0.0) == [None, 3.0] * 6
+    assert weights((-2, -1), anchor_weight=0.0) == [None] * 12
