@@ -50,7 +50,7 @@ class LocalAnchor:
         with torch.no_grad():
             # The median: at the first token of a row a FFN may put out a thousand times what it does elsewhere.
             self._sizes = [
-                float(sites[layer].module(own[some]).float().square().sum(-1).median())
+                float(sites[layer].module(own[None, some]).float().square().sum(-1).median())
                 for layer, own in zip(layers, self._inputs, strict=True)
             ]
 

@@ -17,6 +17,7 @@ from locas_agent.training.local_anchor import POSITIONS, LocalAnchor, neutral_in
 from locas_agent.training.neutral import NeutralText, bare_examples
 from locas_agent.training.schedule import schedule_of
 from locas_agent.training.trainer import Trainer
+from tests.unit.core.architectures import SUPPORTED
 from tests.unit.training.test_upper_layers import deep, memory_at, neutral_text, training_task
 
 LAYERS = (-3, -2)
@@ -60,6 +61,18 @@ def test_it_is_what_memories_add_to_their_layers_beside_what_the_ffns_do(llama: 
     added = (torch.cat(with_memory) - own).square().sum(-1).mean()
     assert float(added) > 0
     assert float(found) == pytest.approx(2 * float(added / own.square().sum(-1).median()), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", sorted(SUPPORTED))
+def test_every_backbone_has_one(name: str) -> None:
+    engine = deep(name)
+    memory = memory_at(engine.backbone, LAYERS, 3)
+    slab, scale = slab_of(memory)
+    (found,) = LocalAnchor(engine, neutral_text(engine), LAYERS, weight=1.0).accumulate_gradients(slab, scale, step=0)
+    assert slab.grad is not None
+    assert float(found) > 0
+    assert torch.isfinite(slab.grad).all()
+    assert slab.grad.any()
 
 
 def test_every_user_gets_what_it_would_get_alone(llama: Engine, neutral: NeutralText) -> None:
