@@ -136,8 +136,8 @@ def schedule_of(
     wanted = min(PASSES * len(learnt), DRAWS_PER_FACT * n_new) / (items_per_step * (1 - others))
     deep = min(MAX_STEPS, max(MIN_STEPS, STEP_OF * round(wanted / STEP_OF)))
     steps = settings.max_steps or (LAST_LAYER_STEPS if is_last else deep)
-    is_local = is_memory and not is_last and settings.objective == "self_study"
-    local_anchor = _given(settings.local_anchor_weight, DEEP_LOCAL_ANCHOR if is_local else 0.0) if is_memory else 0.0
+    by_itself = DEEP_LOCAL_ANCHOR if not is_last and settings.objective == "self_study" else 0.0
+    local_anchor = _given(settings.local_anchor_weight, by_itself) if is_memory else 0.0
     return Schedule(
         steps,
         items_per_step,
