@@ -56,6 +56,10 @@ def pg19(
     ] = None,
     rate: Annotated[float | None, typer.Option("--rate", help="The memory's learning rate.")] = None,
     lora_rank: Annotated[int | None, typer.Option("--lora-rank", min=1, help="Of the adapter.")] = None,
+    lora_beside: Annotated[
+        Literal["all", "ffn", "attention"] | None,
+        typer.Option("--lora-beside", help="Which linear layers have an adapter; a memory stands beside the FFNs."),
+    ] = None,
     lora_rate: Annotated[float | None, typer.Option("--lora-rate", help="The adapter's learning rate.")] = None,
     state: Annotated[
         Path | None,
@@ -92,7 +96,8 @@ def pg19(
                 "seed": seed,
                 "locas": locas.model_dump()
                 | _given(steps=steps, width=width, layers=standing, initialization=init, scale=scale, rate=rate),
-                "temp_lora": lora.model_dump() | _given(steps=steps, rank=lora_rank, rate=lora_rate),
+                "temp_lora": lora.model_dump()
+                | _given(steps=steps, rank=lora_rank, rate=lora_rate, beside=lora_beside),
             }
         )
     except ValidationError as error:

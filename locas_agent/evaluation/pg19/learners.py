@@ -20,7 +20,7 @@ from locas_agent.backbone import Backbone
 from locas_agent.errors import IncompatibleMemory
 from locas_agent.evaluation.baselines.peer import peft
 from locas_agent.evaluation.pg19.data import BookChunk
-from locas_agent.evaluation.pg19.options import LocasSettings, LoraSettings, Pg19Options, StepSettings
+from locas_agent.evaluation.pg19.options import LinearLayers, LocasSettings, LoraSettings, Pg19Options, StepSettings
 from locas_agent.inference import Engine
 from locas_agent.memory import MemoryBatch
 from locas_agent.memory.placement import placement
@@ -191,13 +191,13 @@ def with_memory(engine: Engine, first: Sequence[int], settings: LocasSettings, *
 
 
 def with_adapter(backbone: Backbone, settings: LoraSettings, *, seed: int) -> Online:
-    """Return a reader with a new adapter beside every linear layer but the output projection.
+    """Return a reader with a new adapter beside linear layers, never the output projection.
 
     It stands in a copy of the backbone.
 
     Args:
         backbone: is copied and stays untouched.
-        settings: rank, dropout and steps.
+        settings: rank, layers, dropout and steps.
         seed: of what adapters start from, and of the dropout.
 
     Raises:
@@ -210,7 +210,7 @@ def with_adapter(backbone: Backbone, settings: LoraSettings, *, seed: int) -> On
         r=settings.rank,
         lora_alpha=settings.rank,
         lora_dropout=settings.dropout,
-        target_modules="all-linear",
+        target_modules=_linear_layers(engine.backbone, settings.beside),
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -222,6 +222,13 @@ def with_adapter(backbone: Backbone, settings: LoraSettings, *, seed: int) -> On
     adapted.eval()
     parameters = {name: each for name, each in adapted.named_parameters() if each.requires_grad}
     return Online(engine, parameters, settings, dropping=adapted if settings.dropout else None, seed=seed)
+
+
+def _linear_layers(backbone: Backbone, beside: LinearLayers) -> list[str]:
+    """Return the names of a decoder's linear layers: all, those of its FFNs, or the others, which are attention's."""
+    of_ffns = {projection for site in backbone.sites for projection in (*site.gate_up, site.down_proj)}
+    linear = {name: each for name, each in backbone.decoder.named_modules() if isinstance(each, torch.nn.Linear)}
+    return [name for name, each in linear.items() if beside == "all" or (each in of_ffns) == (beside == "ffn")]
 
 
 def reader(arm: str, backbone: Backbone, first: Sequence[int], options: Pg19Options) -> Bare | Online:

@@ -11,6 +11,7 @@ from locas_agent.types import NeuronChoice, ScaleRule
 
 Arm = Literal["none", "temp_lora", "locas"]
 ARMS: tuple[Arm, ...] = ("none", "temp_lora", "locas")
+LinearLayers = Literal["all", "ffn", "attention"]
 
 
 class StepSettings(BaseModel):
@@ -51,6 +52,9 @@ class LoraSettings(StepSettings):
     """Learning rate; chosen on the same text as the memory's."""
     rank: int = Field(default=64, ge=1)
     """Of every adapter; alpha is the same number."""
+    beside: LinearLayers = "all"
+    """Which linear layers of a decoder have one: all, those of the FFNs, beside which a memory stands, or those of the
+    attention, which no memory changes."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """On an adapter's input while it learns; above 0 the first step cannot reuse the forward that scored."""
 

@@ -246,6 +246,23 @@ def test_paper_adapter_starts_at_rate_zero_and_drops_only_while_it_learns(backbo
     assert twin.read(first, 5) == twin.read(first, 6)  # scoring draws nothing
 
 
+def test_adapters_stand_beside_ffns_attention_or_both(backbone: Backbone) -> None:
+    first, *_ = chunks_of(backbone.encode(made_up().text), window=16, stride=24)
+
+    def beside(where: str) -> set[str]:
+        options = OPTIONS.temp_lora.model_dump() | {"beside": where}
+        reader = with_adapter(backbone, LoraSettings.model_validate(options), seed=0)
+        reader.read(first, 0)
+        return {name for name in reader.state() if name.startswith("parameter.") and ".lora_B." in name}
+
+    ffn, attention = beside("ffn"), beside("attention")
+    assert len(ffn) == 3 * backbone.n_layers
+    assert all(".mlp." in name for name in ffn)
+    assert len(attention) == 4 * backbone.n_layers
+    assert all(".self_attn." in name for name in attention)
+    assert beside("all") == ffn | attention
+
+
 def moved(reader: Online) -> bool:
     """Whether an adapter has left the zeros it starts from."""
     return any(
