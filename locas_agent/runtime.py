@@ -34,7 +34,7 @@ from locas_agent.serving.inspection import MemoryInspection
 from locas_agent.serving.prompt import PromptBuilder
 from locas_agent.serving.replies import Replies, ReplyRequest, Sampling
 from locas_agent.study.strategies import StrategyFactory
-from locas_agent.training.trainer import DEFAULT_WIDTH
+from locas_agent.training.starting import DEFAULT_WIDTH
 from locas_agent.types import Progress
 from locas_storage import (
     IMPORTED,

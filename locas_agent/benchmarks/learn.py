@@ -23,8 +23,8 @@ from locas_agent.config import TrainingSettings
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
 from locas_agent.training.examples import Example, ExampleBatch
-from locas_agent.training.loss_backend import FullForward, LossBackend
-from locas_agent.training.losses import mean_by_user
+from locas_agent.training.loss.backend import FullForward, LossBackend
+from locas_agent.training.loss.losses import mean_by_user
 from locas_agent.training.trainer import clip_by_user
 
 SHORT, LONG = 32, 256

@@ -21,8 +21,8 @@ from locas_agent.memory.slab import DOWN
 from locas_agent.study.items import NEGATIVE, PROBE, Item
 from locas_agent.study.prompts import abstains
 from locas_agent.training.examples import Example
-from locas_agent.training.last_layer import LastLayer
-from locas_agent.training.loss_backend import LossBackend, loss_backend_for
+from locas_agent.training.loss.backend import LossBackend, loss_backend_for
+from locas_agent.training.loss.last_layer import LastLayer
 from locas_agent.training.neutral import NeutralText
 from locas_agent.training.sampling.builder import TrainingTask
 from locas_agent.training.sampling.question_rows import question_example

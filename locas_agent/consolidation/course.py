@@ -24,8 +24,8 @@ from locas_agent.study.scribe.forms import pair_of, to_read, to_write
 from locas_agent.study.scribe.lessons import LessonTurn, taught
 from locas_agent.training.examples import Example
 from locas_agent.training.initialization import empty_memory, ffn_inputs, special_directions
-from locas_agent.training.last_layer import LastLayer
-from locas_agent.training.loss_backend import loss_backend_for
+from locas_agent.training.loss.backend import loss_backend_for
+from locas_agent.training.loss.last_layer import LastLayer
 from locas_agent.training.neutral import NeutralText
 from locas_agent.training.schedule import wsd_factor
 from locas_agent.training.trainer import clip_by_user

@@ -35,10 +35,11 @@ from locas_agent.study.self_study import SelfStudy, empty_study_set
 from locas_agent.study.sources import Sources
 from locas_agent.study.strategies import StrategyFactory, StudyStrategy
 from locas_agent.study.teacher import Teacher
-from locas_agent.training.last_layer import LastLayer
+from locas_agent.training.loss.last_layer import LastLayer
 from locas_agent.training.neutral import NeutralText, load_neutral
 from locas_agent.training.sampling.builder import TrainingTask
 from locas_agent.training.schedule import MORE_REHEARSAL
+from locas_agent.training.starting import StartingMemories
 from locas_agent.training.trainer import Trained, Trainer
 from locas_agent.types import Progress
 from locas_storage import ConsolidationMetrics, Turn, tracing
@@ -230,7 +231,7 @@ class Learner:
             else:
                 admission, figures = self._nothing_learnt(study_set), {}
                 # As it was, or one that changes nothing.
-                memory = self._trainer(config).starting_memories([training_task])[0]
+                (memory,) = StartingMemories(self._engine, config, self.neutral).of([training_task])
             figures |= {
                 "coverage": asdict(study_set.coverage) | {"share": study_set.coverage.share},
                 "items": len(study_set.items),

@@ -18,7 +18,7 @@ from locas_agent.inference import Engine
 from locas_agent.machine_files import keep, place_of
 from locas_agent.memory import LocasMemory
 from locas_agent.memory.serialization import as_stored, from_bytes, to_bytes
-from locas_agent.training.last_layer import LastLayer
+from locas_agent.training.loss.last_layer import LastLayer
 from locas_agent.training.neutral import NeutralText
 from locas_agent.types import Progress
 

@@ -23,7 +23,7 @@ from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.memory.batch import check_fits
 from locas_agent.memory.slab import DOWN, GATE, UP
 from locas_agent.training.initialization import initialize_many, output_scale
-from locas_agent.training.losses import next_token_loss
+from locas_agent.training.loss.losses import next_token_loss
 from locas_agent.types import NeuronChoice
 
 _ROWS_OF = (UP, GATE, DOWN)

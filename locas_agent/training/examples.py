@@ -13,7 +13,7 @@ from torch import Tensor
 
 from locas_agent.inference import Engine
 from locas_agent.inference.generation import TopK
-from locas_agent.training.losses import next_token_loss, teacher_divergence
+from locas_agent.training.loss.losses import next_token_loss, teacher_divergence
 
 
 @dataclass(frozen=True, eq=False)

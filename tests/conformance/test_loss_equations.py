@@ -15,7 +15,7 @@ from locas_agent.inference import Engine
 from locas_agent.inference.composition import compose, interaction
 from locas_agent.memory import MemoryBatch
 from locas_agent.paper.reference import LocasModel, to_reference
-from locas_agent.training.losses import mean_by_user, next_token_loss, teacher_divergence
+from locas_agent.training.loss.losses import mean_by_user, next_token_loss, teacher_divergence
 from tests.conformance import equations
 from tests.conformance.samples import trained
 from tests.conftest import byte_tokenizer

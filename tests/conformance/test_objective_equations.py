@@ -18,7 +18,7 @@ from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.study.chunking import Chunk
 from locas_agent.study.items import QUESTION, Item
 from locas_agent.training.examples import Example, ExampleBatch
-from locas_agent.training.losses import mean_by_user
+from locas_agent.training.loss.losses import mean_by_user
 from locas_agent.training.neutral import NeutralText
 from locas_agent.training.sampling.builder import ExampleBuilder, TrainingTask
 from locas_agent.training.schedule import schedule_of

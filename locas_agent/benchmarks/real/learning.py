@@ -14,8 +14,8 @@ from locas_agent.benchmarks.real.backbones import backbone_of, ids_of, memories_
 from locas_agent.config import TrainingSettings
 from locas_agent.inference import Engine
 from locas_agent.training.examples import Example
-from locas_agent.training.last_layer import LastLayer
-from locas_agent.training.loss_backend import FullForward, LossBackend, loss_backend_for
+from locas_agent.training.loss.backend import FullForward, LossBackend, loss_backend_for
+from locas_agent.training.loss.last_layer import LastLayer
 
 USERS = 8
 SHORT, LONG = 64, 256

@@ -24,8 +24,8 @@ from locas_agent.inference.generation import AnswerRow
 from locas_agent.memory import MemoryBatch
 from locas_agent.memory.serialization import to_bytes
 from locas_agent.training.examples import Example
-from locas_agent.training.last_layer import LastLayer
-from locas_agent.training.loss_backend import loss_backend_for
+from locas_agent.training.loss.backend import loss_backend_for
+from locas_agent.training.loss.last_layer import LastLayer
 from locas_storage import open_store
 
 TURNS, ROUNDS, FLAT_ROUNDS, RANK, USERS = 400, 3, 7, 64, 16

@@ -25,7 +25,7 @@ from locas_agent.inference import Engine
 from locas_agent.inference.engine import MAX_BATCH_TOKENS
 from locas_agent.memory.placement import placement
 from locas_agent.training.examples import Example, ExampleBatch
-from locas_agent.training.losses import mean_by_user
+from locas_agent.training.loss.losses import mean_by_user
 from locas_agent.training.neutral import NeutralText
 from locas_agent.training.sampling.builder import ExampleBuilder, TrainingTask
 from locas_agent.training.schedule import schedule_of, wsd_factor

@@ -25,7 +25,7 @@ from locas_agent.inference import Engine
 from locas_agent.memory import MemoryBatch
 from locas_agent.memory.placement import placement
 from locas_agent.training.initialization import initialize
-from locas_agent.training.losses import losses_in_parts, next_token_loss
+from locas_agent.training.loss.losses import losses_in_parts, next_token_loss
 
 GRADIENT_CLIP = 1.0
 """Largest gradient norm of a step; that of Temp-LoRA."""

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from locas_agent.backbone.hooks import FfnEnds, Intercept, carrying, install
 from locas_agent.errors import ConfigurationError, IncompatibleMemory, UnsupportedBackbone
 from locas_agent.paper.mlp.memory import MlpMemory
-from locas_agent.training.losses import next_token_loss
+from locas_agent.training.loss.losses import next_token_loss
 
 
 class _Slots(Intercept):

@@ -20,7 +20,7 @@ from locas_agent.benchmarks.bench import Bench
 from locas_agent.benchmarks.measuring import Row
 from locas_agent.memory import LocasMemory
 from locas_agent.memory_cache import MemoryCache
-from locas_agent.training.losses import mean_by_user
+from locas_agent.training.loss.losses import mean_by_user
 from locas_storage import Revision, SqlMemoryStore, UserKey
 
 
@@ -70,7 +70,7 @@ def test_learn(bench: Bench) -> None:
 
 def test_learn_notices_users_that_share_a_gradient(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "locas_agent.training.loss_backend.mean_by_user",
+        "locas_agent.training.loss.backend.mean_by_user",
         lambda *parts: mean_by_user(*parts) * torch.arange(1.0, parts[-1] + 1) * 1e-3,
     )
     with pytest.raises(RuntimeError, match="those alone"):

@@ -16,7 +16,7 @@ from locas_agent.benchmarks.real import consolidating, decoding, kernel, learnin
 from locas_agent.benchmarks.real.backbones import write_words
 from locas_agent.inference import Engine, kv_buffer
 from locas_agent.memory import LocasMemory
-from locas_agent.training.upper_layers import UpperLayers
+from locas_agent.training.loss.upper_layers import UpperLayers
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from locas_agent.inference import Engine
 from locas_agent.study.scribe.forms import pair_of, to_read, to_write
 from locas_agent.study.scribe.lessons import taught
 from locas_agent.training.examples import Example
-from locas_agent.training.last_layer import LastLayer
-from locas_agent.training.loss_backend import loss_backend_for
+from locas_agent.training.loss.backend import loss_backend_for
+from locas_agent.training.loss.last_layer import LastLayer
 from tests.unit.evaluation.peer_tasks import neutral_text
 
 SHORT = course.Course(steps=48, width=16)

@@ -14,7 +14,7 @@ from locas_agent.errors import ConfigurationError, IncompatibleMemory, MissingEx
 from locas_agent.evaluation.baselines.peer import AdapterState
 from locas_agent.evaluation.baselines.temp_lora import TempLora
 from locas_agent.inference import Engine
-from locas_agent.training.last_layer import LastLayer
+from locas_agent.training.loss.last_layer import LastLayer
 from locas_agent.training.sampling.builder import TrainingTask
 from locas_agent.training.trainer import Trainer
 from tests.conftest import MakeBackbone

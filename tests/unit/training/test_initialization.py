@@ -10,7 +10,7 @@ from locas_agent.backbone import Backbone
 from locas_agent.errors import ConfigurationError
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
-from locas_agent.training.initialization import Method, initialize, initialize_many
+from locas_agent.training.initialization import Method, initialize, initialize_many, special_directions
 
 TEXTS = [[3, 1, 4, 1, 5, 9, 2, 6], [5, 3, 5], [8]]
 
@@ -100,3 +100,18 @@ def test_wrong_arguments_are_named(backbone: Backbone) -> None:
         initialize(backbone, TEXTS, width=4, scale_rule="cube")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="no token"):
         initialize(backbone, [[]], width=4)
+
+
+def test_rows_from_inputs_answer_to_their_own_and_hardly_to_neutral_text() -> None:
+    generator = torch.Generator().manual_seed(0)
+    spread = torch.linspace(0.1, 3.0, 32)  # common text moves some directions much and others little
+    common, inputs = (torch.randn(count, 32, generator=generator) * spread for count in (400, 5))
+    rows = special_directions(inputs, common)
+    few = special_directions(inputs, common[:20])  # fewer than directions: solved among texts
+    twice = special_directions(inputs, common[:20].repeat(2, 1))  # the same spread, and more texts than directions
+    torch.testing.assert_close(few, twice, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(torch.linalg.vector_norm(rows, dim=-1), torch.ones(5))
+    own, others = (inputs * rows).sum(-1), (common @ rows.T).abs().mean()
+    assert float(own.min()) > 3 * float(others)
+    plain = inputs / torch.linalg.vector_norm(inputs, dim=-1, keepdim=True)
+    assert float(own.mean() / others) > float((inputs * plain).sum(-1).mean() / (common @ plain.T).abs().mean())

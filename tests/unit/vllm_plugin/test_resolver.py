@@ -252,7 +252,7 @@ def test_loader_of_vllm_takes_an_adapter(backbone: Backbone, make_memory: MakeMe
 
 
 def test_default_width_is_within_a_rank_that_vllm_can_be_given() -> None:
-    from locas_agent.training.trainer import DEFAULT_WIDTH
+    from locas_agent.training.starting import DEFAULT_WIDTH
 
     assert min(rank for rank in RECORD["ranks"] if rank >= DEFAULT_WIDTH) == 64  # what the page says
 

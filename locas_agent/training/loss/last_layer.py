@@ -24,7 +24,7 @@ from locas_agent.inference.engine import MAX_BATCH_TOKENS
 from locas_agent.memory import MemoryBatch
 from locas_agent.memory.attach import side_ffn
 from locas_agent.training.examples import Example, ExampleBatch
-from locas_agent.training.upper_layers import UpperLayers, tolerance_of
+from locas_agent.training.loss.upper_layers import UpperLayers, tolerance_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from locas_agent.training.examples import Example
-from locas_agent.training.packing import SEQUENCE_TOKENS, layouts
+from locas_agent.training.loss.packing import SEQUENCE_TOKENS, layouts
 
 OWN = 25
 """Tokens of a row behind the common beginning."""

@@ -12,13 +12,14 @@ from locas_agent.config import LocasConfig, TrainingSettings
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.training.initialization import ffn_inputs
-from locas_agent.training.last_layer import LastLayer
-from locas_agent.training.local_anchor import POSITIONS, LocalAnchor, neutral_inputs
+from locas_agent.training.loss.last_layer import LastLayer
+from locas_agent.training.loss.local_anchor import POSITIONS, LocalAnchor, neutral_inputs
 from locas_agent.training.neutral import NeutralText, bare_examples
 from locas_agent.training.schedule import schedule_of
 from locas_agent.training.trainer import Trainer
 from tests.unit.core.architectures import SUPPORTED
-from tests.unit.training.test_upper_layers import deep, memory_at, neutral_text, training_task
+from tests.unit.core.deep import deep, memory_at
+from tests.unit.evaluation.peer_tasks import neutral_text, training_task
 
 LAYERS = (-3, -2)
 

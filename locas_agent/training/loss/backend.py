@@ -20,9 +20,9 @@ from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.memory.slab import effective_rows
 from locas_agent.training.examples import Example, ExampleBatch
-from locas_agent.training.last_layer import HiddenStates, LastLayer
-from locas_agent.training.losses import Score, losses_in_parts, mean_by_user, teacher_divergence
-from locas_agent.training.upper_layers import UpperLayersForward
+from locas_agent.training.loss.last_layer import HiddenStates, LastLayer
+from locas_agent.training.loss.losses import Score, losses_in_parts, mean_by_user, teacher_divergence
+from locas_agent.training.loss.upper_layers import UpperLayersForward
 
 SCORED_ROWS = 64
 """Examples scored in one forward."""

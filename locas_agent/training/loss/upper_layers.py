@@ -20,8 +20,8 @@ from locas_agent.inference import Engine
 from locas_agent.inference.engine import MAX_BATCH_TOKENS
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.training.examples import Example, ExampleBatch
-from locas_agent.training.losses import Score, losses_in_parts
-from locas_agent.training.packing import PackedRows, layouts
+from locas_agent.training.loss.losses import Score, losses_in_parts
+from locas_agent.training.loss.packing import PackedRows, layouts
 
 STATE_BYTES = 1 << 30
 """States kept at once; those of further texts are computed again in each step."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from locas_agent.training.losses import mean_by_user, next_token_loss, teacher_divergence
+from locas_agent.training.loss.losses import mean_by_user, next_token_loss, teacher_divergence
 
 
 def test_divergence_with_the_whole_vocabulary_is_the_full_divergence() -> None:

@@ -15,11 +15,11 @@ from locas_agent.backbone import Backbone
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.memory.slab import DOWN
-from locas_agent.training import losses
 from locas_agent.training.examples import Example, with_teacher
 from locas_agent.training.initialization import initialize
-from locas_agent.training.last_layer import LastLayer
-from locas_agent.training.loss_backend import FullForward, LastLayerForward, LossBackend
+from locas_agent.training.loss import losses
+from locas_agent.training.loss.backend import FullForward, LastLayerForward, LossBackend
+from locas_agent.training.loss.last_layer import LastLayer
 from tests.conftest import byte_tokenizer
 from tests.unit.core.architectures import SUPPORTED, build
 
