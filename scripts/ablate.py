@@ -87,9 +87,12 @@ VARIANTS = (
     Variant("items", "without questions never answered", {}, _answered),
     Variant("items", "alone, never behind anything", {"training": {"window_tokens": 0, "found_facts": 0}}),
     Variant("items", "without noise in the questions", {"training": {"question_noise": 0.0}}),
-    Variant("neutral text", "none", {"training": {"anchor_weight": 0.0}}),
+    Variant("neutral text", "none", {"training": {"anchor_weight": 0.0, "local_anchor_weight": 0.0}}),
+    Variant("neutral text", "no local anchor", {"training": {"local_anchor_weight": 0.0}}),
     Variant("steps", "48", {"training": {"max_steps": 48}}),
     Variant("steps", "96", {"training": {"max_steps": 96}}),
+    Variant("steps", "384", {"training": {"max_steps": 384}}),
+    Variant("steps", "384, width 176", {"training": {"max_steps": 384}, "memory": {"width": 176}}),
 )
 """What is tried."""
 
