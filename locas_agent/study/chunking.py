@@ -32,6 +32,11 @@ class TurnExcerpt:
     """Day of the speaker's on which it was said; its dating phrases are counted from there, and mean nothing
     without."""
 
+    @property
+    def said(self) -> str:
+        """The text without the name that stands before what a named speaker says."""
+        return self.text.removeprefix(f"{self.speaker}: ")
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:

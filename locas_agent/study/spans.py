@@ -86,7 +86,7 @@ def words_of(text: str) -> list[Word]:
 
 def worth_asking(chunk: Chunk) -> list[TurnExcerpt]:
     """Return the turns of a chunk that are asked about: those that are learnt and have more than one word."""
-    return [excerpt for excerpt in chunk.excerpts if excerpt.is_learnt and len(words_of(excerpt.text)) > 1]
+    return [excerpt for excerpt in chunk.excerpts if excerpt.is_learnt and len(words_of(excerpt.said)) > 1]
 
 
 def telling(text: str) -> set[str]:

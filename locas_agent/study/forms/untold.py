@@ -8,6 +8,7 @@ from random import Random
 
 from locas_agent.study.chunking import Chunk
 from locas_agent.study.spans import telling, words_of
+from locas_agent.study.speakers import names_among_others, put_among_others
 from locas_agent.study.teacher import Candidate, ScoredAnswer, Teacher
 
 MOST_UNTOLD = 12
@@ -147,8 +148,10 @@ def draw_untold(
     for owner, own in chunks.items():
         said = {word.key for chunk in own for excerpt in chunk.excerpts for word in words_of(excerpt.text)}
         free = [text for text in asked if text not in known[owner] and not said & words[text]]
-        drawn = Random(f"{own[-1].messages}").sample(free, min(len(free), most, MOST_UNTOLD))
-        found += [Candidate(owner, own[-1], own[-1].to_seq, text, "") for text in drawn]
+        rng, names = Random(f"{own[-1].messages}"), names_among_others(own[-1])
+        drawn = rng.sample(free, min(len(free), most, MOST_UNTOLD))
+        put = [put_among_others(text, own[-1], rng.choice(names)) for text in drawn] if names else drawn
+        found += [Candidate(owner, own[-1], own[-1].to_seq, text, "") for text in put if text not in known[owner]]
     answers = teacher.by_itself([candidate.question for candidate in found], length=SAID_TOKENS)
     return [(candidate, answer) for candidate, answer in zip(found, answers, strict=True) if answer is not None]
 

@@ -10,6 +10,7 @@ from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.dates.found import Dated, asks_for_day, date_meant, dates_in
 from locas_agent.study.scribe.forms import opening_of
 from locas_agent.study.spans import callings_in, is_name, places_of, telling, words_of
+from locas_agent.study.speakers import names_among_others, put_among_others
 
 MOST_SPANS, WORDS_PER_SPAN = 8, 8
 """Spans of one turn that are asked for at most; one for so many of its words, and two more."""
@@ -87,15 +88,15 @@ class AskedTurn:
         Args:
             cues: words of the turn that might be named as well.
         """
-        callings = [Span(text, is_calling=True) for text in callings_in(self.excerpt.text)]
+        callings = [Span(text, is_calling=True) for text in callings_in(self.excerpt.said)]
         named = sorted(self.spans.values(), key=lambda span: -span.votes)
-        dates = dates_in(self.excerpt.text, self.excerpt.day)
+        dates = dates_in(self.excerpt.said, self.excerpt.day)
         dated: dict[str, Span] = {}
         for each in dates:
             dated.setdefault(each.answer, Span(each.text, date=each))
         chosen = list[Span]()
         for span in [*callings, *named, *map(Span, cues)]:
-            date = date_meant(span.text, self.excerpt.text, dates)
+            date = date_meant(span.text, self.excerpt.said, dates)
             if date is not None:
                 dated[date.answer].votes += span.votes
                 continue
@@ -106,13 +107,13 @@ class AskedTurn:
                 other.votes += span.votes
             elif is_name(span.text) and len(span.text) > len(other.text):
                 other.text = span.text
-        most = min(MOST_SPANS, 2 + len(words_of(self.excerpt.text)) // WORDS_PER_SPAN)
+        most = min(MOST_SPANS, 2 + len(words_of(self.excerpt.said)) // WORDS_PER_SPAN)
         most_dated = sorted(dated.values(), key=lambda span: -span.votes)[:MOST_DATES]
         self.spans = {tuple(word.key for word in words_of(s.text)): s for s in [*chosen[:most], *most_dated]}
 
     def _standing(self, answer: str) -> str | None:
         """Return an answer as the turn spells it, None where it does not stand there."""
-        text = unicodedata.normalize("NFC", self.excerpt.text)  # as `words_of` counts places
+        text = unicodedata.normalize("NFC", self.excerpt.said)  # as `words_of` counts places
         wanted, told = words_of(answer), words_of(text)
         if len(wanted) > MOST_ANSWER_WORDS:
             return None
@@ -122,7 +123,12 @@ class AskedTurn:
                 return text[run[0].start : run[-1].end]
         return None
 
+    def put(self, asked: str) -> str:
+        """Return a question as it is learnt: about somebody by name, where several people talk."""
+        name = self.excerpt.speaker
+        return put_among_others(asked, self.chunk, name) if name in names_among_others(self.chunk) else asked
+
     def rivals(self, span: Span) -> list[str]:
         """Return the telling words of the turn that are none of a span's."""
         own = {word.key for word in words_of(span.text)}
-        return [word.text for word in words_of(self.excerpt.text) if word.carries and word.key not in own]
+        return [word.text for word in words_of(self.excerpt.said) if word.carries and word.key not in own]

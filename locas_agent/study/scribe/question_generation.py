@@ -25,6 +25,7 @@ from locas_agent.study.scribe.forms import MARK, answer_in, opening_of, question
 from locas_agent.study.scribe.lessons import lesson_questions
 from locas_agent.study.scribe.retelling import LEAST_READ, told_otherwise, turns_read
 from locas_agent.study.spans import answers_in, is_name, telling, words_of, worth_asking
+from locas_agent.study.speakers import is_of_another
 from locas_agent.study.teacher import Candidate, Opening, ScoredAnswer, Teacher
 
 ANSWERS, ANSWER_HEAT = 10, 0.9
@@ -115,6 +116,7 @@ class ScribeQuestionGenerator:
             )
             for excerpt in turns_read(chunk, fact, news)
             for item in _nearest(fact.items, excerpt)
+            if not is_of_another(item.question, chunk, excerpt)
         ]
 
     def negatives(
@@ -142,7 +144,7 @@ class ScribeQuestionGenerator:
         """Sample answers that every turn holds."""
         naming = [(turn, number) for turn in turns for number in range(ANSWERS)]
         openings = [
-            Opening(to_write(turn.excerpt.text), "", f"{turn.excerpt.turn_seq} answer {number}")
+            Opening(to_write(turn.excerpt.said), "", f"{turn.excerpt.turn_seq} answer {number}")
             for turn, number in naming
         ]
         written = self._teacher.open(
@@ -150,14 +152,14 @@ class ScribeQuestionGenerator:
         )
         for (turn, _), text in zip(naming, written, strict=True):
             turn.name(answer_in(text))
-        cues = [answers_in(turn.excerpt.text) for turn in turns]
+        cues = [answers_in(turn.excerpt.said) for turn in turns]
         worth = self._teacher.believed(
-            [(to_write(turn.excerpt.text), texts) for turn, texts in zip(turns, cues, strict=True)],
+            [(to_write(turn.excerpt.said), texts) for turn, texts in zip(turns, cues, strict=True)],
             scribe=self._scribe,
             begun=begun,
         )
         for turn, texts, beliefs in zip(turns, cues, worth, strict=True):
-            names = {word.key for word in words_of(turn.excerpt.text) if word.is_name}
+            names = {word.key for word in words_of(turn.excerpt.said) if word.is_name}
             ranked = sorted(
                 ((telling(cue) <= names, belief, cue) for cue, belief in zip(texts, beliefs, strict=True)),
                 key=lambda each: each[:2],
@@ -171,7 +173,7 @@ class ScribeQuestionGenerator:
             (turn, span, number) for turn in turns for span in turn.spans.values() for number in range(QUESTIONS)
         ]
         openings = [
-            Opening(to_write(turn.excerpt.text), span.opening(number), f"{turn.excerpt.turn_seq} {span.text} {number}")
+            Opening(to_write(turn.excerpt.said), span.opening(number), f"{turn.excerpt.turn_seq} {span.text} {number}")
             for turn, span, number in wanting
         ]
         written = self._teacher.open(
@@ -194,12 +196,14 @@ class ScribeQuestionGenerator:
             for text in sorted(span.questions, key=lambda each: -span.questions[each])
         ]
         read = self._teacher.believed(
-            [(to_read(turn.excerpt.text, text), (*span.readings, *turn.rivals(span))) for turn, span, text in asked],
+            [(to_read(turn.excerpt.said, text), (*span.readings, *turn.rivals(span))) for turn, span, text in asked],
             [id(turn) for turn, _, _ in asked],
             scribe=self._scribe,
             begun=begun,
         )
-        kept = self._confirmed(self._pertinent(self._best(asked, read), begun))
+        pertinent = self._pertinent(self._best(asked, read), begun)
+        put = [(turn, span, turn.put(text)) for turn, span, text in pertinent]
+        kept = self._confirmed([each for each in put if each[1].is_asked_by(each[2])])  # a name may be the answer
         said = self._teacher.believed([(question(text), (span.answer,)) for _, span, text in kept])
         new = [each for each, (belief,) in zip(kept, said, strict=True) if belief < SAID_ANYWAY]
         marked = self._teacher.given([span.answer for _, span, _ in new])
@@ -240,7 +244,7 @@ class ScribeQuestionGenerator:
         self, kept: Sequence[tuple[AskedTurn, Span, str]], begun: KeptBeginnings
     ) -> list[tuple[AskedTurn, Span, str]]:
         """Leave out wordings that suit any turn as well ("Where am I?"), but of each span the most pertinent."""
-        about = self._about([(turn.excerpt.text, span.text, text) for turn, span, text in kept], begun)
+        about = self._about([(turn.excerpt.said, span.text, text) for turn, span, text in kept], begun)
         most: dict[int, float] = {}
         for (_, span, _), much in zip(kept, about, strict=True):
             most[id(span)] = max(much, most.get(id(span), much))

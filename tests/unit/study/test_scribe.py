@@ -46,6 +46,7 @@ class FakeTeacher(Teacher):
         super().__init__(engine, SETTINGS, seed=0)
         self._writes, self._believes, self._bare, self._fits = writes, believes, bare, fits
         self.opened: list[str] = []
+        self.written_to: list[Sequence[Message]] = []
         self.says: str | None = None
         self.falls = 0.0
         self.reads: Callable[[str], str] = lambda _: "nothing"
@@ -63,6 +64,7 @@ class FakeTeacher(Teacher):
     ) -> list[str]:
         assert scribe is not None
         self.opened += [opening.words for opening in openings]
+        self.written_to += [opening.messages for opening in openings]
         return [opening.words + self._writes(opening.words) for opening in openings]
 
     def answer_with_distribution(self, candidates: Sequence[Candidate]) -> list[ScoredAnswer | None]:
@@ -103,6 +105,16 @@ def chunk(*texts: str, day: date | None = None, start: int = 1) -> Chunk:
     said: tuple[Message, ...] = tuple({"role": "user", "content": text} for text in texts)
     excerpts = tuple(TurnExcerpt(start + at, "I", text, True, at + 1, day) for at, text in enumerate(texts))
     return Chunk((HEADER, *said), excerpts, start, start + len(texts) - 1)
+
+
+def dialogue(*said: tuple[str, str]) -> Chunk:
+    """A chunk in which named people talk, each turn headed by its name as in a journal."""
+    messages = tuple[Message, ...]({"role": "user", "content": f"{name}: {text}"} for name, text in said)
+    excerpts = tuple(
+        TurnExcerpt(at, name, message["content"], True, at)
+        for at, ((name, _), message) in enumerate(zip(said, messages, strict=True), start=1)
+    )
+    return Chunk((HEADER, *messages), excerpts, 1, len(said))
 
 
 def scribe_on(engine: Engine) -> LocasMemory:
@@ -316,6 +328,32 @@ def test_negatives_share_no_telling_word_with_what_was_said(engine: Engine) -> N
     (said,) = engine.generate([engine.backbone.encode_chat(question(item.question))], max_new_tokens=SAID_TOKENS)
     assert item.answer_ids == said.ids  # the beginning of a longer answer: no token ends it
     assert len(item.teacher.ids) == len(said.ids) == SAID_TOKENS
+
+
+def test_where_several_people_talk_questions_are_about_them_by_name(engine: Engine) -> None:
+    teacher = FakeTeacher(engine, writes=about_the_dog, believes=surely)
+    generator = ScribeQuestionGenerator(teacher, SETTINGS, scribe_on(engine))
+    both, alone = dialogue(("Ada", DOG), ("Ben", "How sad for Kolin.")), dialogue(("Ada", DOG))
+    items = {owner: found.items for owner, found in generator.generate({0: both, 1: alone}, lambda _: None).items()}
+    assert [(each.turn_seq, each.question) for each in items[0]] == [
+        (1, "What's Ada's dog called?"),
+        (2, "What's Ben's dog called?"),
+    ]
+    assert [each.question for each in items[1]] == ["What's my dog called?"]
+    assert {prompt[0]["content"] for prompt in teacher.written_to} == {
+        to_write(text)[0]["content"] for text in (DOG, "How sad for Kolin.")
+    }  # who wrote the lessons had no name before what was said
+    untold = generator.negatives({0: [both], 1: [alone]}, {0: set(), 1: set()})
+    among, by_oneself = (" ".join(each.question for each, _ in untold if each.owner == owner) for owner in (0, 1))
+    assert {"Ada", "Ben"} & set(among.replace("'s", "").split())
+    assert not {"my", "I", "us"} & set(among.replace("?", "").split())
+    assert by_oneself
+    assert "Ada" not in by_oneself
+    fact = EarlierFact(tuple(items[0][:1]), DOG)
+    news = [replace(items[0][0], turn_seq=seq, answer=NEW) for seq in (1, 2)]
+    changed = dialogue(("Ada", f"The dog is called {NEW} now."), ("Ben", f"My dog is called {NEW} now."))
+    asked = generator.asked_again(0, changed, fact, news)
+    assert [each.excerpt.speaker for each in asked if each.excerpt] == ["Ada"]
 
 
 def test_some_wordings_of_an_old_fact_are_put_to_the_turns_that_may_tell_it_otherwise(engine: Engine) -> None:
