@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.spans import words_of
 
+ENOUGH_WORDS = 40
+"""Words from which a text that never says "I" is not about who tells it. Origin: `docs/decisions.md`, read out."""
 _USER, _ASSISTANT = "I", "You"
 """Speakers of turns without a name, see `TurnExcerpt.speaker`."""
 _PARTS = re.compile(r"[\w’'-]+|[^\w’'-]+")
@@ -26,6 +28,8 @@ _SPEAKER = {
     "my": ("{owner}", "their"),
     "mine": ("{owner}", "theirs"),
     "we": ("{name} and the others", "they"),
+    "we're": ("{name} and the others are", "they are"),
+    "we've": ("{name} and the others have", "they have"),
     "us": ("{name} and the others", "them"),
     "our": ("{owner}", "their"),
     "ours": ("{owner}", "theirs"),
@@ -84,6 +88,20 @@ def put_among_others(question: str, chunk: Chunk, name: str) -> str:
     """Return a question of a named speaker about them, and about the other one where a chunk has two."""
     others = [each for each in speakers_of(chunk) if each != name]
     return asked_about(question, name, others[0] if len(others) == 1 and others[0] != _USER else None)
+
+
+def speaks_of_itself(text: str) -> bool:
+    """Tell whether a text has a word of the first person."""
+    return any(word.casefold().replace("’", "'") in _SPEAKER for word in _PARTS.findall(text))
+
+
+def may_be_about_who_tells(chunk: Chunk) -> bool:
+    """Tell whether what is learnt of a chunk may be about who tells it, and not read out, as a passage of a book is.
+
+    Somebody says "I" or "my" in it, or it is too short to tell: people drop these words, but not all evening.
+    """
+    told = [excerpt.said for excerpt in chunk.excerpts if excerpt.is_learnt]
+    return any(map(speaks_of_itself, told)) or sum(len(words_of(text)) for text in told) < ENOUGH_WORDS
 
 
 def is_of_another(question: str, chunk: Chunk, excerpt: TurnExcerpt) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.dates.found import Dated, asks_for_day, date_meant, dates_in
 from locas_agent.study.scribe.forms import opening_of
 from locas_agent.study.spans import callings_in, is_name, places_of, telling, words_of
-from locas_agent.study.speakers import names_among_others, put_among_others
+from locas_agent.study.speakers import may_be_about_who_tells, names_among_others, put_among_others, speaks_of_itself
 
 MOST_SPANS, WORDS_PER_SPAN = 8, 8
 """Spans of one turn that are asked for at most; one for so many of its words, and two more."""
@@ -75,6 +76,11 @@ class AskedTurn:
     excerpt: TurnExcerpt
     spans: dict[tuple[str, ...], Span] = field(default_factory=dict)
 
+    @cached_property
+    def may_be_about_who_tells(self) -> bool:
+        """Whether a question in the teller's own person may be meant, see `speakers.may_be_about_who_tells`."""
+        return may_be_about_who_tells(self.chunk)
+
     def name(self, answer: str) -> None:
         """Note an answer that stands in the turn."""
         span = self._standing(answer)
@@ -122,6 +128,10 @@ class AskedTurn:
             if any(word.carries for word in run):
                 return text[run[0].start : run[-1].end]
         return None
+
+    def takes(self, asked: str) -> bool:
+        """Tell whether somebody may ask a question about the turn: none in their own person about what was read out."""
+        return self.may_be_about_who_tells or not speaks_of_itself(asked)
 
     def put(self, asked: str) -> str:
         """Return a question as it is learnt: about somebody by name, where several people talk."""

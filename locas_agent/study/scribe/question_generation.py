@@ -43,6 +43,8 @@ WORTH = 0.005
 """Probability of being named from which a word that was not is asked for."""
 QUESTIONS, QUESTION_HEAT = 6, 0.7
 """Questions sampled for a span, and their temperature."""
+READ_OUT_QUESTIONS = 12
+"""The same where a text is not about who tells it: the lessons are talk, and every other question says "my"."""
 ANSWER_TOKENS, QUESTION_TOKENS = 10, 20
 ASKED_AGAIN = 3
 """Wordings of an old fact that are put to a new turn: those with most words of the turn."""
@@ -170,7 +172,10 @@ class ScribeQuestionGenerator:
     def _ask(self, turns: Sequence[AskedTurn], found: Mapping[int, GeneratedQuestions], begun: KeptBeginnings) -> None:
         """Sample questions for every span that is worth it."""
         wanting = [
-            (turn, span, number) for turn in turns for span in turn.spans.values() for number in range(QUESTIONS)
+            (turn, span, number)
+            for turn in turns
+            for span in turn.spans.values()
+            for number in range(QUESTIONS if turn.may_be_about_who_tells else READ_OUT_QUESTIONS)
         ]
         openings = [
             Opening(to_write(turn.excerpt.said), span.opening(number), f"{turn.excerpt.turn_seq} {span.text} {number}")
@@ -182,7 +187,7 @@ class ScribeQuestionGenerator:
         for (turn, span, _), text in zip(wanting, written, strict=True):
             found[turn.owner].sampled += 1
             asked = question_in(text)
-            if asked is not None and span.is_asked_by(asked):
+            if asked is not None and span.is_asked_by(asked) and turn.takes(asked):
                 span.questions[asked] = span.questions.get(asked, 0) + 1
 
     def _finish(

@@ -356,6 +356,24 @@ def test_where_several_people_talk_questions_are_about_them_by_name(engine: Engi
     assert [each.excerpt.speaker for each in asked if each.excerpt] == ["Ada"]
 
 
+def test_what_is_read_out_is_not_asked_for_as_ones_own(engine: Engine) -> None:
+    wordings = iter((" What's my dog called?", " What's the dog called?") * 100)
+
+    def either(words: str) -> str:
+        return next(wordings) if words.endswith("|") else "Kolin | What's the dog called?"
+
+    told = "The dog Kolin is ill since Sunday."
+    rest = (
+        "Hounds of that breed catch colds in spring, as farmers along the river know, who keep them in barns of stone."
+    )
+    for texts, expected in (
+        ((told, rest, rest), {"What's the dog called?"}),
+        ((told, "I read on."), {"What's the dog called?", "What's my dog called?"}),
+    ):
+        found = generated(engine, *texts, writes=either, believes=surely)
+        assert {item.question for item in found.items} == expected
+
+
 def test_some_wordings_of_an_old_fact_are_put_to_the_turns_that_may_tell_it_otherwise(engine: Engine) -> None:
     scribe = scribe_on(engine)
     generator = ScribeQuestionGenerator(FakeTeacher(engine, writes=about_the_dog, believes=surely), SETTINGS, scribe)

@@ -10,6 +10,7 @@ from locas_agent.study.scribe.lessons import lesson_questions
 from locas_agent.study.speakers import (
     asked_about,
     is_of_another,
+    may_be_about_who_tells,
     names_among_others,
     put_among_others,
     speakers_of,
@@ -56,6 +57,7 @@ def test_who_talks_beside_an_assistant_is_among_others_and_alone_with_one_is_not
         ("Which train is it that I miss each Monday?", "Which train is it that Ada misses each Monday?"),
         ("Who taught us?", "Who taught Ada and the others?"),
         ("Where did we camp in our first year?", "Where did Ada and the others camp in their first year?"),
+        ("Which hut is it that we're building?", "Which hut is it that Ada and the others are building?"),
         ("Which cake is mine?", "Which cake is Ada's?"),
         ("Who's kept the stall I’ve given up?", "Who's kept the stall Ada has given up?"),
         ("Who plays the organ?", "Who plays the organ?"),
@@ -87,6 +89,14 @@ def test_no_lesson_is_left_in_the_first_person() -> None:
     for asked in lesson_questions():
         left = first & set(asked_about(asked, "Ada").replace("?", "").replace(",", "").casefold().split())
         assert not left or "'" in asked, asked  # within quotes somebody else speaks
+
+
+def test_a_text_that_never_says_i_is_about_who_tells_it_only_while_it_is_short() -> None:
+    read_out = "Bats of this kind sleep in hollow trees, and fly out in the hour before midnight to look for fruit."
+    assert may_be_about_who_tells(among(("I", read_out)))
+    assert not may_be_about_who_tells(among(("I", read_out), ("I", read_out), ("I", read_out)))
+    assert may_be_about_who_tells(among(("I", read_out), ("I", read_out), ("I", "I’d like one."), ("I", read_out)))
+    assert not may_be_about_who_tells(among(("I", read_out), ("I", read_out), ("I", read_out), ("You", "Iris.")))
 
 
 def test_a_question_that_names_another_is_not_for_who_speaks() -> None:
