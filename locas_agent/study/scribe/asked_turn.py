@@ -81,6 +81,11 @@ class AskedTurn:
         """Whether a question in the teller's own person may be meant, see `speakers.may_be_about_who_tells`."""
         return may_be_about_who_tells(self.chunk)
 
+    @property
+    def is_among_others(self) -> bool:
+        """Whether somebody with a name says it, and others talk too."""
+        return self.excerpt.speaker in names_among_others(self.chunk)
+
     def name(self, answer: str) -> None:
         """Note an answer that stands in the turn."""
         span = self._standing(answer)
@@ -135,8 +140,7 @@ class AskedTurn:
 
     def put(self, asked: str) -> str:
         """Return a question as it is learnt: about somebody by name, where several people talk."""
-        name = self.excerpt.speaker
-        return put_among_others(asked, self.chunk, name) if name in names_among_others(self.chunk) else asked
+        return put_among_others(asked, self.chunk, self.excerpt.speaker) if self.is_among_others else asked
 
     def rivals(self, span: Span) -> list[str]:
         """Return the telling words of the turn that are none of a span's."""

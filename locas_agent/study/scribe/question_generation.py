@@ -207,8 +207,7 @@ class ScribeQuestionGenerator:
             begun=begun,
         )
         pertinent = self._pertinent(self._best(asked, read), begun)
-        put = [(turn, span, turn.put(text)) for turn, span, text in pertinent]
-        kept = self._confirmed([each for each in put if each[1].is_asked_by(each[2])])  # a name may be the answer
+        kept = self._confirmed(_put(pertinent))
         said = self._teacher.believed([(question(text), (span.answer,)) for _, span, text in kept])
         new = [each for each, (belief,) in zip(kept, said, strict=True) if belief < SAID_ANYWAY]
         marked = self._teacher.given([span.answer for _, span, _ in new])
@@ -280,6 +279,17 @@ class ScribeQuestionGenerator:
                 stays.add((id(span), text))
                 confirmed.add(id(span))
         return [each for each in kept if (id(each[1]), each[2]) in stays]
+
+
+def _put(kept: Sequence[tuple[AskedTurn, Span, str]]) -> list[tuple[AskedTurn, Span, str]]:
+    """Put questions as they are learnt; of each span of somebody among others one also as they ask it themselves."""
+    put, spoken = list[tuple[AskedTurn, Span, str]](), set[int]()
+    for turn, span, text in kept:
+        put.append((turn, span, turn.put(text)))
+        if turn.is_among_others and id(span) not in spoken:
+            spoken.add(id(span))
+            put.append((turn, span, f"{turn.excerpt.speaker}: {text}"))
+    return [each for each in put if each[1].is_asked_by(each[2])]  # a name may be the answer
 
 
 def _nearest(items: Sequence[Item], excerpt: TurnExcerpt) -> list[Item]:

@@ -337,7 +337,9 @@ def test_where_several_people_talk_questions_are_about_them_by_name(engine: Engi
     items = {owner: found.items for owner, found in generator.generate({0: both, 1: alone}, lambda _: None).items()}
     assert [(each.turn_seq, each.question) for each in items[0]] == [
         (1, "What's Ada's dog called?"),
+        (1, "Ada: What's my dog called?"),  # as it stands in the prompt of a reply to her
         (2, "What's Ben's dog called?"),
+        (2, "Ben: What's my dog called?"),
     ]
     assert [each.question for each in items[1]] == ["What's my dog called?"]
     assert {prompt[0]["content"] for prompt in teacher.written_to} == {
