@@ -40,6 +40,13 @@ _NUMBERS = frozenset(
     "nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million".split()
 )
 """Numbers that are written in letters; the last word of what they count belongs to them."""
+_HOURS = "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
+_CLOCK = re.compile(
+    rf"(?<![\w-])(?:half|quarter|(?:twenty[\s-]five|twenty|ten|five|\d{{1,2}})(?:\s+minutes)?)\s+(?:past|to)\s+"
+    rf"(?:{_HOURS}|\d{{1,2}})(?![\w:-])",
+    re.IGNORECASE,
+)
+"""A time of day in words: "half past nine", "quarter to 7"; in English."""
 MOST_DESCRIBING = 3
 """Telling words of one description at most."""
 _IS = frozenset("i'm i’m im he she am is was be become became becoming as".split())
@@ -99,6 +106,16 @@ def is_name(text: str) -> bool:
     return all(word.is_name or word.text[0].isupper() for word in words_of(text))
 
 
+def is_figure(text: str) -> bool:
+    """Tell whether a text is a number with what it counts, or a time of day: "34 people", "half past nine"."""
+    return text.lstrip(_CURRENCIES)[:1].isdigit() or _CLOCK.fullmatch(text) is not None
+
+
+def is_whole(text: str) -> bool:
+    """Tell whether a text is a name or a figure, of which no part will do."""
+    return is_name(text) or is_figure(text)
+
+
 def places_of(wanted: Sequence[Word], told: Sequence[Word]) -> list[int]:
     """Return where a run of words stands among others: the number of its first word at each place."""
     keys = [word.key for word in wanted]
@@ -129,16 +146,20 @@ def cues_of(text: str, *, most: int) -> list[str]:
 def answers_in(text: str) -> list[str]:
     """Return the words of a text with which somebody may answer a question about it, in the order of the text.
 
-    Runs of names and numbers whole; a run of other telling words from each of its last words on, since where a
-    description begins the words alone do not say: "strict young woman", "young woman" and "woman".
+    Runs of names and numbers, and times of day, whole; a run of other telling words from each of its last words on,
+    since where a description begins the words alone do not say: "strict young woman", "young woman" and "woman".
     """
     text = unicodedata.normalize("NFC", text)
-    found: dict[str, str] = {}
-    for run in _phrases([word for word in words_of(text) if not _SHORTENED.search(word.key)]):
+    times = [match.span() for match in _CLOCK.finditer(text)]
+    words = [word for word in words_of(text) if not _SHORTENED.search(word.key)]
+    spans = list(times)
+    for run in _phrases([word for word in words if not any(a <= word.start < b for a, b in times)]):
         starts = [0] if run[0].is_name or _is_spelled(run[0]) else range(max(0, len(run) - MOST_DESCRIBING), len(run))
-        for start in starts:
-            shown = _without_owner(text[run[start].start : run[-1].end])
-            found.setdefault(_key(shown), shown)
+        spans += [(run[start].start, run[-1].end) for start in starts]
+    found: dict[str, str] = {}
+    for start, end in sorted(spans):
+        shown = _without_owner(text[start:end])
+        found.setdefault(_key(shown), shown)
     return list(found.values())
 
 

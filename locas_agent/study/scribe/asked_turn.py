@@ -10,7 +10,7 @@ from functools import cached_property
 from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.dates.found import Dated, asks_for_day, date_meant, dates_in
 from locas_agent.study.scribe.forms import opening_of
-from locas_agent.study.spans import callings_in, is_name, places_of, telling, words_of
+from locas_agent.study.spans import callings_in, is_whole, places_of, telling, words_of
 from locas_agent.study.speakers import may_be_about_who_tells, names_among_others, put_among_others, speaks_of_itself
 
 MOST_SPANS, WORDS_PER_SPAN = 8, 8
@@ -52,7 +52,7 @@ class Span:
     @property
     def is_worth_more(self) -> bool:
         """Whether it is what somebody is likely to be asked for: named, a date, a name, a number, what somebody is."""
-        return bool(self.votes) or self.date is not None or self.is_calling or is_name(self.text)
+        return bool(self.votes) or self.date is not None or self.is_calling or is_whole(self.text)
 
     def opening(self, number: int) -> str:
         """Return the words behind which a scribe writes one of the questions for it."""
@@ -116,7 +116,7 @@ class AskedTurn:
                 chosen.append(span)
             elif other.is_calling:
                 other.votes += span.votes
-            elif is_name(span.text) and len(span.text) > len(other.text):
+            elif is_whole(span.text) and len(span.text) > len(other.text):
                 other.text = span.text
         most = min(MOST_SPANS, 2 + len(words_of(self.excerpt.said)) // WORDS_PER_SPAN)
         most_dated = sorted(dated.values(), key=lambda span: -span.votes)[:MOST_DATES]

@@ -24,7 +24,7 @@ from locas_agent.study.scribe.asked_turn import AskedTurn, Span
 from locas_agent.study.scribe.forms import MARK, answer_in, opening_of, question_in, to_read, to_write
 from locas_agent.study.scribe.lessons import lesson_questions
 from locas_agent.study.scribe.retelling import LEAST_READ, told_otherwise, turns_read
-from locas_agent.study.spans import answers_in, is_name, telling, words_of, worth_asking
+from locas_agent.study.spans import answers_in, is_figure, is_whole, telling, words_of, worth_asking
 from locas_agent.study.speakers import is_of_another
 from locas_agent.study.teacher import Candidate, Opening, ScoredAnswer, Teacher
 
@@ -163,7 +163,10 @@ class ScribeQuestionGenerator:
         for turn, texts, beliefs in zip(turns, cues, worth, strict=True):
             names = {word.key for word in words_of(turn.excerpt.said) if word.is_name}
             ranked = sorted(
-                ((telling(cue) <= names, belief, cue) for cue, belief in zip(texts, beliefs, strict=True)),
+                (
+                    (telling(cue) <= names or is_figure(cue), belief, cue)
+                    for cue, belief in zip(texts, beliefs, strict=True)
+                ),
                 key=lambda each: each[:2],
                 reverse=True,
             )
@@ -257,8 +260,8 @@ class ScribeQuestionGenerator:
     def _confirmed(self, kept: Sequence[tuple[AskedTurn, Span, str]]) -> Sequence[tuple[AskedTurn, Span, str]]:
         """Leave out wordings that a backbone which reads well answers from the turn with something else.
 
-        A scribe believes much: "What did the axolotl eat?" "Fine." Of a name, and of what somebody is, one wording
-        stays all the same; a date is learnt in other words than it is said in, and is not asked about.
+        A scribe believes much: "What did the axolotl eat?" "Fine." Of a name, a figure, and of what somebody is, one
+        wording stays all the same; a date is learnt in other words than it is said in, and is not asked about.
         """
         if self._reader is None:
             return kept
@@ -274,7 +277,7 @@ class ScribeQuestionGenerator:
         }
         confirmed = {of_span for of_span, _ in stays}
         for _, span, text in kept:
-            is_needed = (span.is_calling or is_name(span.text)) and id(span) not in confirmed
+            is_needed = (span.is_calling or is_whole(span.text)) and id(span) not in confirmed
             if span.date is not None or is_needed:
                 stays.add((id(span), text))
                 confirmed.add(id(span))

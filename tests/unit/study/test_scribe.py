@@ -358,6 +358,19 @@ def test_where_several_people_talk_questions_are_about_them_by_name(engine: Engi
     assert [each.excerpt.speaker for each in asked if each.excerpt] == ["Ada"]
 
 
+def test_a_number_is_learnt_with_what_it_counts_and_a_time_of_day_as_a_whole(engine: Engine) -> None:
+    """The scribe names a part of it, and thinks little of the whole."""
+    turn = "I have 6,500 kroner for it, and take the drops at a quarter to seven."
+
+    def part(words: str) -> str:
+        asked = " When do I take them?" if "seven" in words else " How much?"
+        return asked if words.endswith("|") else "kroner | How much?"
+
+    wholes = {"6,500 kroner", "quarter to seven"}
+    found = generated(engine, turn, writes=part, believes=lambda asked, answer: 0.05 if answer in wholes else 0.001)
+    assert {item.answer for item in found.items} == wholes
+
+
 def test_what_is_read_out_is_not_asked_for_as_ones_own(engine: Engine) -> None:
     wordings = iter((" What's my dog called?", " What's the dog called?") * 100)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from locas_agent.study.spans import answers_in, callings_in, cues_of, foreign, pointed_at, words_of
+from locas_agent.study.spans import answers_in, callings_in, cues_of, foreign, is_figure, is_whole, pointed_at, words_of
 
 TOLD = "Evening! My brother Emil carried the piano up four floors on 21 July after Lea's call."
 
@@ -43,12 +43,36 @@ def test_cues_are_names_and_numbers_first_each_once() -> None:
         ("It's a hundred and eighty steps, then home.", ["hundred and eighty steps", "home"]),
         ("We fed four hundred guests and two hens", ["fed", "four hundred guests", "hens"]),
         ("He's at work. She'd paid £340 for Pastor Amadi's goat", ["work", "paid", "£340", "Pastor Amadi", "goat"]),
+        (
+            "Drops at half past nine, coffee at a quarter to seven",
+            ["Drops", "half past nine", "coffee", "quarter to seven"],
+        ),
+        ("Ten past 8 it began, and 34 people came to eat", ["Ten past 8", "began", "34 people", "eat"]),
+        ("Half that stile, nine to forty hens", ["Half", "stile", "nine", "forty hens"]),
         ("Can't you say it? So we'll, they don't", []),
         ("", []),
     ],
 )
 def test_somebody_may_answer_with_names_numbers_and_descriptions(text: str, answers: list[str]) -> None:
     assert answers_in(text) == answers
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("34 people", True),
+        ("6,500 kroner", True),
+        ("£340", True),
+        ("quarter to seven", True),
+        ("Fort Kochi", True),
+        ("quarter", False),
+        ("kroner", False),
+        ("half past", False),
+    ],
+)
+def test_names_numbers_and_times_of_day_are_answers_as_a_whole(text: str, *, whole: bool) -> None:
+    assert is_whole(text) is whole
+    assert is_figure(text) is (whole and text != "Fort Kochi")
 
 
 def test_a_sum_is_written_with_its_currency_and_compared_without() -> None:
