@@ -24,6 +24,9 @@ NeuronChoice = Literal["highest", "lowest", "random", "random_index"]
 Initialization = Literal[NeuronChoice, "inputs"]
 """What the rows of a memory start from: names of the reference implementation, and "inputs", which is ours."""
 
+LinearLayers = Literal["all", "ffn", "attention"]
+"""Which linear layers of a decoder an adapter stands beside: all, those of the FFNs, or those of the attention."""
+
 ScaleRule = Literal["width", "sqrt", "none"]
 """What the output scale is divided by: the width (the paper's), its root, or nothing."""
 

@@ -92,7 +92,7 @@ def put_among_others(question: str, chunk: Chunk, name: str) -> str:
 
 def speaks_of_itself(text: str) -> bool:
     """Tell whether a text has a word of the first person."""
-    return any(word.casefold().replace("’", "'") in _SPEAKER for word in _PARTS.findall(text))
+    return any(_key(part) in _SPEAKER for part in _PARTS.findall(text))
 
 
 def may_be_about_who_tells(chunk: Chunk) -> bool:
@@ -130,7 +130,7 @@ def _put(question: str, forms: Mapping[str, tuple[str, str]], name: str) -> str:
     """Write a name for one person of a question."""
     parts = _PARTS.findall(question)
     places = [at for at, part in enumerate(parts) if part[0].isalnum()]
-    words = [parts[at].casefold().replace("’", "'") for at in places]
+    words = [_key(parts[at]) for at in places]
     written = {"name": name, "owner": f"{name}'" if name.endswith("s") else f"{name}'s"}
     is_named = False
     for number, word in enumerate(words):
@@ -144,6 +144,11 @@ def _put(question: str, forms: Mapping[str, tuple[str, str]], name: str) -> str:
         parts[places[number]] = later if is_named else first.format(**written)
         is_named = True
     return "".join(parts)
+
+
+def _key(word: str) -> str:
+    """Return what a word is looked up by, its apostrophe the plain one."""
+    return word.casefold().replace("’", "'")
 
 
 def _verb_of(words: Sequence[str], number: int) -> int | None:

@@ -75,7 +75,7 @@ class StartingMemories:
         wanted = settings.initialization
         method: Method = "random" if wanted is None or wanted == "inputs" else wanted
         made = initialize_many(
-            self._engine.backbone,
+            self._backbone,
             texts,
             width=min(DEFAULT_WIDTH, self._backbone.ffn_width) if settings.width is None else settings.width,
             layers=placed,

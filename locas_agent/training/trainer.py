@@ -115,7 +115,6 @@ class Trainer:
         self._engine = engine
         self._last_layer = last_layer
         self._backbone = engine.backbone
-        self._config = config
         self._settings: TrainingSettings = config.training
         self._neutral = neutral
         self._builder = ExampleBuilder(engine, config, neutral)

@@ -10,7 +10,7 @@ import typer
 from locas_agent.cli.model import BackboneOption, DeviceOption, DtypeOption, SeedOption
 from locas_agent.cli.options import JsonOption, PlotOption
 from locas_agent.cli.output import deliver, progress_bar, table
-from locas_agent.types import NeuronChoice, ScaleRule
+from locas_agent.types import LinearLayers, NeuronChoice, ScaleRule
 
 Settings = Literal["same-steps", "paper"]
 
@@ -57,7 +57,7 @@ def pg19(
     rate: Annotated[float | None, typer.Option("--rate", help="The memory's learning rate.")] = None,
     lora_rank: Annotated[int | None, typer.Option("--lora-rank", min=1, help="Of the adapter.")] = None,
     lora_beside: Annotated[
-        Literal["all", "ffn", "attention"] | None,
+        LinearLayers | None,
         typer.Option("--lora-beside", help="Which linear layers have an adapter; a memory stands beside the FFNs."),
     ] = None,
     lora_rate: Annotated[float | None, typer.Option("--lora-rate", help="The adapter's learning rate.")] = None,

@@ -20,12 +20,13 @@ from locas_agent.backbone import Backbone
 from locas_agent.errors import IncompatibleMemory
 from locas_agent.evaluation.baselines.peer import peft
 from locas_agent.evaluation.pg19.data import BookChunk
-from locas_agent.evaluation.pg19.options import LinearLayers, LocasSettings, LoraSettings, Pg19Options, StepSettings
+from locas_agent.evaluation.pg19.options import LocasSettings, LoraSettings, Pg19Options, StepSettings
 from locas_agent.inference import Engine
 from locas_agent.memory import MemoryBatch
 from locas_agent.memory.placement import placement
 from locas_agent.training.initialization import initialize
 from locas_agent.training.loss.losses import losses_in_parts, next_token_loss
+from locas_agent.types import LinearLayers
 
 GRADIENT_CLIP = 1.0
 """Largest gradient norm of a step; that of Temp-LoRA."""

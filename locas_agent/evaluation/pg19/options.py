@@ -7,11 +7,10 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from locas_agent.config import Layers
-from locas_agent.types import NeuronChoice, ScaleRule
+from locas_agent.types import LinearLayers, NeuronChoice, ScaleRule
 
 Arm = Literal["none", "temp_lora", "locas"]
 ARMS: tuple[Arm, ...] = ("none", "temp_lora", "locas")
-LinearLayers = Literal["all", "ffn", "attention"]
 
 
 class StepSettings(BaseModel):
@@ -53,8 +52,7 @@ class LoraSettings(StepSettings):
     rank: int = Field(default=64, ge=1)
     """Of every adapter; alpha is the same number."""
     beside: LinearLayers = "all"
-    """Which linear layers of a decoder have one: all, those of the FFNs, beside which a memory stands, or those of the
-    attention, which no memory changes."""
+    """Which linear layers have one; a memory stands beside the FFNs, and changes no attention."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """On an adapter's input while it learns; above 0 the first step cannot reuse the forward that scored."""
 

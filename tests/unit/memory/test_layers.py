@@ -14,12 +14,7 @@ from locas_agent.inference.composition import compose
 from locas_agent.memory import MemoryBatch
 from locas_agent.memory.serialization import from_bytes, to_bytes
 from locas_agent.memory.slab import topmost
-from tests.unit.core.deep import PLACES, deep, memory_at
-
-
-@pytest.fixture(scope="module")
-def llama() -> Engine:
-    return deep("llama")
+from tests.unit.core.deep import PLACES, memory_at
 
 
 def test_memories_at_different_places_share_a_batch(llama: Engine) -> None:

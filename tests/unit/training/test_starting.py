@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
 import torch
 
 from locas_agent.config import LocasConfig, MemorySettings
 from locas_agent.inference import Engine
 from locas_agent.training.starting import StartingMemories
-from tests.unit.core.deep import deep
 from tests.unit.evaluation.peer_tasks import neutral_text, training_task
-
-
-@pytest.fixture(scope="module")
-def llama() -> Engine:
-    return deep("llama")
 
 
 def test_a_deep_memory_grows_with_what_is_learnt_and_keeps_its_slots(llama: Engine) -> None:

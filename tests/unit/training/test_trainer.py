@@ -19,11 +19,6 @@ from tests.unit.core.deep import deep
 from tests.unit.evaluation.peer_tasks import neutral_text, training_task
 
 
-@pytest.fixture(scope="module")
-def llama() -> Engine:
-    return deep("llama")
-
-
 def trained_at(engine: Engine, **training: Any) -> Any:
     memory = {"layers": [1, 2]}
     fast = {"max_steps": 24, "items_per_step": 4} | training

@@ -24,11 +24,6 @@ from tests.unit.evaluation.peer_tasks import neutral_text, training_task
 LAYERS = (-3, -2)
 
 
-@pytest.fixture(scope="module")
-def llama() -> Engine:
-    return deep("llama")
-
-
 @pytest.fixture
 def neutral(llama: Engine) -> NeutralText:
     rows = bare_examples(llama, [[1, 5, 9, 7, 3, 8], [1, 4, 4, 2, 6]], top_k=4)

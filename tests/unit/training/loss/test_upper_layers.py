@@ -24,11 +24,6 @@ def any_engine(request: pytest.FixtureRequest) -> Engine:
     return deep(request.param)
 
 
-@pytest.fixture(scope="module")
-def llama() -> Engine:
-    return deep("llama")
-
-
 def some_examples(engine: Engine) -> list[list[Example]]:
     """Rows with a common beginning and without, of different lengths and weights, one scored in two stretches."""
     generator = torch.Generator().manual_seed(2)
