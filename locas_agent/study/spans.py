@@ -10,7 +10,6 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 
 from locas_agent.study.chunking import Chunk, TurnExcerpt
 
@@ -49,9 +48,6 @@ _CLOCK = re.compile(
 """A time of day in words: "half past nine", "quarter to 7"; in English."""
 MOST_DESCRIBING = 3
 """Telling words of one description at most."""
-_IS = frozenset("i'm i’m im he she am is was be become became becoming as".split())
-"""Words before an article behind which a text says what somebody is; "he" and "she" are "he's" and "she's"."""
-_NOBODY = frozenset("it this that there here which what such".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,24 +157,6 @@ def answers_in(text: str) -> list[str]:
         shown = _without_owner(text[start:end])
         found.setdefault(_key(shown), shown)
     return list(found.values())
-
-
-def callings_in(text: str) -> list[str]:
-    """Return what a text says that somebody is: "kiln technician" of "I'm a kiln technician now"; in English.
-
-    It is what people are asked for first, and no name that a capital gives away.
-    """
-    text = unicodedata.normalize("NFC", text)
-    words = words_of(text)
-    found = []
-    for at in range(1, len(words) - 1):
-        before = [word.key for word in words[max(0, at - 2) : at]]
-        if words[at].key not in ("a", "an") or before[-1] not in _IS or before[0] in _NOBODY:
-            continue
-        run = list(takewhile(lambda word: word.carries and not word.is_name, words[at + 1 : at + 3]))
-        if run and text[words[at].end : run[-1].end].count(" ") == len(run):  # nothing but blanks between them
-            found.append(text[run[0].start : run[-1].end])
-    return found
 
 
 def pointed_at(answer: str, question: str, text: str, *, most_words: int = 6) -> str | None:

@@ -9,8 +9,9 @@ from functools import cached_property
 
 from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.dates.found import Dated, asks_for_day, date_meant, dates_in
+from locas_agent.study.scribe.callings import callings_in
 from locas_agent.study.scribe.forms import opening_of
-from locas_agent.study.spans import callings_in, is_whole, places_of, telling, words_of
+from locas_agent.study.spans import is_whole, places_of, telling, words_of
 from locas_agent.study.speakers import may_be_about_who_tells, names_among_others, put_among_others, speaks_of_itself
 
 MOST_SPANS, WORDS_PER_SPAN = 8, 8

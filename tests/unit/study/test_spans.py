@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from locas_agent.study.spans import answers_in, callings_in, cues_of, foreign, is_figure, is_whole, pointed_at, words_of
+from locas_agent.study.spans import answers_in, cues_of, foreign, is_figure, is_whole, pointed_at, words_of
 
 TOLD = "Evening! My brother Emil carried the piano up four floors on 21 July after Lea's call."
 
@@ -137,20 +137,3 @@ def test_letters_with_marks_written_apart_are_whole_words() -> None:
 
 def test_names_on_both_sides_of_a_comma_are_two() -> None:
     assert cues_of("We leave on 21 July, Lea and I.", most=3)[:2] == ["21 July", "Lea"]
-
-
-@pytest.mark.parametrize(
-    ("text", "callings"),
-    [
-        ("no more teeth!! I'm a kiln technician at a pottery studio now", ["kiln technician"]),
-        ("She's a judge, by the way. My brother is a fireman.", ["judge", "fireman"]),
-        ("He was an accountant, then he became a racing judge", ["accountant", "racing judge"]),
-        ("It's a pain, and this is a disaster.", []),
-        ("a judge", []),
-        ("I'm a - well, judge", []),
-        ("I am a very kind man", []),
-        ("", []),
-    ],
-)
-def test_what_somebody_is_said_to_be(text: str, callings: list[str]) -> None:
-    assert callings_in(text) == callings

@@ -1,0 +1,56 @@
+"""What a turn says that somebody is: a calling, a relation, a post. In English.
+
+It is what people are asked for first, and no capital and no digit gives it away.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from itertools import takewhile
+
+from locas_agent.study.spans import Word, words_of
+
+MOST_WORDS = 3
+"""Words of a calling at most: "wind turbine technician"."""
+_IS = frozenset("i'm i’m im he she am is was be become became becoming as".split())
+"""Words before "a" or "an" behind which a text says what somebody is; "he" and "she" are "he's" and "she's"."""
+_IS_NAMED = frozenset("i'm i’m im he she".split())
+"""The same before "the" or whose: "the chair is the problem" says nothing of anybody."""
+_NOBODY = frozenset("it this that there here which what such".split())
+_KNOWN = frozenset("the my our".split())
+_NAMES = frozenset("called named".split())
+"""Words behind a calling: "a boy called Siem"."""
+
+
+def callings_in(text: str) -> list[str]:
+    """Return what a text says that somebody is, in order.
+
+    "kiln technician" of "I'm a kiln technician now", "vet" of "he's the vet", "baker" of "I've got Torvald, a baker".
+    """
+    text = unicodedata.normalize("NFC", text)
+    words = words_of(text)
+    found = []
+    for at in range(1, len(words) - 1):
+        if not _says_what_somebody_is(text, words, at):
+            continue
+        run = list(takewhile(_may_be_part, words[at + 1 : at + 1 + MOST_WORDS]))
+        if run and text[words[at].end : run[-1].end].count(" ") == len(run):  # nothing but blanks between them
+            found.append(text[run[0].start : run[-1].end])
+    return found
+
+
+def _says_what_somebody_is(text: str, words: Sequence[Word], at: int) -> bool:
+    """Tell whether behind a word, an article or whose, stands what somebody is."""
+    before = words[at - 1]
+    if words[at].key in _KNOWN:
+        return before.key in _IS_NAMED
+    if words[at].key not in ("a", "an"):
+        return False
+    if before.is_name and text[before.end : words[at].start] == ", ":
+        return True
+    return before.key in _IS and words[max(0, at - 2)].key not in _NOBODY
+
+
+def _may_be_part(word: Word) -> bool:
+    return word.carries and not word.is_name and word.key not in _NAMES

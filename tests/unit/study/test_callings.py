@@ -1,0 +1,31 @@
+"""What a turn says that somebody is."""
+
+from __future__ import annotations
+
+import pytest
+
+from locas_agent.study.scribe.callings import callings_in
+
+
+@pytest.mark.parametrize(
+    ("text", "callings"),
+    [
+        ("no more teeth!! I'm a kiln technician at a pottery studio now", ["kiln technician"]),
+        ("She's a judge, by the way. My brother is a fireman.", ["judge", "fireman"]),
+        ("He was an accountant, then he became a racing judge", ["accountant", "racing judge"]),
+        ("it turns out he's the new dentist, and she's my partner", ["new dentist", "partner"]),
+        ("I met Róisín, a stonemason, and I'm the designer.", ["stonemason", "designer"]),
+        ("the chair is the problem, and Ada, a", []),
+        ("It's a pain, and this is a disaster.", []),
+        ("a judge", []),
+        ("I'm a - well, judge", []),
+        ("I am a very kind man", []),
+        (
+            "he's a retired ferry captain, with a greyhound, and our cox is a young boy called Siem",
+            ["retired ferry captain", "young boy"],
+        ),
+        ("", []),
+    ],
+)
+def test_what_somebody_is_said_to_be(text: str, callings: list[str]) -> None:
+    assert callings_in(text) == callings
