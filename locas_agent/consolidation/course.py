@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from random import Random
 
 import torch
@@ -33,17 +34,15 @@ from locas_agent.types import Progress
 
 logger = logging.getLogger(__name__)
 
-DEPTH = 0.4
-"""Share of the layers, the topmost, beside which a scribe stands."""
 ACTIVATION = 300.0
 """How strongly its slots answer to the inputs that their rows start from: forty times as much as a user's, since a
 scribe has to learn fast and may drift. Origin: `docs/decisions.md`, the slots of a scribe."""
-ROWS, RATE = 8, 6e-3
-"""Rows of a step, peak rate of AdamW."""
-READ_SHARE = 0.2
-"""Share of the rows that ask a question about a turn; the others ask for pairs."""
-PREPARED = 16
-"""Steps whose rows are run through the layers below at once: the states of a whole course would be large."""
+RATE = 6e-3
+"""Peak rate of AdamW."""
+WRITTEN, READ = 4, 2
+"""Turns of a step about which pairs are written, and turns whose questions are answered."""
+PAIRS = 8
+"""Pairs of one turn in a step at most. They share what the turn before them costs."""
 COMMON_ROWS = 12
 """Neutral rows with whose inputs those of lessons are compared."""
 
@@ -82,20 +81,22 @@ def teach_scribe(
     """
     started = time.perf_counter()
     backbone = engine.backbone
-    rows = _rows(backbone, _readable(backbone, taught()), course.steps * ROWS, Random("course"))
-    scribe = _fresh(engine, neutral, rows, course.width)
+    lessons = _lessons(backbone, _readable(backbone, taught()), Random("course"))
+    scribe = _fresh(engine, neutral, lessons, course.width)
     slab = scribe.slab.detach().clone().requires_grad_(True)  # (L, 3, W, D)
     optimizer = torch.optim.AdamW([slab], lr=RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     decay_steps = course.steps // 2
     for step in range(course.steps):
-        if step % PREPARED == 0:
-            near = rows[step * ROWS : (step + PREPARED) * ROWS]
-            loss_backend = loss_backend_for(engine, last_layer, [scribe], near, max_batch_tokens=2048)
         optimizer.param_groups[0]["lr"] = RATE * wsd_factor(step, course.steps - decay_steps, decay_steps)
         batch: Tensor = slab.detach()[:, None].clone()  # (L, 1, 3, W, D)
         batch.grad = torch.zeros_like(batch)
-        taken = rows[step * ROWS : (step + 1) * ROWS]
-        loss_backend.accumulate_gradients(batch, scribe.scale[:, None], [taken], 1.0, layers=scribe.layers)
+        groups = next(lessons)
+        rows = [row for group in groups for row in group]
+        loss_backend = loss_backend_for(engine, last_layer, [scribe], rows, max_batch_tokens=2048)
+        for group in groups:  # one after the other: rows of one call share the beginning that all of them have
+            loss_backend.accumulate_gradients(
+                batch, scribe.scale[:, None], [group], 1 / len(groups), layers=scribe.layers
+            )
         clip_by_user(batch.grad, 1.0)
         slab.grad = batch.grad[:, 0].contiguous()
         optimizer.step()
@@ -105,13 +106,16 @@ def teach_scribe(
     return replace(scribe, slab=slab.detach())
 
 
-def _fresh(engine: Engine, neutral: NeutralText, rows: Sequence[Example], most: int) -> LocasMemory:
-    """Return a scribe that does nothing yet, whose slots answer to what the lessons have in them."""
+def _fresh(engine: Engine, neutral: NeutralText, lessons: Iterator[list[list[Example]]], most: int) -> LocasMemory:
+    """Return a scribe that does nothing yet, whose slots answer to what the lessons have in them.
+
+    It stands beside all layers: what reads a turn is spread over them, and a scribe may drift.
+    """
     backbone, rng = engine.backbone, Random("slots")
-    layers = topmost(max(1, round(DEPTH * backbone.n_layers)))
+    layers = topmost(backbone.n_layers)
     width = min(most, backbone.ffn_width)
     scribe = empty_memory(engine, layers, width=width, scale_rule="width", activation=ACTIVATION)
-    first = list(rows[:width])
+    first = list(islice((rng.choice(group) for groups in lessons for group in groups), width))
     ends, places = 0, []
     for row in first:
         places.append(ends + rng.randrange(row.n_scored))
@@ -138,19 +142,22 @@ def _readable(backbone: Backbone, turns: Sequence[LessonTurn]) -> Sequence[Lesso
     return [turn for turn in turns if tokens(turn) <= backbone.context_tokens] or turns
 
 
-def _rows(backbone: Backbone, turns: Sequence[LessonTurn], count: int, rng: Random) -> list[Example]:
-    """Draw rows, every turn equally often, each time with other wordings in another order."""
-    rows, deck = list[Example](), list[LessonTurn]()
-    for _ in range(count):
-        deck = deck or rng.sample(turns, len(turns))
-        turn = deck.pop()
-        fact = rng.choice(turn.facts)
-        asked = rng.choice(fact.questions)
-        if rng.random() < READ_SHARE:
-            rows.append(_row(backbone, to_read(turn.turn, asked), fact.answer))
-        else:
-            rows.append(_row(backbone, to_write(turn.turn), pair_of(fact.answer, asked)))
-    return rows
+def _lessons(backbone: Backbone, turns: Sequence[LessonTurn], rng: Random) -> Iterator[list[list[Example]]]:
+    """Draw steps without end, each of some turns with rows about them; every turn comes equally often."""
+    deck = list[LessonTurn]()
+    while True:
+        groups = []
+        for number in range(WRITTEN + READ):
+            deck = deck or rng.sample(turns, len(turns))
+            turn = deck.pop()
+            pairs = [(fact.answer, asked) for fact in turn.facts for asked in fact.questions]
+            drawn = rng.sample(pairs, min(PAIRS, len(pairs)))
+            if number < WRITTEN:
+                group = [_row(backbone, to_write(turn.turn), pair_of(answer, asked)) for answer, asked in drawn]
+            else:
+                group = [_row(backbone, to_read(turn.turn, asked), answer) for answer, asked in drawn]
+            groups.append(group)
+        yield groups
 
 
 def _row(backbone: Backbone, prompt: Sequence[Message], answer: str) -> Example:

@@ -134,7 +134,7 @@ def cues_of(text: str, *, most: int) -> list[str]:
     for run in _runs(words_of(text)):
         shown = text[run[0].start : run[-1].end]
         rank = 1000 if run[0].is_name else len(shown)
-        found.setdefault(_key(shown), (rank, _without_owner(shown)))
+        found.setdefault(_key(shown), (rank, without_owner(shown)))
     ordered = sorted(found.values(), key=lambda each: -each[0])
     return [shown for _, shown in ordered[:most]]
 
@@ -154,7 +154,7 @@ def answers_in(text: str) -> list[str]:
         spans += [(run[start].start, run[-1].end) for start in starts]
     found: dict[str, str] = {}
     for start, end in sorted(spans):
-        shown = _without_owner(text[start:end])
+        shown = without_owner(text[start:end])
         found.setdefault(_key(shown), shown)
     return list(found.values())
 
@@ -190,7 +190,7 @@ def pointed_at(answer: str, question: str, text: str, *, most_words: int = 6) ->
                     best = (weight, start + low, start + high)
     if best is None or best[2] - best[1] > most_words:
         return None
-    return _without_owner(text[told[best[1]].start : told[best[2] - 1].end])
+    return without_owner(text[told[best[1]].start : told[best[2] - 1].end])
 
 
 def foreign(answer: str, known: Iterable[str]) -> list[str]:
@@ -265,7 +265,7 @@ def _stem(key: str) -> str:
     return re.sub(r"(?:ing|ed|es|s|e)$", "", key) if len(key) > 4 else key.rstrip("e")
 
 
-def _without_owner(text: str) -> str:
+def without_owner(text: str) -> str:
     """Return a name without the 's of what it owns."""
     return re.sub(r"['’]s$", "", text)
 
@@ -275,4 +275,4 @@ def _bare(text: str) -> str:
 
 
 def _key(text: str) -> str:
-    return _without_owner(unicodedata.normalize("NFC", text).casefold()).lstrip(_CURRENCIES)
+    return without_owner(unicodedata.normalize("NFC", text).casefold()).lstrip(_CURRENCIES)

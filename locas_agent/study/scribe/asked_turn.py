@@ -9,8 +9,8 @@ from functools import cached_property
 
 from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.dates.found import Dated, asks_for_day, date_meant, dates_in
-from locas_agent.study.scribe.callings import callings_in
 from locas_agent.study.scribe.forms import opening_of
+from locas_agent.study.scribe.outright import told_outright
 from locas_agent.study.spans import is_whole, places_of, telling, words_of
 from locas_agent.study.speakers import may_be_about_who_tells, names_among_others, put_among_others, speaks_of_itself
 
@@ -22,6 +22,9 @@ DAY_ASKED = (" When", " On what date", " What day")
 """How questions for a dating phrase begin, in turn: of six that a scribe begins itself, often none asks for a day."""
 CALLING_ASKED = ("", " What does", " What do", "", " What is", " What's")
 """How questions for what somebody is begin, in turn; a scribe begins two of six itself."""
+QUESTIONS, MORE_QUESTIONS = 6, 12
+"""Questions sampled for a span; and for what somebody is, and where a text is not about who tells it: the lessons are
+talk, and every other question says "my"."""
 MOST_ANSWER_WORDS, MOST_QUESTION_WORDS = 6, 24
 
 
@@ -36,6 +39,10 @@ class Span:
     """What it means, where it is a phrase that dates something."""
     is_calling: bool = False
     """Whether the turn says that it is what somebody is; see `callings_in`."""
+    ready: tuple[str, ...] = ()
+    """Questions for it that need no scribe; see `told_outright`."""
+    name: str = ""
+    """Whose it is, where it is who somebody is to whom tells it."""
 
     @property
     def answer(self) -> str:
@@ -53,7 +60,15 @@ class Span:
     @property
     def is_worth_more(self) -> bool:
         """Whether it is what somebody is likely to be asked for: named, a date, a name, a number, what somebody is."""
-        return bool(self.votes) or self.date is not None or self.is_calling or is_whole(self.text)
+        return bool(self.votes or self.ready) or self.date is not None or self.is_calling or is_whole(self.text)
+
+    def take(self, other: Span) -> None:
+        """Take in another span that shares a word: what is told outright has its votes, the longer name its text."""
+        if self.is_calling or self.ready:
+            self.votes += other.votes
+            self.ready = tuple(dict.fromkeys([*self.ready, *other.ready]))
+        if not self.is_calling and is_whole(other.text) and len(other.text) > len(self.text):
+            self.text = other.text
 
     def opening(self, number: int) -> str:
         """Return the words behind which a scribe writes one of the questions for it."""
@@ -76,6 +91,9 @@ class AskedTurn:
     chunk: Chunk
     excerpt: TurnExcerpt
     spans: dict[tuple[str, ...], Span] = field(default_factory=dict)
+    relations: list[Span] = field(default_factory=list)
+    """Who people are to whom tells it. A small reader answers "Who is Paloma?" with what she does; so they are learnt
+    where their names are read."""
 
     @cached_property
     def may_be_about_who_tells(self) -> bool:
@@ -95,19 +113,24 @@ class AskedTurn:
             self.spans.setdefault(key, Span(span)).votes += 1
 
     def settle(self, cues: Sequence[str]) -> None:
-        """Choose what is asked for: what somebody is, the most named, cues; of spans that share a word one. Then dates.
+        """Choose what is asked for: what is told outright, the most named, cues, dates. Of spans that share a word one.
 
         Args:
             cues: words of the turn that might be named as well.
         """
-        callings = [Span(text, is_calling=True) for text in callings_in(self.excerpt.said)]
+        outright = [
+            Span(each.text, is_calling=each.kind == "calling", ready=each.questions, name=each.name)
+            for each in told_outright(self.excerpt.said)
+        ]
+        self.relations = [span for span in outright if span.name]
+        told = [span for span in outright if not span.name]
         named = sorted(self.spans.values(), key=lambda span: -span.votes)
         dates = dates_in(self.excerpt.said, self.excerpt.day)
         dated: dict[str, Span] = {}
         for each in dates:
             dated.setdefault(each.answer, Span(each.text, date=each))
         chosen = list[Span]()
-        for span in [*callings, *named, *map(Span, cues)]:
+        for span in [*told, *named, *map(Span, cues)]:
             date = date_meant(span.text, self.excerpt.said, dates)
             if date is not None:
                 dated[date.answer].votes += span.votes
@@ -115,10 +138,8 @@ class AskedTurn:
             other = next((each for each in chosen if telling(each.text) & telling(span.text)), None)
             if other is None:
                 chosen.append(span)
-            elif other.is_calling:
-                other.votes += span.votes
-            elif is_whole(span.text) and len(span.text) > len(other.text):
-                other.text = span.text
+            else:
+                other.take(span)
         most = min(MOST_SPANS, 2 + len(words_of(self.excerpt.said)) // WORDS_PER_SPAN)
         most_dated = sorted(dated.values(), key=lambda span: -span.votes)[:MOST_DATES]
         self.spans = {tuple(word.key for word in words_of(s.text)): s for s in [*chosen[:most], *most_dated]}
@@ -135,6 +156,10 @@ class AskedTurn:
                 return text[run[0].start : run[-1].end]
         return None
 
+    def samples_of(self, span: Span) -> int:
+        """How many questions a scribe is to write for a span."""
+        return QUESTIONS if self.may_be_about_who_tells and not span.is_calling else MORE_QUESTIONS
+
     def takes(self, asked: str) -> bool:
         """Tell whether somebody may ask a question about the turn: none in their own person about what was read out."""
         return self.may_be_about_who_tells or not speaks_of_itself(asked)
@@ -147,3 +172,7 @@ class AskedTurn:
         """Return the telling words of the turn that are none of a span's."""
         own = {word.key for word in words_of(span.text)}
         return [word.text for word in words_of(self.excerpt.said) if word.carries and word.key not in own]
+
+
+Asked = tuple[AskedTurn, Span, str]
+"""A turn, a span of it, and a question for that."""

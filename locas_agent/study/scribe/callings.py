@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import takewhile
 
 from locas_agent.study.spans import Word, words_of
@@ -17,13 +18,23 @@ _IS = frozenset("i'm i’m im he she am is was be become became becoming as".spl
 """Words before "a" or "an" behind which a text says what somebody is; "he" and "she" are "he's" and "she's"."""
 _IS_NAMED = frozenset("i'm i’m im he she".split())
 """The same before "the" or whose: "the chair is the problem" says nothing of anybody."""
+_I_AM = frozenset("i'm i’m im".split())
 _NOBODY = frozenset("it this that there here which what such".split())
 _KNOWN = frozenset("the my our".split())
 _NAMES = frozenset("called named".split())
 """Words behind a calling: "a boy called Siem"."""
 
 
-def callings_in(text: str) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Calling:
+    """What somebody is, as a turn spells it, and whose it is."""
+
+    text: str
+    whose: str
+    """"I", a name, or "my brother"; empty where the turn says only "he" or "she"."""
+
+
+def callings_in(text: str) -> list[Calling]:
     """Return what a text says that somebody is, in order.
 
     "kiln technician" of "I'm a kiln technician now", "vet" of "he's the vet", "baker" of "I've got Torvald, a baker".
@@ -36,7 +47,7 @@ def callings_in(text: str) -> list[str]:
             continue
         run = list(takewhile(_may_be_part, words[at + 1 : at + 1 + MOST_WORDS]))
         if run and text[words[at].end : run[-1].end].count(" ") == len(run):  # nothing but blanks between them
-            found.append(text[run[0].start : run[-1].end])
+            found.append(Calling(text[run[0].start : run[-1].end], _whose(words, at)))
     return found
 
 
@@ -50,6 +61,20 @@ def _says_what_somebody_is(text: str, words: Sequence[Word], at: int) -> bool:
     if before.is_name and text[before.end : words[at].start] == ", ":
         return True
     return before.key in _IS and words[max(0, at - 2)].key not in _NOBODY
+
+
+def _whose(words: Sequence[Word], at: int) -> str:
+    """Return whose a calling is whose article stands at a place."""
+    *_, other, subject, verb = ["", "", *(word.key for word in words[max(0, at - 3) : at])]
+    if verb in _I_AM or (verb == "am" and subject == "i"):
+        return "I"
+    if words[at - 1].is_name:
+        return words[at - 1].text
+    if verb not in ("is", "was") or at < 2:
+        return ""
+    if words[at - 2].is_name:
+        return words[at - 2].text
+    return f"{other} {subject}" if other in ("my", "our") and words[at - 2].carries else ""
 
 
 def _may_be_part(word: Word) -> bool:

@@ -20,7 +20,8 @@ from locas_agent.study.forms.reading import ReadingForm
 from locas_agent.study.forms.untold import draw_untold
 from locas_agent.study.items import NEGATIVE, QUESTION, EarlierFact, GeneratedQuestions, Item
 from locas_agent.study.matching import contains
-from locas_agent.study.scribe.asked_turn import AskedTurn, Span
+from locas_agent.study.scribe.asked_turn import Asked, AskedTurn
+from locas_agent.study.scribe.choosing import best_read, put_as_learnt
 from locas_agent.study.scribe.forms import MARK, answer_in, opening_of, question_in, to_read, to_write
 from locas_agent.study.scribe.lessons import lesson_questions
 from locas_agent.study.scribe.retelling import LEAST_READ, told_otherwise, turns_read
@@ -30,21 +31,12 @@ from locas_agent.study.teacher import Candidate, Opening, ScoredAnswer, Teacher
 
 ANSWERS, ANSWER_HEAT = 10, 0.9
 """Answers sampled about a turn, and their temperature: how many name a span says how much it is worth asking."""
-BELIEVED, SURE = 0.1, 0.2
-"""Probability of an answer's first token from which a question is kept, where the scribe named the answer and where
-not."""
-LIKELIEST, AHEAD = 0.02, 2.0
-"""Least probability, and how many times that of any other telling word of the turn, from which one is kept of an answer
-that is named, dated, or a name, where none is kept otherwise. A rare name of several tokens is read with little
-probability, and yet before all else that the turn holds."""
 SAID_ANYWAY = 0.5
 """Probability of an answer's first token from which the bare backbone would say it by itself."""
 WORTH = 0.005
 """Probability of being named from which a word that was not is asked for."""
-QUESTIONS, QUESTION_HEAT = 6, 0.7
-"""Questions sampled for a span, and their temperature."""
-READ_OUT_QUESTIONS = 12
-"""The same where a text is not about who tells it: the lessons are talk, and every other question says "my"."""
+QUESTION_HEAT = 0.7
+"""Temperature of questions."""
 ANSWER_TOKENS, QUESTION_TOKENS = 10, 20
 ASKED_AGAIN = 3
 """Wordings of an old fact that are put to a new turn: those with most words of the turn."""
@@ -173,12 +165,12 @@ class ScribeQuestionGenerator:
             turn.settle([cue for is_named, belief, cue in ranked if is_named or belief >= WORTH])
 
     def _ask(self, turns: Sequence[AskedTurn], found: Mapping[int, GeneratedQuestions], begun: KeptBeginnings) -> None:
-        """Sample questions for every span that is worth it."""
+        """Sample questions for every span that is worth it, and put those that need no scribe beside them."""
         wanting = [
             (turn, span, number)
             for turn in turns
             for span in turn.spans.values()
-            for number in range(QUESTIONS if turn.may_be_about_who_tells else READ_OUT_QUESTIONS)
+            for number in range(turn.samples_of(span))
         ]
         openings = [
             Opening(to_write(turn.excerpt.said), span.opening(number), f"{turn.excerpt.turn_seq} {span.text} {number}")
@@ -192,6 +184,9 @@ class ScribeQuestionGenerator:
             asked = question_in(text)
             if asked is not None and span.is_asked_by(asked) and turn.takes(asked):
                 span.questions[asked] = span.questions.get(asked, 0) + 1
+        for turn in turns:
+            for span in turn.spans.values():
+                span.questions |= {text: 0 for text in span.ready if span.is_asked_by(text) and turn.takes(text)}
 
     def _finish(
         self, turns: Sequence[AskedTurn], found: Mapping[int, GeneratedQuestions], begun: KeptBeginnings
@@ -209,8 +204,8 @@ class ScribeQuestionGenerator:
             scribe=self._scribe,
             begun=begun,
         )
-        pertinent = self._pertinent(self._best(asked, read), begun)
-        kept = self._confirmed(_put(pertinent))
+        best = best_read(asked, read, most=self._settings.wordings_per_turn)
+        kept = self._confirmed(put_as_learnt(self._pertinent(best, begun)))
         said = self._teacher.believed([(question(text), (span.answer,)) for _, span, text in kept])
         new = [each for each, (belief,) in zip(kept, said, strict=True) if belief < SAID_ANYWAY]
         marked = self._teacher.given([span.answer for _, span, _ in new])
@@ -226,38 +221,22 @@ class ScribeQuestionGenerator:
         for turn in turns:
             found[turn.owner].tell(turn.excerpt.turn_seq, something=id(turn) in told)
 
-    def _best(
-        self, asked: Sequence[tuple[AskedTurn, Span, str]], read: Sequence[Sequence[float]]
-    ) -> list[tuple[AskedTurn, Span, str]]:
-        """Choose the wordings of each span whose answer is read best, where it is read well enough.
+    def _pertinent(self, kept: Sequence[Asked], begun: KeptBeginnings) -> list[Asked]:
+        """Leave out wordings that suit any turn as well ("Where am I?"), but of each span the most pertinent.
 
-        Args:
-            asked: turns, spans of them, and questions for these.
-            read: how probable the first tokens of the span's readings are then, and those of each of its rivals.
+        Those that needed no scribe stay: "What is my job?" suits any turn, and is what somebody asks.
         """
-        by_span: dict[int, list[tuple[float, int]]] = {}
-        ahead: dict[int, list[tuple[float, int]]] = {}
-        for at, ((_, span, _), beliefs) in enumerate(zip(asked, read, strict=True)):
-            own = len(span.readings)
-            belief, others = max(beliefs[:own]), beliefs[own:]
-            if belief >= (BELIEVED if span.votes else SURE):
-                by_span.setdefault(id(span), []).append((-belief, at))
-            elif span.is_worth_more and belief >= max(LIKELIEST, AHEAD * max(others, default=0.0)):
-                ahead.setdefault(id(span), []).append((-belief, at))
-        most = self._settings.wordings_per_turn
-        return [asked[at] for found in (ahead | by_span).values() for _, at in sorted(found)[:most]]
-
-    def _pertinent(
-        self, kept: Sequence[tuple[AskedTurn, Span, str]], begun: KeptBeginnings
-    ) -> list[tuple[AskedTurn, Span, str]]:
-        """Leave out wordings that suit any turn as well ("Where am I?"), but of each span the most pertinent."""
         about = self._about([(turn.excerpt.said, span.text, text) for turn, span, text in kept], begun)
         most: dict[int, float] = {}
         for (_, span, _), much in zip(kept, about, strict=True):
             most[id(span)] = max(much, most.get(id(span), much))
-        return [each for each, much in zip(kept, about, strict=True) if much >= min(ABOUT, most[id(each[1])])]
+        return [
+            (turn, span, text)
+            for (turn, span, text), much in zip(kept, about, strict=True)
+            if text in span.ready or much >= min(ABOUT, most[id(span)])
+        ]
 
-    def _confirmed(self, kept: Sequence[tuple[AskedTurn, Span, str]]) -> Sequence[tuple[AskedTurn, Span, str]]:
+    def _confirmed(self, kept: Sequence[Asked]) -> Sequence[Asked]:
         """Leave out wordings that a backbone which reads well answers from the turn with something else.
 
         A scribe believes much: "What did the axolotl eat?" "Fine." Of a name, a figure, and of what somebody is, one
@@ -282,17 +261,6 @@ class ScribeQuestionGenerator:
                 stays.add((id(span), text))
                 confirmed.add(id(span))
         return [each for each in kept if (id(each[1]), each[2]) in stays]
-
-
-def _put(kept: Sequence[tuple[AskedTurn, Span, str]]) -> list[tuple[AskedTurn, Span, str]]:
-    """Put questions as they are learnt; of each span of somebody among others one also as they ask it themselves."""
-    put, spoken = list[tuple[AskedTurn, Span, str]](), set[int]()
-    for turn, span, text in kept:
-        put.append((turn, span, turn.put(text)))
-        if turn.is_among_others and id(span) not in spoken:
-            spoken.add(id(span))
-            put.append((turn, span, f"{turn.excerpt.speaker}: {text}"))
-    return [each for each in put if each[1].is_asked_by(each[2])]  # a name may be the answer
 
 
 def _nearest(items: Sequence[Item], excerpt: TurnExcerpt) -> list[Item]:

@@ -21,7 +21,7 @@ TURNS = tuple(sorted(taught(), key=lambda lesson: len(lesson.turn))[:3])
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(course, "ROWS", 3)
+    monkeypatch.setattr(course, "WRITTEN", 2)
     monkeypatch.setattr(course, "RATE", 2e-2)
     monkeypatch.setattr(course, "taught", lambda: TURNS)
 

@@ -28,4 +28,21 @@ from locas_agent.study.scribe.callings import callings_in
     ],
 )
 def test_what_somebody_is_said_to_be(text: str, callings: list[str]) -> None:
-    assert callings_in(text) == callings
+    assert [each.text for each in callings_in(text)] == callings
+
+
+@pytest.mark.parametrize(
+    ("text", "whose"),
+    [
+        ("I'm a vet now", "I"),
+        ("I am an optician", "I"),
+        ("my brother is a fireman", "my brother"),
+        ("so Ada is a judge now", "Ada"),
+        ("I've got Torvald, a baker, now", "Torvald"),
+        ("she's a judge now", ""),
+        ("is a judge here", ""),
+        ("he works as a judge here", ""),
+    ],
+)
+def test_whose_calling_it_is(text: str, whose: str) -> None:
+    assert [each.whose for each in callings_in(text)] == [whose]

@@ -31,7 +31,8 @@ from tests.unit.core.counting import Counting
 
 SETTINGS = StudySettings(wordings_per_turn=3, negatives_per_piece=6)
 HEADER: Message = {"role": "system", "content": "Conversation on 3 May 2024."}
-DOG, NEW = "My dog Kolin is ill since Sunday.", "Balu"
+HERS = "My dog, Kolin is ill since Sunday."
+DOG, NEW = "The dog Kolin is ill since Sunday.", "Balu"
 
 Writes = Callable[[str], str]
 Believes = Callable[[str, str], float]
@@ -253,7 +254,7 @@ def test_of_an_answer_read_with_little_probability_a_question_is_kept_where_no_w
     def believes(asked: str, answer: str) -> float:
         return {"ill": belief, "Kolin": 0.0}.get(answer, rival) if "They ask" in asked else float(answer == "ill")
 
-    told = "My dog is called Kolin and is ill."
+    told = "The dog, that is Kolin, is ill."
     found = generated(engine, told, writes=writes, believes=believes)
     assert sum(item.answer == "ill" for item in found.items) == kept
 
@@ -285,8 +286,56 @@ def test_questions_for_what_somebody_is_are_begun_as_such(engine: Engine) -> Non
     told = "Teo drives Kolin, he's a firefighter."
     ScribeQuestionGenerator(teacher, SETTINGS, scribe_on(engine)).generate({0: chunk(told)}, lambda _: None)
     begun = [words.partition("|")[2] for words in teacher.opened if words.startswith("firefighter")]
-    assert begun == ["", " What does", " What do", "", " What is", " What's"]
+    assert begun == ["", " What does", " What do", "", " What is", " What's"] * 2
     assert not any(words.partition("|")[2] for words in teacher.opened if words.startswith("Kolin"))
+
+
+SISTER = "picking my sister Paloma up at the airport"
+
+
+def test_what_is_told_outright_is_asked_for_without_a_scribe_where_the_name_is_read(engine: Engine) -> None:
+    """Nobody named anything, and no question was written."""
+
+    def reads(asked: str, answer: str) -> float:
+        return 0.9 if answer == "Paloma" and "my sister" in asked else 0.0
+
+    found = generated(engine, SISTER, writes=lambda _: "", believes=reads)
+    assert {(item.question, item.answer) for item in found.items} == {
+        ("What is my sister's name?", "Paloma"),
+        ("Who is my sister?", "Paloma"),
+        ("What is my sister called?", "Paloma"),
+        ("Who is Paloma?", "sister"),  # a small reader says what she does
+        ("Who is Paloma to me?", "sister"),
+    }
+    assert generated(engine, SISTER, writes=lambda _: "", believes=lambda *_: 0.0).items == []
+    among = dialogue(("Ada", SISTER), ("Ben", "How sad for her."))
+    teacher = FakeTeacher(engine, writes=lambda _: "", believes=reads)
+    (items,) = (
+        ScribeQuestionGenerator(teacher, SETTINGS, scribe_on(engine)).generate({0: among}, lambda _: None).values()
+    )
+    assert {"Who is Ada's sister?", "Who is Paloma to Ada?"} <= {item.question for item in items.items}
+
+
+def test_what_is_told_outright_stays_among_the_wordings_and_need_not_be_about_the_turn(engine: Engine) -> None:
+    """Any turn suits such a question."""
+    wordings = iter(f" Who sings song {number}?" for number in range(90))
+
+    def writes(words: str) -> str:
+        return next(wordings) if words.startswith("vet |") else "" if words else "vet |"
+
+    teacher = FakeTeacher(
+        engine, writes=writes, believes=lambda asked, answer: 0.5 + 0.4 * ("sings" in asked), fits=0.1
+    )
+    (found,) = (
+        ScribeQuestionGenerator(teacher, SETTINGS, scribe_on(engine))
+        .generate({0: chunk("so I'm a vet of sorts")}, lambda _: None)
+        .values()
+    )
+    assert {item.question for item in found.items if item.answer == "vet"} == {
+        "What do I do for a living?",
+        "What is my job?",
+        "What is my profession?",
+    }
 
 
 def test_what_the_bare_backbone_says_is_left_out(engine: Engine) -> None:
@@ -333,7 +382,7 @@ def test_negatives_share_no_telling_word_with_what_was_said(engine: Engine) -> N
 def test_where_several_people_talk_questions_are_about_them_by_name(engine: Engine) -> None:
     teacher = FakeTeacher(engine, writes=about_the_dog, believes=surely)
     generator = ScribeQuestionGenerator(teacher, SETTINGS, scribe_on(engine))
-    both, alone = dialogue(("Ada", DOG), ("Ben", "How sad for Kolin.")), dialogue(("Ada", DOG))
+    both, alone = dialogue(("Ada", HERS), ("Ben", "How sad for Kolin.")), dialogue(("Ada", HERS))
     items = {owner: found.items for owner, found in generator.generate({0: both, 1: alone}, lambda _: None).items()}
     assert [(each.turn_seq, each.question) for each in items[0]] == [
         (1, "What's Ada's dog called?"),
@@ -343,7 +392,7 @@ def test_where_several_people_talk_questions_are_about_them_by_name(engine: Engi
     ]
     assert [each.question for each in items[1]] == ["What's my dog called?"]
     assert {prompt[0]["content"] for prompt in teacher.written_to} == {
-        to_write(text)[0]["content"] for text in (DOG, "How sad for Kolin.")
+        to_write(text)[0]["content"] for text in (HERS, "How sad for Kolin.")
     }  # who wrote the lessons had no name before what was said
     untold = generator.negatives({0: [both], 1: [alone]}, {0: set(), 1: set()})
     among, by_oneself = (" ".join(each.question for each, _ in untold if each.owner == owner) for owner in (0, 1))
@@ -351,7 +400,7 @@ def test_where_several_people_talk_questions_are_about_them_by_name(engine: Engi
     assert not {"my", "I", "us"} & set(among.replace("?", "").split())
     assert by_oneself
     assert "Ada" not in by_oneself
-    fact = EarlierFact(tuple(items[0][:1]), DOG)
+    fact = EarlierFact(tuple(items[0][:1]), HERS)
     news = [replace(items[0][0], turn_seq=seq, answer=NEW) for seq in (1, 2)]
     changed = dialogue(("Ada", f"The dog is called {NEW} now."), ("Ben", f"My dog is called {NEW} now."))
     asked = generator.asked_again(0, changed, fact, news)

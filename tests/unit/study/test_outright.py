@@ -1,0 +1,53 @@
+"""What a turn says outright, and the questions that grammar gives for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from locas_agent.study.scribe.outright import told_outright
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("picking my sister Paloma up at noon", {"Paloma": "What is my sister's name?", "sister": "Who is Paloma?"}),
+        ("our son, Tymon, fed the axolotl", {"Tymon": "What is our son's name?", "son": "Who is Tymon?"}),
+        ("I have only Dev, my cousin, he has no fear", {"Dev": "What is my cousin's name?", "cousin": "Who is Dev?"}),
+        (
+            "and my best friend Mr Costello's here",
+            {"Mr Costello": "Who is my best friend?", "best friend": "Who is Mr Costello?"},
+        ),
+        ("My boss is called Berend-Jan", {"Berend-Jan": "What is my boss called?"}),
+        ("the hen's called Madam Speaker, she talks", {"Madam Speaker": "What is the hen called?"}),
+        ("a boy named Siem shouts", {"Siem": "What is the boy called?"}),
+        ("no more teeth! I'm a kiln technician", {"kiln technician": "What do I do for a living?"}),
+        ("it was Róisín, a stonemason, who sang", {"stonemason": "What does Róisín do for a living?"}),
+    ],
+)
+def test_what_is_told_outright_has_its_questions(text: str, told: dict[str, str]) -> None:
+    found = {each.text: each.questions for each in told_outright(text)}
+    assert set(found) == set(told)
+    assert all(told[answer] in found[answer] for answer in told)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "my",
+        "my sister and Paloma left",
+        "Wheatstone, my grandfather won it in a raffle",
+        "with my 24 June plan",
+        "my dog, I think, is called by nobody",
+        "they called Ada",
+        "is called",
+        "my house - Rome calls",
+    ],
+)
+def test_what_only_looks_like_it_is_left_out(text: str) -> None:
+    assert told_outright(text) == []
+
+
+def test_what_he_or_she_is_has_no_question_of_grammar() -> None:
+    (told,) = told_outright("he came in red, and she's a judge, by the way")
+    assert (told.text, told.kind, told.questions) == ("judge", "calling", ())
