@@ -51,15 +51,15 @@ COMMON_ROWS = 12
 class Course:
     """How long a scribe is taught, and how much it can hold."""
 
-    steps: int = 288
-    width: int = 88
+    steps: int = 128
+    width: int = 64
     """Slots per layer."""
 
 
 AT_FIRST_USE = Course()
 """What somebody waits for who brings a backbone."""
-SHIPPED = Course(steps=608, width=112)
-"""What a scribe had that ships. Origin: `docs/decisions.md`, a scribe that ships."""
+SHIPPED = Course(steps=360, width=80)
+"""What SmolLM2's scribe had, which ships."""
 
 
 def teach_scribe(

@@ -24,7 +24,7 @@ from locas_agent.types import Progress
 
 logger = logging.getLogger(__name__)
 
-VERSION = 4
+VERSION = 5
 """Of the course: of its lessons, its forms and its settings. What another taught is taught again."""
 TAUGHT_ON_CPU = 1_500_000_000
 """Parameters up to which a course on a CPU is begun without being asked for: an hour or two at most. Larger backbones

@@ -23,6 +23,17 @@ _OWN = frozenset("my our".split())
 _SOME = frozenset("a an the".split())
 _CALLED = frozenset("called named".split())
 _ENDS = re.compile(r"\s*(?:[,.;:!?)]|$)")
+_SAID: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("my name is", ("What is my name?", "What am I called?")),
+    ("i live in", ("Where do I live?", "Which place do I live in?")),
+    ("i'm from", ("Where am I from?", "Where do I come from?")),
+    ("i am from", ("Where am I from?", "Where do I come from?")),
+    ("i work at", ("Where do I work?", "What is the name of my workplace?")),
+    ("i work for", ("Who do I work for?", "Where do I work?")),
+    ("i'm allergic to", ("What am I allergic to?", "Which allergy do I have?")),
+    ("i am allergic to", ("What am I allergic to?", "Which allergy do I have?")),
+)
+"""What people say of themselves first, and how they ask for what stands behind it: a name, or else one word."""
 _OWN_WORK = ("What do I do for a living?", "What is my job?", "What is my profession?")
 
 
@@ -32,7 +43,7 @@ class Outright:
 
     text: str
     kind: Literal["calling", "relation", "name"]
-    """What somebody is, see `callings_in`; who somebody is to whom tells it; or a name."""
+    """What somebody is, see `callings_in`; who somebody is to whom tells it; or a name, of a place too."""
     questions: tuple[str, ...]
     name: str = ""
     """Of a relation, whose it is: a reader who finds this name by "Who is my sister?" vouches for "Who is Paloma?"."""
@@ -43,7 +54,7 @@ def told_outright(text: str) -> list[Outright]:
     text = unicodedata.normalize("NFC", text)
     words = words_of(text)
     callings = [Outright(each.text, "calling", _work_of(each.whose)) for each in callings_in(text)]
-    return [*callings, *_relations(text, words), *_named(text, words)]
+    return [*callings, *_relations(text, words), *_named(text, words), *_said_of_oneself(text, words)]
 
 
 def _work_of(whose: str) -> tuple[str, ...]:
@@ -87,6 +98,18 @@ def _named(text: str, words: Sequence[Word]) -> Iterator[Outright]:
         yield Outright(
             shown, "name", (f"What is {own} called?", f"What is {own}'s name?", f"What is the name of {own}?")
         )
+
+
+def _said_of_oneself(text: str, words: Sequence[Word]) -> Iterator[Outright]:
+    """Find "my name is Ada", "I live in Bisbee" and "I'm allergic to wool"."""
+    keys = [word.key.replace("’", "'") for word in words]
+    for said, questions in _SAID:
+        start = said.split()
+        for at in range(len(start), len(words)):
+            if keys[at - len(start) : at] == start:
+                name = _name_at(text, words, at) or [word for word in words[at : at + 1] if word.carries]
+                if name:
+                    yield Outright(without_owner(text[name[0].start : name[-1].end]), "name", questions)
 
 
 def _named_thing(text: str, words: Sequence[Word], called: int) -> list[Word]:

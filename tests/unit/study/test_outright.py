@@ -22,6 +22,12 @@ from locas_agent.study.scribe.outright import told_outright
         ("a boy named Siem shouts", {"Siem": "What is the boy called?"}),
         ("no more teeth! I'm a kiln technician", {"kiln technician": "What do I do for a living?"}),
         ("it was Róisín, a stonemason, who sang", {"stonemason": "What does Róisín do for a living?"}),
+        ("hi, my name is Ada Lovelace", {"Ada Lovelace": "What is my name?"}),
+        ("I live in Bisbee, where I work at Gleason's", {"Bisbee": "Where do I live?", "Gleason": "Where do I work?"}),
+        (
+            "I’m allergic to hazelnuts, and I am from Suwałki",
+            {"hazelnuts": "What am I allergic to?", "Suwałki": "Where am I from?"},
+        ),
     ],
 )
 def test_what_is_told_outright_has_its_questions(text: str, told: dict[str, str]) -> None:
@@ -42,6 +48,8 @@ def test_what_is_told_outright_has_its_questions(text: str, told: dict[str, str]
         "they called Ada",
         "is called",
         "my house - Rome calls",
+        "I live in the",
+        "I work at it",
     ],
 )
 def test_what_only_looks_like_it_is_left_out(text: str) -> None:
