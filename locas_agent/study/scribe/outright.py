@@ -57,6 +57,16 @@ def told_outright(text: str) -> list[Outright]:
     return [*callings, *_relations(text, words), *_named(text, words), *_said_of_oneself(text, words)]
 
 
+def asking_for_one_of_several(text: str) -> list[str]:
+    """Return the questions for what a text tells outright of which there may be more: "Who is my friend?".
+
+    Another friend takes nobody's place.
+    """
+    text = unicodedata.normalize("NFC", text)
+    words = words_of(text)
+    return [asked for one in (*_relations(text, words), *_named(text, words)) for asked in one.questions]
+
+
 def _work_of(whose: str) -> tuple[str, ...]:
     """Return the questions for what somebody is; none where a turn says only "he" or "she"."""
     if not whose:

@@ -19,14 +19,16 @@ from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.forms.reading import ReadingForm
 from locas_agent.study.forms.untold import draw_untold
 from locas_agent.study.items import NEGATIVE, QUESTION, EarlierFact, GeneratedQuestions, Item
-from locas_agent.study.matching import contains
+from locas_agent.study.matching import contains, same_question
 from locas_agent.study.scribe.asked_turn import Asked, AskedTurn
+from locas_agent.study.scribe.changes import says_change
 from locas_agent.study.scribe.choosing import best_read, put_as_learnt
 from locas_agent.study.scribe.forms import MARK, answer_in, opening_of, question_in, to_read, to_write
 from locas_agent.study.scribe.lessons import lesson_questions
+from locas_agent.study.scribe.outright import asking_for_one_of_several
 from locas_agent.study.scribe.retelling import LEAST_READ, told_otherwise, turns_read
 from locas_agent.study.spans import answers_in, is_figure, is_whole, telling, words_of, worth_asking
-from locas_agent.study.speakers import is_of_another
+from locas_agent.study.speakers import is_of_another, put_among_others
 from locas_agent.study.teacher import Candidate, Opening, ScoredAnswer, Teacher
 
 ANSWERS, ANSWER_HEAT = 10, 0.9
@@ -109,7 +111,7 @@ class ScribeQuestionGenerator:
                 told=fact.told,
             )
             for excerpt in turns_read(chunk, fact, news)
-            for item in _nearest(fact.items, excerpt)
+            for item in _nearest(_replaceable(fact, chunk, excerpt, news), excerpt)
             if not is_of_another(item.question, chunk, excerpt)
         ]
 
@@ -261,6 +263,19 @@ class ScribeQuestionGenerator:
                 stays.add((id(span), text))
                 confirmed.add(id(span))
         return [each for each in kept if (id(each[1]), each[2]) in stays]
+
+
+def _replaceable(fact: EarlierFact, chunk: Chunk, excerpt: TurnExcerpt, news: Sequence[Item]) -> list[Item]:
+    """Return the wordings of a fact that a turn may answer otherwise.
+
+    "Who is my friend?" is answered by another friend too, who takes nobody's place unless the turn says so.
+    """
+    if any(says_change(excerpt.text, new.answer) for new in news if new.turn_seq == excerpt.turn_seq):
+        return list(fact.items)
+    several = asking_for_one_of_several(fact.told)
+    by_name = [put_among_others(asked, chunk, excerpt.speaker) for asked in several]
+    several += by_name + [f"{excerpt.speaker}: {asked}" for asked in several]
+    return [item for item in fact.items if not any(same_question(item.question, asked) for asked in several)]
 
 
 def _nearest(items: Sequence[Item], excerpt: TurnExcerpt) -> list[Item]:

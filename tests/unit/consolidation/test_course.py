@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 from locas_agent.consolidation import course
 from locas_agent.errors import TurnTooLong
@@ -11,7 +14,7 @@ from locas_agent.inference import Engine
 from locas_agent.study.scribe.forms import pair_of, to_read, to_write
 from locas_agent.study.scribe.lessons import taught
 from locas_agent.training.examples import Example
-from locas_agent.training.loss.backend import loss_backend_for
+from locas_agent.training.loss.backend import FullForward, loss_backend_for
 from locas_agent.training.loss.last_layer import LastLayer
 from tests.unit.evaluation.peer_tasks import neutral_text
 
@@ -47,6 +50,31 @@ def test_a_scribe_writes_and_reads_what_it_was_taught(engine: Engine) -> None:
     loss_backend = loss_backend_for(engine, last_layer, [None, scribe], rows, max_batch_tokens=2048)
     before, after = loss_backend.evaluate([None, scribe], [rows, rows])
     assert sum(float(losses.mean()) for losses, _ in after) < 0.9 * sum(float(losses.mean()) for losses, _ in before)
+
+
+def test_a_scribe_stands_beside_all_layers(engine: Engine) -> None:
+    """What reads a turn is spread over them."""
+    two_steps = course.Course(steps=2, width=4)
+    scribe = course.teach_scribe(engine, None, neutral_text(engine), course=two_steps)
+    assert scribe.layers == tuple(range(-engine.backbone.n_layers, 0))
+
+
+def test_rows_of_a_step_share_what_a_turn_costs(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each group begins with one turn: it is run once for all of its pairs."""
+    seen: list[list[Example]] = []
+    used = FullForward.accumulate_gradients
+
+    def noted(self: FullForward, slab: Tensor, scale: Tensor, examples: Any, *args: Any, **named: Any) -> Tensor:
+        seen.extend(examples)
+        return used(self, slab, scale, examples, *args, **named)
+
+    monkeypatch.setattr(FullForward, "accumulate_gradients", noted)
+    course.teach_scribe(engine, None, neutral_text(engine), course=course.Course(steps=2, width=4))
+    step = seen[: course.WRITTEN + course.READ]
+    written, read = step[: course.WRITTEN], step[course.WRITTEN :]
+    assert all(len({row.prompt for row in group}) == 1 < len(group) for group in written)
+    assert len(read) == course.READ
+    assert all(len({row.prompt[:8] for row in group}) == 1 < len(group) for group in read)
 
 
 def test_the_same_backbone_gives_the_same_scribe_and_progress_is_told(engine: Engine) -> None:

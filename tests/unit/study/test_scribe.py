@@ -519,6 +519,27 @@ def test_what_somebody_is_is_asked_for_as_a_whole_whoever_names_a_part_of_it() -
     ]
 
 
+@pytest.mark.parametrize("name", ["Ada", None])
+def test_another_friend_takes_nobodys_place_unless_the_turn_says_so(engine: Engine, name: str | None) -> None:
+    """Grammar asks for both with the same words."""
+
+    def said(turn: str) -> Chunk:
+        return dialogue((name, turn), ("Ben", "I see.")) if name else chunk(turn)
+
+    def reads(asked: str, answer: str) -> float:
+        return 0.9 if answer in ("Magnus", "Anselm") else 0.0
+
+    teacher = FakeTeacher(engine, writes=lambda _: "", believes=reads)
+    teacher.says = "Anselm"
+    generator = ScribeQuestionGenerator(teacher, SETTINGS, scribe_on(engine))
+    old = generator.generate({0: said("my friend Magnus is late")}, lambda _: None)[0].items
+    fact = EarlierFact(tuple(item for item in old if item.answer == "Magnus"), "my friend Magnus is late")
+    for turn, is_put in (("my friend Anselm wants tea", False), ("my new friend is now my friend Anselm", True)):
+        news = generator.generate({0: said(turn)}, lambda _: None)[0].items
+        assert {"Anselm"} <= {item.answer for item in news}
+        assert bool(generator.asked_again(0, said(turn), fact, news)) == is_put
+
+
 def test_a_question_never_answered_takes_no_part_in_that(engine: Engine) -> None:
     """What the bare backbone said to it is no answer that a value could follow; it is answered or it is not."""
     (given,) = Teacher(engine, SETTINGS, seed=0).given(["Utrecht"])
