@@ -140,14 +140,15 @@ def draw_untold(
         teacher: answers.
         asked: questions that ship with the package, to draw from.
         chunks: of each owner, the chunks at hand; questions are asked about the last.
-        known: of each owner, questions that are items already.
+        known: of each owner, questions that are items already; what asks for the same in other small words is one too.
         most: questions of one owner that the settings allow; never more than `MOST_UNTOLD`.
     """
     words = _words_of(asked)
     found = []
     for owner, own in chunks.items():
         said = {word.key for chunk in own for excerpt in chunk.excerpts for word in words_of(excerpt.text)}
-        free = [text for text in asked if text not in known[owner] and not said & words[text]]
+        learnt = {frozenset(telling(text)) for text in known[owner]}  # "What's my job?" is "What is my job?"
+        free = [text for text in asked if not said & words[text] and frozenset(words[text]) not in learnt]
         rng, names = Random(f"{own[-1].messages}"), names_among_others(own[-1])
         drawn = rng.sample(free, min(len(free), most, MOST_UNTOLD))
         put = [put_among_others(text, own[-1], rng.choice(names)) for text in drawn] if names else drawn

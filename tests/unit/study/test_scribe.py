@@ -17,7 +17,7 @@ from locas_agent.memory import LocasMemory, MemoryBatch
 from locas_agent.study.chunking import Chunk, TurnExcerpt
 from locas_agent.study.dates.found import asks_for_day
 from locas_agent.study.forms.reading import ReadingForm
-from locas_agent.study.forms.untold import SAID_TOKENS
+from locas_agent.study.forms.untold import SAID_TOKENS, draw_untold
 from locas_agent.study.items import NEGATIVE, EarlierFact, GeneratedQuestions, StudyRequest
 from locas_agent.study.scribe.asked_turn import DAY_ASKED, AskedTurn
 from locas_agent.study.scribe.forms import answer_in, opening_of, pair_of, question_in, to_read, to_write
@@ -365,6 +365,15 @@ def test_spans_are_learnt_as_the_turn_spells_them(engine: Engine) -> None:
 
     (item,) = generated(engine, DOG, writes=lower, believes=surely).items
     assert item.answer == "Kolin"
+
+
+def test_what_was_told_is_not_drawn_as_never_told_in_other_small_words(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, pool = Teacher(engine, SETTINGS, seed=0), ("What's my job?", "Who cuts my hair?")
+    monkeypatch.setattr(teacher, "by_itself", lambda asked, length: teacher.given(["I cannot say."] * len(asked)))
+    found = draw_untold(teacher, pool, {0: [chunk("I'm a vet.")]}, {0: {"What is my job?"}}, most=6)
+    assert [candidate.question for candidate, _ in found] == ["Who cuts my hair?"]
 
 
 def test_negatives_share_no_telling_word_with_what_was_said(engine: Engine) -> None:
