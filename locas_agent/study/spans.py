@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from locas_agent.study.chunking import Chunk, TurnExcerpt
 
@@ -46,6 +47,8 @@ _CLOCK = re.compile(
     re.IGNORECASE,
 )
 """A time of day in words: "half past nine", "quarter to 7"; in English."""
+_JOINING = frozenset("of da das de del della der di do dos du la le van von".split())
+"""Words that stand inside a name, between two that are written with a capital: "Petals of Blood", "Rio de Janeiro"."""
 MOST_DESCRIBING = 3
 """Telling words of one description at most."""
 
@@ -98,8 +101,10 @@ def telling(text: str) -> set[str]:
 
 
 def is_name(text: str) -> bool:
-    """Tell whether every word of a text is written with a capital, or holds a digit."""
-    return all(word.is_name or word.text[0].isupper() for word in words_of(text))
+    """Tell whether every word of a text is written with a capital, or holds a digit; "of" and "de" inside it aside."""
+    words = words_of(text)
+    inside = words[1:-1]
+    return all(word.is_name or word.text[0].isupper() or (word in inside and word.key in _JOINING) for word in words)
 
 
 def is_figure(text: str) -> bool:
@@ -219,14 +224,26 @@ def _runs(words: list[Word]) -> list[list[Word]]:
             at += 1
             continue
         end = at + 1
-        while word.is_name and end < len(words) and words[end].is_name and words[end].start - words[end - 1].end == 1:
-            end += 1
+        while word.is_name and (further := more_of_name(words, end)):
+            end += further
         is_number = word.text[-1].isdigit() and word.text[0] not in _CURRENCIES
         if is_number and end == at + 1 and end < len(words) and _is_counted(words[end]):
             end += 1
         runs.append(words[at:end])
         at = end
     return runs
+
+
+def more_of_name(words: Sequence[Word], end: int) -> int:
+    """Return how many words from a place on go on with a name: 1, more with an "of" or a "van der" before it, or 0."""
+    for more in (1, 2, 3):
+        run = words[end - 1 : end + more]
+        is_close = len(run) == more + 1 and all(b.start - a.end == 1 for a, b in pairwise(run))
+        is_joined = all(word.key in _JOINING and not word.is_name for word in run[1:-1])
+        is_number = more > 1 and any(word.text[0].isdigit() for word in (run[0], run[-1]))
+        if is_close and run[-1].is_name and is_joined and not is_number:
+            return more
+    return 0
 
 
 def _phrases(words: list[Word]) -> list[list[Word]]:

@@ -15,7 +15,7 @@ from itertools import pairwise, takewhile
 from typing import Literal
 
 from locas_agent.study.scribe.callings import callings_in
-from locas_agent.study.spans import Word, without_owner, words_of
+from locas_agent.study.spans import Word, more_of_name, without_owner, words_of
 
 MOST_WORDS = 2
 """Words that say whose name one is at most: "best friend"."""
@@ -82,7 +82,7 @@ def _relations(text: str, words: Sequence[Word]) -> Iterator[Outright]:
         what = list(takewhile(_may_say_whose, words[at + 1 : at + 1 + MOST_WORDS]))
         if not what or not _are_together(text, [word, *what]):
             continue
-        behind = _name_at(text, words, at + 1 + len(what))
+        behind = _name_at(words, at + 1 + len(what))
         name = behind if _follows(text, what[-1], behind) else _name_before(text, words, at, what[-1])
         if not name:
             continue
@@ -99,7 +99,7 @@ def _named(text: str, words: Sequence[Word]) -> Iterator[Outright]:
     for at, word in enumerate(words):
         if word.key not in _CALLED or at == 0:
             continue
-        name = _name_at(text, words, at + 1)
+        name = _name_at(words, at + 1)
         what = _named_thing(text, words, at)
         if not name or not what:
             continue
@@ -117,7 +117,7 @@ def _said_of_oneself(text: str, words: Sequence[Word]) -> Iterator[Outright]:
         start = said.split()
         for at in range(len(start), len(words)):
             if keys[at - len(start) : at] == start:
-                name = _name_at(text, words, at) or [word for word in words[at : at + 1] if word.carries]
+                name = _name_at(words, at) or [word for word in words[at : at + 1] if word.carries]
                 if name:
                     yield Outright(without_owner(text[name[0].start : name[-1].end]), "name", questions)
 
@@ -142,12 +142,14 @@ def _are_together(text: str, words: Sequence[Word]) -> bool:
     return all(text[one.end : other.start] == " " for one, other in pairwise(words))
 
 
-def _name_at(text: str, words: Sequence[Word], at: int) -> list[Word]:
+def _name_at(words: Sequence[Word], at: int) -> list[Word]:
     """Return the words of the name that begins at a place, none where none does."""
-    name = list(takewhile(lambda word: word.is_name and not word.text[0].isdigit(), words[at : at + 3]))
-    while not _are_together(text, name):
-        name.pop()
-    return name
+    if at >= len(words) or not words[at].is_name:
+        return []
+    end = at + 1
+    while further := more_of_name(words, end):
+        end += further
+    return [] if any(word.text[0].isdigit() for word in words[at:end]) else list(words[at:end])
 
 
 def _follows(text: str, last: Word, name: Sequence[Word]) -> bool:

@@ -17,6 +17,10 @@ from locas_agent.study.scribe.outright import told_outright
             "and my best friend Mr Costello's here",
             {"Mr Costello": "Who is my best friend?", "best friend": "Who is Mr Costello?"},
         ),
+        (
+            "our uncle Jan van der Berg sang",
+            {"Jan van der Berg": "Who is our uncle?", "uncle": "Who is Jan van der Berg?"},
+        ),
         ("My boss is called Berend-Jan", {"Berend-Jan": "What is my boss called?"}),
         ("the hen's called Madam Speaker, she talks", {"Madam Speaker": "What is the hen called?"}),
         ("a boy named Siem shouts", {"Siem": "What is the boy called?"}),

@@ -137,3 +137,11 @@ def test_letters_with_marks_written_apart_are_whole_words() -> None:
 
 def test_names_on_both_sides_of_a_comma_are_two() -> None:
     assert cues_of("We leave on 21 July, Lea and I.", most=3)[:2] == ["21 July", "Lea"]
+
+
+def test_a_name_with_a_small_word_inside_is_one() -> None:
+    told = "I heard Conversas da Doca in Rio de Janeiro with Jan van Eyck, 24 of 30 days, from the Bank of the West"
+    names = ["Conversas da Doca", "Rio de Janeiro", "Jan van Eyck", "24", "30 days", "Bank", "West"]
+    assert [each for each in answers_in(told) if is_whole(each)] == names
+    assert not is_whole("box of Wine")
+    assert not is_whole("Petals of")
