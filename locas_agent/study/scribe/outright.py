@@ -26,6 +26,8 @@ _ENDS = re.compile(r"\s*(?:[,.;:!?)]|$)")
 _SAID: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("my name is", ("What is my name?", "What am I called?")),
     ("i live in", ("Where do I live?", "Which place do I live in?")),
+    ("we live in", ("Where do I live?", "Where do we live?")),
+    *((f"{who} moved to", ("Where do I live?", "Where did I move to?")) for who in ("i", "i've", "we", "we've")),
     ("i'm from", ("Where am I from?", "Where do I come from?")),
     ("i am from", ("Where am I from?", "Where do I come from?")),
     ("i work at", ("Where do I work?", "What is the name of my workplace?")),
@@ -33,7 +35,9 @@ _SAID: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("i'm allergic to", ("What am I allergic to?", "Which allergy do I have?")),
     ("i am allergic to", ("What am I allergic to?", "Which allergy do I have?")),
 )
-"""What people say of themselves first, and how they ask for what stands behind it: a name, or else one word."""
+"""What people say of themselves first, and how they ask for what stands behind it: a name, or else one word.
+
+Who moved lives elsewhere: the same question answered otherwise is what replaces the old place."""
 _OWN_WORK = ("What do I do for a living?", "What is my job?", "What is my profession?")
 
 

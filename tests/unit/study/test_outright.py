@@ -26,6 +26,7 @@ from locas_agent.study.scribe.outright import told_outright
         ("a boy named Siem shouts", {"Siem": "What is the boy called?"}),
         ("no more teeth! I'm a kiln technician", {"kiln technician": "What do I do for a living?"}),
         ("it was Róisín, a stonemason, who sang", {"stonemason": "What does Róisín do for a living?"}),
+        ("News: we moved to York last weekend", {"York": "Where do I live?"}),
         ("hi, my name is Ada Lovelace", {"Ada Lovelace": "What is my name?"}),
         ("I live in Bisbee, where I work at Gleason's", {"Bisbee": "Where do I live?", "Gleason": "Where do I work?"}),
         (
@@ -53,6 +54,7 @@ def test_what_is_told_outright_has_its_questions(text: str, told: dict[str, str]
         "is called",
         "my house - Rome calls",
         "I live in the",
+        "she moved to York",
         "I work at it",
     ],
 )
