@@ -148,7 +148,7 @@ def draw_untold(
     for owner, own in chunks.items():
         said = {word.key for chunk in own for excerpt in chunk.excerpts for word in words_of(excerpt.text)}
         learnt = {frozenset(telling(text)) for text in known[owner]}  # "What's my job?" is "What is my job?"
-        free = [text for text in asked if not said & words[text] and frozenset(words[text]) not in learnt]
+        free = [text for text in asked if not said & words[text] and words[text] not in learnt]
         rng, names = Random(f"{own[-1].messages}"), names_among_others(own[-1])
         drawn = rng.sample(free, min(len(free), most, MOST_UNTOLD))
         put = [put_among_others(text, own[-1], rng.choice(names)) for text in drawn] if names else drawn
@@ -158,6 +158,6 @@ def draw_untold(
 
 
 @cache
-def _words_of(asked: tuple[str, ...]) -> dict[str, set[str]]:
+def _words_of(asked: tuple[str, ...]) -> dict[str, frozenset[str]]:
     """Return the telling words of shipped questions; nothing that a user said is kept here."""
-    return {text: telling(text) for text in asked}
+    return {text: frozenset(telling(text)) for text in asked}

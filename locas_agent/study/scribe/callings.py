@@ -21,8 +21,8 @@ _IS_NAMED = frozenset("i'm i’m im he she".split())
 _I_AM = frozenset("i'm i’m im".split())
 _NOBODY = frozenset("it this that there here which what such".split())
 _KNOWN = frozenset("the my our".split())
-_NAMES = frozenset("called named".split())
-"""Words behind a calling: "a boy called Siem"."""
+CALLED = frozenset("called named".split())
+"""Words before a name, behind which no calling goes on: "a boy called Siem"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,4 +78,4 @@ def _whose(words: Sequence[Word], at: int) -> str:
 
 
 def _may_be_part(word: Word) -> bool:
-    return word.carries and not word.is_name and word.key not in _NAMES
+    return word.carries and not word.is_name and word.key not in CALLED

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from itertools import pairwise, takewhile
 from typing import Literal
 
-from locas_agent.study.scribe.callings import callings_in
+from locas_agent.study.scribe.callings import CALLED, callings_in
 from locas_agent.study.spans import Word, more_of_name, without_owner, words_of
 
 MOST_WORDS = 2
 """Words that say whose name one is at most: "best friend"."""
 _OWN = frozenset("my our".split())
 _SOME = frozenset("a an the".split())
-_CALLED = frozenset("called named".split())
 _ENDS = re.compile(r"\s*(?:[,.;:!?)]|$)")
 _SAID: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("my name is", ("What is my name?", "What am I called?")),
@@ -101,7 +100,7 @@ def _relations(text: str, words: Sequence[Word]) -> Iterator[Outright]:
 def _named(text: str, words: Sequence[Word]) -> Iterator[Outright]:
     """Find "my boss is called Berend-Jan" and "a hen named Gerda"."""
     for at, word in enumerate(words):
-        if word.key not in _CALLED or at == 0:
+        if word.key not in CALLED or at == 0:
             continue
         name = _name_at(words, at + 1)
         what = _named_thing(text, words, at)
