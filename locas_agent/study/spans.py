@@ -112,6 +112,12 @@ def is_figure(text: str) -> bool:
     return text.lstrip(_CURRENCIES)[:1].isdigit() or _CLOCK.fullmatch(text) is not None
 
 
+def is_spelled_number(text: str) -> bool:
+    """Tell whether a text begins with a number in letters: "forty-two", "three fixes"; in English."""
+    first = next(iter(words_of(text)), None)
+    return first is not None and _is_spelled(first)
+
+
 def is_whole(text: str) -> bool:
     """Tell whether a text is a name or a figure, of which no part will do."""
     return is_name(text) or is_figure(text)
@@ -178,7 +184,7 @@ def pointed_at(answer: str, question: str, text: str, *, most_words: int = 6) ->
     """
     text = unicodedata.normalize("NFC", text)
     told, said = words_of(text), [word.key for word in words_of(answer)]
-    asked = {_stem(word.key) for word in words_of(question)}
+    asked = {stem(word.key) for word in words_of(question)}
     best: tuple[int, int, int] | None = None
     for start in range(len(told)):
         for at in range(len(said)):
@@ -190,7 +196,7 @@ def pointed_at(answer: str, question: str, text: str, *, most_words: int = 6) ->
             trimmed = _trimmed(told[start : start + length], asked)
             if trimmed is not None:
                 low, high = trimmed
-                weight = sum(word.carries and _stem(word.key) not in asked for word in told[start + low : start + high])
+                weight = sum(word.carries and stem(word.key) not in asked for word in told[start + low : start + high])
                 if best is None or weight > best[0]:
                     best = (weight, start + low, start + high)
     if best is None or best[2] - best[1] > most_words:
@@ -207,9 +213,9 @@ def foreign(answer: str, known: Iterable[str]) -> list[str]:
 def _trimmed(run: list[Word], asked: set[str]) -> tuple[int, int] | None:
     """Return where a run begins and ends without function words and words of the question at its ends."""
     low, high = 0, len(run)
-    while low < high and (not run[low].carries or _stem(run[low].key) in asked):
+    while low < high and (not run[low].carries or stem(run[low].key) in asked):
         low += 1
-    while high > low and (not run[high - 1].carries or _stem(run[high - 1].key) in asked):
+    while high > low and (not run[high - 1].carries or stem(run[high - 1].key) in asked):
         high -= 1
     return (low, high) if low < high else None
 
@@ -277,7 +283,7 @@ def _is_counted(word: Word) -> bool:
     return word.key not in _FUNCTION_WORDS
 
 
-def _stem(key: str) -> str:
+def stem(key: str) -> str:
     """Return what "move", "moved" and "moves" have in common: enough to see that a question says a word already."""
     return re.sub(r"(?:ing|ed|es|s|e)$", "", key) if len(key) > 4 else key.rstrip("e")
 

@@ -18,6 +18,9 @@ MOST_SPANS, WORDS_PER_SPAN = 8, 8
 """Spans of one turn that are asked for at most; one for so many of its words, and two more."""
 MOST_DATES = 2
 """Dates of one turn that are asked for beside these spans."""
+ASKED = ("", " Which", " What")
+"""How questions begin, in turn: a scribe begins a third itself, and then asks by the verb of the turn; behind "Which"
+and "What" it says of what kind the answer is, as who asks later does: "Which dish", "What's my employer's name"."""
 DAY_ASKED = (" When", " On what date", " What day")
 """How questions for a dating phrase begin, in turn: of six that a scribe begins itself, often none asks for a day."""
 CALLING_ASKED = ("", " What does", " What do", "", " What is", " What's")
@@ -37,6 +40,8 @@ class Span:
     questions: dict[str, int] = field(default_factory=dict)
     date: Dated | None = None
     """What it means, where it is a phrase that dates something."""
+    read: dict[str, float] = field(default_factory=dict)
+    """How probable it is, by what a scribe reads, after each of these questions that was put to the turn."""
     is_calling: bool = False
     """Whether the turn says that it is what somebody is; see `callings_in`."""
     ready: tuple[str, ...] = ()
@@ -72,7 +77,7 @@ class Span:
 
     def opening(self, number: int) -> str:
         """Return the words behind which a scribe writes one of the questions for it."""
-        begun = DAY_ASKED if self.date is not None else CALLING_ASKED if self.is_calling else ("",)
+        begun = DAY_ASKED if self.date is not None else CALLING_ASKED if self.is_calling else ASKED
         return opening_of(self.text) + begun[number % len(begun)]
 
     def is_asked_by(self, asked: str) -> bool:

@@ -26,7 +26,11 @@ _SAID: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("my name is", ("What is my name?", "What am I called?")),
     ("i live in", ("Where do I live?", "Which place do I live in?")),
     ("we live in", ("Where do I live?", "Where do we live?")),
-    *((f"{who} moved to", ("Where do I live?", "Where did I move to?")) for who in ("i", "i've", "we", "we've")),
+    *(
+        (f"{who} {went} to", ("Where do I live?", "Where did I move to?"))
+        for went in ("moved", "shifted", "relocated")
+        for who in ("i", "i've", "we", "we've")
+    ),
     ("i'm from", ("Where am I from?", "Where do I come from?")),
     ("i am from", ("Where am I from?", "Where do I come from?")),
     ("i work at", ("Where do I work?", "What is the name of my workplace?")),

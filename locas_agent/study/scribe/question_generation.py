@@ -22,7 +22,7 @@ from locas_agent.study.items import NEGATIVE, QUESTION, EarlierFact, GeneratedQu
 from locas_agent.study.matching import contains, same_question
 from locas_agent.study.scribe.asked_turn import Asked, AskedTurn
 from locas_agent.study.scribe.changes import says_change
-from locas_agent.study.scribe.choosing import best_read, put_as_learnt
+from locas_agent.study.scribe.choosing import best_read, most_unlike, put_as_learnt
 from locas_agent.study.scribe.forms import MARK, answer_in, opening_of, question_in, to_read, to_write
 from locas_agent.study.scribe.lessons import lesson_questions
 from locas_agent.study.scribe.outright import asking_for_one_of_several
@@ -206,8 +206,8 @@ class ScribeQuestionGenerator:
             scribe=self._scribe,
             begun=begun,
         )
-        best = best_read(asked, read, most=self._settings.wordings_per_turn)
-        kept = self._confirmed(put_as_learnt(self._pertinent(best, begun)))
+        right = self._confirmed(self._pertinent(best_read(asked, read), begun))
+        kept = put_as_learnt(most_unlike(right, most=self._settings.wordings_per_turn))
         said = self._teacher.believed([(question(text), (span.answer,)) for _, span, text in kept])
         new = [each for each, (belief,) in zip(kept, said, strict=True) if belief < SAID_ANYWAY]
         marked = self._teacher.given([span.answer for _, span, _ in new])
@@ -247,7 +247,9 @@ class ScribeQuestionGenerator:
         if self._reader is None:
             return kept
         asked = [each for each in kept if each[1].date is None]
-        read = [((turn.chunk.messages[0], turn.chunk.messages[turn.excerpt.at]), text) for turn, _, text in asked]
+        read = [
+            ((turn.chunk.messages[0], turn.chunk.messages[turn.excerpt.at]), turn.put(text)) for turn, _, text in asked
+        ]
         said = self._teacher.begun_answers(
             [self._reader.prompt(messages, text) for messages, text in read],
             [id(turn) for turn, _, _ in asked],
@@ -270,7 +272,8 @@ def _replaceable(fact: EarlierFact, chunk: Chunk, excerpt: TurnExcerpt, news: Se
 
     "Who is my friend?" is answered by another friend too, who takes nobody's place unless the turn says so.
     """
-    if any(says_change(excerpt.text, new.answer) for new in news if new.turn_seq == excerpt.turn_seq):
+    known = " ".join([fact.told, *(item.question for item in fact.items)])
+    if any(says_change(excerpt.text, new.answer, known) for new in news if new.turn_seq == excerpt.turn_seq):
         return list(fact.items)
     several = asking_for_one_of_several(fact.told)
     by_name = [put_among_others(asked, chunk, excerpt.speaker) for asked in several]

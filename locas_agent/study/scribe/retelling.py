@@ -47,9 +47,9 @@ def turns_read(chunk: Chunk, fact: EarlierFact, news: Sequence[Item]) -> list[Tu
         if kind_of(item.answer) == kind:
             values.setdefault(item.turn_seq, set()).add(item.answer)
     bearing = [excerpt for excerpt in chunk.excerpts if excerpt.is_learnt and excerpt.turn_seq in values]
-    said = [each for each in bearing if any(says_change(each.text, value) for value in values[each.turn_seq])]
-    others = [each for each in bearing if each not in said]
     words = " ".join([fact.told, *(item.question for item in fact.items)])
+    said = [each for each in bearing if any(says_change(each.text, value, words) for value in values[each.turn_seq])]
+    others = [each for each in bearing if each not in said]
     return said + most_about(words, others, most=1)
 
 
@@ -97,6 +97,6 @@ def _following(answers: Sequence[tuple[Candidate, ScoredAnswer]], about: Sequenc
         shared = len((words & (telling(asked.told) | telling(asked.question))) - telling(old))
         fit = much + answer.confidence / 2 + SHARED * min(shared, MOST_SHARED)
         fit += DATED * (kind == "date")
-        least = (FITTING if says_change(turn.text, value) else FITTING_UNSAID)[kind]
+        least = (FITTING if says_change(turn.text, value, f"{asked.told} {asked.question}") else FITTING_UNSAID)[kind]
         said = " ".join(normalized_words(value))
         yield _Follows(place, asked.owner, turn.turn_seq, said, fit, fit >= least)

@@ -18,6 +18,9 @@ from locas_agent.study.scribe.changes import kind_of, says_change
         ("Utrecht", "name"),
         ("Éva", "name"),
         ("terracotta", "word"),
+        ("quarter to seven", "number"),
+        ("half past nine", "number"),
+        ("forty-two", "number"),
     ],
 )
 def test_values_are_of_four_kinds(value: str, kind: str) -> None:
@@ -32,6 +35,8 @@ def test_values_are_of_four_kinds(value: str, kind: str) -> None:
         ("It rained.\nFrom now on I buy from Brackenfold Flour", "Brackenfold Flour"),
         ("Ada has left, so Maren takes over the boat.", "Maren"),
         ("We settled on terracotta instead, same shape.", "terracotta"),
+        ("so, boxes everywhere: we shifted to Thrissur.", "Thrissur"),
+        ("We've relocated to Leeds, finally.", "Leeds"),
         ("Now it starts on the 8th of May, no longer in April.", "8 May"),
     ],
 )
@@ -52,3 +57,10 @@ def test_a_sentence_says_that_its_value_is_new(text: str, value: str) -> None:
 )
 def test_other_sentences_say_nothing_of_it(text: str, value: str) -> None:
     assert not says_change(text, value)
+
+
+def test_who_is_new_takes_the_place_of_their_like_alone() -> None:
+    text = "She's too busy, so I have a new partner, Duarte."
+    assert says_change(text, "Duarte", "I have a tandem partner since last week! Her name is Filipa.")
+    assert not says_change(text, "Duarte", "My dentist is called Filipa.")
+    assert not says_change(text, "Duarte")
