@@ -63,9 +63,19 @@ class Span:
         return [self.text, f"the {self.text}", *told]
 
     @property
+    def is_likely(self) -> bool:
+        """Whether it is what somebody is likely to be asked for: named more than once, or see `_is_of_a_kind`."""
+        return self.votes > 1 or self._is_of_a_kind
+
+    @property
     def is_worth_more(self) -> bool:
-        """Whether it is what somebody is likely to be asked for: named, a date, a name, a number, what somebody is."""
-        return bool(self.votes or self.ready) or self.date is not None or self.is_calling or is_whole(self.text)
+        """Whether little reading will do: named at all, or see `_is_of_a_kind`."""
+        return self.votes > 0 or self._is_of_a_kind
+
+    @property
+    def _is_of_a_kind(self) -> bool:
+        """Whether it is told outright, a date, a name, a figure, or what somebody is."""
+        return bool(self.ready) or self.date is not None or self.is_calling or is_whole(self.text)
 
     def take(self, other: Span) -> None:
         """Take in another span that shares a word: what is told outright has its votes, the longer name its text."""

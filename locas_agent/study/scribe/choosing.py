@@ -7,6 +7,7 @@ my sister study?" adds little, and somebody asks in words of their own.
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
+from statistics import fmean
 
 from locas_agent.study.scribe.asked_turn import Asked
 from locas_agent.study.spans import stem, words_of
@@ -18,6 +19,9 @@ LIKELIEST, AHEAD = 0.02, 2.0
 """Least probability, and how many times that of any other telling word of the turn, from which one is kept of an answer
 that is named, dated, or a name, where none is kept otherwise. A rare name of several tokens is read with little
 probability, and yet before all else that the turn holds."""
+MOSTLY_READ = 0.3
+"""Mean probability over all questions for a word that is no name and no figure and was named once at most, from which
+it is learnt at all: what is asked for in vain most of the time nobody will ask for."""
 UNLIKE = 0.5
 """What sharing all words with a wording that is kept costs another, as a probability of being read."""
 
@@ -31,11 +35,13 @@ def best_read(asked: Sequence[Asked], read: Sequence[Sequence[float]]) -> list[A
     """
     by_span: dict[int, list[Asked]] = {}
     ahead: dict[int, list[Asked]] = {}
+    for (_, span, text), beliefs in zip(asked, read, strict=True):
+        span.read[text] = max(beliefs[: len(span.readings)])
     for each, beliefs in zip(asked, read, strict=True):
         _, span, text = each
-        own = len(span.readings)
-        belief, others = max(beliefs[:own]), beliefs[own:]
-        span.read[text] = belief
+        belief, others = span.read[text], beliefs[len(span.readings) :]
+        if not span.is_likely and fmean(span.read.values()) < MOSTLY_READ:
+            continue
         if belief >= (BELIEVED if span.votes else SURE):
             by_span.setdefault(id(span), []).append(each)
         elif span.is_worth_more and belief >= max(LIKELIEST, AHEAD * max(others, default=0.0)):

@@ -256,6 +256,23 @@ def test_of_wordings_that_are_read_those_unlike_each_other_are_kept(engine: Engi
     assert kept == {"Where does my dog sleep?", "Which room has the basket?", "What's the puppy's place?"}
 
 
+@pytest.mark.parametrize(("named", "is_learnt"), [(1, False), (2, True)])
+def test_what_is_asked_for_in_vain_most_of_the_time_is_learnt_where_it_was_named_twice_alone(
+    engine: Engine, named: int, is_learnt: bool
+) -> None:
+    """One question of four is answered with it."""
+    named_ones = iter(["basket | Where?"] * named)
+    wordings = iter(["What does she chew?", "Who sleeps?", "Where is she?", "Which bed is hers?"])
+
+    def writes(words: str) -> str:
+        if not words:
+            return next(named_ones, "")
+        return f" {next(wordings, 'Who sleeps?')}" if words.startswith("basket") else ""
+
+    found = generated(engine, "she sleeps in a basket", writes=writes, believes=lambda asked, _: 0.9 * ("bed" in asked))
+    assert [item.question for item in found.items] == ["Which bed is hers?"] * is_learnt
+
+
 def test_what_is_not_read_back_is_dropped(engine: Engine) -> None:
     found = generated(engine, DOG, writes=about_the_dog, believes=lambda asked, _: 0.9 * ("They" not in asked))
     assert found.items == []
