@@ -25,6 +25,11 @@ _CHANGE = re.compile(
 )
 _NEW = re.compile(r"\b(?:my|our|a) new (\w+)", re.IGNORECASE)
 """What somebody has anew: "so I have a new partner, Duarte"."""
+_SEVERAL = frozenset(
+    "friend mate pal colleague coworker neighbour neighbor student pupil client patient customer cousin niece nephew "
+    "grandchild grandson granddaughter baby child book recipe song word idea".split()
+)
+"""Of these one more takes nobody's place."""
 
 
 def kind_of(value: str) -> Kind:
@@ -52,7 +57,7 @@ def says_change(text: str, value: str, known: str = "") -> bool:
 
 
 def _announces(sentence: str, about: Set[str]) -> bool:
-    if any(match[1].casefold() in about for match in _NEW.finditer(sentence)):
+    if any(match[1].casefold() in about - _SEVERAL for match in _NEW.finditer(sentence)):
         return True
     return any(match.start() or match.group().casefold() != "now" for match in _CHANGE.finditer(sentence))
 

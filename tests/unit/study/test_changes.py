@@ -64,3 +64,4 @@ def test_who_is_new_takes_the_place_of_their_like_alone() -> None:
     assert says_change(text, "Duarte", "I have a tandem partner since last week! Her name is Filipa.")
     assert not says_change(text, "Duarte", "My dentist is called Filipa.")
     assert not says_change(text, "Duarte")
+    assert not says_change("I have a new friend, Duarte", "Duarte", "My friend Filipa sings.")
