@@ -7,21 +7,28 @@ people ask first. What a reader does not find in the turn by such a question is 
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, takewhile
+from itertools import takewhile
 from typing import Literal
 
-from locas_agent.study.scribe.callings import CALLED, callings_in
-from locas_agent.study.spans import Word, more_of_name, without_owner, words_of
+from locas_agent.study.scribe.callings import callings_in
+from locas_agent.study.scribe.naming import (
+    MOST_WORDS,
+    OWN,
+    are_together,
+    follows,
+    may_say_whose,
+    name_at,
+    name_before,
+    named_in,
+    plain,
+)
+from locas_agent.study.spans import Word, without_owner, words_of
 
-MOST_WORDS = 2
-"""Words that say whose name one is at most: "best friend"."""
-_OWN = frozenset("my our".split())
-_SOME = frozenset("a an the".split())
-_ENDS = re.compile(r"\s*(?:[,.;:!?)]|$)")
+MOST_DESCRIBING = 3
+"""Words of a place or a thing at most: "lens grinder's workshop"."""
 _SAID: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("my name is", ("What is my name?", "What am I called?")),
     ("i live in", ("Where do I live?", "Which place do I live in?")),
@@ -34,13 +41,22 @@ _SAID: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("i'm from", ("Where am I from?", "Where do I come from?")),
     ("i am from", ("Where am I from?", "Where do I come from?")),
     ("i work at", ("Where do I work?", "What is the name of my workplace?")),
+    ("i work at a", ("Where do I work?", "What kind of place do I work at?")),
+    ("i work at the", ("Where do I work?", "What kind of place do I work at?")),
+    ("i work in a", ("Where do I work?", "What kind of place do I work in?")),
     ("i work for", ("Who do I work for?", "Where do I work?")),
+    ("i work for a", ("Who do I work for?", "Where do I work?")),
     ("i'm allergic to", ("What am I allergic to?", "Which allergy do I have?")),
     ("i am allergic to", ("What am I allergic to?", "Which allergy do I have?")),
 )
-"""What people say of themselves first, and how they ask for what stands behind it: a name, or else one word.
+"""What people say of themselves first, and how they ask for what stands behind it: a name, or else a few words.
 
 Who moved lives elsewhere: the same question answered otherwise is what replaces the old place."""
+_TRADES = frozenset(
+    "build design edit farm interpret mend program proofread repair research restore sell subtitle teach translate "
+    "treat tune upholster weave weld".split()
+)
+"""What people do for others, mostly to earn a living by it."""
 _OWN_WORK = ("What do I do for a living?", "What is my job?", "What is my profession?")
 
 
@@ -61,7 +77,8 @@ def told_outright(text: str) -> list[Outright]:
     text = unicodedata.normalize("NFC", text)
     words = words_of(text)
     callings = [Outright(each.text, "calling", _work_of(each.whose)) for each in callings_in(text)]
-    return [*callings, *_relations(text, words), *_named(text, words), *_said_of_oneself(text, words)]
+    own = [*_trades(text, words), *_said_of_oneself(text, words)]
+    return [*callings, *_relations(text, words), *_named(text, words), *own]
 
 
 def asking_for_one_of_several(text: str) -> list[str]:
@@ -84,13 +101,13 @@ def _work_of(whose: str) -> tuple[str, ...]:
 def _relations(text: str, words: Sequence[Word]) -> Iterator[Outright]:
     """Find "my sister Paloma", "my son, Tymon," and "Dev, my cousin,"."""
     for at, word in enumerate(words):
-        if word.key not in _OWN:
+        if word.key not in OWN:
             continue
-        what = list(takewhile(_may_say_whose, words[at + 1 : at + 1 + MOST_WORDS]))
-        if not what or not _are_together(text, [word, *what]):
+        what = list(takewhile(may_say_whose, words[at + 1 : at + 1 + MOST_WORDS]))
+        if not what or not are_together(text, [word, *what]):
             continue
-        behind = _name_at(words, at + 1 + len(what))
-        name = behind if _follows(text, what[-1], behind) else _name_before(text, words, at, what[-1])
+        behind = name_at(words, at + 1 + len(what))
+        name = behind if follows(text, what[-1], behind) else name_before(text, words, at, what[-1])
         if not name:
             continue
         shown = without_owner(text[name[0].start : name[-1].end])
@@ -102,72 +119,37 @@ def _relations(text: str, words: Sequence[Word]) -> Iterator[Outright]:
 
 
 def _named(text: str, words: Sequence[Word]) -> Iterator[Outright]:
-    """Find "my boss is called Berend-Jan" and "a hen named Gerda"."""
-    for at, word in enumerate(words):
-        if word.key not in CALLED or at == 0:
-            continue
-        name = _name_at(words, at + 1)
-        what = _named_thing(text, words, at)
-        if not name or not what:
-            continue
-        shown = without_owner(text[name[0].start : name[-1].end])
-        own = f"{what[0].key if what[0].key in _OWN else 'the'} {without_owner(text[what[1].start : what[-1].end])}"
-        yield Outright(
-            shown, "name", (f"What is {own} called?", f"What is {own}'s name?", f"What is the name of {own}?")
-        )
+    """Ask for what things are called."""
+    for thing, name in named_in(text, words):
+        asked = (f"What is {thing} called?", f"What is {thing}'s name?", f"What is the name of {thing}?")
+        yield Outright(name, "name", asked)
 
 
 def _said_of_oneself(text: str, words: Sequence[Word]) -> Iterator[Outright]:
     """Find "my name is Ada", "I live in Bisbee" and "I'm allergic to wool"."""
-    keys = [word.key.replace("’", "'") for word in words]
+    keys = [plain(word) for word in words]
     for said, questions in _SAID:
         start = said.split()
         for at in range(len(start), len(words)):
             if keys[at - len(start) : at] == start:
-                name = _name_at(words, at) or [word for word in words[at : at + 1] if word.carries]
+                name = name_at(words, at) or _described_at(text, words, at)
                 if name:
                     yield Outright(without_owner(text[name[0].start : name[-1].end]), "name", questions)
 
 
-def _named_thing(text: str, words: Sequence[Word], called: int) -> list[Word]:
-    """Return "my boss" or "a hen" before "called" or "is called"; none where something else stands there."""
-    end = called - 1 if words[called - 1].key in ("is", "are") else called
-    for start in range(end - 2, max(-1, end - 2 - MOST_WORDS), -1):
-        found = list(words[start:end])
-        if words[start].key in _OWN | _SOME:
-            is_one = all(map(_may_say_whose, found[1:])) and _are_together(text, found)
-            return found if is_one else []
-    return []
+def _trades(text: str, words: Sequence[Word]) -> Iterator[Outright]:
+    """Find "I repair lifts" and "I carve spoons for a living"."""
+    for at in range(1, len(words) - 1):
+        what = _described_at(text, words, at + 1)
+        if words[at - 1].key != "i" or not words[at].carries or words[at].is_name or not what:
+            continue
+        verb, end = words[at].text, what[-1].end
+        if words[at].key in _TRADES or text[end:].startswith(" for a living"):
+            asked = (*_OWN_WORK, f"What do I {verb} for a living?")
+            yield Outright(text[words[at].start : end], "calling", asked)
 
 
-def _may_say_whose(word: Word) -> bool:
-    return word.carries and not word.is_name
-
-
-def _are_together(text: str, words: Sequence[Word]) -> bool:
-    """Tell whether nothing but one blank stands between each two words."""
-    return all(text[one.end : other.start] == " " for one, other in pairwise(words))
-
-
-def _name_at(words: Sequence[Word], at: int) -> list[Word]:
-    """Return the words of the name that begins at a place, none where none does."""
-    if at >= len(words) or not words[at].is_name:
-        return []
-    end = at + 1
-    while further := more_of_name(words, end):
-        end += further
-    return [] if any(word.text[0].isdigit() for word in words[at:end]) else list(words[at:end])
-
-
-def _follows(text: str, last: Word, name: Sequence[Word]) -> bool:
-    """Tell whether a name stands behind a word, or between commas behind it."""
-    if not name:
-        return False
-    between = text[last.end : name[0].start]
-    return between == " " or (between == ", " and _ENDS.match(text, name[-1].end) is not None)
-
-
-def _name_before(text: str, words: Sequence[Word], at: int, last: Word) -> list[Word]:
-    """Return the name that stands before "my cousin," with a comma between, none where none does."""
-    is_apart = at > 0 and text[words[at - 1].end : words[at].start] == ", " and _ENDS.match(text, last.end) is not None
-    return [words[at - 1]] if is_apart and words[at - 1].is_name and not words[at - 1].text[0].isdigit() else []
+def _described_at(text: str, words: Sequence[Word], at: int) -> list[Word]:
+    """Return the few telling words in a row, none of them a name, that begin at a place."""
+    run = list(takewhile(may_say_whose, words[at : at + MOST_DESCRIBING]))
+    return [word for place, word in enumerate(run) if are_together(text, run[: place + 1])]
