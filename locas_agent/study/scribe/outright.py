@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Literal
 
-from locas_agent.study.scribe.callings import callings_in
+from locas_agent.study.scribe.callings import Calling, callings_in
 from locas_agent.study.scribe.naming import (
     MOST_WORDS,
     OWN,
@@ -57,6 +57,11 @@ _TRADES = frozenset(
     "treat tune upholster weave weld".split()
 )
 """What people do for others, mostly to earn a living by it."""
+_NO_WORK = frozenset(
+    "bit lot sort kind type part fella fellow person man woman guy girl boy lad lass bloke chap child kid baby adult "
+    "giant widow widower mother father mum mom dad parent fan lover believer mess wreck fool leaf".split()
+)
+"""What somebody may be that is no work: "I'm a private enough fella"."""
 _OWN_WORK = ("What do I do for a living?", "What is my job?", "What is my profession?")
 
 
@@ -76,7 +81,7 @@ def told_outright(text: str) -> list[Outright]:
     """Return what a turn says outright: what somebody is, who somebody is to whom tells it, and names."""
     text = unicodedata.normalize("NFC", text)
     words = words_of(text)
-    callings = [Outright(each.text, "calling", _work_of(each.whose)) for each in callings_in(text)]
+    callings = [Outright(each.text, "calling", _work_of(each)) for each in callings_in(text)]
     own = [*_trades(text, words), *_said_of_oneself(text, words)]
     return [*callings, *_relations(text, words), *_named(text, words), *own]
 
@@ -91,10 +96,11 @@ def asking_for_one_of_several(text: str) -> list[str]:
     return [asked for one in (*_relations(text, words), *_named(text, words)) for asked in one.questions]
 
 
-def _work_of(whose: str) -> tuple[str, ...]:
-    """Return the questions for what somebody is; none where a turn says only "he" or "she"."""
-    if not whose:
+def _work_of(calling: Calling) -> tuple[str, ...]:
+    """Return the questions for what somebody is; none where a turn says only "he" or "she", or tells of no work."""
+    if not calling.whose or not _NO_WORK.isdisjoint(word.key for word in words_of(calling.text)):
         return ()
+    whose = calling.whose
     return _OWN_WORK if whose == "I" else (f"What does {whose} do for a living?", f"Who is {whose}?")
 
 

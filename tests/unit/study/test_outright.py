@@ -87,6 +87,12 @@ def test_what_only_looks_like_it_is_left_out(text: str) -> None:
     assert told_outright(text) == []
 
 
+@pytest.mark.parametrize("text", ["I'm a private fella, so", "I'm a leaf in the wind", "so Zurab, a giant, sang"])
+def test_what_is_no_work_is_not_asked_for_as_one(text: str) -> None:
+    """The same question for "vet" and for "fella" would be answered by the one told last."""
+    assert [each.questions for each in told_outright(text)] == [()]
+
+
 def test_what_he_or_she_is_has_no_question_of_grammar() -> None:
     (told,) = told_outright("he came in red, and she's a judge, by the way")
     assert (told.text, told.kind, told.questions) == ("judge", "calling", ())
