@@ -93,6 +93,11 @@ class EarlierFact:
         """What is known so far."""
         return self.items[0].answer
 
+    @property
+    def words(self) -> str:
+        """How it was told, and all that asks for it."""
+        return " ".join([self.told, *(item.question for item in self.items)])
+
 
 @dataclass(eq=False)
 class GeneratedQuestions:

@@ -52,12 +52,12 @@ def says_change(text: str, value: str, known: str = "") -> bool:
         value: as the turn spells it, or a date that it means.
         known: what is known and may be otherwise: how it was told, and what asks for it.
     """
-    about = {word.key for word in words_of(known)}
+    about = {word.key for word in words_of(known)} - _SEVERAL if _NEW.search(text) else set()
     return any(_announces(part, about) for part in _SENTENCE_END.split(text) if _has_word_of(value, part))
 
 
 def _announces(sentence: str, about: Set[str]) -> bool:
-    if any(match[1].casefold() in about - _SEVERAL for match in _NEW.finditer(sentence)):
+    if any(match[1].casefold() in about for match in _NEW.finditer(sentence)):
         return True
     return any(match.start() or match.group().casefold() != "now" for match in _CHANGE.finditer(sentence))
 

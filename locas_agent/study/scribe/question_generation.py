@@ -272,8 +272,8 @@ def _replaceable(fact: EarlierFact, chunk: Chunk, excerpt: TurnExcerpt, news: Se
 
     "Who is my friend?" is answered by another friend too, who takes nobody's place unless the turn says so.
     """
-    known = " ".join([fact.told, *(item.question for item in fact.items)])
-    if any(says_change(excerpt.text, new.answer, known) for new in news if new.turn_seq == excerpt.turn_seq):
+    words = fact.words
+    if any(says_change(excerpt.text, new.answer, words) for new in news if new.turn_seq == excerpt.turn_seq):
         return list(fact.items)
     several = asking_for_one_of_several(fact.told)
     by_name = [put_among_others(asked, chunk, excerpt.speaker) for asked in several]

@@ -47,7 +47,7 @@ def turns_read(chunk: Chunk, fact: EarlierFact, news: Sequence[Item]) -> list[Tu
         if kind_of(item.answer) == kind:
             values.setdefault(item.turn_seq, set()).add(item.answer)
     bearing = [excerpt for excerpt in chunk.excerpts if excerpt.is_learnt and excerpt.turn_seq in values]
-    words = " ".join([fact.told, *(item.question for item in fact.items)])
+    words = fact.words
     said = [each for each in bearing if any(says_change(each.text, value, words) for value in values[each.turn_seq])]
     others = [each for each in bearing if each not in said]
     return said + most_about(words, others, most=1)
