@@ -49,6 +49,11 @@ def _either(words: Iterable[str]) -> str:
 _NUMBER = rf"(?P<number>\d{{1,3}}|{_either(_NUMBERS)})\s+"
 _UNIT = r"(?P<unit>day|week|fortnight|month|year)s?"
 _ORDINAL = rf"(?P<day>\d{{1,2}}(?:st|nd|rd|th)?|{_either(_ORDINALS)})"
+_SURE_ORDINAL = rf"(?P<day>\d{{1,2}}(?:st|nd|rd|th)|{_either(_ORDINALS[9:])})"
+"""Without a month behind them "first" to "ninth" are no days: "on the second try"."""
+_NOTHING_COUNTED = (
+    r"(?=\s*(?:[.,;:!?)\n]|$)|\s+(?:at|in the|with|and|so|but|because|if|when|then|from|for|to|we|i|he|she|they)\b)"
+)
 _WEEKDAY = rf"(?P<weekday>{_either(_WEEKDAYS)}|mon|tues?|weds|thu(?:rs?)?|fri|(?-i:Sat|Sun|Wed))"
 _MONTHS = _either(name for name in MONTHS if name not in ("March", "May"))  # these two are words, too
 _MONTH = rf"(?P<month>{_MONTHS}|jan|feb|apr|jun|jul|aug|sept?|oct|nov|dec)\b"
@@ -183,8 +188,7 @@ def _month_or_year(match: Match, day: date) -> str:
 
 def _calendar_date(match: Match, day: date) -> str | None:
     """Return a date that is said as such, in the one spelling; without a year where none is said."""
-    digits = re.match(r"\d+", match["day"])
-    number = int(digits[0]) if digits else _ORDINALS.index(_key(match["day"])) + 1
+    number = _number_of_day(match["day"])
     named = match["month"].casefold()[:3]
     month = int(named) if named.isdigit() else [name.casefold()[:3] for name in MONTHS].index(named) + 1
     year = int(match["year"]) if match["year"] else None
@@ -193,6 +197,28 @@ def _calendar_date(match: Match, day: date) -> str | None:
     if not 1 <= month <= 12 or not 1 <= number <= calendar.monthrange(year or 2024, month)[1]:
         return None
     return day_in_words(date(year, month, number)) if year else f"{number} {MONTHS[month - 1]}"
+
+
+def _day_of_month(match: Match, day: date) -> str | None:
+    """Return the nearest such day to come, or the last one where the sentence speaks of what was."""
+    if is_habit(match.string, *match.span()):
+        return None
+    step = -1 if is_past(match.string, *match.span()) else 1
+    number = _number_of_day(match["day"])
+    month = 12 * day.year + day.month - 1
+    if (number - day.day) * step < 0:
+        month += step
+    return day_in_words(date(month // 12, month % 12 + 1, number))
+
+
+def _day_of_named_month(match: Match, day: date) -> str:
+    month = 12 * day.year + day.month - 1 + _STEPS[match["step"].casefold()]
+    return day_in_words(date(month // 12, month % 12 + 1, _number_of_day(match["day"])))
+
+
+def _number_of_day(said: str) -> int:
+    digits = re.match(r"\d+", said)
+    return int(digits[0]) if digits else _ORDINALS.index(_key(said)) + 1
 
 
 def _nothing(match: Match, day: date) -> None:
@@ -234,6 +260,11 @@ RULES = (
     _rule(rf"(?P<said>{_SURE_MONTH}\.?\s+(?:the\s+)?{_ORDINAL}\b{_NO_RANGE}{_YEAR})", _calendar_date),
     _rule(
         rf"(?P<said>{_ANY_MONTH}\.?\s+(?:the\s+)?(?P<day>\d{{1,2}}(?:st|nd|rd|th))\b{_NO_RANGE}{_YEAR})", _calendar_date
+    ),
+    _rule(rf"the\s+{_ORDINAL}\s+of\s+(?P<step>last|this|next)\s+month", _day_of_named_month),
+    _rule(
+        rf"(?:on|since|until|till|by|is|that['’]s|it['’]s)\s+(?P<said>the\s+{_SURE_ORDINAL}){_NOTHING_COUNTED}",
+        _day_of_month,
     ),
     _rule(r"(?P<said>(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d))", _calendar_date),
 )

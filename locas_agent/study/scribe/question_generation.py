@@ -26,6 +26,7 @@ from locas_agent.study.scribe.choosing import best_read, most_unlike, put_as_lea
 from locas_agent.study.scribe.forms import MARK, answer_in, opening_of, question_in, to_read, to_write
 from locas_agent.study.scribe.lessons import lesson_questions
 from locas_agent.study.scribe.outright import asking_for_one_of_several
+from locas_agent.study.scribe.read_otherwise import read_otherwise
 from locas_agent.study.scribe.retelling import LEAST_READ, told_otherwise, turns_read
 from locas_agent.study.spans import answers_in, is_figure, is_whole, telling, words_of, worth_asking
 from locas_agent.study.speakers import is_of_another, put_among_others
@@ -206,7 +207,8 @@ class ScribeQuestionGenerator:
             scribe=self._scribe,
             begun=begun,
         )
-        right = self._confirmed(self._pertinent(best_read(asked, read), begun))
+        otherwise, read_so = read_otherwise(asked, read)
+        right = self._confirmed(self._pertinent(best_read([*asked, *otherwise], [*read, *read_so]), begun))
         kept = put_as_learnt(most_unlike(right, most=self._settings.wordings_per_turn))
         said = self._teacher.believed([(question(text), (span.answer,)) for _, span, text in kept])
         new = [each for each, (belief,) in zip(kept, said, strict=True) if belief < SAID_ANYWAY]

@@ -70,6 +70,12 @@ MEANT = [
     (MONDAY, "The MOT is Friday week.", "Friday week", "13 March 2026"),
     (MONDAY, "Our retreat starts Tuesday next week", "Tuesday next week", "10 March 2026"),
     (MONDAY, "They closed on Tuesday of last week.", "Tuesday of last week", "24 February 2026"),
+    # days of the month, the nearest to come or the last that was
+    (MONDAY, "The party is on the 24th.", "the 24th", "24 March 2026"),
+    (SATURDAY, "I'm walking, so that's the thirteenth, with no phone", "the thirteenth", "13 June 2026"),
+    (SATURDAY, "We meet on the 3rd, at eight", "the 3rd", "3 July 2026"),
+    (SATURDAY, "I fell on the 20th.", "the 20th", "20 May 2026"),
+    (SATURDAY, "Rent's due by the second of next month", "the second of next month", "2 July 2026"),
     # said as dates, in one spelling
     (THURSDAY, "her birthday, which is on the ninth of May, and eat", "ninth of May", "9 May"),
     (THURSDAY, "My birthday's May 9th!", "May 9th", "9 May"),
@@ -92,7 +98,10 @@ LEFT_ALONE = [
     (TUESDAY, "He is coming next Friday."),  # the 6th to some, the 13th to others
     (MONDAY, "Come today or tomorrow, on Monday or Tuesday."),
     (MONDAY, "I learnt to swim in two weeks, the first time in three years."),
-    (MONDAY, "It'll be three weeks today. The party is on the 24th."),
+    (MONDAY, "It'll be three weeks today."),
+    (MONDAY, "I live on the 24th floor, he's the 12th in line, on the fourth he gave up."),
+    (MONDAY, "The rent is due on the 5th, every month."),
+    (MONDAY, "It was on the 30th."),  # February has none
     (MONDAY, "the last Friday of the month, the next month, 5/9, 3-5 May"),
     (MONDAY, "It was the 31st of February."),
     (MONDAY, "Ich komme morgen, mañana, demain."),

@@ -769,3 +769,13 @@ def test_a_date_told_anew_replaces_the_old_one(engine: Engine) -> None:
     assert same.retired == frozenset()
     assert other.retired == {old.item_id}
     assert {item.answer for item in other.items if item.question == old.question} == {"4 May 2024"}
+
+
+def test_what_nobody_named_is_learnt_where_a_question_for_something_else_is_read_so(engine: Engine) -> None:
+    made = generated(
+        engine,
+        "The donkey swallowed a glove at Bernadette's.",
+        writes=lambda words: " What did the donkey swallow?" if words.endswith("|") else "Bernadette | Who?",
+        believes=lambda _, answer: 0.9 if answer == "glove" else 0.0,
+    )
+    assert [(item.question, item.answer) for item in made.items] == [("What did the donkey swallow?", "glove")]
