@@ -159,9 +159,9 @@ class TrainingSettings(_Settings):
     negative_share: float | None = Field(None, ge=0, lt=1)
     """Share of the items that are questions never answered; None is 0.22 beside the last layer alone, and 0.2 at other
     depths."""
-    question_noise: float = Field(0.05, ge=0, lt=1)
+    question_noise: float | None = Field(None, ge=0, lt=1)
     """Share of a question's tokens left out at random each time it is trained on, so that the wording is not learnt by
-    heart."""
+    heart; None is 0.05 beside the last layer alone, and 0.15 at other depths (`docs/decisions.md`, noise)."""
     window_tokens: int | None = Field(None, ge=0)
     """Longest run of turns, other people's or the user's own, before the items of a step that are asked as in a running
     conversation; 0 leaves them out, None is 256 beside the last layer alone and 96 at other depths, where every third

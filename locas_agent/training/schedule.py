@@ -19,6 +19,8 @@ LAST_LAYER_RATE, LAST_LAYER_STEPS, LAST_LAYER_ITEMS, LAST_LAYER_REHEARSAL = 1e-2
 """Beside the last layer alone a step costs next to nothing. Origin: `docs/decisions.md`, steps."""
 LAST_LAYER_NEGATIVES, DEEP_NEGATIVES = 0.22, 0.2
 """Shares of questions never answered. Origin: `docs/decisions.md`, steps and never told."""
+LAST_LAYER_NOISE, DEEP_NOISE = 0.05, 0.15
+"""Shares of a question's tokens that are left out. Origin: `docs/decisions.md`, noise."""
 LAST_LAYER_VARIANTS, LAST_LAYER_WINDOW = 4, 256
 DEEP_RATE, DEEP_ITEMS = 8e-3, 6
 """Peak rate and items of a step beside several layers or a lower one. Origin: `docs/decisions.md`, placement."""
@@ -80,6 +82,7 @@ class Schedule:
         anchor_every: steps from one row of neutral text to the next.
         anchor_weight: of that row.
         local_anchor_weight: of the local anchor, which is looked at in each step; 0 leaves it out.
+        question_noise: share of a question's tokens that are left out.
         variants: ways in which a new question is put.
         window_tokens: longest window.
         found_facts: facts that are asked behind turns that a search would find, too.
@@ -98,6 +101,7 @@ class Schedule:
     anchor_every: int
     anchor_weight: float
     local_anchor_weight: float
+    question_noise: float
     variants: int
     window_tokens: int
     found_facts: int
@@ -151,6 +155,7 @@ def schedule_of(
         1 if is_last else LOCAL_ANCHOR_EVERY if local_anchor else DEEP_ANCHOR_EVERY,
         _given(settings.anchor_weight, LAST_LAYER_ANCHOR if is_last else DEEP_ANCHOR),
         local_anchor,
+        _given(settings.question_noise, LAST_LAYER_NOISE if is_last else DEEP_NOISE),
         LAST_LAYER_VARIANTS if is_last else DEEP_VARIANTS,
         _given(settings.window_tokens, LAST_LAYER_WINDOW if is_last else DEEP_WINDOW),
         _given(settings.found_facts, 0 if is_last else DEEP_FOUND),

@@ -13,8 +13,9 @@ from locas_agent.study.dates.found import date_said
 from locas_agent.study.scribe.asked_turn import Asked, AskedTurn, Span
 from locas_agent.study.spans import answers_in, telling
 
-READ_AS = 0.5
-"""Probability of another word's first token from which it is what the question asks for."""
+READ_AS, TOGETHER = 0.2, 0.5
+"""Probability of another word's first token from which it is what a question asks for, and that of all such questions
+together from which the word is learnt."""
 AHEAD = 2.0
 """How many times what the question was written for is read."""
 MOST_FOUND = 2
@@ -42,7 +43,8 @@ def read_otherwise(
             answering.read[text] = best
             others[others.index(best)] = own
             found.append(((turn, answering, text), [best, *others]))
-    left_out = {id(span) for spans in new.values() for span in sorted(spans.values(), key=_read_well)[:-MOST_FOUND]}
+    left_out = {id(span) for spans in new.values() for span in sorted(spans.values(), key=_much_read)[:-MOST_FOUND]}
+    left_out |= {id(span) for spans in new.values() for span in spans.values() if _much_read(span) < TOGETHER}
     kept = [(each, beliefs) for each, beliefs in found if id(each[1]) not in left_out]
     return [each for each, _ in kept], [beliefs for _, beliefs in kept]
 
@@ -62,6 +64,6 @@ def _span_with(turn: AskedTurn, word: str, new: dict[str, Span]) -> Span | None:
     return new.setdefault(min(holding, key=len), Span(min(holding, key=len))) if holding else None
 
 
-def _read_well(span: Span) -> float:
+def _much_read(span: Span) -> float:
     """Return how often a new span is read, and how well."""
     return sum(span.read.values())

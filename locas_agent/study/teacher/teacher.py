@@ -153,6 +153,9 @@ class Teacher:
     ) -> list[list[float]]:
         """Return how probable it is that a prompt is answered with the first token of each of some answers, 0..1.
 
+        Who copies an answer out of a text may begin it as the text does, where a blank stands before it and the word is
+        cut into other tokens: " st-on-em-ason", but "ston-em-ason". Both count.
+
         Args:
             answers: prompts, each with the answers that are looked for; equal prompts are run once.
             keys: of each prompt; those of one key begin alike, which is run once. The messages before the last unless
@@ -166,11 +169,18 @@ class Teacher:
         encoded = self._prompts.encoded([list(answers[at][0]) for at in once.values()])
         made = self._prompts.first_tokens(encoded, [common[at] for at in once.values()], scribe, begun)
         heads = dict(zip(once, made, strict=True))
-        first = {text: next(iter(self._backbone.encode(text)), -1) for _, texts in answers for text in texts}
+        first = {text: self._first_tokens(text) for _, texts in answers for text in texts}
         return [
-            [heads[each].get(first[text], 0.0) for text in texts]
+            [sum(heads[each].get(token, 0.0) for token in first[text]) for text in texts]
             for each, (_, texts) in zip(said, answers, strict=True)
         ]
+
+    def _first_tokens(self, text: str) -> set[int]:
+        """Return with which token an answer may begin: its first one, and the one that it has behind a blank."""
+        backbone = self._backbone
+        behind_blank = backbone.decode(backbone.encode(f" {text}")[:1]).lstrip()
+        begun = backbone.encode(behind_blank) if behind_blank and text.startswith(behind_blank) else []
+        return {*backbone.encode(text)[:1], *(begun if len(begun) == 1 else ())}
 
     def fitting(
         self,

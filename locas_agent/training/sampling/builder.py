@@ -19,12 +19,11 @@ from locas_agent.study.spans import most_about
 from locas_agent.training.examples import Example, with_teacher
 from locas_agent.training.neutral import NeutralText
 from locas_agent.training.sampling.beginnings import beginnings
+from locas_agent.training.sampling.noise import QuestionNoise
 from locas_agent.training.sampling.question_rows import conversation_example, found_example, question_example
 from locas_agent.training.sampling.sampler import ExampleSampler, ItemCycles, ShuffledCycle
 from locas_agent.training.schedule import Schedule
 
-TEMPLATE_TOKENS = 5
-"""Tokens at both ends of a prompt that question noise leaves alone: the chat template's."""
 OWN_WINDOWS, OTHERS_WINDOWS = 12, 6
 """Runs of the user's own turns, and of other people's, that stand before questions in one consolidation."""
 FOUND_WINDOWS = 8
@@ -99,19 +98,22 @@ class ExampleBuilder:
             )
         rng = Random(f"{settings.seed}:order")
         in_conversation = self._in_conversation(task, schedule, rng) if settings.objective == "self_study" else []
-        noisy = [self._noisy(example, rng) for example in fresh for _ in range(schedule.variants)]
+        noise = QuestionNoise(self._backbone, schedule.question_noise)
+        noisy = [noise.of(example, rng) for example in fresh for _ in range(schedule.variants)]
         once = [
-            [self._noisy(example, rng) for example in examples]
+            [noise.of(example, rng) for example in examples]
             for examples in (self._questions(_by_fact(kept, rng)), _some(negative, rng))
         ]
-        groups = self._behind_beginnings(task, schedule, rng) if settings.objective == "self_study" else []
+        groups = self._behind_beginnings(task, schedule, noise, rng) if settings.objective == "self_study" else []
         fresh_cycle, rehearsed_cycle, negative_cycle, conversation_cycle, anchors = (
             ShuffledCycle(examples, rng) for examples in (noisy, *once, in_conversation, self._neutral.anchors)
         )
         items = ItemCycles(schedule, fresh_cycle, rehearsed_cycle, negative_cycle, rng)
         return ExampleSampler(settings, schedule, items, ShuffledCycle(groups, rng), conversation_cycle, anchors)
 
-    def _behind_beginnings(self, task: TrainingTask, schedule: Schedule, rng: Random) -> list[list[Example]]:
+    def _behind_beginnings(
+        self, task: TrainingTask, schedule: Schedule, noise: QuestionNoise, rng: Random
+    ) -> list[list[Example]]:
         """Put the items of some steps behind a beginning each, which is run once for all of them.
 
         A group is drawn whole, again and again, so that what stands below the memory is computed for each row once.
@@ -126,30 +128,22 @@ class ExampleBuilder:
         items = ItemCycles(schedule, new, former, unanswered, rng)
         limit, windows = schedule.window_tokens, self._neutral.windows
         found = beginnings(self._backbone, task.chunks, windows, most_tokens=limit, count=schedule.groups, rng=rng)
-        return [self._group(beginning, items, schedule.items_per_step, rng) for beginning in found]
+        return [self._group(beginning, items, schedule.items_per_step, noise, rng) for beginning in found]
 
-    def _group(self, beginning: list[Message], items: ItemCycles[Item], count: int, rng: Random) -> list[Example]:
+    def _group(
+        self, beginning: list[Message], items: ItemCycles[Item], count: int, noise: QuestionNoise, rng: Random
+    ) -> list[Example]:
         """Draw so many items, and put each behind the same beginning."""
-        before = self._backbone.encode_chat(beginning, generation_prompt=False)
+        around = noise.around(beginning)
         rows = []
         for _ in range(count):
             item = items.take()
             prompt = self._backbone.encode_chat([*beginning, *question(item.question)])
-            example = Example(tuple(prompt), item.answer_ids, item.teacher)
-            is_plain = prompt[: len(before)] == before  # else a template that looks back: where is the question?
-            rows.append(self._noisy(example, rng, before=len(before)) if is_plain else example)
+            rows.append(noise.of(Example(tuple(prompt), item.answer_ids, item.teacher), rng, around=around))
         return rows
 
     def _questions(self, items: Iterable[Item]) -> list[Example]:
         return [question_example(self._backbone, item) for item in items]
-
-    def _noisy(self, example: Example, rng: Random, *, before: int = 0) -> Example:
-        """Leave out some tokens of the question; what the chat template puts around it stays, and what is before it."""
-        noise, first = self._config.training.question_noise, before + TEMPLATE_TOKENS
-        if not noise or len(example.prompt) <= first + TEMPLATE_TOKENS:
-            return example
-        middle = [token for token in example.prompt[first:-TEMPLATE_TOKENS] if rng.random() >= noise]
-        return replace(example, prompt=(*example.prompt[:first], *middle, *example.prompt[-TEMPLATE_TOKENS:]))
 
     def _in_conversation(self, task: TrainingTask, schedule: Schedule, rng: Random) -> list[Example]:
         """Put some questions, one after the other, behind each window, and others behind turns that tell the answer.

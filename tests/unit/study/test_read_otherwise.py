@@ -58,6 +58,7 @@ def test_what_is_read_hardly_or_not_much_better_is_left() -> None:
     turn = asked_about(DONKEY, "sixteen stone")
     swallowed = {"What did my donkey swallow?": "sixteen stone"}
     assert found(turn, swallowed, glove=0.4) == []
+    assert len(found(turn, swallowed | {"What did it eat?": "sixteen stone"}, glove=0.4)) == 2
     assert found(turn, swallowed, glove=0.8, **{"sixteen stone": 0.5}) == []
 
 

@@ -638,6 +638,21 @@ def test_prompt_of_several_answers_is_run_once(engine: Engine) -> None:
     assert together.tokens * 3 == alone.tokens
 
 
+def test_an_answer_may_begin_as_the_text_has_it_behind_a_blank(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader copies " st-on-em-ason" as "st-on-em-ason", where a tokenizer cuts "ston-em-ason"."""
+    teacher, encode = Teacher(engine, SETTINGS, seed=0), engine.backbone.encode
+    backbone, decode = engine.backbone, engine.backbone.decode
+    words = [text for at in range(backbone.vocab_size) if encode(text := decode([at])) == [at] and text.strip() == text]
+    (beliefs,) = teacher.believed([(to_write(DOG), words)])
+    (less, spelt), (more, copied) = sorted(zip(beliefs, words, strict=True))[-2:]
+    assert less > 0
+    cut = {f"{copied}mason": encode(spelt), f" {copied}mason": [backbone.vocab_size]}
+    monkeypatch.setattr(backbone, "encode", lambda text: cut.get(text) or encode(text))
+    monkeypatch.setattr(backbone, "decode", lambda ids: f" {copied}" if ids == [backbone.vocab_size] else decode(ids))
+    ((found,),) = teacher.believed([(to_write(DOG), [f"{copied}mason"])])
+    assert found == pytest.approx(less + more)
+
+
 def test_nothing_is_written_behind_the_mark_that_is_waited_for(engine: Engine) -> None:
     opening = Opening(to_write(DOG), "", "0")
     free, ended = Counting(engine.backbone), Counting(engine.backbone)
