@@ -40,7 +40,7 @@ def read_otherwise(
             continue
         answering = _span_with(turn, turn.rivals(span)[others.index(best)], new.setdefault(id(turn), {}))
         if answering is not None and answering.is_asked_by(text) and text not in answering.questions:
-            answering.read[text] = best
+            answering.questions[text], answering.read[text] = 0, best
             others[others.index(best)] = own
             found.append(((turn, answering, text), [best, *others]))
     left_out = {id(span) for spans in new.values() for span in sorted(spans.values(), key=_much_read)[:-MOST_FOUND]}

@@ -42,6 +42,13 @@ def test_what_a_reader_answers_takes_the_place_of_what_was_asked_for() -> None:
     assert [span.text for _, span, _ in best_read(otherwise, read)] == ["glove"]
 
 
+def test_a_question_that_was_written_for_two_answers_is_learnt_once() -> None:
+    turn = asked_about(DONKEY, "sixteen stone", "Bernadette")
+    each, read = read_with(turn, {"sixteen stone": "sixteen stone", "Bernadette": "Bernadette"}, glove=0.9)
+    asked = [(of_turn, span, "What did my donkey swallow?") for of_turn, span, _ in each]
+    assert len(read_otherwise(asked, read)[0]) == 1
+
+
 def test_a_question_goes_to_what_is_asked_for_already() -> None:
     turn = asked_about(DONKEY, "sixteen stone", "glove")
     swallowed = {"What did my donkey swallow?": "sixteen stone"}
