@@ -203,7 +203,8 @@ def _day_of_month(match: Match, day: date) -> str | None:
     """Return the nearest such day to come, or the last one where the sentence speaks of what was."""
     if is_habit(match.string, *match.span()):
         return None
-    step = -1 if is_past(match.string, *match.span()) else 1
+    was = match["word"].casefold() == "since" or is_past(match.string, *match.span())
+    step = -1 if was else 1
     number = _number_of_day(match["day"])
     month = 12 * day.year + day.month - 1
     if (number - day.day) * step < 0:
@@ -263,7 +264,7 @@ RULES = (
     ),
     _rule(rf"the\s+{_ORDINAL}\s+of\s+(?P<step>last|this|next)\s+month", _day_of_named_month),
     _rule(
-        rf"(?:on|since|until|till|by|is|that['’]s|it['’]s)\s+(?P<said>the\s+{_SURE_ORDINAL}){_NOTHING_COUNTED}",
+        rf"(?P<word>on|since|until|till|by|is|that['’]s|it['’]s)\s+(?P<said>the\s+{_SURE_ORDINAL}){_NOTHING_COUNTED}",
         _day_of_month,
     ),
     _rule(r"(?P<said>(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d))", _calendar_date),

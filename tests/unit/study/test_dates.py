@@ -75,6 +75,7 @@ MEANT = [
     (SATURDAY, "I'm walking, so that's the thirteenth, with no phone", "the thirteenth", "13 June 2026"),
     (SATURDAY, "We meet on the 3rd, at eight", "the 3rd", "3 July 2026"),
     (SATURDAY, "I fell on the 20th.", "the 20th", "20 May 2026"),
+    (SATURDAY, "I've been ill since the 30th.", "the 30th", "30 May 2026"),
     (SATURDAY, "Rent's due by the second of next month", "the second of next month", "2 July 2026"),
     # said as dates, in one spelling
     (THURSDAY, "her birthday, which is on the ninth of May, and eat", "ninth of May", "9 May"),
