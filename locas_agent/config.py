@@ -161,7 +161,7 @@ class TrainingSettings(_Settings):
     depths."""
     question_noise: float | None = Field(None, ge=0, lt=1)
     """Share of a question's tokens left out at random each time it is trained on, so that the wording is not learnt by
-    heart; None is 0.05 beside the last layer alone, and 0.15 at other depths (`docs/decisions.md`, noise)."""
+    heart; None is none beside the last layer alone, and 0.15 at other depths (`docs/decisions.md`, noise)."""
     window_tokens: int | None = Field(None, ge=0)
     """Longest run of turns, other people's or the user's own, before the items of a step that are asked as in a running
     conversation; 0 leaves them out, None is 256 beside the last layer alone and 96 at other depths, where every third

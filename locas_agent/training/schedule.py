@@ -19,7 +19,7 @@ LAST_LAYER_RATE, LAST_LAYER_STEPS, LAST_LAYER_ITEMS, LAST_LAYER_REHEARSAL = 1e-2
 """Beside the last layer alone a step costs next to nothing. Origin: `docs/decisions.md`, steps."""
 LAST_LAYER_NEGATIVES, DEEP_NEGATIVES = 0.22, 0.2
 """Shares of questions never answered. Origin: `docs/decisions.md`, steps and never told."""
-LAST_LAYER_NOISE, DEEP_NOISE = 0.05, 0.15
+LAST_LAYER_NOISE, DEEP_NOISE = 0.0, 0.15
 """Shares of a question's tokens that are left out. Origin: `docs/decisions.md`, noise."""
 LAST_LAYER_VARIANTS, LAST_LAYER_WINDOW = 4, 256
 DEEP_RATE, DEEP_ITEMS = 8e-3, 6
