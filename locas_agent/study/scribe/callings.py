@@ -5,13 +5,13 @@ It is what people are asked for first, and no capital and no digit gives it away
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from locas_agent.study.spans import Word, more_of_name, words_of
+from locas_agent.study.scribe.naming import CALLED, ENDS, name_at
+from locas_agent.study.spans import Word, words_of
 
 MOST_WORDS = 3
 """Words of a calling at most: "wind turbine technician"."""
@@ -31,10 +31,6 @@ _STARTED = frozenset("new newest".split())
 """Words that are no part of what somebody is: "the new dentist" is asked for by what he does."""
 MOST_BETWEEN = 5
 """Words between what somebody is and a name behind it at most: "the dentist from the square, Doctor Low,"."""
-ENDS = re.compile(r"\s*(?:[,.;:!?)]|$)")
-"""What stands behind a name that stands apart."""
-CALLED = frozenset("called named".split())
-"""Words before a name, behind which no calling goes on: "a boy called Siem"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +96,8 @@ def _named_behind(text: str, words: Sequence[Word]) -> str:
     for at, word in enumerate(words[1 : MOST_BETWEEN + 2], 1):
         between = text[words[at - 1].end : word.start]
         if between == ", " and word.is_name:
-            end = at + 1
-            while further := more_of_name(words, end):
-                end += further
-            is_apart = ENDS.match(text, words[end - 1].end) is not None
-            return text[word.start : words[end - 1].end] if is_apart else ""
+            name = name_at(words, at)
+            return text[word.start : name[-1].end] if name and ENDS.match(text, name[-1].end) else ""
         if between != " ":
             return ""
     return ""

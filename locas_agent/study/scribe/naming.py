@@ -5,15 +5,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from locas_agent.study.scribe.callings import CALLED, ENDS
 from locas_agent.study.spans import Word, more_of_name, without_owner
 
 MOST_WORDS = 2
 """Words that say whose name one is at most: "best friend"."""
 OWN = frozenset("my our".split())
+CALLED = frozenset("called named".split())
+"""Words before a name, behind which nothing else is said of whom it is: "a boy called Siem"."""
+ENDS = re.compile(r"\s*(?:[,.;:!?)]|$)")
+"""What stands behind a name that stands apart."""
 _A, _SOME = frozenset("a an".split()), frozenset("a an the".split())
 _SHE, _HER, _HERS = (
     frozenset("she he it which".split()),

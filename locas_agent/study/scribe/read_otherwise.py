@@ -38,10 +38,11 @@ def read_otherwise(
         best = max(others, default=0.0)
         if best < max(READ_AS, AHEAD * own):
             continue
-        answering = _span_with(turn, turn.rivals(span)[others.index(best)], new.setdefault(id(turn), {}))
+        at = others.index(best)
+        answering = _span_with(turn, turn.rivals(span)[at], new.setdefault(id(turn), {}))
         if answering is not None and answering.is_asked_by(text) and text not in answering.questions:
             answering.questions[text], answering.read[text] = 0, best
-            others[others.index(best)] = own
+            others[at] = own
             found.append(((turn, answering, text), [best, *others]))
     left_out = {id(span) for spans in new.values() for span in sorted(spans.values(), key=_much_read)[:-MOST_FOUND]}
     left_out |= {id(span) for spans in new.values() for span in spans.values() if _much_read(span) < TOGETHER}
@@ -60,8 +61,9 @@ def _span_with(turn: AskedTurn, word: str, new: dict[str, Span]) -> Span | None:
         return asked_for if asked_for.date is None else None
     if date_said(word, turn.excerpt.said, turn.excerpt.day) is not None:
         return None
-    holding = [cue for cue in answers_in(turn.excerpt.said) if keys & telling(cue)]
-    return new.setdefault(min(holding, key=len), Span(min(holding, key=len))) if holding else None
+    holding = (cue for cue in answers_in(turn.excerpt.said) if keys & telling(cue))
+    shortest = min(holding, key=len, default=None)
+    return None if shortest is None else new.setdefault(shortest, Span(shortest))
 
 
 def _much_read(span: Span) -> float:

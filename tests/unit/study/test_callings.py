@@ -42,6 +42,7 @@ def test_what_somebody_is_said_to_be(text: str, callings: list[str]) -> None:
         ("I've got Torvald, a baker, now", "Torvald"),
         ("he's the new dentist from the square, Doctor Vavřík, and I", "Doctor Vavřík"),
         ("she's a vet from town, Tom says", ""),
+        ("she's a vet from town, 45, and tired", ""),
         ("he's a vet, and I told her so, Tom.", ""),
         ("she's a judge now", ""),
         ("is a judge here", ""),
