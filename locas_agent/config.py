@@ -164,13 +164,13 @@ class TrainingSettings(_Settings):
     heart; None is none beside the last layer alone, and 0.15 at other depths (`docs/decisions.md`, noise)."""
     window_tokens: int | None = Field(None, ge=0)
     """Longest run of turns, other people's or the user's own, before the items of a step that are asked as in a running
-    conversation; 0 leaves them out, None is 256 beside the last layer alone and 96 at other depths, where every third
-    is up to four times as long. What is answered from weights alone is otherwise not answered behind a window
+    conversation; 0 leaves them out, None is 256 beside the last layer alone and 96 at other depths, where every
+    second is up to four times as long. What is answered from weights alone is otherwise not answered behind a window
     (`docs/decisions.md`, windows, beginnings and long beginnings)."""
     found_facts: int | None = Field(None, ge=0)
-    """New facts of one consolidation that are asked behind turns that a search would find, too, the telling one among
-    them, and as many earlier ones behind new turns; 0 leaves them out, None is 0 beside the last layer alone and 24 at
-    other depths."""
+    """Facts of one consolidation for which turns are put before the items of a step as a search would find them, mostly
+    with the telling one among them; 0 leaves them out, None is 0 beside the last layer alone and 16 at other depths
+    (`docs/decisions.md`, found groups)."""
     window_weight: float = Field(1.0, ge=0)
     """Weight of these items beside the mean of the others."""
     anchor_weight: float | None = Field(None, ge=0)

@@ -27,9 +27,9 @@ DEEP_RATE, DEEP_ITEMS = 8e-3, 6
 DEEP_TEXT_RATE = 3e-4
 """Peak rate there where whole texts are learnt: every token of every turn pulls, and at 1e-3 the gate refuses what
 comes of it. Origin: `docs/decisions.md`, rate of whole texts."""
-DEEP_FOUND = 24
-"""Facts asked behind turns that a search would find, beside several layers. Origin: `docs/decisions.md`, found
-turns."""
+DEEP_FOUND = 16
+"""Groups behind turns that a search would find, beside several layers, among `DEEP_GROUPS`. Origin:
+`docs/decisions.md`, found groups."""
 DEEP_VARIANTS, DEEP_WINDOW = 2, 96
 """Fewer and shorter, since each is run once through the layers below, and a window with its questions once a step
 through those above."""
@@ -52,8 +52,8 @@ FORMER_PACE = 0.2
 """How fast slots of former consolidations move beside new ones, at depth: what they hold is answered in words that no
 rehearsal has. Origin: `docs/decisions.md`, former slots."""
 DEEP_GROUPS, GROUP_EVERY = 48, 2
-"""Beginnings behind which the items of a step stand together, and steps from one such step to the next, beside several
-layers. Origin: `docs/decisions.md`, beginnings."""
+"""Beginnings and found turns behind which the items of a step stand together, and steps from one such step to the next,
+beside several layers. Origin: `docs/decisions.md`, beginnings."""
 WINDOW_EVERY = 4
 """Steps from one row behind a window to the next beside several layers: such a row costs as much as all items of a
 step."""
@@ -76,7 +76,7 @@ class Schedule:
         learning_rate: peak rate of AdamW.
         rehearsal_share: share of the items that come from earlier consolidations.
         negative_share: share of the items that are questions never answered.
-        groups: beginnings behind each of which all items of a step stand.
+        groups: how many times all items of a step stand behind the same beginning, or the same found turns.
         group_every: steps from one such step to the next.
         window_every: steps from one row of items behind a window to the next.
         anchor_every: steps from one row of neutral text to the next.
@@ -85,7 +85,8 @@ class Schedule:
         question_noise: share of a question's tokens that are left out.
         variants: ways in which a new question is put.
         window_tokens: longest window.
-        found_facts: facts that are asked behind turns that a search would find, too.
+        found_facts: facts of which the turns that a search would find for them stand before such groups, in place of
+            beginnings.
         former_pace: how fast slots that hold something already move, in parts of the rate.
     """
 

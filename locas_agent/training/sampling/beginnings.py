@@ -59,7 +59,7 @@ OTHERS, OWN = 8, 10
 """Runs of other people's talk, each with its date and without, and runs of the user's own turns."""
 WITH_DATE = 0.7
 """Share of the user's own runs that are headed by the date of their session, as a window is."""
-LONG_EVERY, LONG_TIMES = 3, 4
+LONG_EVERY, LONG_TIMES = 2, 4
 """Beginnings from one that is long to the next, and how many times as long it may be. Origin: `docs/decisions.md`, long
 beginnings."""
 LONG_KINDS = ("instructions", "instructions and tools", "no instructions", "instructions and tools")
@@ -77,7 +77,7 @@ def beginnings(
     count: int,
     rng: Random,
 ) -> list[list[Message]]:
-    """Return what is put before questions: short ones of each kind in turn, and every third as long as in long use.
+    """Return what is put before questions: short ones of each kind in turn, and every second as long as in long use.
 
     Args:
         backbone: whose tokens are counted.

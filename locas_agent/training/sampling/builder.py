@@ -8,28 +8,24 @@ from itertools import zip_longest
 from random import Random
 
 from locas_agent.config import LocasConfig
-from locas_agent.conversation.messages import Message, question
+from locas_agent.conversation.messages import Message
 from locas_agent.errors import ConfigurationError
 from locas_agent.inference import Engine
 from locas_agent.memory import LocasMemory
-from locas_agent.study.chunking import Chunk, TurnExcerpt
+from locas_agent.study.chunking import Chunk
 from locas_agent.study.forms.reading import CHAT, ReadingForm
 from locas_agent.study.items import NEGATIVE, PROBE, Item, fact_of
-from locas_agent.study.spans import most_about
 from locas_agent.training.examples import Example, with_teacher
 from locas_agent.training.neutral import NeutralText
 from locas_agent.training.sampling.beginnings import beginnings
+from locas_agent.training.sampling.groups import GroupBuilder
 from locas_agent.training.sampling.noise import QuestionNoise
-from locas_agent.training.sampling.question_rows import conversation_example, found_example, question_example
+from locas_agent.training.sampling.question_rows import conversation_example, question_example
 from locas_agent.training.sampling.sampler import ExampleSampler, ItemCycles, ShuffledCycle
 from locas_agent.training.schedule import Schedule
 
 OWN_WINDOWS, OTHERS_WINDOWS = 12, 6
 """Runs of the user's own turns, and of other people's, that stand before questions in one consolidation."""
-FOUND_WINDOWS = 8
-"""Of these windows so many are kept where questions behind found turns are drawn among them."""
-FOUND_BESIDE, FOUND_TOKENS = 2, 256
-"""Turns that stand beside the one that tells the answer, and tokens of such a row at most."""
 ASKED_IN_CONVERSATION = 3
 """Questions asked one after the other behind one window."""
 UNANSWERED_IN_CONVERSATION = 0.25
@@ -104,51 +100,47 @@ class ExampleBuilder:
             [noise.of(example, rng) for example in examples]
             for examples in (self._questions(_by_fact(kept, rng)), _some(negative, rng))
         ]
-        groups = self._behind_beginnings(task, schedule, noise, rng) if settings.objective == "self_study" else []
+        groups = self._groups(task, schedule, noise, rng) if settings.objective == "self_study" else []
         fresh_cycle, rehearsed_cycle, negative_cycle, conversation_cycle, anchors = (
             ShuffledCycle(examples, rng) for examples in (noisy, *once, in_conversation, self._neutral.anchors)
         )
         items = ItemCycles(schedule, fresh_cycle, rehearsed_cycle, negative_cycle, rng)
         return ExampleSampler(settings, schedule, items, ShuffledCycle(groups, rng), conversation_cycle, anchors)
 
-    def _behind_beginnings(
-        self, task: TrainingTask, schedule: Schedule, noise: QuestionNoise, rng: Random
-    ) -> list[list[Example]]:
-        """Put the items of some steps behind a beginning each, which is run once for all of them.
+    def _groups(self, task: TrainingTask, schedule: Schedule, noise: QuestionNoise, rng: Random) -> list[list[Example]]:
+        """Put the items of some steps behind a beginning each, or behind turns that a search finds for one of them.
 
         A group is drawn whole, again and again, so that what stands below the memory is computed for each row once.
         """
-        if not schedule.groups or not schedule.window_tokens:
-            return []
         fresh, kept = _answered(task.new), _answered(task.earlier)
-        if not (fresh or kept):
+        if not schedule.groups or not (fresh or kept):
             return []
-        negative = _unanswered((*task.new, *task.earlier))
-        new, former, unanswered = (ShuffledCycle(items, rng) for items in (fresh, _by_fact(kept, rng), negative))
-        items = ItemCycles(schedule, new, former, unanswered, rng)
-        limit, windows = schedule.window_tokens, self._neutral.windows
-        found = beginnings(self._backbone, task.chunks, windows, most_tokens=limit, count=schedule.groups, rng=rng)
-        return [self._group(beginning, items, schedule.items_per_step, noise, rng) for beginning in found]
+        kept, negative = _by_fact(kept, rng), _unanswered((*task.new, *task.earlier))
 
-    def _group(
-        self, beginning: list[Message], items: ItemCycles[Item], count: int, noise: QuestionNoise, rng: Random
-    ) -> list[Example]:
-        """Draw so many items, and put each behind the same beginning."""
-        around = noise.around(beginning)
-        rows = []
-        for _ in range(count):
-            item = items.take()
-            prompt = self._backbone.encode_chat([*beginning, *question(item.question)])
-            rows.append(noise.of(Example(tuple(prompt), item.answer_ids, item.teacher), rng, around=around))
-        return rows
+        def cycles(schedule: Schedule, negative: list[Item]) -> ItemCycles[Item]:
+            new, former, unanswered = (ShuffledCycle(each, rng) for each in (fresh, kept, negative))
+            return ItemCycles(schedule, new, former, unanswered, rng)
+
+        items = cycles(schedule, negative)
+        wanted = cycles(replace(schedule, negative_share=0.0), [])  # nobody searches for what was never told
+        groups = GroupBuilder(self._backbone, noise, count=schedule.items_per_step, rng=rng)
+        found = [
+            groups.behind_found(task.reading, task.chunks, fresh, wanted.take(), items)
+            for _ in range(schedule.found_facts)
+        ]
+        found = [group for group in found if group]
+        limit, windows = schedule.window_tokens, self._neutral.windows
+        count = max(0, schedule.groups - len(found)) if limit else 0
+        begun = beginnings(self._backbone, task.chunks, windows, most_tokens=limit, count=count, rng=rng)
+        return [*found, *(groups.behind(beginning, items) for beginning in begun)]
 
     def _questions(self, items: Iterable[Item]) -> list[Example]:
         return [question_example(self._backbone, item) for item in items]
 
     def _in_conversation(self, task: TrainingTask, schedule: Schedule, rng: Random) -> list[Example]:
-        """Put some questions, one after the other, behind each window, and others behind turns that tell the answer.
+        """Put some questions, one after the other, behind each window.
 
-        Behind a window mostly such that are answered, now and then one that never is.
+        Mostly such that are answered, now and then one that never is.
         """
         items = (*task.new, *task.earlier)
         answered, negative = _answered(items), _unanswered(items)
@@ -161,38 +153,7 @@ class ExampleBuilder:
                 for _ in range(ASKED_IN_CONVERSATION)
             ]
             examples.append(conversation_example(self._backbone, window, asked))
-        if schedule.found_facts:
-            examples = rng.sample(examples, min(FOUND_WINDOWS, len(examples)))
-        return examples + self._found(task, schedule.found_facts, rng)
-
-    def _found(self, task: TrainingTask, most: int, rng: Random) -> list[Example]:
-        """Put a wording of each fact behind turns that a search finds for it, a new one behind the turn that tells it.
-
-        Who answers from weights is seldom asked by weights alone: a program that searches too puts what it found before
-        the question. Of an earlier fact the telling turn is not at hand, as where a search misses it, and the memory
-        has to know better than what was found: taught new facts alone, it answers with one of those whatever is asked.
-
-        Args:
-            task: what is to be learnt, and what is rehearsed.
-            most: new facts at most, and earlier ones.
-            rng: draws the facts and their wordings.
-        """
-        places = {excerpt.turn_seq: (chunk, excerpt) for chunk in task.chunks for excerpt in chunk.excerpts}
-        if not most:
-            return []
-        told = [item for item in _answered(task.new) if item.turn_seq in places]
-        rows = []
-        for item in (*_one_of_each(told, most, rng), *_one_of_each(_answered(task.earlier), most, rng)):
-            telling = [item.turn_seq] if item.turn_seq in places else []
-            others = [excerpt for seq, (_, excerpt) in places.items() if seq not in telling]
-            beside = [excerpt.turn_seq for excerpt in most_about(item.question, others, most=FOUND_BESIDE)]
-            for kept in range(len(beside), -len(telling), -1):
-                turns = _with_headers([places[seq] for seq in sorted([*telling, *beside[:kept]])])
-                row = found_example(self._backbone, task.reading, turns, item, most_tokens=FOUND_TOKENS)
-                if row is not None:
-                    rows.append(row)
-                    break
-        return rows
+        return examples
 
     def _windows(self, chunks: Sequence[Chunk], limit: int, rng: Random) -> list[list[int]]:
         """Encode what may stand before a question: turns of other people, and runs of the user's own turns."""
@@ -247,24 +208,6 @@ def _answered(items: Iterable[Item]) -> list[Item]:
 
 def _unanswered(items: Iterable[Item]) -> list[Item]:
     return [item for item in items if item.kind == NEGATIVE]
-
-
-def _one_of_each(items: Sequence[Item], most: int, rng: Random) -> list[Item]:
-    """Draw one wording of each fact, of so many facts at most."""
-    wording_of = {fact_of(item): item for item in rng.sample(items, len(items))}
-    return list(wording_of.values())[:most]
-
-
-def _with_headers(told: Sequence[tuple[Chunk, TurnExcerpt]]) -> list[Message]:
-    """Return turns of chunks as messages, the header of a chunk before the first of its turns."""
-    messages = list[Message]()
-    last: Chunk | None = None
-    for chunk, excerpt in told:
-        if chunk is not last:
-            messages.append(chunk.messages[0])
-            last = chunk
-        messages.append(chunk.messages[excerpt.at])
-    return messages
 
 
 def _some(examples: list[Example], rng: Random) -> list[Example]:

@@ -6,7 +6,7 @@ memory learns nothing from gaps in them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from random import Random
@@ -31,11 +31,15 @@ class QuestionNoise:
         """
         self._backbone = backbone
         self._share = share
-        self._alone = self.around(())
+        self._alone = self.around(question)
 
-    def around(self, beginning: Sequence[Message]) -> tuple[int, ...]:
-        """Return what stands around a question behind other messages, as `of` needs it."""
-        return tuple(self._backbone.encode_chat([*beginning, *question(_NO_QUESTION)]))
+    def around(self, asked: Callable[[str], list[Message]]) -> tuple[int, ...]:
+        """Return what stands around any question that is asked in the same way, as `of` needs it.
+
+        Args:
+            asked: from a question to the messages of its prompt.
+        """
+        return tuple(self._backbone.encode_chat(asked(_NO_QUESTION)))
 
     def of(self, example: Example, rng: Random, *, around: Sequence[int] | None = None) -> Example:
         """Leave out some tokens of an example's question.
@@ -43,7 +47,7 @@ class QuestionNoise:
         Args:
             example: whose prompt ends with a question.
             rng: draws which.
-            around: of the messages before the question, where there are any.
+            around: what stands around the question, where it is not asked alone.
         """
         if not self._share:
             return example

@@ -1,4 +1,4 @@
-"""Study items as rows: asked alone, behind turns that tell the answer, and one after the other in a conversation."""
+"""Study items as rows: asked alone, and one after the other in a conversation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from locas_agent.backbone import Backbone
 from locas_agent.conversation.messages import Message, exchange, question
 from locas_agent.inference.generation import TopK
-from locas_agent.study.forms.reading import ReadingForm
 from locas_agent.study.items import Item
 from locas_agent.training.examples import Example
 
@@ -21,22 +20,6 @@ def question_example(backbone: Backbone, item: Item) -> Example:
     The question alone in front, the teacher's answer to be given.
     """
     return Example(tuple(backbone.encode_chat(question(item.question))), item.answer_ids, item.teacher)
-
-
-def found_example(
-    backbone: Backbone, reading: ReadingForm, turns: Sequence[Message], item: Item, *, most_tokens: int
-) -> Example | None:
-    """Return a study item asked behind turns that tell it, as where a search found them; None where they are too long.
-
-    Args:
-        backbone: whose tokens.
-        reading: how turns stand before a question.
-        turns: with their dated headers.
-        item: what is asked.
-        most_tokens: longest prompt.
-    """
-    prompt = tuple(backbone.encode_chat(reading.prompt(turns, item.question)))
-    return Example(prompt, item.answer_ids, item.teacher) if len(prompt) <= most_tokens else None
 
 
 def conversation_example(backbone: Backbone, window: Sequence[int], items: Sequence[Item]) -> Example:

@@ -36,7 +36,7 @@ def backbone(make_backbone: MakeBackbone, request: pytest.FixtureRequest) -> Bac
 def test_tokens_of_the_question_are_left_out_and_none_around_it(backbone: Backbone, beginning: list[Message]) -> None:
     prompt = tuple(backbone.encode_chat([*beginning, *question(ASKED)]))
     noise, rng = QuestionNoise(backbone, 0.3), Random(0)
-    around = noise.around(beginning)
+    around = noise.around(lambda text: [*beginning, *question(text)])
     before, _, behind = backbone.decode(prompt).partition(ASKED)
     left = []
     for _ in range(200):

@@ -24,9 +24,11 @@ from locas_agent.study.items import NEGATIVE, PROBE, QUESTION, Item
 from locas_agent.training.neutral import NeutralText, bare_examples
 from locas_agent.training.sampling.beginnings import INSTRUCTIONS, LONG_EVERY, LONG_TIMES, beginnings
 from locas_agent.training.sampling.builder import ASKED_IN_CONVERSATION, REHEARSED, ExampleBuilder, TrainingTask
+from locas_agent.training.sampling.groups import FOUND_TOKENS, IS_FOUND, OF_THE_FOUND, GroupBuilder
+from locas_agent.training.sampling.noise import QuestionNoise
 from locas_agent.training.sampling.question_rows import conversation_example
-from locas_agent.training.sampling.sampler import ExampleSampler
-from locas_agent.training.schedule import DEEP_GROUPS, schedule_of, wsd_factor
+from locas_agent.training.sampling.sampler import ExampleSampler, ItemCycles, ShuffledCycle
+from locas_agent.training.schedule import DEEP_FOUND, DEEP_GROUPS, schedule_of, wsd_factor
 from tests.conftest import MakeBackbone
 
 TURNS = tuple(
@@ -132,7 +134,7 @@ def test_questions_are_put_behind_windows_and_only_their_answers_scored(
     assert seen == {True, False}  # the user's own turns, and other people's
 
 
-def test_beside_several_layers_facts_are_asked_behind_turns_that_a_search_finds(
+def test_beside_several_layers_groups_stand_behind_turns_that_a_search_finds(
     engine: Engine, builder: ExampleBuilder, task: TrainingTask
 ) -> None:
     told = tuple(
@@ -147,23 +149,58 @@ def test_beside_several_layers_facts_are_asked_behind_turns_that_a_search_finds(
         chunks=(replace(CHUNK, excerpts=told),),
         reading=ReadingForm("made up", lambda turns, text: question(f"{[t['content'] for t in turns]} {text}")),
     )
-    rows = {
-        engine.backbone.decode(row.prompt): engine.backbone.decode(row.target)
-        for row in sampler_of(builder, asked, layers=(-2, -1)).examples
-    }
-    found = [(text, answer) for text, answer in rows.items() if "['1 May'" in text]
-    new = [(text, answer) for text, answer in found if "Rome" not in answer]
-    assert len(new) == 2  # one of each fact that is told in a turn, and none of what is never answered
-    for text, answer in new:
-        assert ("dog is Rex" in text and "Which dog?" in text) or ("live in Oslo" in text and "Which town" in text)
-        assert "Rex" in answer or "Oslo" in answer
-    ((text, _),) = [each for each in found if each not in new]
-    assert text.endswith("Which town?\nassistant\n")  # an earlier fact, behind turns that do not tell it
+    config = LocasConfig.model_validate({"training": {"window_tokens": 80, "question_noise": 0.0}})
+    sampler = sampler_of(builder, asked, layers=(-2, -1), config=config)
+    steps = [sampler.next_batch().standalone for _ in range(4 * DEEP_GROUPS)]
+    groups = [[engine.backbone.decode(row.prompt) for row in rows] for rows in steps]
+    found = {tuple(rows) for rows in groups if "['1 May'" in rows[0]}
+    assert DEEP_FOUND / 2 <= len(found) <= DEEP_FOUND  # some may have drawn the same
+    assert all(len({text.partition("]")[0] for text in rows}) == 1 for rows in found)  # one beginning, run once
+    hits = [rows for rows in found if "live in Oslo" in rows[0] and "Which town," in rows[0]]
+    assert any(sum("Which town," in text for text in rows) >= OF_THE_FOUND for rows in hits)
+    assert all(any("Which dog?" in text or "Which town?" in text for text in rows) for rows in found)
+    assert any("Which town?" in rows[0] for rows in found)  # an earlier fact, of which the telling turn is not at hand
+    assert any("Which car?" in text for rows in found for text in rows)  # what is never answered is not, there too
     beside_last = {engine.backbone.decode(row.prompt) for row in sampler_of(builder, asked).examples}
     assert not any("['1 May'" in text for text in beside_last)
-    without = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"found_facts": 0})})
+    without = config.model_copy(update={"training": config.training.model_copy(update={"found_facts": 0})})
     sampler = sampler_of(builder, asked, layers=(-2, -1), config=without)
     assert not any("['1 May'" in engine.backbone.decode(row.prompt) for row in sampler.examples)
+
+
+def test_a_search_misses_now_and_then_and_what_is_too_long_is_not_found(
+    engine: Engine, builder: ExampleBuilder, task: TrainingTask
+) -> None:
+    texts = ("My dog is Rex.", "The dog sleeps.", "My dog eats.", "Rain falls. " * FOUND_TOKENS)
+    turns = [{"role": "user", "content": text} for text in texts]
+    chunk = Chunk(
+        ({"role": "system", "content": "1 May"}, *turns),
+        tuple(TurnExcerpt(seq, "I", text, True, seq) for seq, text in enumerate(texts, start=1)),
+        1,
+        4,
+    )
+    reading = ReadingForm("made up", lambda turns, text: question(f"{[t['content'] for t in turns]} {text}"))
+    backbone, asked = engine.backbone, replace(task, chunks=(chunk,), reading=reading)
+    groups = GroupBuilder(backbone, QuestionNoise(backbone, 0.0), count=2, rng=Random(0))
+    none = ShuffledCycle[Item]([], Random(0))
+    items = ItemCycles(
+        schedule_of(CONFIG.training, (-2, -1), task.new, ()),
+        ShuffledCycle(task.earlier, Random(0)),
+        none,
+        none,
+        Random(0),
+    )
+    wanted = task.new[0]
+    told = [groups.behind_found(reading, asked.chunks, [wanted], wanted, items) for _ in range(100)]
+    texts_of = [backbone.decode(rows[0].prompt) for rows in told if rows]
+    hit = [text for text in texts_of if "dog is Rex" in text]
+    assert 100 * IS_FOUND - 15 < len(hit) < 100  # most of the time
+    assert all(text.index("1 May") < text.index("dog") for text in texts_of)
+    assert not any("Rain" in text for text in texts_of)
+    assert all("dog sleeps" in text and "dog eats" in text for text in texts_of)
+    long = replace(chunk, messages=(chunk.messages[0], turns[3]), excerpts=(replace(chunk.excerpts[3], at=1),))
+    assert groups.behind_found(reading, (long,), [wanted], wanted, items) == []
+    assert groups.behind_found(reading, (), [wanted], wanted, items) == []
 
 
 OWN_INSTRUCTIONS = (
@@ -218,7 +255,7 @@ def test_at_depth_the_items_of_every_second_step_stand_behind_one_beginning(
             assert before.count("<system>") == 1
             assert not before.endswith("</user>")
             seen.add(before)
-    assert any(text == f"<system>{INSTRUCTIONS[0]}</system>" for text in seen)
+    assert seen & {f"<system>{text}</system>" for text in INSTRUCTIONS}
     assert any("It rains." in text and "2 May" in text for text in seen)
     assert any("It rains." in text and "Be kind." in text for text in seen)
     assert any("dog is Rex" in text for text in seen)  # the user's own turns
