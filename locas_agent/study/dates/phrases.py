@@ -117,15 +117,20 @@ def _counted(match: Match, day: date, sign: int, *, exact: bool = False) -> str 
     unit = match["unit"].casefold()
     if unit in _DAYS:
         return day_in_words(day + timedelta(days=number * _DAYS[unit]))
-    month = 12 * day.year + day.month - 1 + number * (12 if unit == "year" else 1)
+    year, month = _months_from(day, number * (12 if unit == "year" else 1))
     if exact:
-        last = calendar.monthrange(month // 12, month % 12 + 1)[1]
-        return day_in_words(date(month // 12, month % 12 + 1, min(day.day, last)))
-    return str(month // 12) if unit == "year" else _month_in_words(month)
+        return day_in_words(date(year, month, min(day.day, calendar.monthrange(year, month)[1])))
+    return str(year) if unit == "year" else _month_in_words(year, month)
 
 
-def _month_in_words(month: int) -> str:
-    return f"{MONTHS[month % 12]} {month // 12}"
+def _months_from(day: date, count: int) -> tuple[int, int]:
+    """Return year and month so many months from that of a day."""
+    months = 12 * day.year + day.month - 1 + count
+    return months // 12, months % 12 + 1
+
+
+def _month_in_words(year: int, month: int) -> str:
+    return f"{MONTHS[month - 1]} {year}"
 
 
 def _day_word(match: Match, day: date) -> str:
@@ -183,7 +188,7 @@ def _weekday_of_week(match: Match, day: date) -> str:
 def _month_or_year(match: Match, day: date) -> str:
     step = _STEPS[match["step"].casefold()]
     is_year = match["period"].casefold() == "year"
-    return str(day.year + step) if is_year else _month_in_words(12 * day.year + day.month - 1 + step)
+    return str(day.year + step) if is_year else _month_in_words(*_months_from(day, step))
 
 
 def _calendar_date(match: Match, day: date) -> str | None:
@@ -206,15 +211,12 @@ def _day_of_month(match: Match, day: date) -> str | None:
     was = match["word"].casefold() == "since" or is_past(match.string, *match.span())
     step = -1 if was else 1
     number = _number_of_day(match["day"])
-    month = 12 * day.year + day.month - 1
-    if (number - day.day) * step < 0:
-        month += step
-    return day_in_words(date(month // 12, month % 12 + 1, number))
+    is_here = (number - day.day) * step >= 0
+    return day_in_words(date(*_months_from(day, 0 if is_here else step), number))
 
 
 def _day_of_named_month(match: Match, day: date) -> str:
-    month = 12 * day.year + day.month - 1 + _STEPS[match["step"].casefold()]
-    return day_in_words(date(month // 12, month % 12 + 1, _number_of_day(match["day"])))
+    return day_in_words(date(*_months_from(day, _STEPS[match["step"].casefold()]), _number_of_day(match["day"])))
 
 
 def _number_of_day(said: str) -> int:
