@@ -96,15 +96,13 @@ class ExampleBuilder:
         in_conversation = self._in_conversation(task, schedule, rng) if settings.objective == "self_study" else []
         noise = QuestionNoise(self._backbone, schedule.question_noise)
         noisy = [noise.of(example, rng) for example in fresh for _ in range(schedule.variants)]
-        once = [
+        rehearsed, unanswered = (
             [noise.of(example, rng) for example in examples]
             for examples in (self._questions(_by_fact(kept, rng)), _some(negative, rng))
-        ]
-        groups = self._groups(task, schedule, noise, rng) if settings.objective == "self_study" else []
-        fresh_cycle, rehearsed_cycle, negative_cycle, conversation_cycle, anchors = (
-            ShuffledCycle(examples, rng) for examples in (noisy, *once, in_conversation, self._neutral.anchors)
         )
-        items = ItemCycles(schedule, fresh_cycle, rehearsed_cycle, negative_cycle, rng)
+        groups = self._groups(task, schedule, noise, rng) if settings.objective == "self_study" else []
+        items = ItemCycles(schedule, noisy, rehearsed, unanswered, rng)
+        conversation_cycle, anchors = (ShuffledCycle(each, rng) for each in (in_conversation, self._neutral.anchors))
         return ExampleSampler(settings, schedule, items, ShuffledCycle(groups, rng), conversation_cycle, anchors)
 
     def _groups(self, task: TrainingTask, schedule: Schedule, noise: QuestionNoise, rng: Random) -> list[list[Example]]:
@@ -116,23 +114,17 @@ class ExampleBuilder:
         if not schedule.groups or not (fresh or kept):
             return []
         kept, negative = _by_fact(kept, rng), _unanswered((*task.new, *task.earlier))
-
-        def cycles(schedule: Schedule, negative: list[Item]) -> ItemCycles[Item]:
-            new, former, unanswered = (ShuffledCycle(each, rng) for each in (fresh, kept, negative))
-            return ItemCycles(schedule, new, former, unanswered, rng)
-
-        items = cycles(schedule, negative)
-        wanted = cycles(replace(schedule, negative_share=0.0), [])  # nobody searches for what was never told
-        groups = GroupBuilder(self._backbone, noise, count=schedule.items_per_step, rng=rng)
+        items = ItemCycles(schedule, fresh, kept, negative, rng)
+        wanted = ItemCycles(replace(schedule, negative_share=0.0), fresh, kept, [], rng)  # nobody searches for the rest
+        groups = GroupBuilder(self._backbone, noise, items, count=schedule.items_per_step, rng=rng)
         found = [
-            groups.behind_found(task.reading, task.chunks, fresh, wanted.take(), items)
-            for _ in range(schedule.found_facts)
+            groups.behind_found(task.reading, task.chunks, fresh, wanted.take()) for _ in range(schedule.found_facts)
         ]
         found = [group for group in found if group]
         limit, windows = schedule.window_tokens, self._neutral.windows
         count = max(0, schedule.groups - len(found)) if limit else 0
         begun = beginnings(self._backbone, task.chunks, windows, most_tokens=limit, count=count, rng=rng)
-        return [*found, *(groups.behind(beginning, items) for beginning in begun)]
+        return [*found, *(groups.behind(beginning) for beginning in begun)]
 
     def _questions(self, items: Iterable[Item]) -> list[Example]:
         return [question_example(self._backbone, item) for item in items]

@@ -7,7 +7,8 @@ found groups.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from random import Random
 
 from locas_agent.backbone import Backbone
@@ -17,7 +18,7 @@ from locas_agent.study.forms.reading import ReadingForm
 from locas_agent.study.items import Item
 from locas_agent.study.spans import most_about
 from locas_agent.training.examples import Example
-from locas_agent.training.sampling.noise import QuestionNoise
+from locas_agent.training.sampling.noise import Asked, QuestionNoise
 from locas_agent.training.sampling.sampler import ItemCycles
 
 FOUND_BESIDE, FOUND_TOKENS = 2, 256
@@ -27,35 +28,34 @@ IS_FOUND = 0.8
 OF_THE_FOUND = 3
 """Items of a group that the found turns tell, at most; the others are drawn as for any step."""
 
-Asked = Callable[[str], list[Message]]
-"""From a question to the messages of its prompt."""
-
 
 class GroupBuilder:
     """Puts the items of steps behind messages."""
 
-    def __init__(self, backbone: Backbone, noise: QuestionNoise, *, count: int, rng: Random) -> None:
+    def __init__(
+        self, backbone: Backbone, noise: QuestionNoise, items: ItemCycles[Item], *, count: int, rng: Random
+    ) -> None:
         """Take the parts.
 
         Args:
             backbone: whose tokens.
             noise: leaves tokens out of the questions.
+            items: what fills a group.
             count: items of a group.
             rng: draws what is left out, found and told.
         """
-        self._backbone, self._noise, self._count, self._rng = backbone, noise, count, rng
+        self._backbone, self._noise, self._items, self._count, self._rng = backbone, noise, items, count, rng
 
-    def behind(self, beginning: Sequence[Message], items: ItemCycles[Item]) -> list[Example]:
+    def behind(self, beginning: Sequence[Message]) -> list[Example]:
         """Draw items, and put each behind the same beginning."""
-        return self._rows(lambda text: [*beginning, *question(text)], [items.take() for _ in range(self._count)])
+
+        def asked(text: str) -> list[Message]:
+            return [*beginning, *question(text)]
+
+        return self._rows(asked, self._noise.around(asked), [])
 
     def behind_found(
-        self,
-        reading: ReadingForm,
-        chunks: Sequence[Chunk],
-        learnt: Sequence[Item],
-        wanted: Item,
-        items: ItemCycles[Item],
+        self, reading: ReadingForm, chunks: Sequence[Chunk], learnt: Sequence[Item], wanted: Item
     ) -> list[Example]:
         """Put an item, others that the same turns tell and others that they do not behind what a search finds for it.
 
@@ -67,22 +67,19 @@ class GroupBuilder:
             chunks: the turns at hand.
             learnt: items that they tell.
             wanted: what the search is for.
-            items: what fills the group.
 
         Returns:
             Rows that begin alike; none where no turn is short enough.
         """
         found = self._found(wanted, chunks)
-        while found and len(self._around(reading, found)) > FOUND_TOKENS:
-            found = found[:-1]
-        if not found:
-            return []
-        seqs = {excerpt.turn_seq for _, excerpt in found}
-        told = [item for item in learnt if item.turn_seq in seqs and item is not wanted]
-        drawn = [wanted, *self._rng.sample(told, min(OF_THE_FOUND - 1, len(told)))][: self._count]
-        drawn += [items.take() for _ in range(self._count - len(drawn))]
-        turns = _with_headers(found)
-        return self._rows(lambda text: reading.prompt(turns, text), drawn)
+        for most in range(len(found), 0, -1):
+            asked = partial(reading.prompt, _with_headers(found[:most]))
+            around = self._noise.around(asked)
+            if len(around) <= FOUND_TOKENS:
+                seqs = {excerpt.turn_seq for _, excerpt in found[:most]}
+                told = [item for item in learnt if item.turn_seq in seqs and item is not wanted]
+                return self._rows(asked, around, [wanted, *self._rng.sample(told, min(OF_THE_FOUND - 1, len(told)))])
+        return []
 
     def _found(self, wanted: Item, chunks: Sequence[Chunk]) -> list[tuple[Chunk, TurnExcerpt]]:
         """Return turns that a search finds for an item, best first: those that share most words with its question."""
@@ -94,14 +91,12 @@ class GroupBuilder:
         beside += self._rng.sample(rest, min(FOUND_BESIDE - len(beside), len(rest)))  # a search brings what it must
         return [*telling, *(places[excerpt.turn_seq] for excerpt in beside)]
 
-    def _around(self, reading: ReadingForm, found: Sequence[tuple[Chunk, TurnExcerpt]]) -> tuple[int, ...]:
-        turns = _with_headers(found)
-        return self._noise.around(lambda text: reading.prompt(turns, text))
-
-    def _rows(self, asked: Asked, items: Iterable[Item]) -> list[Example]:
-        around = self._noise.around(asked)
+    def _rows(self, asked: Asked, around: Sequence[int], first: Sequence[Item]) -> list[Example]:
+        """Put some items and as many others as a group has room for behind the same messages."""
+        drawn = list(first[: self._count])
+        drawn += [self._items.take() for _ in range(self._count - len(drawn))]
         rows = []
-        for item in items:
+        for item in drawn:
             prompt = tuple(self._backbone.encode_chat(asked(item.question)))
             rows.append(self._noise.of(Example(prompt, item.answer_ids, item.teacher), self._rng, around=around))
         return rows

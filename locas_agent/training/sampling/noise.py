@@ -19,6 +19,10 @@ _NO_QUESTION = "0"
 """A question that no other is like: what its prompt shares with another's at both ends is the template's."""
 
 
+Asked = Callable[[str], list[Message]]
+"""From a question to the messages of its prompt."""
+
+
 class QuestionNoise:
     """Leaves tokens out of the questions of one training."""
 
@@ -33,7 +37,7 @@ class QuestionNoise:
         self._share = share
         self._alone = self.around(question)
 
-    def around(self, asked: Callable[[str], list[Message]]) -> tuple[int, ...]:
+    def around(self, asked: Asked) -> tuple[int, ...]:
         """Return what stands around any question that is asked in the same way, as `of` needs it.
 
         Args:

@@ -100,13 +100,15 @@ class ItemCycles(Generic[T]):
     def __init__(
         self,
         schedule: Schedule,
-        fresh: ShuffledCycle[T],
-        rehearsed: ShuffledCycle[T],
-        negative: ShuffledCycle[T],
+        fresh: Sequence[T],
+        rehearsed: Sequence[T],
+        negative: Sequence[T],
         rng: Random,
     ) -> None:
         self._schedule = schedule
-        self._fresh, self._rehearsed, self._negative = fresh, rehearsed, negative
+        self._fresh, self._rehearsed, self._negative = (
+            ShuffledCycle(each, rng) for each in (fresh, rehearsed, negative)
+        )
         self._rng = rng
 
     @property

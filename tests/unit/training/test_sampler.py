@@ -27,7 +27,7 @@ from locas_agent.training.sampling.builder import ASKED_IN_CONVERSATION, REHEARS
 from locas_agent.training.sampling.groups import FOUND_TOKENS, IS_FOUND, OF_THE_FOUND, GroupBuilder
 from locas_agent.training.sampling.noise import QuestionNoise
 from locas_agent.training.sampling.question_rows import conversation_example
-from locas_agent.training.sampling.sampler import ExampleSampler, ItemCycles, ShuffledCycle
+from locas_agent.training.sampling.sampler import ExampleSampler, ItemCycles
 from locas_agent.training.schedule import DEEP_FOUND, DEEP_GROUPS, schedule_of, wsd_factor
 from tests.conftest import MakeBackbone
 
@@ -181,17 +181,10 @@ def test_a_search_misses_now_and_then_and_what_is_too_long_is_not_found(
     )
     reading = ReadingForm("made up", lambda turns, text: question(f"{[t['content'] for t in turns]} {text}"))
     backbone, asked = engine.backbone, replace(task, chunks=(chunk,), reading=reading)
-    groups = GroupBuilder(backbone, QuestionNoise(backbone, 0.0), count=2, rng=Random(0))
-    none = ShuffledCycle[Item]([], Random(0))
-    items = ItemCycles(
-        schedule_of(CONFIG.training, (-2, -1), task.new, ()),
-        ShuffledCycle(task.earlier, Random(0)),
-        none,
-        none,
-        Random(0),
-    )
+    items = ItemCycles(schedule_of(CONFIG.training, (-2, -1), task.new, ()), task.earlier, [], [], Random(0))
+    groups = GroupBuilder(backbone, QuestionNoise(backbone, 0.0), items, count=2, rng=Random(0))
     wanted = task.new[0]
-    told = [groups.behind_found(reading, asked.chunks, [wanted], wanted, items) for _ in range(100)]
+    told = [groups.behind_found(reading, asked.chunks, [wanted], wanted) for _ in range(100)]
     texts_of = [backbone.decode(rows[0].prompt) for rows in told if rows]
     hit = [text for text in texts_of if "dog is Rex" in text]
     assert 100 * IS_FOUND - 15 < len(hit) < 100  # most of the time
@@ -199,8 +192,8 @@ def test_a_search_misses_now_and_then_and_what_is_too_long_is_not_found(
     assert not any("Rain" in text for text in texts_of)
     assert all("dog sleeps" in text and "dog eats" in text for text in texts_of)
     long = replace(chunk, messages=(chunk.messages[0], turns[3]), excerpts=(replace(chunk.excerpts[3], at=1),))
-    assert groups.behind_found(reading, (long,), [wanted], wanted, items) == []
-    assert groups.behind_found(reading, (), [wanted], wanted, items) == []
+    assert groups.behind_found(reading, (long,), [wanted], wanted) == []
+    assert groups.behind_found(reading, (), [wanted], wanted) == []
 
 
 OWN_INSTRUCTIONS = (
